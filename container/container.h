@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * container: the unit that moves. This header is the daemon's side.
+ *
+ * A rank is a process tree of two: a tiny init, pid 1 of the rank's own PID namespace (with a mount namespace for its
+ * /proc, and a time namespace; inside a user namespace when the caller is not root), and under it the program. struct
+ * ct_rank is one such container on this cluster, from spawn or restore until it is reaped or released.
+ *
+ * Moving is: check (nothing stops) -> freeze -> capture -> read pages ... | shell -> fill ... -> ready -> thaw.
+ * The image is one versioned stream of sections, the same on the wire and on disk; its format is in image.h. The
+ * caller moves the bytes: nothing here knows of sockets, sessions or ranks' names.
+ *
+ * Everything must be called by one thread, the one that spawned or restored the ranks, which must outlive them: ptrace
+ * and parent-death signals are bound to threads (rule 18). No call waits for a peer; freeze waits at most its deadline.
+ *
+ *      source                                            destination
+ *   running --ct_rank_check--> running                 ct_shell_create -> SHELL
+ *   running --ct_rank_freeze-> FROZEN                  SHELL --ct_shell_feed*--> SHELL
+ *   FROZEN  --ct_image_next*-> FROZEN                  SHELL --ct_shell_ready--> READY (nothing has run yet)
+ *   FROZEN  --ct_rank_unfreeze-> running (abort)       READY --ct_rank_thaw---> running
+ *   FROZEN  --ct_rank_release--> gone                  any   --ct_rank_kill---> gone
+ */
+#ifndef CT_CONTAINER_H
+#define CT_CONTAINER_H
+
+#include <sched.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "runtime/base/base.h"
+
+struct ct_rank;
+
+/* Descriptors that the daemon gives to a rank and re-makes at a move. Written numbers: they are in the image. */
+enum ct_plumb {
+	CT_PLUMB_STDIN  = 1, /* pipe or /dev/null; the rank reads */
+	CT_PLUMB_STDOUT = 2, /* pipe; the rank writes */
+	CT_PLUMB_STDERR = 3, /* pipe; the rank writes */
+	CT_PLUMB_PMI    = 4, /* AF_UNIX SOCK_STREAM */
+	CT_PLUMB_CTL    = 5, /* AF_UNIX SOCK_SEQPACKET, container/ctl.h */
+	CT_PLUMB_MAX    = 8
+};
+
+struct ct_plumbing {
+	int rank_fd[CT_PLUMB_MAX];   /* the rank's end of each, or -1; borrowed for the call, the caller closes them */
+	int number_in_rank[CT_PLUMB_MAX]; /* at spawn: the number the rank shall see (0, 1, 2, ...) */
+};
+
+struct ct_spawn {
+	char *const *argv;       /* argv[0] is looked up in PATH of @envp */
+	char *const *envp;
+	const char *cwd;
+	struct ct_plumbing plumbing;
+	const cpu_set_t *cpus;   /* where it may run; NULL: as the daemon */
+	pid_t ns_pid;            /* the pid that the program sees, unique in the pool (rule 22); 0: any */
+};
+
+/**
+ * ct_rank_spawn - start a program in a container
+ * Fails with a sentence when the binary is missing or namespaces are denied; nothing is left behind then.
+ * A failing exec is reported here, synchronously, not as an exit status.
+ */
+int ct_rank_spawn(struct ct_rank **out, const struct ct_spawn *spec, struct gw_error *why);
+
+pid_t ct_rank_pid(const struct ct_rank *r);       /* host pid of the program */
+pid_t ct_rank_init_pid(const struct ct_rank *r);  /* host pid of its init, a child of the daemon */
+
+/**
+ * ct_rank_status_fd - becomes readable when the program has ended (or init has died)
+ * Then ct_rank_reap() gives the program's wait status (as waitpid) and everything of the container is gone.
+ * @core_dumped is part of the wait status. Return 0, or -EAGAIN when it still runs.
+ */
+int ct_rank_status_fd(const struct ct_rank *r);
+int ct_rank_reap(struct ct_rank *r, int *wait_status);
+
+int ct_rank_signal(struct ct_rank *r, int sig);   /* to the program */
+void ct_rank_kill(struct ct_rank *r);             /* SIGKILL to init, the whole namespace with it, reap, free. NULL ok */
+
+/* What a destination must know before anything stops; flat, versioned, printable. */
+struct ct_needs {
+	uint32_t version;                 /* CT_NEEDS_VERSION */
+	uint32_t uid, gid;                /* the rank's, outside its namespaces */
+	uint32_t threads;
+	uint32_t ns_pid;
+	uint64_t vmas, private_bytes;     /* private, present and dirty: what would be sent now */
+	uint64_t vdso_hash;               /* of the [vdso] bytes */
+	uint64_t xfeatures;               /* extended state components in use */
+	uint32_t files;                   /* open regular files and file mappings that follow as path, size, mtime, build-id */
+	uint32_t cpuid_len;               /* bytes of captured cpuid leaves that follow */
+	uint64_t blob_len;                /* length of @blob */
+	unsigned char *blob;              /* heap; ct_needs_fini */
+};
+#define CT_NEEDS_VERSION 1
+void ct_needs_fini(struct ct_needs *n);
+
+/**
+ * ct_rank_check - can this rank move now? Stops nothing.
+ * @why names the rank-side object that holds it: a descriptor with its number and kind, a child, a debugger, a mapping.
+ * Return: 0 with *out filled; -EBUSY with @why when something holds it; another errno when looking failed.
+ */
+int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why);
+
+struct ct_freeze_stats {
+	uint64_t stop_ns;         /* from the call to the last thread stopped */
+	uint64_t frozen_at_ns;    /* CLOCK_REALTIME when the last thread stopped */
+	uint32_t threads, vmas;
+	uint64_t private_bytes;   /* that ct_image_next will send */
+	uint64_t zero_pages;      /* found and not sent */
+	uint64_t capture_ns;      /* metadata */
+};
+
+/**
+ * ct_rank_freeze - seize and stop every thread (PTRACE_O_EXITKILL in the seize, rule 17), and capture the metadata
+ * On failure (deadline, something immovable appeared) every thread runs on as before.
+ */
+int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why);
+
+/**
+ * ct_image_next - the next bytes of the image of a frozen rank: metadata sections, then page runs, then the end section
+ * @buf, @cap: at least CT_IMAGE_CHUNK_MIN bytes. Return: bytes written, 0 after the end, negative errno.
+ * Deterministic work of at most @cap bytes: the caller interleaves it with others (the daemon is never blocked).
+ */
+#define CT_IMAGE_CHUNK_MIN (256 * 1024)
+ssize_t ct_image_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error *why);
+
+/**
+ * ct_rank_stream_rest - bytes that the frozen rank was in the middle of writing to one of its plumbed pipes
+ * A write that the freeze cut short is completed by the daemon: these bytes belong to the stream of @plumb, after
+ * everything that is in the pipe, and the image already shows the full count (rule 19). Call after freeze; they count
+ * only if the move is given; on unfreeze the program finishes the write itself.
+ * Return: length, 0 for none; *bytes is owned by the rank.
+ */
+ssize_t ct_rank_stream_rest(struct ct_rank *r, enum ct_plumb plumb, const void **bytes);
+
+int ct_rank_unfreeze(struct ct_rank *r, struct gw_error *why);
+void ct_rank_release(struct ct_rank *r);  /* after TAKEN: the frozen source copy is killed without running, and freed */
+
+/**
+ * ct_shell_create - at the destination: check @needs against this host, make namespaces, init and an empty shell
+ * Refuses with a sentence when the CPU, kernel, vdso, a file or the pid does not fit: nothing has stopped yet.
+ * @plumbing: the rank's new ends; their numbers come from the image. @cpus: of the new cluster.
+ */
+int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const struct ct_plumbing *plumbing,
+                    const cpu_set_t *cpus, struct gw_error *why);
+
+/** ct_shell_feed - the next bytes of the image, cut anywhere; bounds-checked: a bad image is an error, never a crash */
+int ct_shell_feed(struct ct_rank *r, const void *buf, size_t len, struct gw_error *why);
+
+/** ct_shell_ready - the image is complete: threads exist, registers are set, only the thaw is missing */
+int ct_shell_ready(struct ct_rank *r, struct gw_error *why);
+
+struct ct_thaw_stats {
+	uint64_t thawed_at_ns;    /* CLOCK_REALTIME when the last thread was let go */
+	uint64_t thaw_ns;
+	uint64_t pages_filled;
+};
+int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error *why);
+
+/* What this host and user can do; probed by effect, once; for 'godwit doctor' and for messages. */
+struct ct_host_caps {
+	bool has_userns, has_pidns, has_timens, has_set_tid, has_pagemap_scan, has_wp_async, has_exe_map;
+	char text[512]; /* one line each, what is missing and what follows from it */
+};
+int ct_host_probe(struct ct_host_caps *out);
+
+#endif

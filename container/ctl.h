@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * container/ctl.h: the bytes between a rank's agent thread and the clusterd that rules it.
+ *
+ * Carried by an AF_UNIX SOCK_SEQPACKET pair that clusterd makes at spawn; one struct per packet. The rank's end has the
+ * descriptor number that GODWIT_CTL_FD names and is one of the container's plumbed descriptors: at a move the
+ * destination puts a new pair under the same number, so the agent simply goes on receiving.
+ *
+ *   rank                          clusterd
+ *    | HELLO ----------------------> |   domain opens; the agent runs
+ *    | <--------------- ATTACH (fd) |   the host segment; the rank maps it and opens its inbox
+ *    | ATTACHED -------------------> |   'here' may be published
+ *    |            ...                |
+ *    | <-------------------- QUIESCE |   close the gate, close and drain the inbox, unmap
+ *    | QUIET ----------------------> |   or BUSY with a reason: everything is as before
+ *    |     (freeze, image, thaw)     |
+ *    | <--------------- ATTACH (fd) |   by the destination, or by the source after an abort
+ *    | ATTACHED -------------------> |   the gate is open
+ *    |            ...                |
+ *    | CLOSING --------------------> |   the domain is about to close (MPI_Finalize): requests to move wait
+ *    | CLOSED ---------------------> |   no domain: moves without QUIESCE
+ *
+ * NUDGE from the rank is answered by NUDGE: the way for a program thread to wake its own agent without a descriptor
+ * more.
+ */
+#ifndef CT_CTL_H
+#define CT_CTL_H
+
+#include <stdint.h>
+
+#define CT_CTL_MAGIC   0x6c746377u /* "wctl" */
+#define CT_CTL_VERSION 1
+
+enum ct_ctl_op { /* written numbers: never reused */
+	CT_CTL_HELLO    = 1,
+	CT_CTL_ATTACHED = 2,
+	CT_CTL_QUIET    = 3,
+	CT_CTL_BUSY     = 4,
+	CT_CTL_CLOSING  = 5,
+	CT_CTL_CLOSED   = 6,
+	CT_CTL_NUDGE    = 7,
+	CT_CTL_ATTACH   = 16,
+	CT_CTL_QUIESCE  = 17,
+};
+
+struct ct_ctl_msg {
+	uint32_t magic;
+	uint16_t version, op;
+	uint32_t session;     /* QUIESCE, QUIET, BUSY, ATTACH, ATTACHED: of the move; 0 at start */
+	int32_t  status;      /* negative errno in BUSY, and in ATTACHED when attaching failed */
+	uint64_t deadline_ms; /* QUIESCE: give up after this long */
+	uint32_t cluster;     /* ATTACH: index of the cluster where the rank lives now */
+	uint32_t doing;       /* QUIET: enum ct_doing, what the program was caught doing */
+	uint64_t incarnation; /* ATTACHED: of the inbox */
+	uint64_t close_ns;    /* QUIET: time from QUIESCE to the gate being closed and empty */
+	uint64_t detach_ns;   /* QUIET: time from there to detached. ATTACHED: time from ATTACH to the gate open */
+	char     text[120];   /* BUSY, failed ATTACHED: one sentence, NUL terminated */
+};
+_Static_assert(sizeof(struct ct_ctl_msg) == 176, "wire format");
+
+/* What a rank was doing when its gate was closed; counted by the tests. Written numbers. */
+enum ct_doing {
+	CT_DOING_COMPUTE    = 0, /* outside the provider */
+	CT_DOING_SEND       = 1,
+	CT_DOING_RECV       = 2,
+	CT_DOING_WAIT       = 3, /* polling for completions */
+	CT_DOING_PROBE      = 4,
+	CT_DOING_COLLECTIVE = 5, /* context bits of the last operation name a collective */
+	CT_DOING_SLEEP      = 6, /* asleep on the doorbell */
+	CT_DOING_COUNT
+};
+
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * noc/segment.h: the host segment, shared memory of one job on one host: name page, cluster loads and inboxes.
+ *
+ * It is a memfd: made by the first clusterd of the job on the host, handed to the others and to each rank over their
+ * sockets, and gone with its last user however that one dies. Nothing of it is ever in a rank's image: a rank maps it
+ * when it attaches and unmaps it when it detaches, and between the two keeps the address range reserved.
+ *
+ *   0              head            magic, version, job, geometry
+ *   domains_at     core domains    cores that clusters share: how many ranks, how many cores (64 B each)
+ *   clusters_at    clusters        64 B each
+ *   names_at       name entries    64 B each: the name page. Seqlock per entry
+ *   inboxes_at     inboxes         one per name, NOC_INBOX_STRIDE bytes each, touched on first use
+ *
+ * A name entry is written by the clusterd that owns the rank. Ownership passes by GIVEN/TAKEN, so there is one writer
+ * at a time, and the entry's lock and its epoch settle the rest: the highest epoch wins.
+ */
+#ifndef NOC_SEGMENT_H
+#define NOC_SEGMENT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runtime/base/base.h"
+
+#define NOC_SEG_MAGIC   0x746977646f47u /* "Godwit" */
+#define NOC_SEG_VERSION 1
+
+/* 64 bits that name a process for good: job and process number. The only address that an upper layer stores. */
+typedef uint64_t noc_name;
+static inline noc_name noc_name_make(uint32_t job, uint32_t proc) { return (uint64_t)job << 32 | proc; }
+static inline uint32_t noc_name_job(noc_name n) { return (uint32_t)(n >> 32); }
+static inline uint32_t noc_name_proc(noc_name n) { return (uint32_t)n; }
+
+enum noc_name_state { NOC_NAME_NONE = 0, NOC_NAME_HERE = 1, NOC_NAME_MOVING = 2, NOC_NAME_GONE = 3 };
+
+struct noc_name_entry {
+	_Atomic uint64_t lock;        /* seqlock: odd while written; bits 32.. the writer's cluster + 1 while odd */
+	_Atomic uint32_t cluster;
+	_Atomic uint32_t state;       /* enum noc_name_state */
+	_Atomic uint64_t epoch;       /* moves so far */
+	_Atomic uint64_t incarnation; /* of the inbox: attaches so far */
+	uint8_t pad[32];
+};
+_Static_assert(sizeof(struct noc_name_entry) == 64, "wire format");
+
+struct noc_cluster_entry {
+	_Atomic uint32_t domain;      /* index of its core domain */
+	_Atomic uint32_t cores;
+	_Atomic uint32_t ranks;       /* that live here */
+	_Atomic uint32_t is_up;
+	uint8_t pad[48];
+};
+_Static_assert(sizeof(struct noc_cluster_entry) == 64, "wire format");
+
+struct noc_domain_entry {
+	_Atomic uint32_t cores;
+	_Atomic uint32_t ranks;       /* of all clusters on these cores */
+	uint8_t pad[56];
+};
+_Static_assert(sizeof(struct noc_domain_entry) == 64, "wire format");
+
+struct noc_seg_head {
+	uint64_t magic;
+	uint32_t version, job;
+	uint32_t names, clusters, domains, inbox_stride;
+	uint64_t domains_at, clusters_at, names_at, inboxes_at, size; /* bytes from the start */
+	uint8_t pad[56];
+};
+_Static_assert(sizeof(struct noc_seg_head) == 128, "wire format");
+
+/* A mapping of a segment in this process (cluster side). */
+struct noc_segment {
+	struct noc_seg_head *head; /* NULL when not mapped */
+	struct noc_domain_entry *domains;
+	struct noc_cluster_entry *clusters;
+	struct noc_name_entry *names;
+	char *inboxes;
+};
+
+/** noc_segment_create - a new memfd with @names entries, laid out; returns the descriptor or negative errno */
+int noc_segment_create(uint32_t job, uint32_t names, uint32_t clusters, uint32_t domains, struct gw_error *why);
+
+/** noc_segment_map - map @fd and check it. @at: fixed address inside a reservation of the caller, or NULL */
+int noc_segment_map(struct noc_segment *out, int fd, void *at, struct gw_error *why);
+void noc_segment_unmap(struct noc_segment *seg);
+
+/* One name entry as a value. */
+struct noc_place {
+	uint32_t cluster;
+	enum noc_name_state state;
+	uint64_t epoch, incarnation;
+};
+
+/** noc_names_lookup - consistent read of an entry; -ENOENT for a number outside the page or never published */
+int noc_names_lookup(const struct noc_segment *seg, uint32_t proc, struct noc_place *out);
+
+/**
+ * noc_names_publish - write an entry. For the clusterd that owns the name; @cluster is that of the writer.
+ * An older epoch than the entry's is refused with -ESTALE. A lock left by a cluster that died is taken over.
+ */
+int noc_names_publish(struct noc_segment *seg, uint32_t proc, const struct noc_place *place, uint32_t writer_cluster);
+
+/** noc_inbox_void - after @proc has been reaped: free the slots it had claimed in every inbox and never published */
+void noc_inbox_void(struct noc_segment *seg, uint32_t proc);
+
+#endif

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Errors with text, log lines, named faults, scope cleanup and clocks. */
+#include "runtime/base/base.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+int gw_fail(struct gw_error *why, int code, const char *fmt, ...)
+{
+	if (why) {
+		va_list ap;
+
+		va_start(ap, fmt);
+		vsnprintf(why->text, sizeof(why->text), fmt, ap);
+		va_end(ap);
+		why->code = code;
+	}
+	return code;
+}
+
+int gw_fail_more(struct gw_error *why, const char *fmt, ...)
+{
+	char head[256], old[sizeof(why->text)];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(head, sizeof(head), fmt, ap);
+	va_end(ap);
+	memcpy(old, why->text, sizeof(old));
+	/* the tail of a very long sentence is worth less than its head */
+	snprintf(why->text, sizeof(why->text), "%s%.*s", head, (int)(sizeof(why->text) - strlen(head) - 1), old);
+	return why->code;
+}
+
+static struct {
+	char who[48];
+	int fd;
+	enum gw_level level;
+	bool is_set;
+} the_log = { .fd = STDERR_FILENO, .level = GW_WARN }; /* process-wide by nature: one log */
+
+static const char *const level_names[] = { "error", "warn", "info", "debug" };
+
+void gw_log_init(const char *who)
+{
+	const char *level = getenv("GODWIT_LOG"), *file = getenv("GODWIT_LOG_FILE");
+
+	snprintf(the_log.who, sizeof(the_log.who), "%s", who);
+	for (size_t i = 0; level && i < GW_ARRAY_LEN(level_names); i++)
+		if (strcmp(level, level_names[i]) == 0)
+			the_log.level = (enum gw_level)i;
+	if (file && *file && the_log.fd == STDERR_FILENO) {
+		int fd = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+
+		if (fd >= 0)
+			the_log.fd = fd;
+	}
+	the_log.is_set = true;
+}
+
+bool gw_log_on(enum gw_level level)
+{
+	return level <= the_log.level;
+}
+
+void gw_log(enum gw_level level, const char *fmt, ...)
+{
+	char line[1024];
+	struct timespec now;
+	va_list ap;
+	int n, m, saved = errno;
+
+	if (!gw_log_on(level))
+		return;
+	clock_gettime(CLOCK_REALTIME, &now);
+	n = snprintf(line, sizeof(line), "%s%s%02d.%06ld %s: ", the_log.who, the_log.who[0] ? " " : "",
+	             (int)(now.tv_sec % 60), now.tv_nsec / 1000, level_names[level]);
+	va_start(ap, fmt);
+	m = vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
+	va_end(ap);
+	n += m < (int)sizeof(line) - n - 1 ? m : (int)sizeof(line) - n - 2;
+	line[n++] = '\n';
+	if (write(the_log.fd, line, (size_t)n) < 0) { /* a log that cannot be written has nobody to tell */ }
+	errno = saved;
+}
+
+enum gw_fault_action gw_fault(const char *name)
+{
+	static const char *list;            /* GODWIT_FAULT, read once */
+	static atomic_bool is_read;
+	static atomic_uint hits[32];        /* per entry of the list */
+	unsigned entry = 0;
+
+	if (!atomic_load_explicit(&is_read, memory_order_acquire)) {
+		list = getenv("GODWIT_FAULT");
+		atomic_store_explicit(&is_read, true, memory_order_release);
+	}
+	if (GW_LIKELY(!list))
+		return GW_FAULT_NONE;
+	for (const char *p = list; *p && entry < GW_ARRAY_LEN(hits); entry++) {
+		size_t len = strcspn(p, ","), nlen = strcspn(p, "@=,"), want = 1;
+		const char *eq = memchr(p, '=', len), *at = memchr(p, '@', len);
+		const char *action = eq ? eq + 1 : "kill";
+		size_t alen = eq ? len - (size_t)(eq + 1 - p) : 4;
+
+		if (at)
+			want = strtoul(at + 1, NULL, 10);
+		if (nlen == strlen(name) && memcmp(p, name, nlen) == 0 &&
+		    atomic_fetch_add_explicit(&hits[entry], 1, memory_order_relaxed) + 1 == want) {
+			gw_log(GW_WARN, "fault %.*s", (int)len, p);
+			if (alen == 4 && memcmp(action, "fail", 4) == 0)
+				return GW_FAULT_FAIL;
+			if (alen == 3 && memcmp(action, "cut", 3) == 0)
+				return GW_FAULT_CUT;
+			raise(alen == 4 && memcmp(action, "stop", 4) == 0 ? SIGSTOP : SIGKILL);
+			return GW_FAULT_NONE;
+		}
+		p += len + (p[len] == ',');
+	}
+	return GW_FAULT_NONE;
+}
+
+void gw_autoclose_do(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+}
+
+void gw_autofree_do(void *p)
+{
+	free(*(void **)p);
+}
+
+static uint64_t clock_ns(clockid_t id)
+{
+	struct timespec t;
+
+	clock_gettime(id, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t gw_now_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t gw_realtime_ns(void)
+{
+	return clock_ns(CLOCK_REALTIME);
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * runtime/base/loop: the event loop of daemons and tools. One thread, epoll; descriptors, timers, deferred calls.
+ *
+ * Callbacks may create and remove any watch or timer, their own included; a removed one is never called again.
+ */
+#ifndef GW_LOOP_H
+#define GW_LOOP_H
+
+#include <sys/epoll.h>
+
+#include "runtime/base/base.h"
+
+struct gw_loop;
+struct gw_watch;
+struct gw_timer;
+
+int gw_loop_create(struct gw_loop **out);
+void gw_loop_destroy(struct gw_loop *l);
+
+/** gw_loop_run - until gw_loop_stop(); returns its code */
+int gw_loop_run(struct gw_loop *l);
+void gw_loop_stop(struct gw_loop *l, int code);
+
+/** gw_loop_watch - @events: EPOLLIN, EPOLLOUT, EPOLLPRI. The descriptor stays the caller's. */
+int gw_loop_watch(struct gw_loop *l, struct gw_watch **out, int fd, uint32_t events,
+                  void (*cb)(void *ctx, uint32_t events), void *ctx);
+int gw_watch_set(struct gw_watch *w, uint32_t events);
+void gw_watch_remove(struct gw_watch *w); /* NULL ok; before the descriptor is closed */
+
+/** gw_loop_timer - once after @delay_ms, then every @period_ms (0: once; it is removed after its call) */
+int gw_loop_timer(struct gw_loop *l, struct gw_timer **out, uint64_t delay_ms, uint64_t period_ms,
+                  void (*cb)(void *ctx), void *ctx);
+void gw_timer_cancel(struct gw_timer *t); /* NULL ok */
+
+/** gw_loop_defer - call once on the next turn, before waiting */
+int gw_loop_defer(struct gw_loop *l, void (*cb)(void *ctx), void *ctx);
+
+#endif
