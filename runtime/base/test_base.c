@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Unit tests of runtime/base: errors, lists, cleanup. */
+#include "runtime/base/base.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "tests/tap.h"
+
+struct item { int value; struct gw_list link; };
+
+static void test_errors(void)
+{
+	struct gw_error why = { 0 };
+
+	is_int(gw_fail(&why, -ENOENT, "no rank %d", 3), -ENOENT, "gw_fail returns its code");
+	is_str(why.text, "no rank 3", "gw_fail formats the sentence");
+	is_int(gw_fail_more(&why, "job %d: ", 7), -ENOENT, "gw_fail_more returns the code that was there");
+	is_str(why.text, "job 7: no rank 3", "gw_fail_more puts its words in front");
+	is_int(gw_fail(NULL, -EIO, "nobody reads this"), -EIO, "a caller that wants no text passes NULL");
+}
+
+static void test_list(void)
+{
+	struct gw_list head;
+	struct item items[3] = { { .value = 1 }, { .value = 2 }, { .value = 3 } };
+	int sum = 0;
+
+	gw_list_init(&head);
+	ok(gw_list_is_empty(&head), "a new list is empty");
+	for (size_t i = 0; i < GW_ARRAY_LEN(items); i++)
+		gw_list_append(&head, &items[i].link);
+	gw_list_for(l, &head)
+		sum = sum * 10 + gw_list_entry(l, struct item, link)->value;
+	is_int(sum, 123, "a list keeps the order of appending");
+	gw_list_for_safe(l, &head)
+		gw_list_remove(l);
+	ok(gw_list_is_empty(&head), "elements can be removed while walking");
+}
+
+static void test_cleanup(void)
+{
+	int kept;
+
+	{
+		gw_autoclose int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+		kept = fd;
+	}
+	is_int(fcntl(kept, F_GETFD), -1, "gw_autoclose closes at the end of the scope");
+}
+
+static void test_faults(void)
+{
+	is_int(gw_fault("test.nothing"), GW_FAULT_NONE, "without GODWIT_FAULT no fault happens");
+}
+
+int main(void)
+{
+	tap_begin(20);
+	test_errors();
+	test_list();
+	test_cleanup();
+	test_faults();
+	return tap_done();
+}
