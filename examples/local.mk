@@ -1,6 +1,29 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # examples: MPI programs to read. Built with the tree by plain $(CC) and MPICH's flags.
-# noinst_PROGRAMS += %D%/jacobi
-# %C%_jacobi_SOURCES = %D%/jacobi.c
-# %C%_jacobi_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
-# %C%_jacobi_LDADD = $(MPI_LIBS) -lm
+# -ffp-contract=off: a product and a sum must round twice wherever they are compiled, so that gcc's and clang's programs
+# print the same checksums, on any CPU. Never -ffast-math.
+EXAMPLES_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+EXAMPLES_CFLAGS = $(AM_CFLAGS) -ffp-contract=off
+EXAMPLES_LDADD = $(MPI_LIBS) -lm
+
+noinst_PROGRAMS += %D%/jacobi %D%/friendly %D%/gauss %D%/kmeans
+
+%C%_jacobi_SOURCES = %D%/jacobi.c %D%/example.h
+%C%_jacobi_CPPFLAGS = $(EXAMPLES_CPPFLAGS)
+%C%_jacobi_CFLAGS = $(EXAMPLES_CFLAGS)
+%C%_jacobi_LDADD = $(EXAMPLES_LDADD)
+
+%C%_friendly_SOURCES = %D%/friendly.c %D%/example.h
+%C%_friendly_CPPFLAGS = $(EXAMPLES_CPPFLAGS)
+%C%_friendly_CFLAGS = $(EXAMPLES_CFLAGS)
+%C%_friendly_LDADD = $(EXAMPLES_LDADD)
+
+%C%_gauss_SOURCES = %D%/gauss.c %D%/example.h
+%C%_gauss_CPPFLAGS = $(EXAMPLES_CPPFLAGS)
+%C%_gauss_CFLAGS = $(EXAMPLES_CFLAGS)
+%C%_gauss_LDADD = $(EXAMPLES_LDADD)
+
+%C%_kmeans_SOURCES = %D%/kmeans.c %D%/example.h
+%C%_kmeans_CPPFLAGS = $(EXAMPLES_CPPFLAGS)
+%C%_kmeans_CFLAGS = $(EXAMPLES_CFLAGS)
+%C%_kmeans_LDADD = $(EXAMPLES_LDADD)
