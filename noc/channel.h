@@ -91,6 +91,8 @@ void noc_stop(void);
 
 /** noc_start_test - for unit tests: attach to @segment_fd as @proc without clusterd and agent */
 int noc_start_test(int segment_fd, uint32_t proc, struct gw_error *why);
+int noc_detach_test(uint64_t deadline_ms, struct gw_error *why);                      /* what the agent does around a move */
+int noc_attach_test(int segment_fd, uint32_t cluster, struct gw_error *why);
 
 struct noc_counters {
 	uint64_t sent, received, sent_bytes, received_bytes, queued, sleeps, voided, drained;

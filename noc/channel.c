@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Channels: sending, the queue of a peer that cannot take messages now, and the poll that moves everything on. */
+#include "noc/channel.h"
+
+#include <stdlib.h>
+
+#include "noc/local.h"
+
+struct noc_member *noc_me;
+
+struct noc_backlog { /* what came for a port before anybody was bound to it */
+	struct gw_list link;
+	struct noc_msg msg;
+	size_t alloc_size;
+	unsigned char payload[];
+};
+static struct gw_list backlog = { &backlog, &backlog }; /* process-wide: one member per process; user-area data */
+
+struct noc_peer *noc_peer_get(uint32_t proc)
+{
+	struct noc_member *m = noc_me;
+	struct noc_peer *p;
+
+	if (GW_UNLIKELY(proc >= m->names_max))
+		return NULL;
+	p = m->peers[proc];
+	if (GW_LIKELY(p != NULL))
+		return p;
+	p = ct_area_zalloc(sizeof(*p));
+	if (!p)
+		return NULL;
+	p->proc = proc;
+	gw_list_init(&p->pending);
+	gw_list_init(&p->link);
+	m->peers[proc] = p;
+	return p;
+}
+
+/* Write one message into the inbox of @p. -EAGAIN: not now (closed, or no room); -EHOSTUNREACH: never again. */
+static int post(struct noc_peer *p, const struct noc_pending *m, const struct iovec *iov, size_t iovs)
+{
+	struct noc_inbox *in = noc_inbox_at(&noc_me->seg, p->proc);
+	uint32_t open = atomic_load_explicit(&in->open, memory_order_relaxed);
+	struct noc_slot *s;
+	int cell = -1, rc;
+
+	if (GW_UNLIKELY(open != NOC_INBOX_OPEN)) {
+		struct noc_place place;
+
+		if (open == NOC_INBOX_SHUT ||
+		    (noc_names_lookup(&noc_me->seg, p->proc, &place) == 0 && place.state == NOC_NAME_GONE))
+			return -EHOSTUNREACH;
+		return -EAGAIN;
+	}
+	if (m->kind == NOC_KIND_EAGER && m->len > NOC_INLINE_MAX) {
+		cell = noc_inbox_claim_cell(in, NOC_CELLS);
+		if (cell < 0) {
+			atomic_store_explicit(&in->want_space, noc_me->proc + 1, memory_order_relaxed);
+			return -EAGAIN;
+		}
+		noc_iov_copy_out(in->cells[cell], iov, iovs);
+	}
+	rc = noc_inbox_claim(in, noc_me->proc, &s);
+	if (GW_UNLIKELY(rc)) {
+		if (cell >= 0)
+			noc_inbox_free_cell(in, (unsigned)cell);
+		if (rc == -EAGAIN)
+			atomic_store_explicit(&in->want_space, noc_me->proc + 1, memory_order_relaxed);
+		return -EAGAIN;
+	}
+	s->src = noc_me->proc;
+	s->kind = m->kind;
+	s->port = m->port;
+	s->has_cell = cell >= 0;
+	s->cell = (uint8_t)cell;
+	s->seq = m->seq;
+	s->tag = m->tag;
+	s->data = m->data;
+	s->len = m->len;
+	if (m->kind != NOC_KIND_EAGER) {
+		s->bulk.id = m->id;
+		s->bulk.peer_id = m->peer_id;
+	} else if (cell < 0) {
+		noc_iov_copy_out(s->payload, iov, iovs);
+	}
+	noc_inbox_publish(in, noc_me->proc, s);
+	return 0;
+}
+
+static void *pending_tail(struct noc_pending *m)
+{
+	return m + 1;
+}
+
+/* Put a message at the end of the peer's queue. The bytes are copied when @is_copy, otherwise the iov is. */
+static int queue(struct noc_peer *p, const struct noc_pending *m, const struct iovec *iov, size_t iovs, bool is_copy,
+                 bool may_use_reserve)
+{
+	size_t extra = is_copy ? (m->kind == NOC_KIND_EAGER ? m->len : 0) : iovs * sizeof(*iov);
+	size_t size = sizeof(*m) + extra, bound = NOC_QUEUED_MAX + (may_use_reserve ? NOC_QUEUED_RESERVE : 0);
+	struct noc_pending *copy;
+	uint64_t now;
+
+	if (noc_me->queued_bytes + size > bound)
+		return -EAGAIN;
+	copy = ct_area_alloc(size);
+	if (!copy)
+		return -EAGAIN;
+	*copy = *m;
+	copy->alloc_size = size;
+	copy->is_copy = is_copy;
+	copy->iovs = is_copy ? 0 : (uint32_t)iovs;
+	if (!is_copy)
+		memcpy(pending_tail(copy), iov, iovs * sizeof(*iov));
+	else if (m->kind == NOC_KIND_EAGER)
+		noc_iov_copy_out(pending_tail(copy), iov, iovs);
+	if (gw_list_is_empty(&p->pending))
+		gw_list_append(&noc_me->waiting, &p->link);
+	gw_list_append(&p->pending, &copy->link);
+	noc_me->queued_bytes += size;
+	noc_me->queued++;
+	noc_me->counters.queued++;
+	/* The program may go and compute now: its agent pushes the message when there is room. Not more often than every
+	 * few milliseconds, since it costs two small packets and a thread's wake-up. */
+	now = gw_now_ns();
+	if (now - noc_me->last_nudge_ns > 4000000) {
+		noc_me->last_nudge_ns = now;
+		ct_agent_nudge();
+	}
+	return 0;
+}
+
+static void pending_done(struct noc_peer *p, struct noc_pending *m, int status)
+{
+	void *context = m->is_copy ? NULL : m->context;
+	uint8_t port = m->port;
+
+	gw_list_remove(&m->link);
+	if (gw_list_is_empty(&p->pending))
+		gw_list_remove(&p->link);
+	noc_me->queued_bytes -= m->alloc_size;
+	noc_me->queued--;
+	ct_area_free(m, m->alloc_size);
+	if (context)
+		noc_me->ports[port]->sent(context, status);
+}
+
+int noc_pending_flush(void)
+{
+	int n = 0;
+
+	gw_list_for_safe(l, &noc_me->waiting) {
+		struct noc_peer *p = gw_list_entry(l, struct noc_peer, link);
+
+		while (!gw_list_is_empty(&p->pending)) {
+			struct noc_pending *m = gw_list_entry(p->pending.next, struct noc_pending, link);
+			struct iovec own = { .iov_base = pending_tail(m), .iov_len = m->len };
+			int rc = m->is_copy ? post(p, m, &own, 1) : post(p, m, pending_tail(m), m->iovs);
+
+			if (rc == -EAGAIN)
+				break;
+			pending_done(p, m, rc);
+			n++;
+		}
+	}
+	return n;
+}
+
+int noc_peer_post(struct noc_peer *p, struct noc_pending *m)
+{
+	if (gw_list_is_empty(&p->pending)) {
+		int rc = post(p, m, NULL, 0);
+
+		if (rc != -EAGAIN)
+			return rc;
+	}
+	return queue(p, m, NULL, 0, true, true);
+}
+
+int noc_send(uint32_t dst, enum noc_port port, uint64_t tag, uint64_t data, const struct iovec *iov, size_t iovs,
+             uint32_t flags, void *context, bool *is_done)
+{
+	struct noc_peer *p = noc_peer_get(dst);
+	struct noc_pending m = { .kind = NOC_KIND_EAGER, .port = (uint8_t)port, .tag = tag, .data = data, .context = context };
+	bool is_copy;
+	int rc;
+
+	if (GW_UNLIKELY(!p))
+		return dst >= noc_me->names_max ? -EINVAL : -EAGAIN;
+	for (size_t i = 0; i < iovs; i++)
+		m.len += iov[i].iov_len;
+	if (m.len > NOC_EAGER_MAX) {
+		if (is_done)
+			*is_done = false;
+		return noc_bulk_offer(p, port, tag, data, iov, iovs, m.len, context);
+	}
+	m.seq = p->next_out;
+	if (GW_LIKELY(gw_list_is_empty(&p->pending))) {
+		rc = post(p, &m, iov, iovs);
+		if (GW_LIKELY(rc == 0)) {
+			p->next_out++;
+			noc_me->counters.sent++;
+			noc_me->counters.sent_bytes += m.len;
+			goto done;
+		}
+		if (rc != -EAGAIN)
+			return rc;
+	}
+	is_copy = (flags & NOC_F_COPY) || m.len == 0 || !context;
+	rc = queue(p, &m, iov, iovs, is_copy, flags & NOC_F_RESERVE || m.len == 0);
+	if (rc)
+		return rc;
+	p->next_out++;
+	noc_me->counters.sent++;
+	noc_me->counters.sent_bytes += m.len;
+	if (!is_copy) {
+		if (is_done)
+			*is_done = false;
+		return 0;
+	}
+done:
+	if (is_done)
+		*is_done = true;
+	else if (context)
+		noc_me->ports[port]->sent(context, 0);
+	return 0;
+}
+
+/* ---- arriving ------------------------------------------------------------------------------------------------- */
+
+static void deliver(const struct noc_msg *msg)
+{
+	const struct noc_port_ops *ops = noc_me->ports[msg->port];
+	struct noc_backlog *b;
+	size_t size = sizeof(*b) + (msg->offer ? 0 : msg->len);
+
+	if (GW_LIKELY(ops != NULL)) {
+		ops->message(msg);
+		return;
+	}
+	b = ct_area_alloc(size);
+	if (!b) {
+		gw_log(GW_ERROR, "noc: out of user area for a message of %llu bytes from process %u to port %u",
+		       (unsigned long long)msg->len, msg->src, msg->port);
+		abort(); /* losing it silently would be worse */
+	}
+	b->msg = *msg;
+	b->alloc_size = size;
+	if (!msg->offer) {
+		memcpy(b->payload, msg->payload, msg->len);
+		b->msg.payload = b->payload;
+	}
+	gw_list_append(&backlog, &b->link);
+}
+
+void noc_port_bind(enum noc_port port, const struct noc_port_ops *ops)
+{
+	noc_me->ports[port] = ops;
+	gw_list_for_safe(l, &backlog) {
+		struct noc_backlog *b = gw_list_entry(l, struct noc_backlog, link);
+
+		if (b->msg.port == (uint32_t)port) {
+			gw_list_remove(&b->link);
+			ops->message(&b->msg);
+			ct_area_free(b, b->alloc_size);
+		}
+	}
+}
+
+/* Is this the next message of its channel? Duplicates are dropped by number alone (rule 1). A gap cannot happen in
+ * shared memory, where reading is the acknowledgement: it would be our own mistake. */
+static bool in_sequence(struct noc_peer *p, const struct noc_slot *s)
+{
+	if (GW_LIKELY(s->seq == p->next_in)) {
+		p->next_in++;
+		return true;
+	}
+	if (s->seq > p->next_in) {
+		gw_log(GW_ERROR, "noc: process %u expected message %llu of process %u and got %llu", noc_me->proc,
+		       (unsigned long long)p->next_in, p->proc, (unsigned long long)s->seq);
+		abort();
+	}
+	return false;
+}
+
+static void arrived(struct noc_slot *s)
+{
+	struct noc_member *m = noc_me;
+	struct noc_peer *p = noc_peer_get(s->src);
+
+	if (GW_UNLIKELY(!p || s->port >= NOC_PORT_COUNT)) {
+		gw_log(GW_ERROR, "noc: process %u got a message of process %u for port %u: not in this job", m->proc, s->src,
+		       s->port);
+		abort();
+	}
+	m->counters.received++;
+	if (GW_LIKELY(s->kind == NOC_KIND_EAGER)) {
+		if (GW_LIKELY(in_sequence(p, s))) {
+			struct noc_msg msg = { .src = s->src, .port = s->port, .tag = s->tag, .data = s->data, .len = s->len,
+			                       .payload = s->has_cell ? m->inbox->cells[s->cell] : s->payload };
+
+			m->counters.received_bytes += s->len;
+			deliver(&msg);
+		}
+		if (s->has_cell)
+			noc_inbox_free_cell(m->inbox, s->cell);
+		return;
+	}
+	if (s->kind == NOC_KIND_OFFER) {
+		struct noc_bulk *b;
+		struct noc_msg msg = { .src = s->src, .port = s->port, .tag = s->tag, .data = s->data, .len = s->len };
+
+		if (!in_sequence(p, s))
+			return;
+		b = noc_bulk_offered(p, s);
+		msg.offer = b;
+		deliver(&msg);
+		return;
+	}
+	noc_bulk_arrived(s);
+}
+
+int noc_take(int budget)
+{
+	struct noc_member *m = noc_me;
+	struct noc_inbox *in = m->inbox;
+	struct noc_slot *s;
+	uint64_t word;
+	int n = 0;
+
+	while (n < budget && (s = noc_inbox_peek(in, m->head, &word))) {
+		if (GW_LIKELY(noc_word_state(word) == NOC_SLOT_READY))
+			arrived(s);
+		else
+			m->counters.voided++;
+		noc_inbox_consume(s, m->head);
+		m->head++;
+		n++;
+	}
+	if (GW_UNLIKELY(n && atomic_load_explicit(&in->want_space, memory_order_relaxed))) {
+		uint32_t who = atomic_exchange_explicit(&in->want_space, 0, memory_order_relaxed);
+
+		if (who && who - 1 < m->names_max) {
+			struct noc_inbox *waiter = noc_inbox_at(&m->seg, who - 1);
+
+			if (atomic_exchange_explicit(&waiter->asleep, 0, memory_order_acq_rel))
+				noc_inbox_ring(waiter);
+		}
+	}
+	return n;
+}
+
+int noc_poll(int budget)
+{
+	int n = noc_take(budget);
+
+	if (GW_UNLIKELY(noc_me->queued))
+		n += noc_pending_flush();
+	if (GW_UNLIKELY(!gw_list_is_empty(&noc_me->streaming)))
+		n += noc_bulk_push();
+	return n;
+}
+
+bool noc_something_waits(void)
+{
+	return noc_me->queued || noc_me->outs_alive;
+}
+
+uint32_t noc_self(void) { return noc_me->proc; }
+uint32_t noc_job(void) { return noc_me->job; }
+uint32_t noc_names_max(void) { return noc_me->names_max; }
+const struct noc_counters *noc_counters(void) { return &noc_me->counters; }

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * noc/local.h: what the sources of this folder share: the inbox in the host segment, and the membership of a process.
+ *
+ * Two worlds (style: every struct says where it lives): struct noc_inbox and struct noc_slot are cluster side, in the
+ * host segment. struct noc_member and all that hangs from it are in the user area and move with the rank; it keeps no
+ * pointer into the segment but the base of a reserved range, which stays the same over every move.
+ */
+#ifndef NOC_LOCAL_H
+#define NOC_LOCAL_H
+
+#include "noc/channel.h"
+
+/* ---- the inbox, cluster side ----------------------------------------------------------------------------------- */
+
+/*
+ * An inbox is a ring of slots with many writers and one reader, and a pool of cells for payloads that do not fit in a
+ * slot. A slot's word says all about it:
+ *
+ *      63                26 25              3 2     0
+ *     +--------------------+-----------------+-------+
+ *     |        lap         |  writer proc+1  | state |        ticket = lap * NOC_SLOTS + position in the ring
+ *     +--------------------+-----------------+-------+
+ *
+ *   FREE(lap) --writer CAS--> CLAIMED(lap, w) --w, exchange--> READY(lap, w) --reader--> FREE(lap+1)
+ *      |                          |
+ *      |                          +--clusterd, after reaping w--> VOID(lap) --reader--> FREE(lap+1)
+ *      +--owner CAS--> CLOSED(lap) --owner, on the next attach--> FREE(lap+1)
+ *
+ * Claims are contiguous: a writer scans from the hint `tail` over taken slots and claims the first free one. So every
+ * ticket below a claimed one has been claimed, and a CLOSED slot is the last of its incarnation (rule 7). Zeroed memory
+ * is an empty inbox that was never opened.
+ */
+#define NOC_SLOTS      512u
+#define NOC_SLOT_SIZE  256u
+#define NOC_CELLS      64u
+#define NOC_CELLS_BULK 56u /* bulk transfers leave the rest to small messages */
+
+enum noc_slot_state { NOC_SLOT_FREE = 0, NOC_SLOT_CLAIMED = 1, NOC_SLOT_READY = 2, NOC_SLOT_CLOSED = 3, NOC_SLOT_VOID = 4 };
+
+#define NOC_WORD_LAP_SHIFT 26
+#define NOC_WORD_WRITER_MAX ((1u << 23) - 2)
+static inline uint64_t noc_word(uint64_t lap, uint32_t writer, enum noc_slot_state state)
+{
+	return lap << NOC_WORD_LAP_SHIFT | (uint64_t)(writer + 1) << 3 | state;
+}
+static inline uint64_t noc_word_free(uint64_t lap) { return lap << NOC_WORD_LAP_SHIFT; }
+static inline uint64_t noc_word_lap(uint64_t w) { return w >> NOC_WORD_LAP_SHIFT; }
+static inline enum noc_slot_state noc_word_state(uint64_t w) { return (enum noc_slot_state)(w & 7); }
+static inline uint32_t noc_word_writer(uint64_t w) { return (uint32_t)((w >> 3) & ((1u << 23) - 1)) - 1; }
+
+enum noc_kind { NOC_KIND_EAGER = 1, NOC_KIND_OFFER = 2, NOC_KIND_ACCEPT = 3, NOC_KIND_CHUNK = 4 }; /* written numbers */
+
+struct noc_slot {
+	_Atomic uint64_t word;
+	uint32_t src;         /* sender's process number */
+	uint8_t kind, port;
+	uint8_t has_cell, cell;
+	uint64_t seq;         /* of the channel; EAGER and OFFER only: control and chunks are outside the stream */
+	uint64_t tag, data;
+	uint64_t len;         /* EAGER: payload. OFFER: whole transfer. ACCEPT: how much is wanted. CHUNK: this chunk */
+	union {
+		unsigned char payload[NOC_INLINE_MAX];
+		struct { uint32_t id; uint32_t peer_id; uint64_t offset; } bulk; /* ids of the two sides' records */
+	};
+};
+_Static_assert(sizeof(struct noc_slot) == NOC_SLOT_SIZE, "wire format");
+
+enum noc_inbox_open { NOC_INBOX_NEVER = 0, NOC_INBOX_OPEN = 1, NOC_INBOX_CLOSED = 2, NOC_INBOX_SHUT = 3 };
+
+struct noc_inbox {
+	_Alignas(64) _Atomic uint64_t tail;        /* hint: all tickets below are taken. Writers write */
+	_Alignas(64) _Atomic uint32_t open;        /* enum noc_inbox_open; a hint for writers, the slots decide. Owner writes */
+	_Atomic uint32_t asleep;                   /* owner sets before it sleeps; a writer that clears it rings the bell */
+	_Atomic uint32_t bell;                     /* futex, shared */
+	_Atomic uint32_t want_space;               /* proc+1 of a writer that waits for a slot or a cell */
+	uint64_t incarnation;                      /* owner, at attach */
+	uint64_t head;                             /* owner, at detach: where the next incarnation goes on */
+	_Alignas(64) _Atomic uint64_t cells_used;  /* bit per cell: writer sets by CAS, owner clears */
+	_Alignas(4096) struct noc_slot slots[NOC_SLOTS];
+	_Alignas(4096) unsigned char cells[NOC_CELLS][NOC_CELL_SIZE];
+};
+#define NOC_INBOX_STRIDE ((sizeof(struct noc_inbox) + 4095) & ~(size_t)4095)
+
+static inline struct noc_inbox *noc_inbox_at(const struct noc_segment *seg, uint32_t proc)
+{
+	return (struct noc_inbox *)(void *)(seg->inboxes + (size_t)proc * NOC_INBOX_STRIDE);
+}
+
+/** noc_inbox_claim - *slot gets a claimed slot; -EAGAIN full, -ESHUTDOWN closed. Never waits. */
+int noc_inbox_claim(struct noc_inbox *in, uint32_t writer, struct noc_slot **slot);
+/** noc_inbox_publish - the claimed slot is filled: make it visible and wake the owner if it sleeps */
+void noc_inbox_publish(struct noc_inbox *in, uint32_t writer, struct noc_slot *slot);
+/** noc_inbox_claim_cell - a free cell's number, or -EAGAIN; at most @limit cells may be in use after it */
+int noc_inbox_claim_cell(struct noc_inbox *in, unsigned limit);
+void noc_inbox_free_cell(struct noc_inbox *in, unsigned cell);
+/** noc_inbox_ring - wake the owner, whatever it said */
+void noc_inbox_ring(struct noc_inbox *in);
+/** noc_inbox_peek - owner: the slot at @head when it can be read (READY or VOID), else NULL; *word its word */
+static inline struct noc_slot *noc_inbox_peek(struct noc_inbox *in, uint64_t head, uint64_t *word)
+{
+	struct noc_slot *s = &in->slots[head % NOC_SLOTS];
+	uint64_t w = atomic_load_explicit(&s->word, memory_order_acquire); /* pairs with publish: contents are visible */
+
+	*word = w;
+	return noc_word_lap(w) == head / NOC_SLOTS &&
+	       (noc_word_state(w) == NOC_SLOT_READY || noc_word_state(w) == NOC_SLOT_VOID) ? s : NULL;
+}
+/** noc_inbox_consume - owner: the slot at @head has been read */
+static inline void noc_inbox_consume(struct noc_slot *s, uint64_t head)
+{
+	atomic_store_explicit(&s->word, noc_word_free(head / NOC_SLOTS + 1), memory_order_release);
+}
+/** noc_inbox_close - owner: claim the next slot as CLOSED; *ticket is its number. -EAGAIN: full, consume something */
+int noc_inbox_close(struct noc_inbox *in, uint64_t *ticket);
+/** noc_inbox_open_again - owner: start a new incarnation at in->head; returns the head to read from */
+uint64_t noc_inbox_open_again(struct noc_inbox *in);
+
+/* ---- membership, user area ------------------------------------------------------------------------------------- */
+
+struct noc_pending { /* a message that waits for its peer's inbox */
+	struct gw_list link;
+	uint8_t kind, port;
+	bool is_copy;          /* bytes follow this struct; otherwise iov follows */
+	uint64_t seq, tag, data, len;
+	uint32_t id, peer_id;  /* OFFER, ACCEPT */
+	void *context;
+	uint32_t iovs;
+	size_t alloc_size;
+	/* bytes or struct iovec[iovs] */
+};
+
+struct noc_peer {
+	uint32_t proc;
+	uint64_t next_out;     /* sequence number of the next message to it */
+	uint64_t next_in;      /* that we expect from it */
+	struct gw_list pending;
+	struct gw_list link;   /* in member.waiting while pending is not empty */
+};
+
+struct noc_bulk_out {
+	struct gw_list link;   /* in member.streaming between ACCEPT and the last chunk */
+	uint32_t id, peer_id;
+	struct noc_peer *peer;
+	uint8_t port;
+	uint64_t len, wanted, done;
+	void *context;
+	uint32_t iovs;
+	struct iovec *iov;
+};
+
+struct noc_bulk { /* incoming */
+	uint32_t id, peer_id;
+	struct noc_peer *peer;
+	uint8_t port;
+	bool is_accepted;
+	uint64_t len, wanted, done;
+	void *context;
+	uint32_t iovs;
+	struct iovec *iov;
+};
+
+struct noc_table { void **slots; uint32_t size, free; }; /* numbers for pointers; free list through the slots */
+uint32_t noc_table_add(struct noc_table *t, void *p);    /* UINT32_MAX when out of memory */
+void *noc_table_get(const struct noc_table *t, uint32_t id);
+void noc_table_remove(struct noc_table *t, uint32_t id);
+
+struct noc_member {
+	uint32_t proc, job, names_max, cluster;
+	bool is_attached, is_shut, is_alone;
+	uint64_t head;            /* next ticket to read from the own inbox, while attached */
+	struct noc_segment seg;   /* addresses in the reserved range; valid while attached */
+	struct noc_inbox *inbox;  /* own, likewise */
+	void *range;              /* reserved address range for the segment; kept over moves */
+	size_t range_size;
+	struct noc_peer **peers;  /* [names_max] */
+	struct gw_list waiting;   /* peers with pending messages */
+	struct gw_list streaming; /* bulk transfers that have been accepted */
+	struct noc_table outs, ins;
+	uint32_t outs_alive;      /* offers and transfers of ours that are not complete */
+	size_t queued_bytes;      /* copied into pending queues */
+	uint64_t queued;
+	uint64_t last_nudge_ns;
+	uint32_t wait_threads;    /* threads of the program when last looked; and when: */
+	uint64_t wait_looked_ns;
+	const struct noc_port_ops *ports[NOC_PORT_COUNT];
+	struct noc_counters counters;
+};
+extern struct noc_member *noc_me; /* process-wide: a process is one name */
+
+#define NOC_QUEUED_MAX     ((size_t)64 << 20) /* bound of copied messages that wait, all peers together */
+#define NOC_QUEUED_RESERVE ((size_t)1 << 20)
+
+struct noc_peer *noc_peer_get(uint32_t proc);
+int noc_take(int budget);          /* read at most so many messages of the own inbox; returns how many */
+int noc_pending_flush(void);       /* returns how many messages went out */
+int noc_peer_post(struct noc_peer *p, struct noc_pending *m); /* queue a control message, or send it at once */
+int noc_bulk_offer(struct noc_peer *p, enum noc_port port, uint64_t tag, uint64_t data, const struct iovec *iov,
+                   size_t iovs, uint64_t len, void *context);
+struct noc_bulk *noc_bulk_offered(struct noc_peer *p, const struct noc_slot *s);
+void noc_bulk_arrived(const struct noc_slot *s);  /* ACCEPT, CHUNK */
+int noc_bulk_push(void);           /* stream accepted transfers for a short while; returns chunks sent */
+bool noc_something_waits(void);    /* messages or transfers of ours are not out yet */
+
+static inline size_t noc_iov_copy_out(void *dst, const struct iovec *iov, size_t iovs)
+{
+	char *p = dst;
+
+	for (size_t i = 0; i < iovs; i++) {
+		memcpy(p, iov[i].iov_base, iov[i].iov_len);
+		p += iov[i].iov_len;
+	}
+	return (size_t)(p - (char *)dst);
+}
+
+#endif

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Membership of a process: start and stop, attach and detach of the host segment, and waiting. */
+#include <linux/futex.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "noc/local.h"
+
+#define SLEEP_LIMIT_NS         10000000 /* a doorbell that is never rung must not hang a program (rule 10) */
+#define SLEEP_LIMIT_THREADS_NS 50000    /* another thread may wait for MPICH's lock, which the sleeper holds */
+#define SLEEP_LIMIT_SPACE_NS   50000    /* we wait for room at a peer, which rings only one of those who wait */
+
+static unsigned refs; /* noc_start() minus noc_stop() */
+
+/* ---- attach, detach -------------------------------------------------------------------------------------------- */
+
+static int seg_attach(int fd, uint32_t cluster, struct gw_error *why)
+{
+	struct noc_member *m = noc_me;
+	struct stat st;
+	int rc;
+
+	if (fstat(fd, &st))
+		return gw_fail(why, -errno, "cannot look at the host segment: %s", strerror(errno));
+	if (!m->range) {
+		m->range = mmap(NULL, (size_t)st.st_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (m->range == MAP_FAILED) {
+			m->range = NULL;
+			return gw_fail(why, -errno, "cannot reserve %lld bytes of addresses for the host segment: %s; raise "
+			               "'ulimit -v'", (long long)st.st_size, strerror(errno));
+		}
+		m->range_size = (size_t)st.st_size;
+	}
+	if ((size_t)st.st_size != m->range_size)
+		return gw_fail(why, -EPROTO, "the host segment here has another size than where the rank came from");
+	rc = noc_segment_map(&m->seg, fd, m->range, why);
+	if (rc)
+		goto reserve;
+	if (!m->peers) {
+		m->names_max = m->seg.head->names;
+		m->peers = ct_area_zalloc(m->names_max * sizeof(*m->peers));
+		if (!m->peers) {
+			rc = gw_fail(why, -ENOMEM, "out of user area");
+			goto reserve;
+		}
+	}
+	if (m->proc >= m->names_max || cluster >= m->seg.head->clusters) {
+		rc = gw_fail(why, -EPROTO, "process %u on cluster %u does not belong to this job's segment", m->proc, cluster);
+		goto reserve;
+	}
+	m->cluster = cluster;
+	m->inbox = noc_inbox_at(&m->seg, m->proc);
+	m->head = noc_inbox_open_again(m->inbox);
+	m->is_attached = true;
+	return 0;
+reserve:
+	mmap(m->range, m->range_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	memset(&m->seg, 0, sizeof(m->seg));
+	return rc;
+}
+
+/* Close and drain: afterwards every message that a writer could publish has been taken (rule 7). */
+static int inbox_close_and_drain(uint64_t deadline_ms, struct gw_error *why)
+{
+	struct noc_member *m = noc_me;
+	struct noc_inbox *in = m->inbox;
+	uint64_t ticket, end = gw_now_ns() + deadline_ms * 1000000u;
+	bool is_closed = false;
+
+	atomic_store_explicit(&in->open, m->is_shut ? NOC_INBOX_SHUT : NOC_INBOX_CLOSED, memory_order_relaxed);
+	for (unsigned tries = 0;; tries++) {
+		int n;
+
+		if (!is_closed)
+			is_closed = noc_inbox_close(in, &ticket) == 0;
+		n = noc_take(INT32_MAX);
+		m->counters.drained += (uint64_t)n;
+		if (is_closed && m->head == ticket)
+			break;
+		if (n == 0 && gw_now_ns() > end) {
+			uint64_t w = atomic_load(&in->slots[m->head % NOC_SLOTS].word);
+			uint32_t writer = noc_word_writer(w);
+
+			/* stay: a closed slot in the middle would be read as the end, so make it void and open again */
+			if (is_closed)
+				atomic_store(&in->slots[ticket % NOC_SLOTS].word,
+				             noc_word(ticket / NOC_SLOTS, m->proc, NOC_SLOT_VOID));
+			in->incarnation++;
+			atomic_store_explicit(&in->open, NOC_INBOX_OPEN, memory_order_release);
+			return gw_fail(why, -ETIMEDOUT, "process %u is stopped in the middle of a message to this rank; continue it",
+			               writer);
+		}
+		if (n == 0 && tries > 16)
+			sched_yield(); /* the writer between claim and publish needs the core */
+	}
+	in->head = ticket;
+	return 0;
+}
+
+static int member_detach(uint64_t deadline_ms, struct gw_error *why)
+{
+	struct noc_member *m = noc_me;
+	int rc;
+
+	if (!m->is_attached)
+		return 0;
+	rc = inbox_close_and_drain(deadline_ms, why);
+	if (rc)
+		return rc;
+	m->is_attached = false;
+	m->inbox = NULL;
+	memset(&m->seg, 0, sizeof(m->seg));
+	if (mmap(m->range, m->range_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) ==
+	    MAP_FAILED)
+		return gw_fail(why, -errno, "cannot unmap the host segment: %s", strerror(errno));
+	return 0;
+}
+
+static int member_attach(int fd, uint32_t cluster, uint64_t *incarnation, struct gw_error *why)
+{
+	int rc = seg_attach(fd, cluster, why);
+
+	if (rc == 0)
+		*incarnation = noc_me->inbox->incarnation;
+	return rc;
+}
+
+static void member_wake_sleepers(void)
+{
+	struct noc_inbox *in = noc_me->inbox;
+
+	while (atomic_load_explicit(&ct_the_gate.sleepers, memory_order_acquire)) {
+		atomic_fetch_add_explicit(&in->bell, 1, memory_order_release);
+		syscall(SYS_futex, &in->bell, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+		sched_yield();
+	}
+}
+
+static int member_turn(void)
+{
+	if (!noc_me->is_attached)
+		return -1;
+	noc_poll(64);
+	return noc_me->queued || !gw_list_is_empty(&noc_me->streaming) ? 1 : -1;
+}
+
+static const struct ct_agent_ops agent_ops = {
+	.attach = member_attach,
+	.detach = member_detach,
+	.wake_sleepers = member_wake_sleepers,
+	.turn = member_turn,
+};
+
+/* ---- start, stop ----------------------------------------------------------------------------------------------- */
+
+static int member_create(struct gw_error *why)
+{
+	struct noc_member *m;
+
+	if (noc_me)
+		return 0;
+	m = ct_area_zalloc(sizeof(*m));
+	if (!m)
+		return gw_fail(why, -ENOMEM, "cannot reserve the user area: %s; raise 'ulimit -v'", strerror(errno));
+	gw_list_init(&m->waiting);
+	gw_list_init(&m->streaming);
+	noc_me = m;
+	return 0;
+}
+
+static int start_alone(struct gw_error *why)
+{
+	gw_autoclose int fd = noc_segment_create(0, 1, 1, 1, why);
+	uint64_t incarnation;
+
+	if (fd < 0)
+		return fd;
+	noc_me->is_alone = true;
+	return member_attach(fd, 0, &incarnation, why);
+}
+
+int noc_start(struct gw_error *why)
+{
+	const char *proc = getenv("GODWIT_PROC"), *job = getenv("GODWIT_JOB");
+	int rc;
+
+	if (refs++)
+		return 0;
+	rc = member_create(why);
+	if (rc)
+		goto fail;
+	noc_me->is_shut = false;
+	noc_me->is_alone = false;
+	if (proc && job) {
+		noc_me->proc = (uint32_t)strtoul(proc, NULL, 10);
+		noc_me->job = (uint32_t)strtoul(job, NULL, 10);
+		rc = ct_agent_start(&agent_ops, why);
+		if (rc == 0)
+			return 0;
+		if (rc != -ENOENT || noc_me->peers)
+			goto fail;
+	}
+	/* not one of mpirun's, or the child of one: a job of its own */
+	noc_me->proc = 0;
+	noc_me->job = 0;
+	rc = start_alone(why);
+	if (rc == 0)
+		return 0;
+fail:
+	refs--;
+	return rc;
+}
+
+int noc_start_test(int segment_fd, uint32_t proc, struct gw_error *why)
+{
+	uint64_t incarnation;
+	int rc = member_create(why);
+
+	if (rc)
+		return rc;
+	noc_me->proc = proc;
+	noc_me->is_alone = true;
+	refs++;
+	return member_attach(segment_fd, 0, &incarnation, why);
+}
+
+int noc_detach_test(uint64_t deadline_ms, struct gw_error *why)
+{
+	return member_detach(deadline_ms, why);
+}
+
+int noc_attach_test(int segment_fd, uint32_t cluster, struct gw_error *why)
+{
+	uint64_t incarnation;
+
+	return member_attach(segment_fd, cluster, &incarnation, why);
+}
+
+/* An unaccepted offer to a peer that has left for good will never be accepted: a program that ends so is wrong, but it
+ * must not hang. */
+static bool outs_can_complete(void)
+{
+	struct noc_member *m = noc_me;
+
+	for (uint32_t i = 0; i < m->outs.size; i++) {
+		struct noc_bulk_out *o = noc_table_get(&m->outs, i);
+		struct noc_place place;
+
+		if (o && atomic_load(&noc_inbox_at(&m->seg, o->peer->proc)->open) != NOC_INBOX_SHUT &&
+		    !(noc_names_lookup(&m->seg, o->peer->proc, &place) == 0 && place.state == NOC_NAME_GONE))
+			return true;
+	}
+	return false;
+}
+
+void noc_stop(void)
+{
+	struct timespec t = { .tv_nsec = 50000 };
+	struct gw_error why;
+	bool is_waiting;
+
+	if (!refs || --refs)
+		return;
+	for (;;) { /* linger (rule 4); a lingering rank can be moved: the gate is open between turns */
+		ct_gate_enter(CT_DOING_WAIT);
+		while (noc_poll(64))
+			;
+		is_waiting = noc_me->queued || (noc_me->outs_alive && outs_can_complete());
+		ct_gate_leave();
+		if (!is_waiting)
+			break;
+		nanosleep(&t, NULL);
+	}
+	noc_me->is_shut = true;
+	if (noc_me->is_alone)
+		member_detach(1000, &why);
+	else
+		ct_agent_stop();
+}
+
+/* ---- waiting --------------------------------------------------------------------------------------------------- */
+
+static bool cluster_is_crowded(void)
+{
+	const struct noc_segment *seg = &noc_me->seg;
+	uint32_t d = atomic_load_explicit(&seg->clusters[noc_me->cluster].domain, memory_order_relaxed);
+
+	return d < seg->head->domains && atomic_load_explicit(&seg->domains[d].ranks, memory_order_relaxed) >
+	                                         atomic_load_explicit(&seg->domains[d].cores, memory_order_relaxed);
+}
+
+/* More than the caller and the agent? Looked up at most every few milliseconds. */
+static bool has_other_threads(void)
+{
+	uint64_t now = gw_now_ns();
+	struct stat st;
+
+	if (now - noc_me->wait_looked_ns > 5000000) {
+		noc_me->wait_looked_ns = now;
+		noc_me->wait_threads = stat("/proc/self/task", &st) == 0 ? (uint32_t)st.st_nlink - 2 : 99;
+	}
+	return noc_me->wait_threads > 2;
+}
+
+static void sleep_on_doorbell(long limit_ns)
+{
+	struct noc_inbox *in = noc_me->inbox;
+	struct timespec t = { .tv_sec = 0, .tv_nsec = limit_ns };
+	uint32_t bell = atomic_load_explicit(&in->bell, memory_order_acquire);
+	uint64_t word;
+
+	/* seq_cst: either the writer's exchange on its slot comes before our look at the slot, or it sees us asleep */
+	atomic_store_explicit(&in->asleep, 1, memory_order_seq_cst);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (noc_inbox_peek(in, noc_me->head, &word)) {
+		atomic_store_explicit(&in->asleep, 0, memory_order_relaxed);
+		return;
+	}
+	noc_me->counters.sleeps++;
+	/* Counted before the gate opens for the agent, so that it does not unmap the bell under us (rule 10). */
+	atomic_fetch_add_explicit(&ct_the_gate.sleepers, 1, memory_order_acq_rel);
+	ct_gate_leave();
+	syscall(SYS_futex, &in->bell, FUTEX_WAIT, bell, &t, NULL, 0);
+	atomic_fetch_sub_explicit(&ct_the_gate.sleepers, 1, memory_order_acq_rel);
+	ct_gate_enter(CT_DOING_WAIT);
+	atomic_store_explicit(&noc_me->inbox->asleep, 0, memory_order_relaxed);
+}
+
+void noc_wait(uint32_t empty_polls)
+{
+	if (!cluster_is_crowded() || empty_polls < 8) {
+		__builtin_ia32_pause();
+		return;
+	}
+	if (noc_me->queued || !gw_list_is_empty(&noc_me->streaming)) {
+		if (empty_polls < 32)
+			sched_yield();
+		else
+			sleep_on_doorbell(SLEEP_LIMIT_SPACE_NS);
+		return;
+	}
+	sleep_on_doorbell(has_other_threads() ? SLEEP_LIMIT_THREADS_NS : SLEEP_LIMIT_NS);
+}

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The host segment: creation, mapping, and the name page with its entries. */
+#include "noc/segment.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "noc/local.h"
+
+static uint64_t align_up(uint64_t v, uint64_t a)
+{
+	return (v + a - 1) / a * a;
+}
+
+static void seg_layout(struct noc_seg_head *h)
+{
+	h->domains_at = sizeof(*h);
+	h->clusters_at = h->domains_at + h->domains * sizeof(struct noc_domain_entry);
+	h->names_at = h->clusters_at + h->clusters * sizeof(struct noc_cluster_entry);
+	h->inboxes_at = align_up(h->names_at + h->names * sizeof(struct noc_name_entry), 4096);
+	h->size = h->inboxes_at + (uint64_t)h->names * NOC_INBOX_STRIDE;
+}
+
+int noc_segment_create(uint32_t job, uint32_t names, uint32_t clusters, uint32_t domains, struct gw_error *why)
+{
+	struct noc_seg_head h = { .magic = NOC_SEG_MAGIC, .version = NOC_SEG_VERSION, .job = job, .names = names,
+	                          .clusters = clusters, .domains = domains, .inbox_stride = NOC_INBOX_STRIDE };
+	gw_autoclose int fd = -1;
+	int out;
+
+	if (!names || names > NOC_WORD_WRITER_MAX || !clusters || !domains)
+		return gw_fail(why, -EINVAL, "a host segment for %u names, %u clusters and %u core domains makes no sense",
+		               names, clusters, domains);
+	seg_layout(&h);
+	fd = memfd_create("godwit-segment", MFD_CLOEXEC);
+	if (fd < 0)
+		return gw_fail(why, -errno, "cannot create the host segment: %s", strerror(errno));
+	if (ftruncate(fd, (off_t)h.size))
+		return gw_fail(why, -errno, "cannot size the host segment to %llu bytes: %s", (unsigned long long)h.size,
+		               strerror(errno));
+	if (pwrite(fd, &h, sizeof(h), 0) != sizeof(h))
+		return gw_fail(why, -EIO, "cannot write the host segment's head: %s", strerror(errno));
+	out = fd;
+	fd = -1;
+	return out;
+}
+
+int noc_segment_map(struct noc_segment *out, int fd, void *at, struct gw_error *why)
+{
+	struct noc_seg_head h, want;
+	struct stat st;
+	char *p;
+
+	if (pread(fd, &h, sizeof(h), 0) != sizeof(h) || h.magic != NOC_SEG_MAGIC)
+		return gw_fail(why, -EPROTO, "what was handed over is no host segment");
+	if (h.version != NOC_SEG_VERSION || h.inbox_stride != NOC_INBOX_STRIDE)
+		return gw_fail(why, -EPROTO, "the host segment is of version %u and this library of version %u; use one "
+		               "installation of godwit for daemons and ranks", h.version, NOC_SEG_VERSION);
+	want = h;
+	seg_layout(&want);
+	if (memcmp(&want, &h, sizeof(h)) || fstat(fd, &st) || (uint64_t)st.st_size < h.size)
+		return gw_fail(why, -EPROTO, "the host segment's geometry does not add up");
+	p = mmap(at, h.size, PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
+	if (p == MAP_FAILED)
+		return gw_fail(why, -errno, "cannot map the host segment (%llu bytes): %s", (unsigned long long)h.size,
+		               strerror(errno));
+	madvise(p, h.size, MADV_DONTFORK);
+	out->head = (struct noc_seg_head *)(void *)p;
+	out->domains = (struct noc_domain_entry *)(void *)(p + h.domains_at);
+	out->clusters = (struct noc_cluster_entry *)(void *)(p + h.clusters_at);
+	out->names = (struct noc_name_entry *)(void *)(p + h.names_at);
+	out->inboxes = p + h.inboxes_at;
+	return 0;
+}
+
+void noc_segment_unmap(struct noc_segment *seg)
+{
+	if (seg->head)
+		munmap(seg->head, seg->head->size);
+	memset(seg, 0, sizeof(*seg));
+}
+
+int noc_names_lookup(const struct noc_segment *seg, uint32_t proc, struct noc_place *out)
+{
+	struct noc_name_entry *e;
+	struct noc_place p;
+	uint64_t before, after;
+
+	if (proc >= seg->head->names)
+		return -ENOENT;
+	e = &seg->names[proc];
+	do {
+		/* acquire: the fields are read after the lock; the fence keeps them before the second reading */
+		before = atomic_load_explicit(&e->lock, memory_order_acquire);
+		p.cluster = atomic_load_explicit(&e->cluster, memory_order_relaxed);
+		p.state = (enum noc_name_state)atomic_load_explicit(&e->state, memory_order_relaxed);
+		p.epoch = atomic_load_explicit(&e->epoch, memory_order_relaxed);
+		p.incarnation = atomic_load_explicit(&e->incarnation, memory_order_relaxed);
+		atomic_thread_fence(memory_order_acquire);
+		after = atomic_load_explicit(&e->lock, memory_order_relaxed);
+		if (before & 1)
+			sched_yield();
+	} while ((before & 1) || before != after);
+	if (p.state == NOC_NAME_NONE)
+		return -ENOENT;
+	*out = p;
+	return 0;
+}
+
+int noc_names_publish(struct noc_segment *seg, uint32_t proc, const struct noc_place *place, uint32_t writer_cluster)
+{
+	struct noc_name_entry *e;
+	uint64_t v, mine;
+
+	if (proc >= seg->head->names || writer_cluster >= seg->head->clusters)
+		return -ENOENT;
+	e = &seg->names[proc];
+	for (;;) {
+		v = atomic_load_explicit(&e->lock, memory_order_relaxed);
+		if (v & 1) {
+			uint32_t holder = (uint32_t)(v >> 32) - 1;
+
+			/* a holder that died in its handful of stores: its fields are overwritten whole */
+			if (holder < seg->head->clusters && atomic_load(&seg->clusters[holder].is_up)) {
+				sched_yield();
+				continue;
+			}
+		}
+		mine = (uint64_t)(writer_cluster + 1) << 32 | (uint32_t)((uint32_t)v | 1);
+		if (atomic_compare_exchange_weak_explicit(&e->lock, &v, mine, memory_order_acquire, memory_order_relaxed))
+			break;
+	}
+	atomic_thread_fence(memory_order_release); /* readers that see a new field see the odd lock */
+	v = ((uint32_t)mine + 1u);
+	if (atomic_load_explicit(&e->epoch, memory_order_relaxed) > place->epoch) {
+		atomic_store_explicit(&e->lock, v, memory_order_release);
+		return -ESTALE;
+	}
+	atomic_store_explicit(&e->cluster, place->cluster, memory_order_relaxed);
+	atomic_store_explicit(&e->state, (uint32_t)place->state, memory_order_relaxed);
+	atomic_store_explicit(&e->epoch, place->epoch, memory_order_relaxed);
+	atomic_store_explicit(&e->incarnation, place->incarnation, memory_order_relaxed);
+	atomic_store_explicit(&e->lock, v, memory_order_release);
+	return 0;
+}
+
+void noc_inbox_void(struct noc_segment *seg, uint32_t proc)
+{
+	for (uint32_t i = 0; i < seg->head->names; i++) {
+		struct noc_inbox *in = noc_inbox_at(seg, i);
+		bool found = false;
+
+		if (atomic_load_explicit(&in->open, memory_order_relaxed) == NOC_INBOX_NEVER)
+			continue; /* and its pages stay untouched */
+		for (unsigned s = 0; s < NOC_SLOTS; s++) {
+			uint64_t w = atomic_load_explicit(&in->slots[s].word, memory_order_relaxed);
+
+			if (noc_word_state(w) == NOC_SLOT_CLAIMED && noc_word_writer(w) == proc)
+				found |= atomic_compare_exchange_strong(&in->slots[s].word, &w,
+				                                        noc_word(noc_word_lap(w), proc, NOC_SLOT_VOID));
+		}
+		if (found)
+			noc_inbox_ring(in);
+	}
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The host segment and its name page: geometry is checked, entries are read whole, the highest epoch wins. */
+#include <pthread.h>
+#include <unistd.h>
+
+#include "noc/local.h"
+#include "tests/tap.h"
+
+static struct noc_segment seg;
+static _Atomic int stop;
+
+static void *reader(void *arg)
+{
+	long *torn = arg;
+
+	while (!atomic_load(&stop)) {
+		struct noc_place p;
+
+		if (noc_names_lookup(&seg, 1, &p) == 0 && (p.epoch != p.incarnation || p.cluster != p.epoch % 3))
+			++*torn;
+	}
+	return NULL;
+}
+
+int main(void)
+{
+	struct noc_place p = { .cluster = 1, .state = NOC_NAME_HERE, .epoch = 5, .incarnation = 5 };
+	struct gw_error why;
+	long torn = 0;
+	pthread_t t;
+	int fd, bad[2];
+
+	tap_begin(30);
+	ok(noc_segment_create(1, 0, 1, 1, &why) == -EINVAL, "no names: %s", why.text);
+	fd = noc_segment_create(9, 4, 3, 1, &why);
+	ok(fd >= 0, "a segment is made");
+	is_int(noc_segment_map(&seg, fd, NULL, &why), 0, "and mapped");
+	is_int(seg.head->job, 9, "it names its job");
+	for (int i = 0; i < 3; i++)
+		seg.clusters[i].is_up = 1;
+
+	is_int(noc_names_lookup(&seg, 0, &p), -ENOENT, "a name that was never published is not found");
+	is_int(noc_names_lookup(&seg, 4, &p), -ENOENT, "nor one beyond the page");
+	is_int(noc_names_publish(&seg, 0, &p, 1), 0, "publish");
+	is_int(noc_names_lookup(&seg, 0, &p), 0, "found");
+	ok(p.cluster == 1 && p.epoch == 5 && p.state == NOC_NAME_HERE, "as published");
+	p.epoch = 4;
+	is_int(noc_names_publish(&seg, 0, &p, 2), -ESTALE, "an older epoch is refused");
+	is_int(noc_names_publish(&seg, 9, &p, 2), -ENOENT, "so is a name beyond the page");
+	seg.names[0].lock = (uint64_t)(2 + 1) << 32 | 7; /* cluster 2 died while writing */
+	seg.clusters[2].is_up = 0;
+	p.epoch = 6;
+	is_int(noc_names_publish(&seg, 0, &p, 1), 0, "the lock of a dead writer is taken over");
+
+	pthread_create(&t, NULL, reader, &torn);
+	for (uint64_t e = 1; e < 200000; e++)
+		noc_names_publish(&seg, 1, &(struct noc_place){ .cluster = (uint32_t)(e % 3), .state = NOC_NAME_HERE, .epoch = e,
+		                                               .incarnation = e }, 0);
+	stop = 1;
+	pthread_join(t, NULL);
+	is_int(torn, 0, "no reader saw half an entry");
+
+	is_int(pipe(bad), 0, "a pipe");
+	is_int(noc_segment_map(&(struct noc_segment){ 0 }, bad[0], NULL, &why), -EPROTO, "what is no segment is refused: %s", why.text);
+	is_int(ftruncate(fd, 8192), 0, "shortened");
+	is_int(noc_segment_map(&(struct noc_segment){ 0 }, fd, NULL, &why), -EPROTO, "a short one too: %s", why.text);
+	return tap_done();
+}
