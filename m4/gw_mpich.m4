@@ -46,6 +46,8 @@ AC_CHECK_HEADER([rdma/providers/fi_prov.h], [], [AC_MSG_ERROR(
 	[the libfabric of the MPICH in '$MPICH_PREFIX' has no rdma/providers/fi_prov.h there;
 	install libfabric with its headers into the same prefix, or on Debian: apt-get install libfabric-dev])])
 CPPFLAGS=$gw_saved_CPPFLAGS
+AM_CONDITIONAL([GW_HAVE_CXX], [test -x "$MPICH_PREFIX/bin/mpicxx"])
+AM_CONDITIONAL([GW_HAVE_FORTRAN], [test -x "$MPICH_PREFIX/bin/mpifort"])
 AC_SUBST([MPICH_PREFIX])
 AC_SUBST([MPI_CPPFLAGS])
 AC_SUBST([MPI_LIBS])

@@ -6,3 +6,18 @@
 # libgodwit_fi_la_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
 # libgodwit_fi_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared -export-symbols-regex '^fi_prov_ini$$'
 # libgodwit_fi_la_LIBADD = libnoc.la libct-rank.la libgw-base.la $(FABRIC_LIBS)
+
+# The compiler wrappers: usable from the build directory and installed.
+GW_WRAPPERS = mpicc
+if GW_HAVE_CXX
+GW_WRAPPERS += mpicxx
+endif
+if GW_HAVE_FORTRAN
+GW_WRAPPERS += mpifort
+endif
+bin_SCRIPTS += $(GW_WRAPPERS)
+CLEANFILES += $(GW_WRAPPERS)
+EXTRA_DIST += %D%/wrapper.in %D%/mpich/build-mpich %D%/mpich/recipe
+$(GW_WRAPPERS): $(srcdir)/%D%/wrapper.in Makefile
+	$(AM_V_GEN)$(SED) -e 's|@tool[@]|$@|g' -e 's|@MPICH_PREFIX[@]|$(MPICH_PREFIX)|g' \
+		$(srcdir)/%D%/wrapper.in > $@.tmp && chmod +x $@.tmp && mv $@.tmp $@
