@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # tests: system tests. Scripts speak TAP and end in .sh; MPI programs that they start are check_PROGRAMS only.
 EXTRA_DIST += %D%/tap.h
-# check_PROGRAMS += %D%/storm
-# %C%_storm_SOURCES = %D%/storm.c
-# %C%_storm_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
-# %C%_storm_LDADD = $(MPI_LIBS)
-# TESTS += %D%/test_storm.sh
-# dist_check_SCRIPTS += %D%/test_storm.sh
+
+# The moving storm: an MPI program that checks every byte it exchanges. See storm/storm.h.
+check_PROGRAMS += %D%/storm/storm
+%C%_storm_storm_SOURCES = %D%/storm/storm.h %D%/storm/storm.c %D%/storm/body.c %D%/storm/p2p.c %D%/storm/coll.c \
+	%D%/storm/rma.c %D%/storm/alone.c
+%C%_storm_storm_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_storm_storm_CFLAGS = $(AM_CFLAGS) -ffp-contract=off
+%C%_storm_storm_LDADD = $(MPI_LIBS)
