@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # mpi-shim: the libfabric provider "godwit", a module that MPICH's libfabric loads from FI_PROVIDER_PATH; the wrappers;
 # the script that builds MPICH.
-# pkglib_LTLIBRARIES += libgodwit-fi.la
-# libgodwit_fi_la_SOURCES = %D%/provider.c
-# libgodwit_fi_la_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
-# libgodwit_fi_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared -export-symbols-regex '^fi_prov_ini$$'
-# libgodwit_fi_la_LIBADD = libnoc.la libct-rank.la libgw-base.la $(FABRIC_LIBS)
+noinst_LTLIBRARIES += libshim.la
+libshim_la_SOURCES = %D%/shim.h %D%/match.h %D%/prov.c %D%/domain.c %D%/av.c %D%/cq.c %D%/ep.c %D%/tagged.c %D%/msg.c \
+	%D%/match.c
+libshim_la_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
+libshim_la_LIBADD = libnoc.la libct-rank.la libgw-base.la
+
+# Symbols of libfabric are not needed: the module is called, it never calls back.
+pkglib_LTLIBRARIES += libgodwit-fi.la
+libgodwit_fi_la_SOURCES =
+libgodwit_fi_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared -export-symbols-regex '^fi_prov_ini$$'
+libgodwit_fi_la_LIBADD = libshim.la -lpthread
 
 # The compiler wrappers: usable from the build directory and installed.
 GW_WRAPPERS = mpicc
