@@ -9,3 +9,13 @@ check_PROGRAMS += %D%/storm/storm
 %C%_storm_storm_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_storm_storm_CFLAGS = $(AM_CFLAGS) -ffp-contract=off
 %C%_storm_storm_LDADD = $(MPI_LIBS)
+
+# Benchmarks: compiled by bench.py with each MPI's own wrapper; built here too, so that they stay clean.
+EXTRA_DIST += %D%/bench/bench.py
+noinst_PROGRAMS += %D%/bench/pingpong %D%/bench/downtime
+%C%_bench_pingpong_SOURCES = %D%/bench/pingpong.c
+%C%_bench_pingpong_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_bench_pingpong_LDADD = $(MPI_LIBS)
+%C%_bench_downtime_SOURCES = %D%/bench/downtime.c
+%C%_bench_downtime_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_bench_downtime_LDADD = $(MPI_LIBS)
