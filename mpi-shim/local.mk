@@ -7,11 +7,22 @@ libshim_la_SOURCES = %D%/shim.h %D%/match.h %D%/prov.c %D%/domain.c %D%/av.c %D%
 libshim_la_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
 libshim_la_LIBADD = libnoc.la libct-rank.la libgw-base.la
 
-# Symbols of libfabric are not needed: the module is called, it never calls back.
-pkglib_LTLIBRARIES += libgodwit-fi.la
-libgodwit_fi_la_SOURCES =
-libgodwit_fi_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared -export-symbols-regex '^fi_prov_ini$$'
-libgodwit_fi_la_LIBADD = libshim.la -lpthread
+# One library for all that runs inside a rank, so that a program that uses noc.h and MPI has one member, one agent and one
+# gate: libgodwit.so is what programs link for noc.h, and libgodwit-fi.so, a link to the same file (the loader knows a
+# file by its inode), is what libfabric loads. Symbols of libfabric are not needed: it is called, it never calls back.
+lib_LTLIBRARIES += libgodwit.la
+libgodwit_la_SOURCES =
+libgodwit_la_LDFLAGS = $(AM_LDFLAGS) -shared -version-info 0:0:0
+libgodwit_la_LIBADD = libshim.la -lpthread
+
+all-local: .libs/libgodwit-fi.so
+.libs/libgodwit-fi.so: libgodwit.la
+	$(AM_V_GEN)ln -sf libgodwit.so.0 $@
+install-exec-hook:
+	$(MKDIR_P) $(DESTDIR)$(pkglibdir)
+	ln -sf ../libgodwit.so.0 $(DESTDIR)$(pkglibdir)/libgodwit-fi.so
+uninstall-hook:
+	rm -f $(DESTDIR)$(pkglibdir)/libgodwit-fi.so
 
 # The compiler wrappers: usable from the build directory and installed.
 GW_WRAPPERS = mpicc
