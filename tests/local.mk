@@ -19,3 +19,10 @@ noinst_PROGRAMS += %D%/bench/pingpong %D%/bench/downtime
 %C%_bench_downtime_SOURCES = %D%/bench/downtime.c
 %C%_bench_downtime_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_bench_downtime_LDADD = $(MPI_LIBS)
+
+# Programs that behave, and end, in every way; and what drives jobs and moves their ranks.
+check_PROGRAMS += %D%/programs/conduct
+%C%_programs_conduct_SOURCES = %D%/programs/conduct.c
+%C%_programs_conduct_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_programs_conduct_LDADD = $(MPI_LIBS) -lpthread
+EXTRA_DIST += %D%/driver/godwit.py %D%/driver/storm.py

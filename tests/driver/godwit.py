@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the system tests share: TAP, a job under mpirun, its head's control socket, and what a job leaves behind.
+
+Nothing here sleeps to synchronise: every wait is for a line, a reply or an end, with a deadline. The binaries come from
+the build tree that $top_builddir names.
+"""
+import collections, json, os, re, socket, struct, subprocess, sys, threading, time, uuid
+
+BUILD = os.environ.get("top_builddir", os.getcwd())
+DOING = ["compute", "send", "recv", "wait", "probe", "collective", "sleep"]  # enum ct_doing
+
+
+class Tap:
+	"""Test Anything Protocol: one sentence per check."""
+
+	def __init__(self, deadline_s):
+		self.run = self.failed = 0
+		self.jobs = []
+		self.timer = threading.Timer(deadline_s, self.bail, ["the test passed its deadline of %d s" % deadline_s])
+		self.timer.daemon = True
+		self.timer.start()
+
+	def ok(self, passed, sentence, *details):
+		self.run += 1
+		self.failed += not passed
+		print("%s %d - %s" % ("ok" if passed else "not ok", self.run, sentence.replace("#", "")), flush=True)
+		if not passed:
+			for d in details:
+				self.diag(d)
+		return bool(passed)
+
+	def skip(self, sentence, why):
+		self.run += 1
+		print("ok %d - %s # SKIP %s" % (self.run, sentence, why), flush=True)
+
+	def diag(self, text):
+		for line in str(text).rstrip("\n").split("\n"):
+			print("# " + line, flush=True)
+
+	def bail(self, why):
+		for job in list(self.jobs):
+			for line in job.tail():
+				self.diag(line)
+			job.kill()
+		print("Bail out! " + why, flush=True)
+		os._exit(1)
+
+	def done(self):
+		self.timer.cancel()
+		print("1..%d" % self.run, flush=True)
+		return 1 if self.failed else 0
+
+
+class Head:
+	"""The head's control socket: the same JSON that the godwit command speaks. One request at a time."""
+
+	MAGIC, JSON = 0x6b6e6c67, 1
+
+	def __init__(self, name, timeout=60):
+		self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+		self.sock.settimeout(timeout)
+		self.sock.connect("\0" + name)
+		self.buf = b""
+
+	def close(self):
+		self.sock.close()
+
+	def send(self, message):
+		body = json.dumps(message).encode()
+		self.sock.sendall(struct.pack("<IHHII", self.MAGIC, self.JSON, 0, len(body), 0) + body + b"\0" * (-len(body) % 16))
+
+	def _take(self, n):
+		while len(self.buf) < n:
+			more = self.sock.recv(1 << 16)
+			if not more:
+				raise EOFError("the head has closed the connection")
+			self.buf += more
+		out, self.buf = self.buf[:n], self.buf[n:]
+		return out
+
+	def receive(self):
+		magic, kind, _, length, _ = struct.unpack("<IHHII", self._take(16))
+		if magic != self.MAGIC or kind != self.JSON:
+			raise ValueError("not a JSON frame: magic %#x, type %d" % (magic, kind))
+		return json.loads(self._take(length + -length % 16)[:length])
+
+	def status(self):
+		self.send({"op": "status"})
+		return self.receive()
+
+	def ranks(self):
+		return {r["rank"]: r for r in self.status()["ranks"]}
+
+	def migrate(self, ranks, to, timeout_ms=30000):
+		"""One answer for each rank: rank, to, status, text, measures."""
+		self.send({"op": "migrate", "ranks": list(ranks), "to": to, "timeout_ms": timeout_ms})
+		answers = []
+		while True:
+			m = self.receive()
+			if m["op"] == "migrated":
+				answers.append(m)
+			elif m["op"] == "refused":
+				return [{"rank": r, "to": to, "status": -1, "text": m.get("text", ""), "measures": {}} for r in ranks]
+			elif m["op"] == "done":
+				return answers
+
+
+class Job:
+	"""mpirun with a program; its output is read as it comes."""
+
+	def __init__(self, tap, args, env=None, stdin=None, events=None):
+		self.mark = "GODWIT_TEST_MARK=" + uuid.uuid4().hex
+		full = dict(os.environ, **(env or {}))
+		full[self.mark.split("=")[0]] = self.mark.split("=")[1]
+		if events:
+			full["GODWIT_EVENTS"] = events
+		self.args = [os.path.join(BUILD, "mpirun")] + [str(a) for a in args]
+		self.lines, self.cond, self.tap = [], threading.Condition(), tap
+		self.proc = subprocess.Popen(self.args, env=full, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+		                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+		self.threads = [threading.Thread(target=self._read, args=(f, name), daemon=True)
+		                for f, name in ((self.proc.stdout, "out"), (self.proc.stderr, "err"))]
+		for t in self.threads:
+			t.start()
+		tap.jobs.append(self)
+
+	def _read(self, f, name):
+		for line in f:
+			with self.cond:
+				self.lines.append((name, line.decode(errors="replace").rstrip("\n")))
+				self.cond.notify_all()
+		with self.cond:
+			self.cond.notify_all()
+
+	def out(self, name="out"):
+		with self.cond:
+			return [l for n, l in self.lines if n == name]
+
+	def tail(self, n=15):
+		with self.cond:
+			return ["%s: %s" % l for l in self.lines[-n:]]
+
+	def wait_line(self, pattern, timeout, name=None, count=1):
+		"""The first @count lines that match; None when the job ends or the time passes before."""
+		end = time.monotonic() + timeout
+		with self.cond:
+			while True:
+				found = [m for m in (re.search(pattern, l) for n, l in self.lines if not name or n == name) if m]
+				if len(found) >= count:
+					return found[0] if count == 1 else found
+				left = end - time.monotonic()
+				if left <= 0 or not any(t.is_alive() for t in self.threads):
+					return None
+				self.cond.wait(left)
+
+	def wait(self, timeout):
+		"""Exit status; negative signal number; None when it is still running."""
+		try:
+			status = self.proc.wait(timeout)
+		except subprocess.TimeoutExpired:
+			return None
+		for t in self.threads:
+			t.join(5)
+		if self in self.tap.jobs:
+			self.tap.jobs.remove(self)
+		return status
+
+	def is_running(self):
+		return self.proc.poll() is None
+
+	def head_name(self):
+		"""The abstract socket of this job's head: the one whose listener is our mpirun."""
+		with open("/proc/net/unix") as f:
+			names = set(re.findall(r"@(godwit/%d/[0-9a-f]{8}/head)$" % os.getuid(), f.read(), re.M))
+		for name in names:
+			try:
+				h = Head(name, 5)
+			except OSError:
+				continue
+			pid = struct.unpack("iII", h.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+			h.close()
+			if pid == self.proc.pid:
+				return name
+		return None
+
+	def head(self, timeout=60):
+		name = self.head_name()
+		if not name:
+			raise RuntimeError("no control socket of mpirun %d" % self.proc.pid)
+		return Head(name, timeout)
+
+	def processes(self):
+		"""Every process that has this job's mark in its environment: pid -> command name."""
+		found = {}
+		for pid in filter(str.isdigit, os.listdir("/proc")):
+			try:
+				with open("/proc/%s/environ" % pid, "rb") as f:
+					marked = self.mark.encode() in f.read().split(b"\0")
+				with open("/proc/%s/stat" % pid) as f:
+					stat = f.read()
+			except OSError:
+				continue
+			if marked and stat.rsplit(")", 1)[1].split()[0] != "Z":
+				found[int(pid)] = stat[stat.index("(") + 1:stat.rindex(")")]
+		return found
+
+	def gone(self, timeout=10):
+		"""What is left of the job when it has ended: must be empty. A killed process needs a moment to vanish; each is
+		awaited by its pidfd."""
+		end = time.monotonic() + timeout
+		left = self.processes()
+		for pid in left:
+			try:
+				fd = os.pidfd_open(pid)
+			except OSError:
+				continue
+			import select
+			select.select([fd], [], [], max(0, end - time.monotonic()))
+			os.close(fd)
+		return self.processes()
+
+	def kill(self):
+		for pid in list(self.processes()) + [self.proc.pid]:
+			try:
+				os.kill(pid, 9)
+			except OSError:
+				pass
+		try:
+			self.proc.wait(10)
+		except subprocess.TimeoutExpired:
+			pass
+		if self in self.tap.jobs:
+			self.tap.jobs.remove(self)
+
+
+def shm_entries():
+	return {e for e in os.listdir("/dev/shm") if "godwit" in e}
+
+
+def proc_stat(pid):
+	"""state, parent of a process; None when there is none."""
+	try:
+		with open("/proc/%d/stat" % pid) as f:
+			fields = f.read().rsplit(")", 1)[1].split()
+	except OSError:
+		return None
+	return fields[0], int(fields[1])
+
+
+def private_dirty(pid):
+	"""Bytes of private memory that a process has written."""
+	with open("/proc/%d/smaps_rollup" % pid) as f:
+		return int(re.search(r"^Private_Dirty:\s+(\d+) kB", f.read(), re.M).group(1)) * 1024
+
+
+def fields(line):
+	"""name=value pairs of a line."""
+	return dict(re.findall(r"(\w+)=(\S+)", line))
+
+
+def median(values):
+	v = sorted(values)
+	return v[len(v) // 2] if len(v) % 2 else (v[len(v) // 2 - 1] + v[len(v) // 2]) / 2
