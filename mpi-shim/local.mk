@@ -38,3 +38,11 @@ EXTRA_DIST += %D%/wrapper.in %D%/mpich/build-mpich %D%/mpich/recipe
 $(GW_WRAPPERS): $(srcdir)/%D%/wrapper.in Makefile
 	$(AM_V_GEN)$(SED) -e 's|@tool[@]|$@|g' -e 's|@MPICH_PREFIX[@]|$(MPICH_PREFIX)|g' \
 		$(srcdir)/%D%/wrapper.in > $@.tmp && chmod +x $@.tmp && mv $@.tmp $@
+
+check_PROGRAMS += %D%/test_match %D%/test_provider
+TESTS += %D%/test_match %D%/test_provider
+%C%_test_match_SOURCES = %D%/test_match.c
+%C%_test_match_LDADD = libshim.la
+%C%_test_provider_SOURCES = %D%/test_provider.c
+%C%_test_provider_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
+%C%_test_provider_LDADD = libshim.la
