@@ -18,10 +18,13 @@ libgodwit_la_LIBADD = libshim.la -lpthread
 all-local: .libs/libgodwit-fi.so
 .libs/libgodwit-fi.so: libgodwit.la
 	$(AM_V_GEN)ln -sf libgodwit.so.0 $@
-install-exec-hook:
+GW_INSTALL_HOOKS += install-provider
+GW_UNINSTALL_HOOKS += uninstall-provider
+.PHONY: install-provider uninstall-provider
+install-provider:
 	$(MKDIR_P) $(DESTDIR)$(pkglibdir)
-	ln -sf ../libgodwit.so.0 $(DESTDIR)$(pkglibdir)/libgodwit-fi.so
-uninstall-hook:
+	$(LN_S) -f ../libgodwit.so.0 $(DESTDIR)$(pkglibdir)/libgodwit-fi.so
+uninstall-provider:
 	rm -f $(DESTDIR)$(pkglibdir)/libgodwit-fi.so
 
 # The compiler wrappers: usable from the build directory and installed.
