@@ -11,10 +11,33 @@ libgw_loop_la_SOURCES = %D%/base/loop.c %D%/base/loop.h %D%/base/link.c %D%/base
 libgw_loop_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 libgw_loop_la_LIBADD = libgw-base.la $(JANSSON_LIBS)
 
-# bin_PROGRAMS += godwitd mpirun godwit
-# godwitd_SOURCES = %D%/godwitd.c
-# godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"'
-# godwitd_LDADD = libmig.la libct.la libnoc.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(HWLOC_LIBS)
+# What mpirun, godwitd and godwit share: names of sockets, events. PMI is a pure library; its other user is its test.
+noinst_LTLIBRARIES += libgw-rt.la
+libgw_rt_la_SOURCES = %D%/wire.c %D%/wire.h %D%/base/event.c %D%/base/event.h mpi-shim/pmi.c mpi-shim/pmi.h
+libgw_rt_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+libgw_rt_la_LIBADD = libgw-loop.la $(JANSSON_LIBS)
+
+bin_PROGRAMS += mpirun mpiexec godwit
+# godwitd needs libct.la
+# bin_PROGRAMS += godwitd
+# godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/streams.c \
+# 	%D%/clusterd/agent.c %D%/clusterd/pmi_port.c %D%/clusterd/moves.c
+# godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+# godwitd_LDADD = libct.la libnoc.la libct-rank.la libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
+
+mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/env.c %D%/launcher/job.c %D%/launcher/output.c \
+	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/topology.c %D%/topology.h
+mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' \
+	-DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
+mpirun_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(HWLOC_LIBS)
+mpiexec_SOURCES = $(mpirun_SOURCES)
+mpiexec_CPPFLAGS = $(mpirun_CPPFLAGS)
+mpiexec_LDADD = $(mpirun_LDADD)
+
+godwit_SOURCES = %D%/control/main.c %D%/control/status.c %D%/control/migrate.c %D%/control/control.h
+godwit_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) -DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
+godwit_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
+
 check_PROGRAMS += %D%/base/test_base %D%/base/test_loop %D%/base/test_link
 TESTS += %D%/base/test_base %D%/base/test_loop %D%/base/test_link
 %C%_base_test_base_SOURCES = %D%/base/test_base.c tests/tap.h
@@ -23,3 +46,12 @@ TESTS += %D%/base/test_base %D%/base/test_loop %D%/base/test_link
 %C%_base_test_loop_LDADD = libgw-loop.la libgw-base.la
 %C%_base_test_link_SOURCES = %D%/base/test_link.c tests/tap.h
 %C%_base_test_link_LDADD = libgw-loop.la libgw-base.la
+
+check_PROGRAMS += %D%/test_topology mpi-shim/test_pmi
+TESTS += %D%/test_topology mpi-shim/test_pmi
+%C%_test_topology_SOURCES = %D%/test_topology.c %D%/topology.c
+%C%_test_topology_CPPFLAGS = $(AM_CPPFLAGS) $(HWLOC_CFLAGS)
+%C%_test_topology_LDADD = libgw-base.la $(HWLOC_LIBS)
+mpi_shim_test_pmi_SOURCES = mpi-shim/test_pmi.c
+mpi_shim_test_pmi_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+mpi_shim_test_pmi_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)

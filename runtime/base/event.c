@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Events: one write per line to a file in append mode. */
+#include "runtime/base/event.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static int the_file = -1;    /* process-wide by nature: one file of events */
+static char the_who[48];
+
+void gw_event_init(const char *who)
+{
+	const char *path = getenv("GODWIT_EVENTS");
+
+	snprintf(the_who, sizeof(the_who), "%s", who);
+	if (the_file >= 0 || !path || !*path)
+		return;
+	the_file = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	if (the_file < 0)
+		gw_log(GW_WARN, "cannot open the event file '%s': %s", path, strerror(errno));
+}
+
+bool gw_event_on(void)
+{
+	return the_file >= 0;
+}
+
+void gw_event_object(const char *name, json_t *fields)
+{
+	json_t *all;
+	char *text;
+
+	if (the_file < 0) {
+		json_decref(fields);
+		return;
+	}
+	all = json_pack("{s:s, s:I, s:s, s:i}", "event", name, "t", (json_int_t)gw_realtime_ns(), "who", the_who, "pid",
+	                (int)getpid());
+	if (all && fields)
+		json_object_update(all, fields);
+	text = all ? json_dumps(all, JSON_COMPACT) : NULL;
+	if (text) {
+		size_t len = strlen(text);
+
+		text[len] = '\n'; /* in place of the NUL: one write, so that lines of several daemons do not mix */
+		if (write(the_file, text, len + 1) < 0)
+			gw_log(GW_WARN, "cannot write an event: %s", strerror(errno));
+	}
+	free(text);
+	json_decref(all);
+	json_decref(fields);
+}
+
+void gw_event(const char *name, const char *fmt, ...)
+{
+	json_error_t e;
+	json_t *fields;
+	va_list ap;
+
+	if (the_file < 0)
+		return;
+	va_start(ap, fmt);
+	fields = json_vpack_ex(&e, 0, fmt, ap);
+	va_end(ap);
+	if (!fields)
+		gw_log(GW_ERROR, "event '%s': bad fields: %s", name, e.text);
+	gw_event_object(name, fields);
+}

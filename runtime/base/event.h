@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * runtime/base/event: what happened, one JSON object per line, in the file that GODWIT_EVENTS names.
+ *
+ * For tests and plots: a test waits for a line instead of sleeping. Names and fields are listed in doc/events.md; each
+ * line also has "t" (CLOCK_REALTIME, ns), "who" (the process, as in its log lines) and "pid". Lines are written whole,
+ * in append mode, so several daemons share one file. Without GODWIT_EVENTS an event costs one load.
+ * For daemons and tools only, never inside a rank (the launcher takes GODWIT_EVENTS out of the ranks' environment).
+ */
+#ifndef GW_EVENT_H
+#define GW_EVENT_H
+
+#include <jansson.h>
+
+#include "runtime/base/base.h"
+
+/** gw_event_init - @who as for gw_log_init(); opens the file. Without it there are no events. */
+void gw_event_init(const char *who);
+bool gw_event_on(void);
+
+/** gw_event - @name with the fields that json_pack(@fmt, ...) makes, such as "{s:i, s:s}" */
+void gw_event(const char *name, const char *fmt, ...);
+
+/** gw_event_object - the same with fields that are there already; steals the reference; NULL is no fields */
+void gw_event_object(const char *name, json_t *fields);
+
+#endif

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The control socket of a rank's agent (container/ctl.h), and the name entry that follows from it. */
+#include "runtime/clusterd/clusterd.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+const char *agent_state_name(enum agent_state s)
+{
+	static const char *const names[] = { "none", "starting", "attached", "quiescing", "quiet", "closing", "closed" };
+
+	return names[s];
+}
+
+int agent_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *why)
+{
+	int sv[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
+		return gw_fail(why, -errno, "no control socket: %s", strerror(errno));
+	r->ctl_fd = sv[0];
+	plumbing->rank_fd[CT_PLUMB_CTL] = sv[1];
+	plumbing->number_in_rank[CT_PLUMB_CTL] = RANK_CTL_FD;
+	return 0;
+}
+
+void agent_close(struct rank *r)
+{
+	gw_watch_remove(r->ctl_watch);
+	r->ctl_watch = NULL;
+	if (r->ctl_fd >= 0)
+		close(r->ctl_fd);
+	r->ctl_fd = -1;
+}
+
+void agent_publish(struct rank *r, enum noc_name_state state)
+{
+	struct noc_place place = { r->d->cluster, state, r->epoch, r->incarnation };
+	int code;
+
+	if (r->incarnation == 0)
+		return; /* it never had an inbox, so nobody has its name */
+	code = noc_names_publish(&r->d->segment, r->proc, &place, r->d->cluster);
+	if (code < 0)
+		gw_log(GW_WARN, "rank %u: its place cannot be published: %s", r->proc, strerror(-code));
+}
+
+int agent_send(struct rank *r, enum ct_ctl_op op, uint32_t session, uint64_t deadline_ms)
+{
+	struct ct_ctl_msg m = { .magic = CT_CTL_MAGIC, .version = CT_CTL_VERSION, .op = op, .session = session,
+	                        .deadline_ms = deadline_ms, .cluster = r->d->cluster };
+	union { struct cmsghdr align; char bytes[CMSG_SPACE(sizeof(int))]; } control = { 0 };
+	struct iovec iov = { &m, sizeof(m) };
+	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (op == CT_CTL_ATTACH) {
+		struct cmsghdr *c;
+
+		h.msg_control = control.bytes;
+		h.msg_controllen = sizeof(control.bytes);
+		c = CMSG_FIRSTHDR(&h);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &r->d->segment_fd, sizeof(int));
+	}
+	if (sendmsg(r->ctl_fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		return -errno;
+	return 0;
+}
+
+static void on_attached(struct rank *r, const struct ct_ctl_msg *m)
+{
+	if (m->status < 0) {
+		gw_log(GW_ERROR, "rank %u: its agent cannot attach: %.*s", r->proc, (int)sizeof(m->text), m->text);
+		if (m->session == 0)
+			r->agent = AGENT_NONE; /* MPI_Init fails in the rank and says so */
+		else
+			moves_attached(r, m);
+		return;
+	}
+	r->agent = AGENT_ATTACHED;
+	r->incarnation = m->incarnation;
+	agent_publish(r, NOC_NAME_HERE);
+	gw_event("rank.attached", "{s:i, s:i, s:I, s:I}", "rank", (int)r->proc, "cluster", (int)r->d->cluster, "epoch",
+	         (json_int_t)r->epoch, "incarnation", (json_int_t)r->incarnation);
+	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:I}", "op", "attached", "rank", (int)r->proc, "epoch",
+	                                        (json_int_t)r->epoch));
+	if (m->session)
+		moves_attached(r, m);
+	moves_try(r);
+}
+
+static void on_quiet(struct rank *r, const struct ct_ctl_msg *m)
+{
+	bool is_quiet = m->op == CT_CTL_QUIET;
+
+	r->agent = is_quiet ? AGENT_QUIET : AGENT_ATTACHED;
+	if (!is_quiet)
+		agent_publish(r, NOC_NAME_HERE);
+	if (moves_quiet(r, m))
+		return;
+	if (is_quiet && agent_send(r, CT_CTL_ATTACH, m->session, 0) < 0) /* too late: its session has ended */
+		gw_log(GW_ERROR, "rank %u: its agent does not read its socket", r->proc);
+}
+
+static void on_message(struct rank *r, const struct ct_ctl_msg *m)
+{
+	switch (m->op) {
+	case CT_CTL_HELLO:
+		r->agent = AGENT_STARTING;
+		if (agent_send(r, CT_CTL_ATTACH, 0, 0) < 0)
+			gw_log(GW_ERROR, "rank %u: its agent does not read its socket", r->proc);
+		break;
+	case CT_CTL_ATTACHED:
+		on_attached(r, m);
+		break;
+	case CT_CTL_QUIET:
+	case CT_CTL_BUSY:
+		on_quiet(r, m);
+		break;
+	case CT_CTL_CLOSING:
+		r->agent = AGENT_CLOSING;
+		break;
+	case CT_CTL_CLOSED:
+		r->agent = AGENT_CLOSED;
+		agent_publish(r, NOC_NAME_GONE); /* who lingers for it need not wait for its exit */
+		moves_try(r);
+		break;
+	case CT_CTL_NUDGE:
+		agent_send(r, CT_CTL_NUDGE, 0, 0); /* a full socket holds something that wakes the agent anyway */
+		break;
+	default:
+		gw_log(GW_WARN, "rank %u: its agent says %u, which is unknown here", r->proc, m->op);
+	}
+}
+
+static void on_readable(void *ctx, uint32_t events)
+{
+	struct rank *r = ctx;
+	struct ct_ctl_msg m;
+	ssize_t n = recv(r->ctl_fd, &m, sizeof(m), MSG_DONTWAIT);
+
+	(void)events;
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) { /* the program has closed it or is gone; its status tells */
+		gw_watch_remove(r->ctl_watch);
+		r->ctl_watch = NULL;
+		return;
+	}
+	if (n != sizeof(m) || m.magic != CT_CTL_MAGIC || m.version != CT_CTL_VERSION) {
+		gw_log(GW_WARN, "rank %u: its control socket brings %zd bytes that are no message", r->proc, n);
+		return;
+	}
+	on_message(r, &m);
+}
+
+int agent_watch(struct rank *r)
+{
+	if (r->ctl_watch || r->ctl_fd < 0)
+		return 0;
+	return gw_loop_watch(r->d->loop, &r->ctl_watch, r->ctl_fd, EPOLLIN, on_readable, r);
+}

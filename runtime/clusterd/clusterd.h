@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * runtime/clusterd: godwitd, the kernel of one cluster: it spawns, watches, moves and reaps the ranks that live there.
+ *
+ * One thread, one event loop (container/ demands that one thread spawns and traces). It is started by the head
+ * (mpirun), speaks runtime/wire.h with it over one link, and dies with that link, and its ranks with it.
+ *
+ *   main.c      arguments, the link to the head, the end
+ *   ranks.c     struct rank: made by a launch or a move, ended by its death or a move
+ *   streams.c   standard input, output and error
+ *   agent.c     the control socket (container/ctl.h) and what it means for the name page
+ *   pmi_port.c  the PMI socket: mpi-shim/pmi.h on one side, the head on the other
+ *   moves.c     what migration/ asks of the owner of a rank
+ *
+ * Everything here is on the cluster side: rebuilt where a rank arrives, from the JSON that rank_export() makes.
+ */
+#ifndef RT_CLUSTERD_H
+#define RT_CLUSTERD_H
+
+#include "container/container.h"
+#include "container/ctl.h"
+#include "migration/migration.h"
+#include "mpi-shim/pmi.h"
+#include "noc/segment.h"
+#include "runtime/base/event.h"
+#include "runtime/wire.h"
+
+/* The numbers that the rank sees; inside the first 64, where a process needs no larger table. */
+#define RANK_PMI_FD 62
+#define RANK_CTL_FD 63
+
+struct clusterd {
+	struct gw_loop *loop;
+	struct gw_link *head;
+	struct gw_watch *signals, *listener_watch;
+	int signal_fd, listener;
+	uint32_t job, cluster, clusters, domain, size;
+	uint64_t incarnation;
+	bool is_started, is_ending;
+	cpu_set_t cpus;
+	uint32_t cores;
+	int segment_fd;
+	struct noc_segment segment;
+	struct pmi_job pmi;
+	struct gw_list ranks;
+	struct mig *mig;
+};
+
+enum rank_state {
+	RANK_HERE,      /* it lives here */
+	RANK_ARRIVING,  /* a move brings it; not ours yet */
+	RANK_GIVEN,     /* a move took it; not ours any more */
+};
+
+enum agent_state {
+	AGENT_NONE,      /* no domain was opened: moves without QUIESCE */
+	AGENT_STARTING,  /* HELLO came, ATTACH was sent */
+	AGENT_ATTACHED,
+	AGENT_QUIESCING, /* QUIESCE was sent */
+	AGENT_QUIET,     /* detached, for a move */
+	AGENT_CLOSING,   /* MPI_Finalize */
+	AGENT_CLOSED,    /* moves without QUIESCE */
+};
+
+struct out_stream {
+	struct rank *rank;
+	uint32_t stream;
+	int fd;                  /* our end, or -1 */
+	struct gw_watch *watch;
+	uint64_t offset, acked;  /* sent to the head; written by the head */
+};
+
+struct in_stream {
+	bool is_wanted;          /* else /dev/null */
+	int fd, rank_fd;         /* our end (-1: closed, the end was written) and a copy of the rank's, to look at unread bytes */
+	struct gw_watch *watch;
+	char *queue;             /* RT_INPUT_WINDOW bytes */
+	size_t queued;
+	uint64_t written, eof_at; /* eof_at: UINT64_MAX while unknown */
+};
+
+struct move_request {            /* a move that was asked for and has not ended */
+	bool is_set, is_begun;       /* is_begun: there is a session; else it waits for MPI_Init or MPI_Finalize */
+	uint64_t id;
+	uint32_t to, session;
+	struct gw_timer *deadline;
+};
+
+struct rank {
+	struct gw_list node;
+	struct clusterd *d;
+	uint32_t proc;
+	enum rank_state state;
+	struct ct_rank *ct;          /* NULL while it arrives and after it was given */
+	pid_t pid;
+	uint64_t epoch, incarnation; /* of the name; of its inbox */
+	struct gw_watch *status_watch;
+	bool is_exported;            /* frozen and described for a move: nothing may reach it here */
+	bool is_counted;             /* in the loads of cluster and domain */
+	int undelivered;             /* a signal that waits for a move to end; 0: none */
+
+	struct out_stream out[2];    /* stdout, stderr */
+	struct in_stream in;
+
+	int ctl_fd;
+	struct gw_watch *ctl_watch;
+	enum agent_state agent;
+
+	int pmi_fd, pmi_rank_fd;     /* our end, and a copy of the rank's, to look at unread answers */
+	struct gw_watch *pmi_watch;
+	struct pmi_session *pmi;
+
+	struct move_request move;
+};
+
+/* ---- main.c ---- */
+void clusterd_end(struct clusterd *d, int code);                 /* kill what lives here and leave the loop */
+GW_PRINTF(2, 3) void clusterd_fatal(struct clusterd *d, const char *fmt, ...); /* tell the head why, then end */
+
+/* ---- ranks.c ---- */
+struct rank *rank_find(struct clusterd *d, uint32_t proc);       /* that lives here, or NULL */
+int rank_create(struct rank **out, struct clusterd *d, uint32_t proc, uint32_t appnum, bool has_stdin,
+                struct ct_plumbing *plumbing, struct gw_error *why);
+void rank_destroy(struct rank *r);                               /* NULL ok; kills a program that is still there */
+void rank_launch(struct clusterd *d, const void *frame, size_t len);
+int rank_adopt(struct rank *r, struct ct_rank *ct);              /* it runs here now: watch and count it */
+void rank_uncount(struct rank *r);
+void rank_signal(struct rank *r, int sig);
+void rank_look_at_status(struct rank *r);                        /* has it ended? */
+json_t *rank_status_json(const struct rank *r);
+void plumbing_close(struct ct_plumbing *p);
+void plumbing_init(struct ct_plumbing *p);
+
+/* ---- streams.c ---- */
+int streams_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *why);
+int streams_watch(struct rank *r);
+void streams_close(struct rank *r);
+void streams_drain(struct rank *r);                              /* send all that has been written so far */
+void streams_send(struct rank *r, uint32_t stream, const void *bytes, size_t len);
+void streams_acked(struct rank *r, uint32_t stream, uint64_t offset);
+void streams_input(struct rank *r, uint64_t offset, const char *bytes, size_t len);
+void streams_input_eof(struct rank *r, uint64_t offset);
+json_t *streams_export(struct rank *r, struct gw_error *why);
+int streams_import(struct rank *r, const json_t *state, struct gw_error *why);
+char *bytes_to_hex(const void *bytes, size_t len);
+int bytes_from_hex(const char *hex, void **bytes, size_t *len);
+
+/* ---- agent.c ---- */
+int agent_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *why);
+int agent_watch(struct rank *r);
+void agent_close(struct rank *r);
+int agent_send(struct rank *r, enum ct_ctl_op op, uint32_t session, uint64_t deadline_ms);
+void agent_publish(struct rank *r, enum noc_name_state state);
+const char *agent_state_name(enum agent_state s);
+
+/* ---- pmi_port.c ---- */
+int pmi_port_open(struct rank *r, uint32_t appnum, struct ct_plumbing *plumbing, struct gw_error *why);
+int pmi_port_watch(struct rank *r);
+void pmi_port_close(struct rank *r);
+void pmi_port_drain(struct rank *r);
+json_t *pmi_port_export(struct rank *r, struct gw_error *why);
+int pmi_port_import(struct rank *r, const json_t *state, struct gw_error *why);
+
+/* ---- moves.c ---- */
+int moves_init(struct clusterd *d, struct gw_error *why);
+void moves_fini(struct clusterd *d);
+void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, uint64_t timeout_ms);
+void moves_try(struct rank *r);                                  /* the rank's agent or PMI state has changed */
+void moves_rank_ended(struct rank *r);
+bool moves_allow_reap(struct rank *r);                           /* false: its copy here was given away */
+bool moves_is_busy(const struct rank *r);                        /* it may be stopped, or given */
+bool moves_quiet(struct rank *r, const struct ct_ctl_msg *m);    /* QUIET or BUSY; false: no session waits for it */
+void moves_attached(struct rank *r, const struct ct_ctl_msg *m); /* ATTACHED with a session */
+void moves_peer_dead(struct clusterd *d, uint32_t cluster, uint64_t incarnation);
+void moves_shutdown(struct clusterd *d);
+json_t *moves_sessions_json(struct clusterd *d);
+
+#endif

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* godwitd: arguments, the link to the head, dispatch of what the head says, the end. */
+#include "runtime/clusterd/clusterd.h"
+
+#include <argp.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+/* ---- the end --------------------------------------------------------------------------------------------------- */
+
+void clusterd_end(struct clusterd *d, int code)
+{
+	if (d->is_ending)
+		return;
+	d->is_ending = true;
+	moves_shutdown(d);
+	gw_list_for_safe(e, &d->ranks) {
+		struct rank *r = gw_list_entry(e, struct rank, node);
+
+		if (r->state == RANK_HERE && !moves_is_busy(r)) {
+			ct_rank_kill(r->ct);
+			r->ct = NULL;
+			streams_drain(r); /* what it wrote before it died belongs to its output */
+		}
+	}
+	gw_loop_stop(d->loop, code);
+}
+
+void clusterd_fatal(struct clusterd *d, const char *fmt, ...)
+{
+	char text[768];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	gw_log(GW_ERROR, "%s", text);
+	if (d->head)
+		gw_link_send_json(d->head, json_pack("{s:s, s:s}", "op", "fatal", "text", text));
+	clusterd_end(d, 1);
+}
+
+/* ---- start ----------------------------------------------------------------------------------------------------- */
+
+static int enter_segment(struct clusterd *d, uint32_t names, uint32_t domains, int fd, struct gw_error *why)
+{
+	struct noc_cluster_entry *c;
+	int code;
+
+	d->segment_fd = fd >= 0 ? fd : noc_segment_create(d->job, names, d->clusters, domains, why);
+	if (d->segment_fd < 0)
+		return d->segment_fd;
+	code = noc_segment_map(&d->segment, d->segment_fd, NULL, why);
+	if (code < 0)
+		return code;
+	if (d->cluster >= d->segment.head->clusters || d->domain >= d->segment.head->domains)
+		return gw_fail(why, -EINVAL, "the segment has no place for cluster %u in domain %u", d->cluster, d->domain);
+	c = &d->segment.clusters[d->cluster];
+	atomic_store_explicit(&c->domain, d->domain, memory_order_relaxed);
+	atomic_store_explicit(&c->cores, d->cores, memory_order_relaxed);
+	/* clusters of one domain have the same cores: whoever comes last writes the same number */
+	atomic_store_explicit(&d->segment.domains[d->domain].cores, d->cores, memory_order_relaxed);
+	/* release: who sees it up sees its cores; read by daemons and ranks */
+	atomic_store_explicit(&c->is_up, 1, memory_order_release);
+	return 0;
+}
+
+static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	int cluster, clusters, domain, domains, names, size, universe, given = -1;
+	json_int_t job, incarnation;
+	const char *kvsname;
+	json_t *cores;
+	struct gw_error why = { 0 };
+	char who[32];
+
+	if (d->is_started || json_unpack(msg, "{s:i, s:i, s:i, s:i, s:I, s:i, s:i, s:s, s:i, s:I, s:o}", "cluster", &cluster,
+	                "clusters", &clusters, "domain", &domain, "domains", &domains, "job", &job, "names", &names, "size",
+	                &size, "kvsname", &kvsname, "universe", &universe, "incarnation", &incarnation, "cores", &cores) < 0) {
+		clusterd_fatal(d, "the head's 'start' is malformed");
+		return;
+	}
+	d->is_started = true;
+	d->job = (uint32_t)job;
+	d->cluster = (uint32_t)cluster;
+	d->clusters = (uint32_t)clusters;
+	d->domain = (uint32_t)domain;
+	d->size = (uint32_t)size;
+	d->incarnation = (uint64_t)incarnation;
+	snprintf(who, sizeof(who), "godwitd %u", d->cluster);
+	gw_log_init(who);
+	gw_event_init(who);
+	CPU_ZERO(&d->cpus);
+	for (size_t i = 0; i < json_array_size(cores); i++)
+		CPU_SET((size_t)json_integer_value(json_array_get(cores, i)), &d->cpus);
+	d->cores = (uint32_t)CPU_COUNT(&d->cpus);
+	if (n_fds) {
+		given = fds[0];
+		fds[0] = -1;
+	}
+	if (pmi_job_init(&d->pmi, kvsname, d->size, (uint32_t)universe) < 0 ||
+	    enter_segment(d, (uint32_t)names, (uint32_t)domains, given, &why) < 0 || moves_init(d, &why) < 0) {
+		clusterd_fatal(d, "cluster %u cannot start: %s", d->cluster, why.text[0] ? why.text : "out of memory");
+		return;
+	}
+	/* its ranks are bound to its cores by their own spawn; the daemon itself stays there too */
+	if (sched_setaffinity(0, sizeof(d->cpus), &d->cpus) < 0)
+		gw_log(GW_WARN, "cannot bind to the cluster's cores: %s", strerror(errno));
+	gw_link_send_json_fds(d->head, json_pack("{s:s, s:i, s:i, s:I}", "op", "up", "cluster", cluster, "pid", (int)getpid(),
+	                                         "incarnation", (json_int_t)d->incarnation),
+	                      &d->segment_fd, given < 0 ? 1 : 0);
+	gw_event("cluster.up", "{s:i, s:i}", "cluster", cluster, "cores", (int)d->cores);
+}
+
+/* ---- what the head says ---------------------------------------------------------------------------------------- */
+
+static void do_signal(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	json_t *only = json_object_get(msg, "rank");
+	int sig = (int)json_integer_value(json_object_get(msg, "signal"));
+
+	(void)fds; (void)n_fds;
+	gw_list_for_safe(e, &d->ranks) {
+		struct rank *r = gw_list_entry(e, struct rank, node);
+
+		if (r->state == RANK_HERE && (!only || json_integer_value(only) == (json_int_t)r->proc))
+			rank_signal(r, sig);
+	}
+}
+
+static void do_kill(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)msg; (void)fds; (void)n_fds;
+	clusterd_end(d, 0);
+}
+
+static void do_barrier_done(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	uint64_t number = (uint64_t)json_integer_value(json_object_get(msg, "number"));
+
+	(void)fds; (void)n_fds;
+	if (pmi_job_barrier_done(&d->pmi, number, json_object_get(msg, "puts")) < 0) {
+		clusterd_fatal(d, "no memory for what the ranks have published");
+		return;
+	}
+	gw_list_for(e, &d->ranks) {
+		struct rank *r = gw_list_entry(e, struct rank, node);
+
+		if (r->state == RANK_HERE && !r->is_exported)
+			pmi_session_resume(r->pmi);
+	}
+}
+
+static void do_pmi_answer(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	struct rank *r = rank_find(d, (uint32_t)json_integer_value(json_object_get(msg, "rank")));
+
+	(void)fds; (void)n_fds;
+	/* a rank that has left asks again from where it lives now, one whose move fails asks again here */
+	if (r && !r->is_exported)
+		pmi_session_answer(r->pmi, (uint64_t)json_integer_value(json_object_get(msg, "id")),
+		                   json_object_get(msg, "answer"));
+}
+
+static void do_stdin_eof(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	struct rank *r = rank_find(d, (uint32_t)json_integer_value(json_object_get(msg, "rank")));
+
+	(void)fds; (void)n_fds;
+	if (r)
+		streams_input_eof(r, (uint64_t)json_integer_value(json_object_get(msg, "offset")));
+}
+
+static void do_output_ack(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	struct rank *r = rank_find(d, (uint32_t)json_integer_value(json_object_get(msg, "rank")));
+
+	(void)fds; (void)n_fds;
+	if (r)
+		streams_acked(r, (uint32_t)json_integer_value(json_object_get(msg, "stream")),
+		              (uint64_t)json_integer_value(json_object_get(msg, "offset")));
+}
+
+static void do_migrate(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	moves_request(d, (uint64_t)json_integer_value(json_object_get(msg, "id")),
+	              (uint32_t)json_integer_value(json_object_get(msg, "rank")),
+	              (uint32_t)json_integer_value(json_object_get(msg, "to")),
+	              (uint64_t)json_integer_value(json_object_get(msg, "timeout_ms")));
+}
+
+static void do_cluster_lost(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	uint32_t lost = (uint32_t)json_integer_value(json_object_get(msg, "cluster"));
+
+	(void)fds; (void)n_fds;
+	if (lost < d->segment.head->clusters) {
+		struct noc_cluster_entry *c = &d->segment.clusters[lost];
+		/* exchange: of all daemons that hear this verdict exactly one takes its ranks out of the domain's load */
+		uint32_t ranks = atomic_exchange_explicit(&c->ranks, 0, memory_order_relaxed);
+		uint32_t domain = atomic_load_explicit(&c->domain, memory_order_relaxed);
+
+		atomic_store_explicit(&c->is_up, 0, memory_order_release);
+		if (domain < d->segment.head->domains)
+			atomic_fetch_sub_explicit(&d->segment.domains[domain].ranks, ranks, memory_order_relaxed);
+	}
+	moves_peer_dead(d, lost, (uint64_t)json_integer_value(json_object_get(msg, "incarnation")));
+	gw_link_send_json(d->head, json_pack("{s:s, s:i}", "op", "cluster-lost-ack", "cluster", (int)lost));
+}
+
+static void do_rank_gone(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	noc_inbox_void(&d->segment, (uint32_t)json_integer_value(json_object_get(msg, "rank")));
+}
+
+static void do_status(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	json_t *ranks = json_array();
+
+	(void)fds; (void)n_fds;
+	gw_list_for(e, &d->ranks) {
+		struct rank *r = gw_list_entry(e, struct rank, node);
+
+		if (r->state == RANK_HERE)
+			json_array_append_new(ranks, rank_status_json(r));
+	}
+	gw_link_send_json(d->head, json_pack("{s:s, s:O, s:o, s:o}", "op", "status-answer", "id", json_object_get(msg, "id"),
+	                                     "ranks", ranks, "sessions", moves_sessions_json(d)));
+}
+
+static void do_shutdown(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)msg; (void)fds; (void)n_fds;
+	clusterd_end(d, 0);
+}
+
+static const struct head_op {
+	const char *name;
+	void (*handle)(struct clusterd *d, json_t *msg, int *fds, size_t n_fds);
+	bool before_start;
+} head_ops[] = {
+	{ "start", do_start, true },
+	{ "signal", do_signal, false },
+	{ "kill", do_kill, true },
+	{ "shutdown", do_shutdown, true },
+	{ "barrier-done", do_barrier_done, false },
+	{ "pmi-answer", do_pmi_answer, false },
+	{ "stdin-eof", do_stdin_eof, false },
+	{ "output-ack", do_output_ack, false },
+	{ "migrate", do_migrate, false },
+	{ "cluster-lost", do_cluster_lost, false },
+	{ "rank-gone", do_rank_gone, false },
+	{ "status", do_status, false },
+};
+
+static void on_head_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
+{
+	const char *op = json_string_value(json_object_get(msg, "op"));
+	struct clusterd *d = ctx;
+
+	(void)l;
+	for (size_t i = 0; op && !d->is_ending && i < GW_ARRAY_LEN(head_ops); i++)
+		if (strcmp(op, head_ops[i].name) == 0) {
+			if (d->is_started || head_ops[i].before_start)
+				head_ops[i].handle(d, msg, fds, n_fds);
+			return;
+		}
+	if (!d->is_ending)
+		gw_log(GW_WARN, "the head says '%s', which is unknown here", op ? op : "(nothing)");
+}
+
+static void on_head_frame(struct gw_link *l, void *ctx, uint16_t type, const void *payload, size_t len, int *fds,
+                          size_t n_fds)
+{
+	struct clusterd *d = ctx;
+
+	(void)l; (void)fds; (void)n_fds;
+	if (d->is_ending || !d->is_started)
+		return;
+	if (type == RT_FRAME_LAUNCH) {
+		rank_launch(d, payload, len);
+	} else if (type == RT_FRAME_INPUT && len >= sizeof(struct rt_piece)) {
+		const struct rt_piece *p = payload;
+		struct rank *r = rank_find(d, p->rank);
+
+		if (r)
+			streams_input(r, p->offset, (const char *)(p + 1), len - sizeof(*p));
+	} else {
+		gw_log(GW_WARN, "the head sends a frame of type %u and %zu bytes, which is unknown here", type, len);
+	}
+}
+
+/* Without a head there is nobody to run for: kill -9 of mpirun must leave nothing behind. */
+static void on_head_closed(struct gw_link *l, void *ctx, int error)
+{
+	struct clusterd *d = ctx;
+
+	(void)l; (void)error;
+	gw_log(GW_INFO, "the head is gone");
+	clusterd_end(d, 1);
+}
+
+static const struct gw_link_ops head_link_ops = { .frame = on_head_frame, .json = on_head_json, .closed = on_head_closed };
+
+static void on_signal(void *ctx, uint32_t events)
+{
+	struct clusterd *d = ctx;
+	struct signalfd_siginfo si;
+
+	(void)events;
+	while (read(d->signal_fd, &si, sizeof(si)) == sizeof(si))
+		if (si.ssi_signo == SIGTERM)
+			clusterd_fatal(d, "the daemon of cluster %u (pid %d) was told to end by SIGTERM from process %u", d->cluster,
+			               (int)getpid(), si.ssi_pid);
+}
+
+static int watch_signals(struct clusterd *d)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGINT, SIG_IGN); /* of the terminal: the head decides */
+	signal(SIGHUP, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (d->signal_fd < 0)
+		return -errno;
+	return gw_loop_watch(d->loop, &d->signals, d->signal_fd, EPOLLIN, on_signal, d);
+}
+
+/* ---- arguments ------------------------------------------------------------------------------------------------- */
+
+struct args { int head_fd; };
+
+static const struct argp_option options[] = {
+	{ "head-fd", 'f', "FD", 0, "Connected socket of the job's head (set by mpirun)", 0 },
+	{ 0 }
+};
+
+static error_t parse_option(int key, char *arg, struct argp_state *state)
+{
+	struct args *a = state->input;
+	char *end;
+
+	switch (key) {
+	case 'f':
+		a->head_fd = (int)strtol(arg, &end, 10);
+		if (*end || !*arg || fcntl(a->head_fd, F_GETFD) < 0)
+			argp_error(state, "--head-fd=%s is not an open descriptor", arg);
+		return 0;
+	case ARGP_KEY_END:
+		if (a->head_fd < 0)
+			argp_error(state, "--head-fd is missing: godwitd is started by mpirun, not by hand");
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static const struct argp argp = { options, parse_option, NULL, "godwitd - the daemon of one Godwit cluster", NULL, NULL,
+	                          NULL };
+
+int main(int argc, char **argv)
+{
+	struct args a = { .head_fd = -1 };
+	struct clusterd d = { .segment_fd = -1, .listener = -1, .signal_fd = -1 };
+	int code;
+
+	argp_parse(&argp, argc, argv, 0, NULL, &a);
+	gw_log_init("godwitd");
+	fcntl(a.head_fd, F_SETFD, FD_CLOEXEC);
+	gw_list_init(&d.ranks);
+	code = gw_loop_create(&d.loop);
+	if (code == 0)
+		code = watch_signals(&d);
+	if (code == 0)
+		code = gw_link_create(&d.head, d.loop, a.head_fd, &head_link_ops, &d);
+	if (code < 0) {
+		fprintf(stderr, "godwitd: cannot start: %s\n", strerror(-code));
+		return 1;
+	}
+	code = gw_loop_run(d.loop);
+	gw_link_flush(d.head);
+	moves_fini(&d);
+	gw_list_for_safe(e, &d.ranks)
+		rank_destroy(gw_list_entry(e, struct rank, node));
+	gw_link_destroy(d.head);
+	pmi_job_fini(&d.pmi);
+	return code;
+}

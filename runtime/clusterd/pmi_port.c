@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The PMI socket of a rank: bytes to and from its session (mpi-shim/pmi.h), wishes of the session to the head. */
+#include "runtime/clusterd/clusterd.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* At most one answer is on its way at a time, so the socket always has room; a rank that breaks this is not waited for. */
+static void on_reply(void *ctx, const char *line, size_t len)
+{
+	struct rank *r = ctx;
+
+	if (r->pmi_fd >= 0 && send(r->pmi_fd, line, len, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)len)
+		gw_log(GW_WARN, "rank %u: does not take a PMI answer: %s", r->proc, strerror(errno));
+}
+
+static void on_barrier(void *ctx, uint64_t number, const json_t *puts)
+{
+	struct rank *r = ctx;
+
+	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:I, s:O}", "op", "barrier", "rank", (int)r->proc, "number",
+	                                        (json_int_t)number, "puts", puts));
+}
+
+static void on_ask(void *ctx, uint64_t id, const char *what, const json_t *args)
+{
+	struct rank *r = ctx;
+
+	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:I, s:s, s:O}", "op", "pmi-ask", "rank", (int)r->proc, "id",
+	                                        (json_int_t)id, "what", what, "args", args));
+}
+
+static void on_abort(void *ctx, int exit_code, const char *message)
+{
+	struct rank *r = ctx;
+
+	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:i, s:s}", "op", "abort", "rank", (int)r->proc, "code", exit_code,
+	                                        "text", message));
+}
+
+static void on_phase(void *ctx, enum pmi_phase phase)
+{
+	struct rank *r = ctx;
+
+	gw_event("rank.pmi", "{s:i, s:s}", "rank", (int)r->proc, "phase", phase == PMI_OPEN ? "init" : "finalize");
+	moves_try(r);
+}
+
+static const struct pmi_ops session_ops = { on_reply, on_barrier, on_ask, on_abort, on_phase };
+
+int pmi_port_open(struct rank *r, uint32_t appnum, struct ct_plumbing *plumbing, struct gw_error *why)
+{
+	int sv[2];
+
+	if (pmi_session_create(&r->pmi, &r->d->pmi, appnum, &session_ops, r) < 0)
+		return gw_fail(why, -ENOMEM, "out of memory");
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		return gw_fail(why, -errno, "no PMI socket: %s", strerror(errno));
+	r->pmi_fd = sv[0];
+	plumbing->rank_fd[CT_PLUMB_PMI] = sv[1];
+	plumbing->number_in_rank[CT_PLUMB_PMI] = RANK_PMI_FD;
+	r->pmi_rank_fd = fcntl(sv[1], F_DUPFD_CLOEXEC, 0);
+	if (r->pmi_rank_fd < 0)
+		return gw_fail(why, -errno, "no PMI socket: %s", strerror(errno));
+	return 0;
+}
+
+void pmi_port_close(struct rank *r)
+{
+	gw_watch_remove(r->pmi_watch);
+	r->pmi_watch = NULL;
+	if (r->pmi_fd >= 0)
+		close(r->pmi_fd);
+	if (r->pmi_rank_fd >= 0)
+		close(r->pmi_rank_fd);
+	r->pmi_fd = r->pmi_rank_fd = -1;
+	pmi_session_destroy(r->pmi);
+	r->pmi = NULL;
+}
+
+void pmi_port_drain(struct rank *r)
+{
+	char buf[4096];
+	ssize_t n;
+
+	while (r->pmi_fd >= 0 && (n = recv(r->pmi_fd, buf, sizeof(buf), MSG_DONTWAIT)) > 0) {
+		struct gw_error why = { 0 };
+
+		if (pmi_session_feed(r->pmi, buf, (size_t)n, &why) < 0) {
+			gw_watch_remove(r->pmi_watch);
+			r->pmi_watch = NULL;
+			on_abort(r, 1, why.text);
+			return;
+		}
+	}
+}
+
+static void on_readable(void *ctx, uint32_t events)
+{
+	(void)events;
+	pmi_port_drain(ctx);
+}
+
+int pmi_port_watch(struct rank *r)
+{
+	if (r->pmi_watch || r->pmi_fd < 0)
+		return 0;
+	return gw_loop_watch(r->d->loop, &r->pmi_watch, r->pmi_fd, EPOLLIN, on_readable, r);
+}
+
+/* Requests are consumed into the session, which travels; answers that the rank has not read are copied, not consumed. */
+json_t *pmi_port_export(struct rank *r, struct gw_error *why)
+{
+	gw_autofree char *unread = NULL, *hex = NULL;
+	json_t *session, *out;
+	int n = 0;
+	ssize_t got = 0;
+
+	pmi_port_drain(r);
+	if (ioctl(r->pmi_rank_fd, FIONREAD, &n) < 0 || n < 0)
+		n = 0;
+	unread = malloc((size_t)n + 1);
+	if (unread && n)
+		got = recv(r->pmi_rank_fd, unread, (size_t)n, MSG_PEEK | MSG_DONTWAIT);
+	if (!unread || got != n) {
+		gw_fail(why, -EIO, "unread PMI answers cannot be copied");
+		return NULL;
+	}
+	hex = bytes_to_hex(unread, (size_t)n);
+	session = pmi_session_export(r->pmi);
+	out = hex && session ? json_pack("{s:O, s:s}", "session", session, "unread", hex) : NULL;
+	json_decref(session);
+	if (!out)
+		gw_fail(why, -ENOMEM, "no memory for its PMI state");
+	return out;
+}
+
+int pmi_port_import(struct rank *r, const json_t *state, struct gw_error *why)
+{
+	gw_autofree void *unread = NULL;
+	const char *hex = json_string_value(json_object_get(state, "unread"));
+	size_t n;
+
+	if (!hex || bytes_from_hex(hex, &unread, &n) < 0 || pmi_session_import(r->pmi, json_object_get(state, "session")) < 0)
+		return gw_fail(why, -EPROTO, "its PMI state is malformed");
+	if (n && send(r->pmi_fd, unread, n, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)n)
+		return gw_fail(why, -ENOSPC, "its unread PMI answers do not fit into a new socket");
+	return 0;
+}

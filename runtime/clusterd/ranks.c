@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* struct rank: made by a launch or a move, counted, signalled, described, ended. */
+#include "runtime/clusterd/clusterd.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct rank *rank_find(struct clusterd *d, uint32_t proc)
+{
+	gw_list_for(e, &d->ranks) {
+		struct rank *r = gw_list_entry(e, struct rank, node);
+
+		if (r->proc == proc && r->state == RANK_HERE)
+			return r;
+	}
+	return NULL;
+}
+
+void plumbing_init(struct ct_plumbing *p)
+{
+	for (int i = 0; i < CT_PLUMB_MAX; i++)
+		p->rank_fd[i] = p->number_in_rank[i] = -1;
+}
+
+void plumbing_close(struct ct_plumbing *p)
+{
+	for (int i = 0; i < CT_PLUMB_MAX; i++) {
+		if (p->rank_fd[i] >= 0)
+			close(p->rank_fd[i]);
+		p->rank_fd[i] = -1;
+	}
+}
+
+int rank_create(struct rank **out, struct clusterd *d, uint32_t proc, uint32_t appnum, bool has_stdin,
+                struct ct_plumbing *plumbing, struct gw_error *why)
+{
+	struct rank *r = calloc(1, sizeof(*r));
+	int code;
+
+	if (!r)
+		return gw_fail(why, -ENOMEM, "rank %u: out of memory", proc);
+	r->d = d;
+	r->proc = proc;
+	r->state = RANK_ARRIVING;
+	r->ctl_fd = r->pmi_fd = r->pmi_rank_fd = -1;
+	r->out[0].fd = r->out[1].fd = r->in.fd = r->in.rank_fd = -1;
+	r->in.is_wanted = has_stdin;
+	gw_list_append(&d->ranks, &r->node);
+	code = streams_open(r, plumbing, why);
+	if (code == 0)
+		code = pmi_port_open(r, appnum, plumbing, why);
+	if (code == 0)
+		code = agent_open(r, plumbing, why);
+	if (code < 0) {
+		rank_destroy(r);
+		return why ? gw_fail_more(why, "rank %u: ", proc) : code;
+	}
+	*out = r;
+	return 0;
+}
+
+void rank_uncount(struct rank *r)
+{
+	struct clusterd *d = r->d;
+
+	if (!r->is_counted)
+		return;
+	r->is_counted = false;
+	/* loads are hints for waiting ranks: no order needed */
+	atomic_fetch_sub_explicit(&d->segment.clusters[d->cluster].ranks, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&d->segment.domains[d->domain].ranks, 1, memory_order_relaxed);
+}
+
+static void count(struct rank *r)
+{
+	struct clusterd *d = r->d;
+
+	r->is_counted = true;
+	atomic_fetch_add_explicit(&d->segment.clusters[d->cluster].ranks, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&d->segment.domains[d->domain].ranks, 1, memory_order_relaxed);
+}
+
+void rank_destroy(struct rank *r)
+{
+	if (!r)
+		return;
+	rank_uncount(r);
+	gw_timer_cancel(r->move.deadline);
+	gw_watch_remove(r->status_watch);
+	ct_rank_kill(r->ct);
+	agent_close(r);
+	pmi_port_close(r);
+	streams_close(r);
+	gw_list_remove(&r->node);
+	free(r);
+}
+
+/* ---- the end of a rank ----------------------------------------------------------------------------------------- */
+
+static void on_status(void *ctx, uint32_t events)
+{
+	(void)events;
+	rank_look_at_status(ctx);
+}
+
+void rank_look_at_status(struct rank *r)
+{
+	struct clusterd *d = r->d;
+	int status, code;
+
+	if (r->state != RANK_HERE || !r->ct)
+		return;
+	if (!moves_allow_reap(r)) {
+		/* its copy here was given away: left(), lost() or stay() will tell */
+		gw_watch_remove(r->status_watch);
+		r->status_watch = NULL;
+		return;
+	}
+	code = ct_rank_reap(r->ct, &status);
+	if (code == -EAGAIN)
+		return;
+	r->ct = NULL; /* gone with the reaping */
+	if (code < 0) {
+		gw_log(GW_ERROR, "rank %u: cannot be reaped: %s", r->proc, strerror(-code));
+		status = SIGKILL;
+	}
+	/* all that it wrote before it died is in our ends: an abort line, and output */
+	pmi_port_drain(r);
+	streams_drain(r);
+	rank_uncount(r);
+	noc_inbox_void(&d->segment, r->proc);
+	agent_publish(r, NOC_NAME_GONE);
+	gw_event("rank.exited", "{s:i, s:i, s:i, s:i}", "rank", (int)r->proc, "cluster", (int)d->cluster, "pid", (int)r->pid,
+	         "status", status);
+	gw_link_send_json(d->head, json_pack("{s:s, s:i, s:i, s:i, s:i, s:I}", "op", "exited", "rank", (int)r->proc, "status",
+	                                     status, "phase", (int)pmi_session_phase(r->pmi), "pid", (int)r->pid, "epoch",
+	                                     (json_int_t)r->epoch));
+	moves_rank_ended(r);
+	rank_destroy(r);
+}
+
+/* ---- launch ---------------------------------------------------------------------------------------------------- */
+
+int rank_adopt(struct rank *r, struct ct_rank *ct)
+{
+	int code;
+
+	r->ct = ct;
+	r->pid = ct_rank_pid(ct);
+	r->state = RANK_HERE;
+	count(r);
+	code = gw_loop_watch(r->d->loop, &r->status_watch, ct_rank_status_fd(ct), EPOLLIN, on_status, r);
+	if (code == 0)
+		code = streams_watch(r);
+	if (code == 0)
+		code = pmi_port_watch(r);
+	if (code == 0)
+		code = agent_watch(r);
+	return code;
+}
+
+/* The strings of a launch frame: cwd, argv, envp. They stay in the frame, which the caller keeps. */
+static char **cut_strings(const char **p, const char *end, uint32_t n, uint32_t extra)
+{
+	char **list;
+
+	if (n > (size_t)(end - *p)) /* each takes a byte at least */
+		return NULL;
+	list = calloc((size_t)n + extra + 1, sizeof(*list));
+	for (uint32_t i = 0; list && i < n; i++) {
+		const char *nul = memchr(*p, '\0', (size_t)(end - *p));
+
+		if (!nul) {
+			free(list);
+			return NULL;
+		}
+		list[i] = (char *)(uintptr_t)*p;
+		*p = nul + 1;
+	}
+	return list;
+}
+
+/* What only this daemon knows replaces what the environment may have brought along (an mpirun inside an mpirun). */
+static void add_own_env(char **envp, uint32_t n, char own[][48], uint32_t n_own)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		bool is_ours = false;
+
+		for (uint32_t k = 0; k < n_own && !is_ours; k++)
+			is_ours = strncmp(envp[i], own[k], strcspn(own[k], "=") + 1) == 0;
+		if (!is_ours)
+			envp[kept++] = envp[i];
+	}
+	for (uint32_t k = 0; k < n_own; k++)
+		envp[kept++] = own[k];
+	envp[kept] = NULL;
+}
+
+static int launch(struct clusterd *d, const struct rt_launch *l, const char *strings, const char *end, struct gw_error *why)
+{
+	char own[6][48];
+	gw_autofree char **cwd = cut_strings(&strings, end, 1, 0);
+	gw_autofree char **argv = cwd ? cut_strings(&strings, end, l->argc, 0) : NULL;
+	gw_autofree char **envp = argv ? cut_strings(&strings, end, l->envc, GW_ARRAY_LEN(own)) : NULL;
+	struct ct_spawn spec = { .cpus = &d->cpus, .ns_pid = (pid_t)l->ns_pid };
+	struct ct_rank *ct = NULL;
+	struct rank *r;
+	int code;
+
+	if (!envp || l->argc == 0)
+		return gw_fail(why, -EPROTO, "rank %u: malformed launch", l->rank);
+	snprintf(own[0], sizeof(own[0]), "PMI_FD=%d", RANK_PMI_FD);
+	snprintf(own[1], sizeof(own[1]), "PMI_RANK=%u", l->rank);
+	snprintf(own[2], sizeof(own[2]), "PMI_SIZE=%u", d->size);
+	snprintf(own[3], sizeof(own[3]), "GODWIT_CTL_FD=%d", RANK_CTL_FD);
+	snprintf(own[4], sizeof(own[4]), "GODWIT_JOB=%u", d->job);
+	snprintf(own[5], sizeof(own[5]), "GODWIT_PROC=%u", l->rank);
+	add_own_env(envp, l->envc, own, GW_ARRAY_LEN(own));
+	spec.argv = argv;
+	spec.envp = envp;
+	spec.cwd = cwd[0];
+	plumbing_init(&spec.plumbing);
+	code = rank_create(&r, d, l->rank, l->appnum, l->has_stdin, &spec.plumbing, why);
+	if (code < 0) {
+		plumbing_close(&spec.plumbing);
+		return code;
+	}
+	code = ct_rank_spawn(&ct, &spec, why);
+	plumbing_close(&spec.plumbing);
+	if (code < 0) {
+		rank_destroy(r);
+		return code;
+	}
+	code = rank_adopt(r, ct);
+	if (code < 0) {
+		rank_destroy(r);
+		return gw_fail(why, code, "rank %u: cannot be watched: %s", l->rank, strerror(-code));
+	}
+	gw_event("rank.started", "{s:i, s:i, s:i}", "rank", (int)r->proc, "cluster", (int)d->cluster, "rank_pid", (int)r->pid);
+	gw_link_send_json(d->head, json_pack("{s:s, s:i, s:i}", "op", "launched", "rank", (int)r->proc, "pid", (int)r->pid));
+	return 0;
+}
+
+void rank_launch(struct clusterd *d, const void *frame, size_t len)
+{
+	const struct rt_launch *l = frame;
+	struct gw_error why = { 0 };
+	int code;
+
+	if (len < sizeof(*l)) {
+		clusterd_fatal(d, "the head's launch frame is too short");
+		return;
+	}
+	code = launch(d, l, (const char *)(l + 1), (const char *)frame + len, &why);
+	if (code < 0)
+		gw_link_send_json(d->head, json_pack("{s:s, s:i, s:i, s:s}", "op", "launch-failed", "rank", (int)l->rank, "code",
+		                                     code, "text", why.text[0] ? why.text : strerror(-code)));
+}
+
+/* ---- signals and status ---------------------------------------------------------------------------------------- */
+
+void rank_signal(struct rank *r, int sig)
+{
+	int code;
+
+	if (moves_is_busy(r)) {
+		r->undelivered = sig; /* a frozen rank's pending signals are already in its image: deliver after the move */
+		return;
+	}
+	code = r->ct ? ct_rank_signal(r->ct, sig) : 0;
+	if (code < 0 && code != -ESRCH)
+		gw_log(GW_WARN, "rank %u: signal %d cannot be sent: %s", r->proc, sig, strerror(-code));
+}
+
+/* "Threads:" and "RssAnon:" of /proc/<pid>/status; 0 where the process has just ended */
+static void read_proc(pid_t pid, uint64_t *threads, uint64_t *private_kib)
+{
+	char path[64], line[256];
+	FILE *f;
+
+	*threads = *private_kib = 0;
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	f = fopen(path, "re");
+	if (!f)
+		return;
+	while (fgets(line, sizeof(line), f)) {
+		unsigned long long v;
+
+		if (sscanf(line, "Threads: %llu", &v) == 1)
+			*threads = v;
+		else if (sscanf(line, "RssAnon: %llu", &v) == 1)
+			*private_kib = v;
+	}
+	fclose(f);
+}
+
+json_t *rank_status_json(const struct rank *r)
+{
+	static const char *const phases[] = { "no MPI", "MPI", "finalized" };
+	uint64_t threads, private_kib;
+	const char *state = phases[pmi_session_phase(r->pmi)];
+
+	read_proc(r->pid, &threads, &private_kib);
+	if (moves_is_busy(r))
+		state = "moving";
+	else if (pmi_session_phase(r->pmi) == PMI_OPEN && r->agent != AGENT_ATTACHED)
+		state = r->agent == AGENT_CLOSING || r->agent == AGENT_CLOSED ? "in MPI_Finalize" : "in MPI_Init";
+	return json_pack("{s:i, s:i, s:i, s:I, s:s, s:s, s:I, s:I}", "rank", (int)r->proc, "cluster", (int)r->d->cluster, "pid",
+	                 (int)r->pid, "epoch", (json_int_t)r->epoch, "state", state, "agent", agent_state_name(r->agent),
+	                 "threads", (json_int_t)threads, "private_kib", (json_int_t)private_kib);
+}

@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Standard streams of a rank: pipes of this cluster, joined by the head by (rank, stream, offset).
+ *
+ * Output: at most RT_OUTPUT_WINDOW bytes are sent ahead of the head's acknowledgement; then the pipe fills and the
+ * program waits, as it would on a slow terminal. Input: the head keeps what has not been acknowledged, so what is queued
+ * here may be dropped at a move; only what is in the pipe travels.
+ */
+#include "runtime/clusterd/clusterd.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* ---- hex, for bytes inside JSON ---------------------------------------------------------------------------------- */
+
+char *bytes_to_hex(const void *bytes, size_t len)
+{
+	static const char digits[] = "0123456789abcdef";
+	const unsigned char *p = bytes;
+	char *hex = malloc(2 * len + 1);
+
+	for (size_t i = 0; hex && i < len; i++) {
+		hex[2 * i] = digits[p[i] >> 4];
+		hex[2 * i + 1] = digits[p[i] & 15];
+	}
+	if (hex)
+		hex[2 * len] = '\0';
+	return hex;
+}
+
+int bytes_from_hex(const char *hex, void **bytes, size_t *len)
+{
+	size_t n = strlen(hex);
+	unsigned char *out;
+
+	if (n % 2 || strspn(hex, "0123456789abcdef") != n)
+		return -EPROTO;
+	out = malloc(n / 2 + 1);
+	if (!out)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		unsigned char digit = (unsigned char)(hex[i] <= '9' ? hex[i] - '0' : hex[i] - 'a' + 10);
+
+		out[i / 2] = (unsigned char)(i % 2 ? out[i / 2] | digit : digit << 4);
+	}
+	*bytes = out;
+	*len = n / 2;
+	return 0;
+}
+
+/* ---- output ------------------------------------------------------------------------------------------------------ */
+
+static void out_close(struct out_stream *o)
+{
+	gw_watch_remove(o->watch);
+	o->watch = NULL;
+	if (o->fd >= 0)
+		close(o->fd);
+	o->fd = -1;
+}
+
+static void send_piece(struct out_stream *o, char *frame, size_t len)
+{
+	struct rt_piece p = { o->rank->proc, o->stream, o->offset };
+
+	memcpy(frame, &p, sizeof(p));
+	gw_link_send(o->rank->d->head, RT_FRAME_OUTPUT, frame, sizeof(p) + len, NULL, 0);
+	o->offset += len;
+}
+
+/* One read; returns its length, 0 at the end of the stream or when nothing is there. */
+static size_t pull(struct out_stream *o, size_t max)
+{
+	static char frame[sizeof(struct rt_piece) + RT_PIECE_MAX]; /* one thread; too large for the stack of a daemon */
+	ssize_t n;
+
+	if (o->fd < 0)
+		return 0;
+	n = read(o->fd, frame + sizeof(struct rt_piece), max < RT_PIECE_MAX ? max : RT_PIECE_MAX);
+	if (n > 0) {
+		send_piece(o, frame, (size_t)n);
+		return (size_t)n;
+	}
+	if (n == 0 || (errno != EAGAIN && errno != EINTR))
+		out_close(o);
+	return 0;
+}
+
+static size_t window(const struct out_stream *o)
+{
+	uint64_t ahead = o->offset - o->acked;
+
+	return ahead >= RT_OUTPUT_WINDOW ? 0 : (size_t)(RT_OUTPUT_WINDOW - ahead);
+}
+
+static void on_output(void *ctx, uint32_t events)
+{
+	struct out_stream *o = ctx;
+
+	(void)events;
+	if (window(o))
+		pull(o, window(o));
+	if (o->watch && !window(o))
+		gw_watch_set(o->watch, 0);
+}
+
+void streams_acked(struct rank *r, uint32_t stream, uint64_t offset)
+{
+	struct out_stream *o;
+
+	if (stream != RT_STDOUT && stream != RT_STDERR)
+		return;
+	o = &r->out[stream - RT_STDOUT];
+	if (offset <= o->acked || offset > o->offset)
+		return;
+	o->acked = offset;
+	if (o->watch && !r->is_exported && window(o))
+		gw_watch_set(o->watch, EPOLLIN);
+}
+
+/* What its pipes hold now, beyond any window: the program has stopped or ended, so there is an end to it. */
+void streams_drain(struct rank *r)
+{
+	for (int i = 0; i < 2; i++)
+		while (pull(&r->out[i], RT_PIECE_MAX))
+			;
+}
+
+void streams_send(struct rank *r, uint32_t stream, const void *bytes, size_t len)
+{
+	const char *p = bytes;
+	char frame[sizeof(struct rt_piece) + 4096];
+
+	while (len) {
+		size_t n = len < 4096 ? len : 4096;
+
+		memcpy(frame + sizeof(struct rt_piece), p, n);
+		send_piece(&r->out[stream - RT_STDOUT], frame, n);
+		p += n;
+		len -= n;
+	}
+}
+
+/* ---- input ------------------------------------------------------------------------------------------------------- */
+
+static void in_close(struct in_stream *in)
+{
+	gw_watch_remove(in->watch);
+	in->watch = NULL;
+	if (in->fd >= 0)
+		close(in->fd);
+	in->fd = -1;
+}
+
+static void in_write(struct rank *r)
+{
+	struct in_stream *in = &r->in;
+	size_t done = 0;
+
+	while (in->fd >= 0 && done < in->queued) {
+		ssize_t n = write(in->fd, in->queue + done, in->queued - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			break; /* full; there is always a reader, ourselves, so no EPIPE */
+		done += (size_t)n;
+	}
+	if (done) {
+		memmove(in->queue, in->queue + done, in->queued - done);
+		in->queued -= done;
+		in->written += done;
+		gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:I}", "op", "stdin-ack", "rank", (int)r->proc, "offset",
+		                                        (json_int_t)in->written));
+	}
+	if (in->written == in->eof_at)
+		in_close(in);
+	if (in->watch)
+		gw_watch_set(in->watch, in->queued ? EPOLLOUT : 0);
+}
+
+static void on_writable(void *ctx, uint32_t events)
+{
+	(void)events;
+	in_write(ctx);
+}
+
+void streams_input(struct rank *r, uint64_t offset, const char *bytes, size_t len)
+{
+	struct in_stream *in = &r->in;
+	uint64_t expected = in->written + in->queued;
+
+	if (!in->is_wanted || r->is_exported || in->fd < 0)
+		return;
+	/* after a move the head repeats what was not acknowledged; what was on its way to the old place leaves a gap here,
+	 * which the repetition fills */
+	if (offset > expected || offset + len <= expected)
+		return;
+	bytes += expected - offset;
+	len -= expected - offset;
+	if (len > RT_INPUT_WINDOW - in->queued)
+		len = RT_INPUT_WINDOW - in->queued; /* cannot be: the head keeps to the window */
+	memcpy(in->queue + in->queued, bytes, len);
+	in->queued += len;
+	in_write(r);
+}
+
+void streams_input_eof(struct rank *r, uint64_t offset)
+{
+	if (!r->in.is_wanted || r->is_exported || r->in.fd < 0)
+		return;
+	r->in.eof_at = offset;
+	in_write(r);
+}
+
+/* ---- made, watched, moved ------------------------------------------------------------------------------------------ */
+
+static int make_pipe(int *ours, int *ranks, bool we_read)
+{
+	int p[2];
+
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return -errno;
+	*ours = p[we_read ? 0 : 1];
+	*ranks = p[we_read ? 1 : 0];
+	return fcntl(*ours, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0; /* our end only: each has its own flags */
+}
+
+int streams_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *why)
+{
+	static const enum ct_plumb plumbs[2] = { CT_PLUMB_STDOUT, CT_PLUMB_STDERR };
+	int code = 0;
+
+	r->in.eof_at = UINT64_MAX;
+	for (int i = 0; i < 2 && code == 0; i++) {
+		r->out[i].rank = r;
+		r->out[i].stream = RT_STDOUT + (uint32_t)i;
+		code = make_pipe(&r->out[i].fd, &plumbing->rank_fd[plumbs[i]], true);
+		plumbing->number_in_rank[plumbs[i]] = STDOUT_FILENO + i;
+	}
+	plumbing->number_in_rank[CT_PLUMB_STDIN] = STDIN_FILENO;
+	if (code == 0 && r->in.is_wanted) {
+		r->in.queue = malloc(RT_INPUT_WINDOW);
+		code = r->in.queue ? make_pipe(&r->in.fd, &plumbing->rank_fd[CT_PLUMB_STDIN], false) : -ENOMEM;
+		if (code == 0) {
+			r->in.rank_fd = fcntl(plumbing->rank_fd[CT_PLUMB_STDIN], F_DUPFD_CLOEXEC, 0);
+			code = r->in.rank_fd < 0 ? -errno : 0;
+		}
+	} else if (code == 0) {
+		plumbing->rank_fd[CT_PLUMB_STDIN] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		code = plumbing->rank_fd[CT_PLUMB_STDIN] < 0 ? -errno : 0;
+	}
+	return code < 0 ? gw_fail(why, code, "no pipes for its standard streams: %s", strerror(-code)) : 0;
+}
+
+int streams_watch(struct rank *r)
+{
+	int code = 0;
+
+	for (int i = 0; i < 2 && code == 0; i++)
+		if (r->out[i].fd >= 0 && !r->out[i].watch)
+			code = gw_loop_watch(r->d->loop, &r->out[i].watch, r->out[i].fd, EPOLLIN, on_output, &r->out[i]);
+	if (code == 0 && r->in.fd >= 0 && !r->in.watch)
+		code = gw_loop_watch(r->d->loop, &r->in.watch, r->in.fd, 0, on_writable, r);
+	return code;
+}
+
+void streams_close(struct rank *r)
+{
+	out_close(&r->out[0]);
+	out_close(&r->out[1]);
+	in_close(&r->in);
+	if (r->in.rank_fd >= 0)
+		close(r->in.rank_fd);
+	r->in.rank_fd = -1;
+	free(r->in.queue);
+	r->in.queue = NULL;
+}
+
+/* Bytes in the rank's stdin that it has not read, copied with tee(2): they stay where they are (rule 19). */
+static int peek_input(struct in_stream *in, char **bytes, size_t *len)
+{
+	int n = 0, p[2], cap = fcntl(in->rank_fd, F_GETPIPE_SZ), code = 0;
+	size_t got = 0;
+	char *buf;
+
+	*bytes = NULL;
+	*len = 0;
+	if (ioctl(in->rank_fd, FIONREAD, &n) < 0)
+		return -errno;
+	if (n == 0)
+		return 0;
+	if (pipe2(p, O_CLOEXEC | O_NONBLOCK) < 0)
+		return -errno;
+	if (cap > 0)
+		fcntl(p[1], F_SETPIPE_SZ, cap);
+	buf = malloc((size_t)n);
+	if (!buf)
+		code = -ENOMEM;
+	else if (tee(in->rank_fd, p[1], (size_t)n, SPLICE_F_NONBLOCK) < n)
+		code = -EIO;
+	while (code == 0 && got < (size_t)n) {
+		ssize_t k = read(p[0], buf + got, (size_t)n - got);
+
+		if (k <= 0)
+			code = -EIO;
+		else
+			got += (size_t)k;
+	}
+	close(p[0]);
+	close(p[1]);
+	if (code < 0) {
+		free(buf);
+		return code;
+	}
+	*bytes = buf;
+	*len = got;
+	return 0;
+}
+
+/*
+ * The rank is frozen: send what its pipes hold, then say where each stream stands. The rest of a write that the freeze
+ * cut short goes along, and the new owner sends it: it follows this offset (rule 19).
+ */
+json_t *streams_export(struct rank *r, struct gw_error *why)
+{
+	static const enum ct_plumb plumbs[2] = { CT_PLUMB_STDOUT, CT_PLUMB_STDERR };
+	gw_autofree char *unread = NULL, *unread_hex = NULL;
+	json_t *out = json_array(), *all;
+	size_t n_unread = 0;
+
+	streams_drain(r);
+	for (int i = 0; i < 2; i++) {
+		const void *rest;
+		ssize_t n = ct_rank_stream_rest(r->ct, plumbs[i], &rest);
+		gw_autofree char *hex = bytes_to_hex(rest, n > 0 ? (size_t)n : 0);
+
+		json_array_append_new(out, json_pack("{s:I, s:I, s:s}", "offset", (json_int_t)r->out[i].offset, "acked",
+		                                     (json_int_t)r->out[i].acked, "rest", hex));
+	}
+	if (r->in.is_wanted && peek_input(&r->in, &unread, &n_unread) < 0) {
+		gw_fail(why, -EIO, "unread bytes of its standard input cannot be copied");
+		json_decref(out);
+		return NULL;
+	}
+	unread_hex = bytes_to_hex(unread, n_unread);
+	all = json_pack("{s:o, s:{s:b, s:I, s:b, s:s}}", "out", out, "in", "is_wanted", (int)r->in.is_wanted, "written",
+	                (json_int_t)r->in.written, "is_ended", r->in.is_wanted && r->in.fd < 0, "unread", unread_hex);
+	if (!all)
+		gw_fail(why, -ENOMEM, "no memory for the state of its streams");
+	else
+		r->in.queued = 0; /* the head repeats it */
+	return all;
+}
+
+int streams_import(struct rank *r, const json_t *state, struct gw_error *why)
+{
+	gw_autofree void *unread = NULL;
+	json_int_t written;
+	const char *hex;
+	int is_wanted, is_ended;
+	size_t n;
+
+	for (size_t i = 0; i < 2; i++) {
+		json_int_t offset, acked;
+
+		if (json_unpack(json_array_get(json_object_get(state, "out"), i), "{s:I, s:I}", "offset", &offset, "acked",
+		                &acked) < 0)
+			return gw_fail(why, -EPROTO, "the state of its output is malformed");
+		r->out[i].offset = (uint64_t)offset;
+		r->out[i].acked = (uint64_t)acked;
+	}
+	if (json_unpack(json_object_get(state, "in"), "{s:b, s:I, s:b, s:s}", "is_wanted", &is_wanted, "written", &written,
+	                "is_ended", &is_ended, "unread", &hex) < 0 || is_wanted != (int)r->in.is_wanted ||
+	    bytes_from_hex(hex, &unread, &n) < 0)
+		return gw_fail(why, -EPROTO, "the state of its standard input is malformed");
+	r->in.written = (uint64_t)written;
+	if (n > 65536)
+		fcntl(r->in.fd, F_SETPIPE_SZ, (int)n);
+	if (n && write(r->in.fd, unread, n) != (ssize_t)n)
+		return gw_fail(why, -ENOSPC, "%zu unread bytes of its standard input do not fit into a new pipe", n);
+	if (is_ended)
+		in_close(&r->in);
+	return 0;
+}

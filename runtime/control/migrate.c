@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* godwit migrate: move ranks, now; one line for each with its measures. */
+#include <argp.h>
+#include <stdlib.h>
+
+#include "runtime/control/control.h"
+
+struct migrate {
+	struct control c;
+	json_t *ranks, *results;
+	long to, timeout_s;
+	int failed;
+	bool is_refused;
+};
+
+static const struct argp_option options[] = {
+	{ "to", 't', "CLUSTER", 0, "Where to (required)", 0 },
+	{ "job", 'j', "ID", 0, "The job, when several run", 0 },
+	{ "json", 'J', NULL, 0, "Print one JSON array", 0 },
+	{ "timeout", 'T', "SECONDS", 0, "Give up when a rank is still in MPI_Init or MPI_Finalize by then (default 60)", 0 },
+	{ 0 }
+};
+
+static long parse_number(struct argp_state *state, const char *text, const char *what)
+{
+	char *end;
+	long v = strtol(text, &end, 10);
+
+	if (*end || end == text || v < 0 || v > 1000000000)
+		argp_error(state, "'%s' is not the number of a %s", text, what);
+	return v;
+}
+
+static error_t parse_option(int key, char *arg, struct argp_state *state)
+{
+	struct migrate *m = state->input;
+
+	switch (key) {
+	case 't':
+		m->to = parse_number(state, arg, "cluster");
+		return 0;
+	case 'T':
+		m->timeout_s = parse_number(state, arg, "second");
+		return 0;
+	case 'j':
+		m->c.job = arg;
+		return 0;
+	case 'J':
+		m->c.is_json = true;
+		return 0;
+	case ARGP_KEY_ARG:
+		json_array_append_new(m->ranks, json_integer(parse_number(state, arg, "rank")));
+		return 0;
+	case ARGP_KEY_END:
+		if (json_array_size(m->ranks) == 0)
+			argp_error(state, "name at least one rank");
+		if (m->to < 0)
+			argp_error(state, "say where to with --to CLUSTER");
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static double ms_of(const json_t *o, const char *key)
+{
+	return (double)json_integer_value(json_object_get(o, key)) / 1e6;
+}
+
+static void print_line(const json_t *msg)
+{
+	const json_t *m = json_object_get(msg, "measures");
+	long long rank = (long long)json_integer_value(json_object_get(msg, "rank"));
+	long long to = (long long)json_integer_value(json_object_get(msg, "to"));
+
+	if (json_integer_value(json_object_get(msg, "status")) < 0) {
+		fprintf(stderr, "godwit: rank %lld was not moved: %s\n", rank, json_string_value(json_object_get(msg, "text")));
+	} else if (!json_is_object(m)) {
+		printf("rank %lld -> cluster %lld: %s\n", rank, to, json_string_value(json_object_get(msg, "text")));
+	} else {
+		printf("rank %lld: cluster %lld -> %lld, downtime %.2f ms, total %.2f ms, %.1f KiB sent, %lld pages, %lld "
+		       "thread%s\n", rank, (long long)json_integer_value(json_object_get(m, "from")), to, ms_of(m, "downtime_ns"),
+		       ms_of(m, "total_ns"), (double)json_integer_value(json_object_get(m, "bytes_sent")) / 1024,
+		       (long long)json_integer_value(json_object_get(m, "pages")),
+		       (long long)json_integer_value(json_object_get(m, "threads")),
+		       json_integer_value(json_object_get(m, "threads")) == 1 ? "" : "s");
+	}
+	fflush(stdout);
+}
+
+static int on_answer(void *ctx, json_t *msg)
+{
+	const char *op = json_string_value(json_object_get(msg, "op"));
+	struct migrate *m = ctx;
+
+	if (op && strcmp(op, "migrated") == 0) {
+		json_object_del(msg, "op");
+		if (m->c.is_json)
+			json_array_append(m->results, msg);
+		else
+			print_line(msg);
+		return 0;
+	}
+	if (op && strcmp(op, "refused") == 0) {
+		fprintf(stderr, "godwit: %s\n", json_string_value(json_object_get(msg, "text")));
+		m->is_refused = true;
+		return 1;
+	}
+	if (op && strcmp(op, "done") == 0) {
+		m->failed = (int)json_integer_value(json_object_get(msg, "failed"));
+		return 1;
+	}
+	return 0;
+}
+
+int control_migrate(int argc, char **argv)
+{
+	static const struct argp argp = { options, parse_option, "RANK... --to CLUSTER", "Move ranks of a running job to another "
+		"cluster while all ranks go on. Several are moved at the same time. The exit status is 0 when all were moved, 1 when "
+		"one was not (it goes on where it was), 2 when the request is wrong.", NULL, NULL, NULL };
+	struct migrate m = { .to = -1, .timeout_s = 60 };
+	struct gw_error why = { 0 };
+	char name[] = "godwit migrate";
+	int code;
+
+	m.ranks = json_array();
+	m.results = json_array();
+	argv[0] = name;
+	argp_parse(&argp, argc, argv, 0, NULL, &m);
+	code = control_talk(&m.c, json_pack("{s:s, s:o, s:I, s:I}", "op", "migrate", "ranks", m.ranks, "to", (json_int_t)m.to,
+	                                    "timeout_ms", (json_int_t)m.timeout_s * 1000), on_answer, &m, &why);
+	if (m.c.is_json && !m.is_refused) {
+		json_dumpf(m.results, stdout, JSON_INDENT(2));
+		putchar('\n');
+	}
+	json_decref(m.results);
+	if (code < 0)
+		return control_fail(&why);
+	return m.is_refused ? 2 : m.failed ? 1 : 0;
+}

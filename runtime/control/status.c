@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* godwit status: the clusters of a job, its ranks and where each lives. */
+#include <argp.h>
+#include <stdlib.h>
+
+#include "runtime/control/control.h"
+
+static const struct argp_option options[] = {
+	{ "job", 'j', "ID", 0, "The job, when several run", 0 },
+	{ "json", 'J', NULL, 0, "Print one JSON object", 0 },
+	{ 0 }
+};
+
+static error_t parse_option(int key, char *arg, struct argp_state *state)
+{
+	struct control *c = state->input;
+
+	switch (key) {
+	case 'j':
+		c->job = arg;
+		return 0;
+	case 'J':
+		c->is_json = true;
+		return 0;
+	case ARGP_KEY_ARG:
+		argp_error(state, "'%s' is too much: status takes options only", arg);
+		return EINVAL;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static json_int_t number_of(const json_t *o, const char *key)
+{
+	return json_integer_value(json_object_get(o, key));
+}
+
+static const char *text_of(const json_t *o, const char *key)
+{
+	const char *t = json_string_value(json_object_get(o, key));
+
+	return t ? t : "-";
+}
+
+/* 0,1,2,3,6 -> "0-3,6" */
+static void cores_text(const json_t *cores, char *buf, size_t cap)
+{
+	size_t n = json_array_size(cores), at = 0;
+
+	buf[0] = '\0';
+	for (size_t i = 0; i < n && at < cap - 32; i++) {
+		json_int_t first = json_integer_value(json_array_get(cores, i)), last = first;
+
+		while (i + 1 < n && json_integer_value(json_array_get(cores, i + 1)) == last + 1) {
+			last++;
+			i++;
+		}
+		at += (size_t)snprintf(buf + at, cap - at, "%s%lld", at ? "," : "", (long long)first);
+		if (last > first)
+			at += (size_t)snprintf(buf + at, cap - at, "-%lld", (long long)last);
+	}
+}
+
+static void print_tables(const json_t *msg)
+{
+	const json_t *job = json_object_get(msg, "job"), *list = json_object_get(msg, "clusters");
+	char cores[256];
+
+	printf("job %s: %s, %lld rank%s on %zu cluster%s, process %lld, running for %.1f s\n\n", text_of(job, "id"),
+	       text_of(job, "program"), (long long)number_of(job, "ranks"), number_of(job, "ranks") == 1 ? "" : "s",
+	       json_array_size(list), json_array_size(list) == 1 ? "" : "s", (long long)number_of(job, "pid"),
+	       (double)number_of(job, "age_ms") / 1000);
+	printf("%7s  %-8s  %8s  %5s  %s\n", "CLUSTER", "STATE", "DAEMON", "RANKS", "CORES");
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const json_t *c = json_array_get(list, i);
+
+		cores_text(json_object_get(c, "cores"), cores, sizeof(cores));
+		printf("%7lld  %-8s  %8lld  %5lld  %s\n", (long long)number_of(c, "cluster"), text_of(c, "state"),
+		       (long long)number_of(c, "pid"), (long long)number_of(c, "ranks"), cores);
+	}
+	list = json_object_get(msg, "ranks");
+	printf("\n%7s  %7s  %8s  %-15s  %5s  %7s  %s\n", "RANK", "CLUSTER", "PID", "STATE", "MOVES", "THREADS", "MEMORY");
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const json_t *r = json_array_get(list, i);
+
+		printf("%7lld  %7lld  %8lld  %-15s  %5lld  %7lld  %.1f MiB\n", (long long)number_of(r, "rank"),
+		       (long long)number_of(r, "cluster"), (long long)number_of(r, "pid"), text_of(r, "state"),
+		       (long long)number_of(r, "epoch"), (long long)number_of(r, "threads"),
+		       (double)number_of(r, "private_kib") / 1024);
+	}
+}
+
+static int on_answer(void *ctx, json_t *msg)
+{
+	const struct control *c = ctx;
+
+	if (strcmp(text_of(msg, "op"), "status") != 0)
+		return 0;
+	if (c->is_json) {
+		json_object_del(msg, "op");
+		json_dumpf(msg, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		print_tables(msg);
+	}
+	return 1;
+}
+
+int control_status(int argc, char **argv)
+{
+	static const struct argp argp = { options, parse_option, "", "Show the clusters of a running job, its ranks and where each "
+		"lives. MOVES is how often a rank has moved; MEMORY is private and present.", NULL, NULL, NULL };
+	struct control c = { 0 };
+	struct gw_error why = { 0 };
+	char name[] = "godwit status";
+
+	argv[0] = name;
+	argp_parse(&argp, argc, argv, 0, NULL, &c);
+	return control_talk(&c, json_pack("{s:s}", "op", "status"), on_answer, &c, &why) < 0 ? control_fail(&why) : 0;
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The environment of the ranks: the user's, what MPICH needs to run over our provider, what spares start-up time. */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "runtime/launcher/head.h"
+
+extern char **environ;
+
+/* Why each: doc/architecture.md, "The environment of a rank". */
+static const struct { const char *name, *value; bool is_forced; } settings[] = {
+	{ "FI_PROVIDER", "godwit", true },
+	{ "MPIR_CVAR_NOLOCAL", "1", true },
+	{ "MPIR_CVAR_CH4_OFI_MAX_EAGAIN_RETRY", "-1", true },
+	{ "MPIR_CVAR_ENABLE_GPU", "0", false },
+	{ "MPIR_CVAR_CH4_OFI_MAX_NICS", "1", false },
+	{ "MPIR_CVAR_CH4_NUM_VCIS", "1", false },
+	{ "MPIR_CVAR_ASYNC_PROGRESS", "0", false },
+	{ "IPATH_NO_BACKTRACE", "1", false },
+	{ "HFI_NO_BACKTRACE", "1", false },
+};
+
+/* Of the launcher and its daemons, or of a job around this one: a rank must not see them. */
+static const char *const removed[] = { "GODWIT_EVENTS", "GODWIT_CTL_FD", "GODWIT_PROC", "GODWIT_JOB", "PMI_FD", "PMI_RANK",
+	                               "PMI_SIZE", "PMI_SPAWNED", "PMI_PORT", "PMI_ID" };
+
+int strings_add(struct strings *s, const char *text)
+{
+	if (s->n + 2 > s->cap) {
+		size_t cap = s->cap ? 2 * s->cap : 16;
+		char **bigger = realloc(s->list, cap * sizeof(*bigger));
+
+		if (!bigger)
+			return -ENOMEM;
+		s->list = bigger;
+		s->cap = cap;
+	}
+	s->list[s->n] = strdup(text);
+	if (!s->list[s->n])
+		return -ENOMEM;
+	s->list[++s->n] = NULL;
+	return 0;
+}
+
+void strings_fini(struct strings *s)
+{
+	for (size_t i = 0; i < s->n; i++)
+		free(s->list[i]);
+	free(s->list);
+	memset(s, 0, sizeof(*s));
+}
+
+static bool has_name(const char *pair, const char *name)
+{
+	size_t n = strlen(name);
+
+	return strncmp(pair, name, n) == 0 && pair[n] == '=';
+}
+
+static const char *find(const struct strings *s, const char *name)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (has_name(s->list[i], name))
+			return s->list[i] + strlen(name) + 1;
+	return NULL;
+}
+
+/* @pair: NAME=VALUE; replaces a value that is there */
+static int set_pair(struct strings *s, const char *pair)
+{
+	size_t n = strcspn(pair, "=") + 1;
+
+	for (size_t i = 0; i < s->n; i++)
+		if (strncmp(s->list[i], pair, n) == 0) {
+			char *copy = strdup(pair);
+
+			if (!copy)
+				return -ENOMEM;
+			free(s->list[i]);
+			s->list[i] = copy;
+			return 0;
+		}
+	return strings_add(s, pair);
+}
+
+static int set(struct strings *s, const char *name, const char *value)
+{
+	gw_autofree char *pair = NULL;
+
+	if (asprintf(&pair, "%s=%s", name, value) < 0) {
+		pair = NULL;
+		return -ENOMEM;
+	}
+	return set_pair(s, pair);
+}
+
+int own_path(char *buf, size_t cap, const char *name)
+{
+	ssize_t n = readlink("/proc/self/exe", buf, cap - 1);
+	char *slash;
+
+	if (n < 0)
+		return -errno;
+	buf[n] = '\0';
+	slash = strrchr(buf, '/');
+	if (!slash || (size_t)(slash - buf) + strlen(name) + 2 > cap)
+		return -ENAMETOOLONG;
+	strcpy(slash + 1, name);
+	return 0;
+}
+
+/* In the build tree the provider is in .libs beside this program; installed, in <libdir>/godwit. */
+static int provider_dir(char *buf, size_t cap)
+{
+	static const char *const places[] = { ".libs", "../lib/godwit", "../lib/x86_64-linux-gnu/godwit" };
+	char path[4200];
+
+	for (size_t i = 0; i < GW_ARRAY_LEN(places); i++) {
+		int code = own_path(buf, cap, places[i]);
+
+		if (code < 0)
+			return code;
+		snprintf(path, sizeof(path), "%s/libgodwit-fi.so", buf);
+		if (access(path, R_OK) == 0)
+			return 0;
+	}
+	snprintf(buf, cap, "%s", GODWIT_PKGLIBDIR);
+	return access(GODWIT_PKGLIBDIR "/libgodwit-fi.so", R_OK) == 0 ? 0 : -ENOENT;
+}
+
+int env_build(struct strings *out, const struct job_spec *spec, const struct app *app, struct gw_error *why)
+{
+	char dir[4096];
+	int code = 0;
+
+	for (char **e = environ; *e && code == 0; e++) {
+		bool is_removed = false;
+
+		for (size_t i = 0; i < GW_ARRAY_LEN(removed); i++)
+			is_removed |= has_name(*e, removed[i]);
+		if (!is_removed && strchr(*e, '='))
+			code = set_pair(out, *e);
+	}
+	for (size_t i = 0; i < spec->genv.n && code == 0; i++)
+		code = set_pair(out, spec->genv.list[i]);
+	for (size_t i = 0; i < app->env.n && code == 0; i++)
+		code = set_pair(out, app->env.list[i]);
+	for (size_t i = 0; i < GW_ARRAY_LEN(settings) && code == 0; i++)
+		if (settings[i].is_forced || !find(out, settings[i].name))
+			code = set(out, settings[i].name, settings[i].value);
+	if (code == 0 && provider_dir(dir, sizeof(dir)) < 0)
+		return gw_fail(why, -ENOENT, "libgodwit-fi.so, which MPI programs need, is neither in .libs or ../lib/godwit beside "
+		               "mpirun nor in " GODWIT_PKGLIBDIR "; build or install Godwit completely");
+	if (code == 0)
+		code = set(out, "FI_PROVIDER_PATH", dir);
+	if (code == 0 && app->wdir)
+		code = set(out, "PWD", app->wdir);
+	return code < 0 ? gw_fail(why, code, "out of memory for the environment") : 0;
+}

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The socket of the job's head: godwit status asks all daemons, godwit migrate asks the owners of ranks. */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "runtime/launcher/head.h"
+
+#define STATUS_MS 3000 /* a daemon that has not answered by then is left out */
+
+struct tool {            /* one connection */
+	struct gw_list node;
+	struct head *head;
+	struct gw_link *link;
+	uint32_t moves_due, moves_failed;
+	/* a status question that is being answered */
+	uint64_t status_id;
+	uint32_t answers_due;
+	json_t *ranks, *sessions;
+	struct gw_timer *deadline;
+};
+
+struct move {            /* asked of an owner, not answered yet */
+	struct gw_list node;
+	uint64_t id;
+	struct tool *tool;   /* NULL: it has gone; the move goes on */
+	uint32_t rank, from, to;
+};
+
+static void tool_destroy(struct tool *t)
+{
+	gw_list_for(e, &t->head->moves) {
+		struct move *m = gw_list_entry(e, struct move, node);
+
+		if (m->tool == t)
+			m->tool = NULL;
+	}
+	gw_timer_cancel(t->deadline);
+	json_decref(t->ranks);
+	json_decref(t->sessions);
+	gw_list_remove(&t->node);
+	gw_link_destroy(t->link);
+	free(t);
+}
+
+static void refuse(struct tool *t, const char *text)
+{
+	gw_link_send_json(t->link, json_pack("{s:s, s:s}", "op", "refused", "text", text));
+}
+
+/* ---- migrate ------------------------------------------------------------------------------------------------------- */
+
+static void report(struct tool *t, uint32_t rank, uint32_t to, int status, const char *text, json_t *measures)
+{
+	if (status < 0)
+		t->moves_failed++;
+	gw_link_send_json(t->link, json_pack("{s:s, s:i, s:i, s:i, s:s, s:O?}", "op", "migrated", "rank", (int)rank, "to",
+	                                     (int)to, "status", status, "text", text, "measures", measures));
+}
+
+static void check_done(struct tool *t)
+{
+	if (t->moves_due == 0)
+		gw_link_send_json(t->link, json_pack("{s:s, s:i}", "op", "done", "failed", (int)t->moves_failed));
+}
+
+static void move_done(struct move *m, int status, const char *text, json_t *measures)
+{
+	struct tool *t = m->tool;
+
+	if (t) {
+		report(t, m->rank, m->to, status, text, measures);
+		t->moves_due--;
+		check_done(t);
+	}
+	gw_list_remove(&m->node);
+	free(m);
+}
+
+void tools_migrate_done(struct head *h, json_t *msg)
+{
+	uint64_t id = (uint64_t)json_integer_value(json_object_get(msg, "id"));
+	const char *text = json_string_value(json_object_get(msg, "text"));
+
+	gw_list_for_safe(e, &h->moves) {
+		struct move *m = gw_list_entry(e, struct move, node);
+
+		if (m->id == id) {
+			move_done(m, (int)json_integer_value(json_object_get(msg, "status")), text ? text : "",
+			          json_object_get(msg, "measures"));
+			return;
+		}
+	}
+}
+
+/* Called when it is known what the survivors own. */
+void tools_cluster_lost(struct head *h, uint32_t cluster)
+{
+	gw_list_for_safe(e, &h->moves) {
+		struct move *m = gw_list_entry(e, struct move, node);
+		char text[160];
+
+		if (m->from != cluster)
+			continue;
+		if (h->ranks[m->rank].cluster == m->to && h->ranks[m->rank].state == RANK_RUNNING) {
+			move_done(m, 0, "moved; its measures died with the daemon that it left", NULL);
+			continue;
+		}
+		snprintf(text, sizeof(text), "rank %u: the daemon of cluster %u, where it lived, died", m->rank, cluster);
+		move_done(m, -EPIPE, text, NULL);
+	}
+}
+
+/* Return 0 when the owner was asked; else why is filled. */
+static int begin_move(struct tool *t, json_int_t rank, uint32_t to, json_int_t timeout_ms, struct gw_error *why)
+{
+	struct head *h = t->head;
+	struct rank *r;
+	struct move *m;
+
+	if (rank < 0 || rank >= (json_int_t)h->size)
+		return gw_fail(why, -ENOENT, "there is no rank %lld: the job has ranks 0 to %u", (long long)rank, h->size - 1);
+	r = &h->ranks[rank];
+	if (r->state == RANK_ENDED)
+		return gw_fail(why, -ESRCH, "rank %lld has ended", (long long)rank);
+	if (r->state == RANK_WAITING)
+		return gw_fail(why, -EAGAIN, "rank %lld has not been started yet", (long long)rank);
+	if (r->cluster == to)
+		return gw_fail(why, -EALREADY, "rank %lld is on cluster %u already", (long long)rank, to);
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return gw_fail(why, -ENOMEM, "out of memory");
+	m->id = ++h->next_id;
+	m->tool = t;
+	m->rank = (uint32_t)rank;
+	m->from = r->cluster;
+	m->to = to;
+	if (!job_cluster_send(h, r->cluster, json_pack("{s:s, s:I, s:I, s:i, s:I}", "op", "migrate", "id", (json_int_t)m->id,
+	                                               "rank", rank, "to", (int)to, "timeout_ms", timeout_ms))) {
+		free(m);
+		return gw_fail(why, -EPIPE, "rank %lld: the daemon of cluster %u does not answer", (long long)rank, r->cluster);
+	}
+	gw_list_append(&h->moves, &m->node);
+	t->moves_due++;
+	return 0;
+}
+
+static void do_migrate(struct tool *t, json_t *msg)
+{
+	struct head *h = t->head;
+	json_t *ranks = json_object_get(msg, "ranks");
+	json_int_t to = json_integer_value(json_object_get(msg, "to"));
+	json_int_t timeout_ms = json_integer_value(json_object_get(msg, "timeout_ms"));
+	char text[160];
+
+	if (!json_is_array(ranks) || json_array_size(ranks) == 0 || !json_is_integer(json_object_get(msg, "to"))) {
+		refuse(t, "the request is malformed");
+		return;
+	}
+	if (to < 0 || to >= (json_int_t)h->n_clusters || h->clusters[to].state != CLUSTER_UP) {
+		snprintf(text, sizeof(text), to >= 0 && to < (json_int_t)h->n_clusters ? "cluster %lld is not up"
+		         : "there is no cluster %lld: the job has clusters 0 to %u", (long long)to, h->n_clusters - 1);
+		refuse(t, text);
+		return;
+	}
+	t->moves_failed = 0;
+	for (size_t i = 0; i < json_array_size(ranks); i++) {
+		json_int_t rank = json_integer_value(json_array_get(ranks, i));
+		struct gw_error why = { 0 };
+		int code = begin_move(t, rank, (uint32_t)to, timeout_ms, &why);
+
+		if (code < 0)
+			report(t, (uint32_t)rank, (uint32_t)to, code, why.text, NULL);
+	}
+	check_done(t);
+}
+
+/* ---- status -------------------------------------------------------------------------------------------------------- */
+
+static json_t *clusters_json(const struct head *h)
+{
+	static const char *const states[] = { "starting", "up", "lost", "ended" };
+	json_t *all = json_array();
+
+	for (uint32_t c = 0; c < h->n_clusters; c++) {
+		const struct cluster *cl = &h->clusters[c];
+		json_t *cores = json_array();
+		int ranks = 0;
+
+		for (int i = 0; i < CPU_SETSIZE; i++)
+			if (CPU_ISSET((size_t)i, &cl->cores.cpus))
+				json_array_append_new(cores, json_integer(i));
+		for (uint32_t r = 0; r < h->size; r++)
+			ranks += h->ranks[r].cluster == c && h->ranks[r].state == RANK_RUNNING;
+		json_array_append_new(all, json_pack("{s:i, s:s, s:i, s:o, s:i, s:i}", "cluster", (int)c, "state",
+		                                     states[cl->state], "pid", (int)cl->pid, "cores", cores, "domain",
+		                                     (int)cl->cores.domain, "ranks", ranks));
+	}
+	return all;
+}
+
+/* What the owner said of a rank; or what the head knows when no owner spoke of it: it has ended, or is on its way. */
+static json_t *rank_json(struct tool *t, uint32_t rank)
+{
+	const struct rank *r = &t->head->ranks[rank];
+
+	for (size_t i = 0; i < json_array_size(t->ranks); i++) {
+		json_t *one = json_array_get(t->ranks, i);
+
+		if (json_integer_value(json_object_get(one, "rank")) == (json_int_t)rank)
+			return json_incref(one);
+	}
+	return json_pack("{s:i, s:i, s:i, s:I, s:s, s:i, s:i}", "rank", (int)rank, "cluster", (int)r->cluster, "pid",
+	                 (int)r->pid, "epoch", (json_int_t)r->epoch, "state", r->state == RANK_ENDED ? "ended"
+	                 : r->state == RANK_WAITING ? "starting" : "moving", "threads", 0, "private_kib", 0);
+}
+
+static void status_done(struct tool *t)
+{
+	struct head *h = t->head;
+	json_t *ranks = json_array();
+
+	gw_timer_cancel(t->deadline);
+	t->deadline = NULL;
+	t->answers_due = 0;
+	for (uint32_t r = 0; r < h->size; r++)
+		json_array_append_new(ranks, rank_json(t, r));
+	gw_link_send_json(t->link, json_pack("{s:s, s:{s:s, s:i, s:s, s:i, s:I}, s:o, s:o, s:O}", "op", "status", "job", "id",
+	                  h->kvsname + strlen("godwit-"), "pid", (int)getpid(), "program", h->spec->apps[0].argv.list[0], "ranks",
+	                  (int)h->size, "age_ms", (json_int_t)((gw_now_ns() - h->started_ns) / 1000000), "clusters",
+	                  clusters_json(h), "ranks", ranks, "sessions", t->sessions));
+}
+
+static void on_status_deadline(void *ctx)
+{
+	struct tool *t = ctx;
+
+	t->deadline = NULL;
+	status_done(t);
+}
+
+static void do_status(struct tool *t, json_t *msg)
+{
+	struct head *h = t->head;
+
+	(void)msg;
+	if (t->answers_due)
+		return; /* one at a time on a connection */
+	json_decref(t->ranks);
+	json_decref(t->sessions);
+	t->ranks = json_array();
+	t->sessions = json_array();
+	t->status_id = ++h->next_id;
+	for (uint32_t c = 0; c < h->n_clusters; c++)
+		if (h->clusters[c].state == CLUSTER_UP &&
+		    job_cluster_send(h, c, json_pack("{s:s, s:I}", "op", "status", "id", (json_int_t)t->status_id)))
+			t->answers_due++;
+	if (t->answers_due)
+		gw_loop_timer(h->loop, &t->deadline, STATUS_MS, 0, on_status_deadline, t);
+	else
+		status_done(t);
+}
+
+void tools_status_answer(struct head *h, uint32_t cluster, json_t *msg)
+{
+	uint64_t id = (uint64_t)json_integer_value(json_object_get(msg, "id"));
+
+	(void)cluster;
+	gw_list_for(e, &h->tools) {
+		struct tool *t = gw_list_entry(e, struct tool, node);
+
+		if (t->status_id != id || t->answers_due == 0)
+			continue;
+		json_array_extend(t->ranks, json_object_get(msg, "ranks"));
+		json_array_extend(t->sessions, json_object_get(msg, "sessions"));
+		if (--t->answers_due == 0)
+			status_done(t);
+		return;
+	}
+}
+
+/* ---- connections --------------------------------------------------------------------------------------------------- */
+
+static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
+{
+	const char *op = json_string_value(json_object_get(msg, "op"));
+	struct tool *t = ctx;
+
+	(void)l; (void)fds; (void)n_fds;
+	if (op && strcmp(op, "status") == 0)
+		do_status(t, msg);
+	else if (op && strcmp(op, "migrate") == 0)
+		do_migrate(t, msg);
+	else
+		refuse(t, "this is not a request that mpirun knows");
+}
+
+static void on_closed(struct gw_link *l, void *ctx, int error)
+{
+	(void)l; (void)error;
+	tool_destroy(ctx);
+}
+
+static const struct gw_link_ops tool_link_ops = { .json = on_json, .closed = on_closed };
+
+static void on_connection(void *ctx, uint32_t events)
+{
+	struct head *h = ctx;
+	struct gw_error why = { 0 };
+	struct tool *t;
+	int fd = gw_accept_unix(h->listener, &why);
+
+	(void)events;
+	if (fd < 0) {
+		if (fd != -EAGAIN)
+			gw_log(GW_WARN, "%s", why.text);
+		return;
+	}
+	t = calloc(1, sizeof(*t));
+	if (!t) {
+		close(fd);
+		return;
+	}
+	t->head = h;
+	if (gw_link_create(&t->link, h->loop, fd, &tool_link_ops, t) < 0) {
+		free(t);
+		return;
+	}
+	gw_list_append(&h->tools, &t->node);
+}
+
+int tools_init(struct head *h, struct gw_error *why)
+{
+	char name[RT_SOCKET_NAME_MAX];
+	int code;
+
+	rt_socket_name(name, h->job, -1);
+	h->listener = gw_listen_unix(name, why);
+	if (h->listener < 0)
+		return h->listener;
+	code = gw_loop_watch(h->loop, &h->listener_watch, h->listener, EPOLLIN, on_connection, h);
+	return code < 0 ? gw_fail(why, code, "cannot watch '%s': %s", name, strerror(-code)) : 0;
+}
+
+void tools_fini(struct head *h)
+{
+	gw_watch_remove(h->listener_watch);
+	if (h->listener >= 0)
+		close(h->listener);
+	if (!h->tools.next)
+		return; /* never begun */
+	gw_list_for_safe(e, &h->tools) {
+		struct tool *t = gw_list_entry(e, struct tool, node);
+
+		gw_link_flush(t->link);
+		tool_destroy(t);
+	}
+	gw_list_for_safe(e, &h->moves)
+		free(gw_list_entry(e, struct move, node));
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Unit tests of cutting machines into clusters. */
+#include "runtime/topology.h"
+
+#include <stdlib.h>
+
+#include "tests/tap.h"
+
+/* "0-3|4-7": the processors of each cluster, and the domains as a string of digits */
+static void describe(const struct rt_cluster_cores *c, uint32_t n, char *cpus, char *domains)
+{
+	*cpus = *domains = '\0';
+	for (uint32_t i = 0; i < n; i++) {
+		int first = -1, last = -1;
+
+		for (int k = 0; k < CPU_SETSIZE; k++)
+			if (CPU_ISSET((size_t)k, &c[i].cpus)) {
+				first = first < 0 ? k : first;
+				last = k;
+			}
+		cpus += sprintf(cpus, "%s%d-%d", i ? "|" : "", first, last);
+		domains += sprintf(domains, "%u", c[i].domain);
+	}
+}
+
+static void check(const char *machine, uint32_t clusters, const char *want_cpus, const char *want_domains, uint32_t want_cores)
+{
+	struct rt_cluster_cores *cut = NULL;
+	struct gw_error why = { 0 };
+	char cpus[512], domains[128];
+	int n = rt_topology_cut(&cut, clusters, machine, &why);
+
+	if (n < 0) {
+		ok(false, "%s into %u: %s", machine, clusters, why.text);
+		return;
+	}
+	describe(cut, clusters, cpus, domains);
+	is_str(cpus, want_cpus, "%s into %u clusters: processors", machine, clusters);
+	is_str(domains, want_domains, "%s into %u clusters: core domains", machine, clusters);
+	is_int(cut[0].cores, want_cores, "%s into %u clusters: what cluster 0 can run at once", machine, clusters);
+	is_int(n, cut[clusters - 1].domain + 1, "%s into %u clusters: the number of domains", machine, clusters);
+	free(cut);
+}
+
+int main(void)
+{
+	struct rt_cluster_cores *cut = NULL;
+	struct gw_error why = { 0 };
+
+	tap_begin(20);
+	check("pack:2 core:4 pu:1", 2, "0-3|4-7", "01", 4);
+	check("pack:2 core:4 pu:2", 2, "0-7|8-15", "01", 8);
+	check("pack:1 core:8 pu:1", 3, "0-1|2-4|5-7", "012", 2);
+	check("pack:1 core:2 pu:1", 4, "0-0|0-0|1-1|1-1", "0011", 1);
+	check("pack:1 core:2 pu:1", 3, "0-0|0-0|1-1", "001", 1);
+	check("pack:1 core:1 pu:2", 2, "0-1|0-1", "00", 2);
+	ok(rt_topology_cut(&cut, 1, NULL, &why) == 1 && cut[0].cores >= 1, "this machine is one cluster");
+	free(cut);
+	cut = NULL;
+	ok(rt_topology_cut(&cut, 0, NULL, &why) == -EINVAL && !cut, "no clusters: %s", why.text);
+	ok(rt_topology_cut(&cut, 2, "nonsense", &why) < 0 && !cut, "no machine: %s", why.text);
+	return tap_done();
+}

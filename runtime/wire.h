@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * runtime/wire.h: what the head (mpirun), the clusterds (godwitd) and the tools (godwit) say to each other.
+ *
+ * Everything goes over links (runtime/base/link.h). Most of it is JSON frames {"op": NAME, ...} with the names and
+ * fields below; bytes of standard streams and the words of a launch, which need not be UTF-8, are frames of their own.
+ * Sockets: head "godwit/<uid>/<job>/head", clusterd i "godwit/<uid>/<job>/<i>" (abstract AF_UNIX; <job> in 8 hex
+ * digits). The head's link to each clusterd is a socket pair made before exec (godwitd --head-fd).
+ *
+ * head -> clusterd
+ *   start         cluster clusters domain domains job names size kvsname universe incarnation base_pid cores[]
+ *                 (descriptor: the host segment; without one the clusterd makes it)
+ *   signal        signal                      to every rank that lives there
+ *   kill                                      SIGKILL to every rank; `exited` follows for each
+ *   shutdown                                  no rank will come: exit 0
+ *   barrier-done  number puts{}               all ranks have entered PMI barrier @number
+ *   pmi-answer    rank id answer{}
+ *   stdin-eof     rank offset                 standard input ends at @offset
+ *   output-ack    rank stream offset          the head has written all up to @offset
+ *   migrate       id rank to                  answered by migrate-done
+ *   cluster-lost  cluster incarnation         the head's verdict: that daemon is dead, for good
+ *   rank-gone     rank                        it has been reaped elsewhere: void what it had claimed and never published
+ *   status        id                          answered by status-answer
+ *
+ * clusterd -> head
+ *   up            cluster pid incarnation     (descriptor: the segment, if this clusterd made it)
+ *   launched      rank pid
+ *   launch-failed rank code text
+ *   attached      rank epoch                  its agent is attached: the name is `here`
+ *   exited        rank status phase pid epoch it has been reaped, its output has been sent; status as from waitpid
+ *   moved         rank epoch pid stdin        the sender owns it (now, or still: the move failed); @stdin: how far standard
+ *                                             input has been written to it; the head goes on from there
+ *   barrier       rank number puts{}          the rank entered PMI barrier @number
+ *   pmi-ask       rank id what args{}         publish, lookup, unpublish, spawn
+ *   abort         rank code text              PMI abort
+ *   stdin-ack     rank offset                 written to the rank's pipe
+ *   undelivered   rank signal                 the rank left while this signal waited for its move to end
+ *   lost          rank text                   it was given to a cluster that died
+ *   cluster-lost-ack cluster                  every `moved` of a rank from there has been sent before this
+ *   migrate-done  id rank status text measures{}
+ *   status-answer id ranks[] sessions[]
+ *   fatal         text                        the clusterd ends for this reason
+ *
+ * tool -> head, and its answers
+ *   status                                 -> status: job{} clusters[] ranks[]
+ *   migrate       ranks[] to timeout_ms    -> migrated: rank to status text measures{} (one for each), then done: failed
+ *                                             (or refused: text, before anything was begun)
+ */
+#ifndef RT_WIRE_H
+#define RT_WIRE_H
+
+#include <stdint.h>
+
+#include "runtime/base/link.h"
+
+#define RT_SOCKET_NAME_MAX 64
+
+enum rt_stream { RT_STDIN = 0, RT_STDOUT = 1, RT_STDERR = 2, RT_STREAMS = 3 };
+
+enum rt_frame { /* written numbers; GW_FRAME_JSON is 1 */
+	RT_FRAME_OUTPUT = 2,  /* clusterd -> head: struct rt_piece, bytes */
+	RT_FRAME_INPUT  = 3,  /* head -> clusterd: struct rt_piece, bytes of standard input */
+	RT_FRAME_LAUNCH = 4,  /* head -> clusterd: struct rt_launch, then strings, each with its NUL: cwd, argv, envp */
+};
+
+struct rt_piece {        /* bytes of one stream of one rank; @offset counts from the rank's start, over all moves */
+	uint32_t rank, stream;
+	uint64_t offset;
+};
+_Static_assert(sizeof(struct rt_piece) == 16, "wire format");
+
+struct rt_launch {       /* one rank; PMI_RANK and its kin are added by the clusterd */
+	uint32_t rank, ns_pid;
+	uint32_t has_stdin;  /* 1: a pipe fed by the head; 0: /dev/null */
+	uint32_t argc, envc, appnum;
+};
+_Static_assert(sizeof(struct rt_launch) == 24, "wire format");
+
+#define RT_OUTPUT_WINDOW (256u << 10) /* bytes of a stream that a clusterd sends ahead of output-ack */
+#define RT_INPUT_WINDOW  (128u << 10) /* bytes of stdin that the head sends ahead of stdin-ack */
+#define RT_PIECE_MAX     (64u << 10)
+
+/** rt_socket_name - of the head (@cluster < 0) or a clusterd of @job of this user */
+void rt_socket_name(char buf[RT_SOCKET_NAME_MAX], uint32_t job, int cluster);
+
+/** rt_jobs_find - jobs of this user whose head listens, from /proc/net/unix. Return their number, at most @max filled */
+int rt_jobs_find(uint32_t *jobs, int max, struct gw_error *why);
+
+#endif
