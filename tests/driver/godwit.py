@@ -98,6 +98,7 @@ class Head:
 		while True:
 			m = self.receive()
 			if m["op"] == "migrated":
+				m["measures"] = m.get("measures") or {}
 				answers.append(m)
 			elif m["op"] == "refused":
 				return [{"rank": r, "to": to, "status": -1, "text": m.get("text", ""), "measures": {}} for r in ranks]
@@ -261,3 +262,37 @@ def fields(line):
 def median(values):
 	v = sorted(values)
 	return v[len(v) // 2] if len(v) % 2 else (v[len(v) // 2 - 1] + v[len(v) // 2]) / 2
+
+
+class Mover(threading.Thread):
+	"""Moves random ranks of a job to random other clusters until told to stop or the job ends."""
+
+	def __init__(self, job, ranks, clusters, seed, pace_ms=20, limit=1000):
+		super().__init__(daemon=True)
+		import random
+		self.job, self.ranks, self.clusters, self.rng = job, ranks, clusters, random.Random(seed)
+		self.pace_ms, self.limit, self.over = pace_ms, limit, threading.Event()
+		self.moves, self.refused, self.error = [], [], None
+		self.start()
+
+	def run(self):
+		try:
+			head = self.job.head()
+			where = {r: x["cluster"] for r, x in head.ranks().items()}
+			while not self.over.wait(self.rng.expovariate(1000 / self.pace_ms)) and len(self.moves) < self.limit:
+				rank, to = self.rng.randrange(self.ranks), self.rng.randrange(self.clusters - 1)
+				to += to >= where[rank]
+				m = head.migrate([rank], to)[0]
+				if m["status"] == 0:
+					where[rank] = to
+					self.moves.append(m)
+				else:
+					self.refused.append(m)
+		except (OSError, EOFError, RuntimeError) as e:
+			if self.job.is_running():  # else: the job has ended, and its head with it
+				self.error = repr(e)
+
+	def finish(self):
+		self.over.set()
+		self.join(60)
+		return self

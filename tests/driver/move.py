@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""A move is a move: another process, another parent, another cluster; all of its memory, its clocks, its streams."""
+import tempfile, shutil
+
+from godwit import *
+
+tap = Tap(240)
+work = tempfile.mkdtemp(prefix="godwit-move-")
+conduct = os.path.join(BUILD, "tests/programs/conduct")
+shm_before = shm_entries()
+MIB = 24
+
+# ---- memory, parents, and the death of the source's daemon -----------------------------------------------------------
+
+stop = os.path.join(work, "stop")
+job = Job(tap, ["-n", 2, "-clusters", 3, conduct, "carry", MIB, stop])
+if not tap.ok(job.wait_line(r"^ready", 30, count=2), "two ranks start on three clusters", *job.tail()):
+	job.kill()
+	sys.exit(tap.done())
+head = job.head()
+before = head.ranks()
+daemons = {c["cluster"]: c["pid"] for c in head.status()["clusters"]}
+source = before[1]["cluster"]
+to = next(c for c in range(3) if c not in (before[0]["cluster"], source))
+old, old_init = before[1]["pid"], proc_stat(before[1]["pid"])[1]
+dirty = private_dirty(old)
+tap.ok(proc_stat(old_init)[1] == daemons[source], "the rank's init is a child of its cluster's daemon",
+       "init %s of daemon %s, not %s" % (old_init, proc_stat(old_init)[1], daemons[source]))
+m = head.migrate([1], to)[0]
+tap.ok(m["status"] == 0, "rank 1 moves from cluster %d to %d" % (source, to), m["text"])
+after = head.ranks()[1]
+new = after["pid"]
+tap.ok(after["cluster"] == to, "its cluster has changed", str(after))
+tap.ok(new != old and proc_stat(new), "its host pid has changed: %d, then %d" % (old, new))
+tap.ok(proc_stat(old) is None and proc_stat(old_init) is None, "the old process and its init are gone",
+       "%s, %s" % (proc_stat(old), proc_stat(old_init)))
+tap.ok(proc_stat(proc_stat(new)[1])[1] == daemons[to], "the new one's init is a child of the new cluster's daemon")
+tap.ok(m["measures"].get("bytes_sent", 0) >= dirty * 0.98, "the bytes sent cover its private dirty memory (%d of %d)" % (
+       m["measures"].get("bytes_sent", 0), dirty))
+os.kill(daemons[source], 9)
+tap.ok(job.wait(1) is None, "the source's daemon is killed; the job goes on", *job.tail())
+tap.ok(proc_stat(new) is not None, "and so does the rank")
+open(stop, "w").close()
+status = job.wait(30)
+tap.ok(status == 0 and len([l for l in job.out() if l.startswith("carried")]) == 2,
+       "both end well, with their memory as it was", "status %s" % status, *job.tail())
+if status is None:
+	job.kill()
+tap.ok(not job.gone(), "nothing is left of it", str(job.gone()))
+
+# ---- clocks ----------------------------------------------------------------------------------------------------------
+
+job = Job(tap, ["-n", 2, "-clusters", 2, conduct, "gaps", "3"])
+job.wait_line(r"^ready rank=1", 30)
+head = job.head()
+m = head.migrate([1], 1 - head.ranks()[1]["cluster"])[0]
+status = job.wait(30)
+gap = fields(([l for l in job.out() if l.startswith("gap rank=1")] or [""])[0])
+down = m["measures"].get("downtime_ns", 0)
+if tap.ok(m["status"] == 0 and status == 0 and gap, "a rank that watches the clock is moved", m["text"], *job.tail()):
+	real, mono = int(gap["realtime_ns"]), int(gap["monotonic_ns"])
+	tap.ok(abs(real - mono) < 200000, "both clocks advanced by the same over the gap (%.3f and %.3f ms)" % (real / 1e6, mono / 1e6))
+	tap.ok(real >= down * 0.9 - 100000, "the gap that the rank saw holds the downtime reported (%.3f, %.3f ms)" % (real / 1e6, down / 1e6))
+
+# ---- streams ---------------------------------------------------------------------------------------------------------
+
+LINES = 30000
+job = Job(tap, ["-n", 3, "-clusters", 3, conduct, "output", LINES])
+job.wait_line(r"^line", 30)
+mover = Mover(job, 3, 3, seed=7)
+status = job.wait(60)
+mover.finish()
+lines, bad = collections.Counter(), []
+for l in job.out():
+	w = l.split(" ", 3)
+	r, i = int(w[1]), int(w[2])
+	if i != lines[r] or w[3] != "x" * (i * 7 % 190) + ".":
+		bad.append(l)
+	lines[r] += 1
+tap.ok(status == 0 and not bad and all(lines[r] == LINES for r in range(3)),
+       "3 times %d lines of output come whole, once and in order over %d moves" % (LINES, len(mover.moves)),
+       "status %s, lines %s" % (status, dict(lines)), *bad[:3])
+
+data = os.urandom(1 << 16) * 64
+sum_ = 14695981039346656037
+for b in data:
+	sum_ = (sum_ ^ b) * 1099511628211 & 0xffffffffffffffff
+job = Job(tap, ["-n", 2, "-clusters", 3, conduct, "input"], stdin=True)
+job.wait_line(r"^ready rank=0", 30)
+mover = Mover(job, 1, 3, seed=8)
+try:
+	for i in range(0, len(data), 1 << 16):
+		job.proc.stdin.write(data[i:i + (1 << 16)])
+		job.proc.stdin.flush()
+	while len(mover.moves) < 10 and not mover.refused and not mover.error and job.is_running():
+		mover.over.wait(0.05)
+	job.proc.stdin.close()
+except BrokenPipeError:
+	pass
+mover.over.set()
+status = job.wait(60)
+mover.finish()
+said = [l for l in job.out() if l.startswith("input:")]
+tap.ok(status == 0 and said == ["input: %d bytes, sum %016x" % (len(data), sum_)],
+       "%d bytes of standard input reach rank 0 over %d moves of it" % (len(data), len(mover.moves)),
+       "status %s" % status, *job.tail())
+
+tap.ok(shm_entries() <= shm_before, "nothing is left in /dev/shm")
+shutil.rmtree(work)
+sys.exit(tap.done())
