@@ -78,8 +78,11 @@ static inline ssize_t read_from(struct shim_cq *cq, void *buf, size_t count, fi_
 	ssize_t n;
 
 	ct_gate_enter(ep ? ep->waiting_for : CT_DOING_WAIT);
-	if (cq->head == cq->tail)
+	if (cq->head == cq->tail) {
 		noc_poll(POLL_BUDGET);
+		if (GW_UNLIKELY(ep && ep->replies))
+			shim_rma_flush(ep);
+	}
 	if (cq->head != cq->tail) {
 		n = take(cq, buf, count, from);
 		cq->empties = 0;

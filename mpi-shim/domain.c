@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include <rdma/fi_atomic.h>
-#include <rdma/fi_rma.h>
 
 _Noreturn void shim_die(const char *fmt, ...)
 {
@@ -35,59 +34,6 @@ int shim_no_ops_open(struct fid *fid, const char *name, uint64_t flags, void **o
 {
 	return -FI_ENOSYS;
 }
-
-static ssize_t no_rma_read(struct fid_ep *ep, void *buf, size_t len, void *desc, fi_addr_t src, uint64_t addr,
-                           uint64_t key, void *context)
-{
-	return -FI_ENOSYS;
-}
-
-static ssize_t no_rma_readv(struct fid_ep *ep, const struct iovec *iov, void **desc, size_t count, fi_addr_t src,
-                            uint64_t addr, uint64_t key, void *context)
-{
-	return -FI_ENOSYS;
-}
-
-static ssize_t no_rma_msg(struct fid_ep *ep, const struct fi_msg_rma *msg, uint64_t flags)
-{
-	return -FI_ENOSYS;
-}
-
-static ssize_t no_rma_write(struct fid_ep *ep, const void *buf, size_t len, void *desc, fi_addr_t dst, uint64_t addr,
-                            uint64_t key, void *context)
-{
-	return -FI_ENOSYS;
-}
-
-static ssize_t no_rma_inject(struct fid_ep *ep, const void *buf, size_t len, fi_addr_t dst, uint64_t addr, uint64_t key)
-{
-	return -FI_ENOSYS;
-}
-
-static ssize_t no_rma_writedata(struct fid_ep *ep, const void *buf, size_t len, void *desc, uint64_t data,
-                                fi_addr_t dst, uint64_t addr, uint64_t key, void *context)
-{
-	return -FI_ENOSYS;
-}
-
-static ssize_t no_rma_injectdata(struct fid_ep *ep, const void *buf, size_t len, uint64_t data, fi_addr_t dst,
-                                 uint64_t addr, uint64_t key)
-{
-	return -FI_ENOSYS;
-}
-
-struct fi_ops_rma shim_no_rma = {
-	.size = sizeof(struct fi_ops_rma),
-	.read = no_rma_read,
-	.readv = no_rma_readv,
-	.readmsg = no_rma_msg,
-	.write = no_rma_write,
-	.writev = no_rma_readv,
-	.writemsg = no_rma_msg,
-	.inject = no_rma_inject,
-	.writedata = no_rma_writedata,
-	.injectdata = no_rma_injectdata,
-};
 
 static ssize_t no_atomic_write(struct fid_ep *ep, const void *buf, size_t count, void *desc, fi_addr_t dst,
                                uint64_t addr, uint64_t key, enum fi_datatype datatype, enum fi_op op, void *context)
@@ -176,30 +122,6 @@ struct fi_ops_atomic shim_no_atomic = {
 	.writevalid = no_atomic_valid,
 	.readwritevalid = no_atomic_valid,
 	.compwritevalid = no_atomic_valid,
-};
-
-static int no_mr_reg(struct fid *fid, const void *buf, size_t len, uint64_t access, uint64_t offset, uint64_t key,
-                     uint64_t flags, struct fid_mr **mr, void *context)
-{
-	return -FI_ENOSYS;
-}
-
-static int no_mr_regv(struct fid *fid, const struct iovec *iov, size_t count, uint64_t access, uint64_t offset,
-                      uint64_t key, uint64_t flags, struct fid_mr **mr, void *context)
-{
-	return -FI_ENOSYS;
-}
-
-static int no_mr_regattr(struct fid *fid, const struct fi_mr_attr *attr, uint64_t flags, struct fid_mr **mr)
-{
-	return -FI_ENOSYS;
-}
-
-static struct fi_ops_mr no_mr = {
-	.size = sizeof(struct fi_ops_mr),
-	.reg = no_mr_reg,
-	.regv = no_mr_regv,
-	.regattr = no_mr_regattr,
 };
 
 /* ---- event queue: connections and asynchronous insertions do not exist here, so nothing is ever reported -------- */
@@ -363,7 +285,7 @@ int shim_domain_open(struct fid_fabric *fabric, struct fi_info *info, struct fid
 	}
 	domain->fid.fid = (struct fid){ .fclass = FI_CLASS_DOMAIN, .context = context, .ops = &domain_fid_ops };
 	domain->fid.ops = &domain_ops;
-	domain->fid.mr = &no_mr;
+	domain->fid.mr = &shim_mr_ops;
 	domain->job = noc_job();
 	*out = &domain->fid;
 	return 0;

@@ -32,7 +32,6 @@ static int bind_cq(struct shim_ep *ep, struct shim_cq *cq, uint64_t flags)
 	return 0;
 }
 
-/* A counter of one-sided operations stays at zero: there are none. */
 static int bind_cntr(struct shim_ep *ep, struct shim_cntr *cntr, uint64_t flags)
 {
 	struct shim_cntr **places[3];
@@ -99,6 +98,7 @@ static int ep_enable(struct shim_ep *ep)
 	ep->rx_completes = !ep->rx_selective || (ep->rx_flags & FI_COMPLETION);
 	noc_port_bind(NOC_PORT_TAGGED, &shim_tagged_port);
 	noc_port_bind(NOC_PORT_MSG, &shim_msg_port);
+	noc_port_bind(NOC_PORT_RMA, &shim_rma_port);
 	ep->is_enabled = true;
 	ct_gate_leave();
 	return 0;
@@ -328,7 +328,7 @@ int shim_ep_open(struct fid_domain *dom, struct fi_info *info, struct fid_ep **o
 		ep->fid.ops = &ep_ops;
 		ep->fid.cm = &cm_ops;
 		ep->fid.msg = &shim_msg_ops;
-		ep->fid.rma = &shim_no_rma;
+		ep->fid.rma = &shim_rma_ops;
 		ep->fid.tagged = &shim_tagged_ops;
 		ep->fid.atomic = &shim_no_atomic;
 		ep->domain = domain;

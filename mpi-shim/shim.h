@@ -10,7 +10,7 @@
  *   domain.c  domain, event queue, operations    tagged.c  tagged messages
  *             that are refused                   msg.c     untagged messages, multi-receive buffers
  *   av.c      address vector                     match.c   who takes what
- *   ep.c      endpoint, options, cancel
+ *   ep.c      endpoint, options, cancel               rma.c     memory regions, remote reads
  *
  * Every entry point that touches state is between ct_gate_enter() and ct_gate_leave(), and never waits in there for
  * anybody. The handlers of the two ports run inside noc_poll(), by the program's thread or by the agent's: they
@@ -27,6 +27,7 @@
 #include <rdma/fi_endpoint.h>
 #include <rdma/fi_eq.h>
 #include <rdma/fi_errno.h>
+#include <rdma/fi_rma.h>
 #include <rdma/fi_tagged.h>
 
 #include "container/agent.h"
@@ -127,6 +128,7 @@ struct shim_ep {
 	struct shim_match match;
 	struct shim_msg_recv *msg_first, *msg_last;    /* posted, in order */
 	struct shim_unexp *msg_unexp, *msg_unexp_last; /* untagged messages that found no buffer */
+	struct rma_reply *replies, *replies_last;      /* answers to remote reads that wait for room */
 	struct shim_domain *domain;
 	struct shim_av *av;
 };
@@ -147,13 +149,14 @@ int shim_cntr_open(struct fid_domain *dom, struct fi_cntr_attr *attr, struct fid
 int shim_ep_open(struct fid_domain *dom, struct fi_info *info, struct fid_ep **ep, void *context);
 extern struct fi_ops_tagged shim_tagged_ops;
 extern struct fi_ops_msg shim_msg_ops;
-extern const struct noc_port_ops shim_tagged_port, shim_msg_port;
+extern struct fi_ops_rma shim_rma_ops;
+extern struct fi_ops_mr shim_mr_ops;
+extern const struct noc_port_ops shim_tagged_port, shim_msg_port, shim_rma_port;
 
 /* Entries of dispatch tables that refuse. */
 int shim_no_bind(struct fid *fid, struct fid *bfid, uint64_t flags);
 int shim_no_control(struct fid *fid, int command, void *arg);
 int shim_no_ops_open(struct fid *fid, const char *name, uint64_t flags, void **ops, void *context);
-extern struct fi_ops_rma shim_no_rma;
 extern struct fi_ops_atomic shim_no_atomic;
 
 /* ---- used by tagged.c and msg.c, inside the gate --------------------------------------------------------------- */
@@ -229,5 +232,6 @@ static inline bool shim_source(const struct shim_ep *ep, fi_addr_t addr, uint32_
 bool shim_msg_cancel(struct shim_ep *ep, void *context);
 void shim_msg_close(struct shim_ep *ep);
 void shim_tagged_close(struct shim_ep *ep);
+void shim_rma_flush(struct shim_ep *ep);
 
 #endif

@@ -562,6 +562,36 @@ static void test_multi_recv(void)
 	free(buf);
 }
 
+/* Our own memory through the key, as MPICH reads a huge message's. */
+static void test_read(void)
+{
+	static const size_t sizes[] = { 0, 100, 30000, 400000 };
+	char *from = malloc(400000), *to = malloc(400000);
+	struct fid_mr *mr, *again;
+	struct fi_context2 context;
+
+	fill(from, 400000, 1);
+	ok(!fi_mr_reg(domain, from, 400000, FI_REMOTE_READ, 0, 77, 0, &mr, NULL) && fi_mr_key(mr) == 77,
+	   "memory is registered under the key asked for");
+	is_int(fi_mr_reg(domain, from, 1, FI_REMOTE_READ, 0, 77, 0, &again, NULL), -FI_ENOKEY, "a key is used once");
+	for (size_t i = 0; i < GW_ARRAY_LEN(sizes); i++) {
+		struct fi_cq_err_entry e;
+
+		memset(to, 0, 400000);
+		fi_read(ep, to, sizes[i], NULL, peers[ME], 400000 - sizes[i], 77, &context);
+		e = next_completion();
+		ok(!e.err && e.op_context == &context && (e.flags & FI_READ) &&
+		   !memcmp(to, from + 400000 - sizes[i], sizes[i]), "%zu bytes are read", sizes[i]);
+	}
+	fi_read(ep, to, 2, NULL, peers[ME], 399999, 77, &context);
+	is_int(next_completion().err, FI_EACCES, "reading beyond the region is refused");
+	fi_close(&mr->fid);
+	fi_read(ep, to, 2, NULL, peers[PEER], 0, 77, &context);
+	is_int(next_completion().err, FI_EACCES, "so is an unknown key");
+	free(from);
+	free(to);
+}
+
 /* What a peer that computes or moves does to its senders. */
 static void test_deaf_peer(void)
 {
@@ -638,6 +668,7 @@ int main(void)
 	test_cancel();
 	test_directed();
 	test_multi_recv();
+	test_read();
 	test_deaf_peer();
 	test_many_completions();
 	diag("user area: %zu bytes at start, %zu now", used, ct_area_used());
