@@ -26,3 +26,5 @@ check_PROGRAMS += %D%/programs/conduct
 %C%_programs_conduct_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_programs_conduct_LDADD = $(MPI_LIBS) -lpthread
 EXTRA_DIST += %D%/driver/godwit.py %D%/driver/storm.py %D%/driver/move.py %D%/driver/examples.py %D%/driver/programs.py
+EXTRA_DIST += %D%/driver/godwit.py %D%/driver/storm.py
+include tests/model/local.mk

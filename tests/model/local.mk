@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# The protocol's models, searched by spin: make check-model. Not part of make check: it takes minutes.
+EXTRA_DIST += %D%/check-model %D%/move.pml %D%/inbox.pml
+
+.PHONY: check-model
+check-model:
+	$(srcdir)/%D%/check-model
