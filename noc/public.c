@@ -52,7 +52,7 @@ NOC_API uint32_t noc_process(void)
 
 NOC_API uint32_t noc_count(void)
 {
-	const char *size = getenv("GODWIT_SIZE");
+	const char *size = getenv("PMI_SIZE"); /* mpirun sets it for every program */
 
 	return size ? (uint32_t)strtoul(size, NULL, 10) : 1;
 }

@@ -167,7 +167,7 @@ int main(void)
 	pid_t pids[PROCS];
 
 	tap_begin(100);
-	setenv("GODWIT_SIZE", "4", 1);
+	setenv("PMI_SIZE", "4", 1);
 	segment_fd = noc_segment_create(1, PROCS, 1, 1, &why);
 	if (segment_fd < 0)
 		tap_bail("%s", why.text);
