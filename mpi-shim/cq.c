@@ -75,11 +75,12 @@ static inline ssize_t take(struct shim_cq *cq, void *buf, size_t count, fi_addr_
 static inline ssize_t read_from(struct shim_cq *cq, void *buf, size_t count, fi_addr_t *from)
 {
 	struct shim_ep *ep = shim_the_ep;
+	int moved = 0;
 	ssize_t n;
 
 	ct_gate_enter(ep ? ep->waiting_for : CT_DOING_WAIT);
 	if (cq->head == cq->tail) {
-		noc_poll(POLL_BUDGET);
+		moved = noc_poll(POLL_BUDGET);
 		if (GW_UNLIKELY(ep && ep->replies))
 			shim_rma_flush(ep);
 	}
@@ -87,8 +88,11 @@ static inline ssize_t read_from(struct shim_cq *cq, void *buf, size_t count, fi_
 		n = take(cq, buf, count, from);
 		cq->empties = 0;
 	} else {
-		shim_cq_idle(cq);
 		n = -FI_EAGAIN;
+		if (moved) /* a piece of a bulk transfer, say: nothing to report, but not in vain */
+			cq->empties = 0;
+		else
+			shim_cq_idle(cq);
 	}
 	ct_gate_leave();
 	return n;

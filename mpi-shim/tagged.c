@@ -274,14 +274,15 @@ static ssize_t peek(struct shim_ep *ep, const struct fi_msg_tagged *msg, uint32_
 	struct shim_unexp *u = shim_match_peek(&ep->match, src, msg->tag, msg->ignore);
 	struct shim_recv *r = msg->context;
 	struct shim_comp *c;
+	int moved = 0;
 
 	note(ep, msg->tag);
 	if (!u) {
-		noc_poll(PEEK_BUDGET);
+		moved = noc_poll(PEEK_BUDGET);
 		u = shim_match_peek(&ep->match, src, msg->tag, msg->ignore);
 	}
 	if (!u) {
-		if (ep->rx_cq->head == ep->rx_cq->tail)
+		if (!moved && ep->rx_cq->head == ep->rx_cq->tail)
 			shim_cq_idle(ep->rx_cq);
 		return -FI_ENOMSG;
 	}

@@ -323,6 +323,32 @@ static void test_sizes(void)
 	free(in);
 }
 
+/* What a freeze would catch the process doing, which the tests of moves count. */
+static void test_doing(void)
+{
+	static const struct { uint64_t tag; enum ct_doing send, recv, wait; const char *what; } cases[] = {
+		{ 5, CT_DOING_SEND, CT_DOING_RECV, CT_DOING_WAIT, "a message" },
+		{ 5 | 1ull << 31, CT_DOING_COLLECTIVE, CT_DOING_COLLECTIVE, CT_DOING_COLLECTIVE, "a collective's message" },
+	};
+	struct fi_context2 context;
+	struct fi_msg_tagged msg = { .addr = FI_ADDR_UNSPEC, .tag = 99, .context = &context };
+
+	for (size_t i = 0; i < GW_ARRAY_LEN(cases); i++) {
+		bool good;
+
+		fi_tinject(ep, NULL, 0, peers[ME], cases[i].tag);
+		good = atomic_load(&ct_the_gate.doing) == cases[i].send;
+		fi_trecv(ep, NULL, 0, NULL, peers[ME], cases[i].tag, 0, &context);
+		good = good && atomic_load(&ct_the_gate.doing) == cases[i].recv;
+		next_completion();
+		ok(good && atomic_load(&ct_the_gate.doing) == cases[i].wait, "%s is seen to be sent, received, waited for",
+		   cases[i].what);
+	}
+	fi_trecvmsg(ep, &msg, FI_PEEK);
+	is_int(atomic_load(&ct_the_gate.doing), CT_DOING_PROBE, "so is probing");
+	ok(!atomic_load(&ct_the_gate.is_inside), "and nobody is left inside the gate");
+}
+
 /* Wait until a message with this tag is there, without taking it. */
 static struct fi_cq_err_entry peek_until(uint64_t tag, uint64_t flags, struct fi_context2 *context)
 {
@@ -661,6 +687,7 @@ int main(void)
 	used = ct_area_used();
 	test_addresses();
 	test_sizes();
+	test_doing();
 	test_unexpected();
 	test_truncation();
 	test_vectors();
