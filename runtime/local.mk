@@ -55,3 +55,6 @@ TESTS += %D%/test_topology mpi-shim/test_pmi
 mpi_shim_test_pmi_SOURCES = mpi-shim/test_pmi.c
 mpi_shim_test_pmi_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 mpi_shim_test_pmi_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
+
+dist_man_MANS += doc/mpirun.1 doc/godwit.1
+EXTRA_DIST += doc/events.md %D%/test_launch.py

@@ -34,6 +34,7 @@
  *   pmi-ask       rank id what args{}         publish, lookup, unpublish, spawn
  *   abort         rank code text              PMI abort
  *   stdin-ack     rank offset                 written to the rank's pipe
+ *   stdin-closed  rank                        the program has closed it: nobody reads more
  *   undelivered   rank signal                 the rank left while this signal waited for its move to end
  *   lost          rank text                   it was given to a cluster that died
  *   cluster-lost-ack cluster                  every `moved` of a rank from there has been sent before this

@@ -21,6 +21,7 @@ int agent_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *wh
 	r->ctl_fd = sv[0];
 	plumbing->rank_fd[CT_PLUMB_CTL] = sv[1];
 	plumbing->number_in_rank[CT_PLUMB_CTL] = RANK_CTL_FD;
+	plumbing->daemon_fd[CT_PLUMB_CTL] = sv[0];
 	return 0;
 }
 
@@ -135,25 +136,36 @@ static void on_message(struct rank *r, const struct ct_ctl_msg *m)
 	}
 }
 
-static void on_readable(void *ctx, uint32_t events)
+/* One message; false when there is none. */
+static bool take_message(struct rank *r)
 {
-	struct rank *r = ctx;
 	struct ct_ctl_msg m;
 	ssize_t n = recv(r->ctl_fd, &m, sizeof(m), MSG_DONTWAIT);
 
-	(void)events;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
+		return false;
 	if (n <= 0) { /* the program has closed it or is gone; its status tells */
 		gw_watch_remove(r->ctl_watch);
 		r->ctl_watch = NULL;
-		return;
+		return false;
 	}
-	if (n != sizeof(m) || m.magic != CT_CTL_MAGIC || m.version != CT_CTL_VERSION) {
+	if (n != sizeof(m) || m.magic != CT_CTL_MAGIC || m.version != CT_CTL_VERSION)
 		gw_log(GW_WARN, "rank %u: its control socket brings %zd bytes that are no message", r->proc, n);
-		return;
-	}
-	on_message(r, &m);
+	else
+		on_message(r, &m);
+	return true;
+}
+
+static void on_readable(void *ctx, uint32_t events)
+{
+	(void)events;
+	take_message(ctx);
+}
+
+void agent_drain(struct rank *r)
+{
+	while (r->ctl_fd >= 0 && take_message(r))
+		;
 }
 
 int agent_watch(struct rank *r)

@@ -42,7 +42,7 @@ struct clusterd {
 	int segment_fd;
 	struct noc_segment segment;
 	struct pmi_job pmi;
-	struct gw_list ranks;
+	struct gw_list ranks, moves; /* struct rank; struct move of moves.c */
 	struct mig *mig;
 };
 
@@ -52,8 +52,8 @@ enum rank_state {
 	RANK_GIVEN,     /* a move took it; not ours any more */
 };
 
-enum agent_state {
-	AGENT_NONE,      /* no domain was opened: moves without QUIESCE */
+enum agent_state { /* in this order: the numbers travel with a rank */
+	AGENT_NONE = 0,  /* no domain was opened: moves without QUIESCE */
 	AGENT_STARTING,  /* HELLO came, ATTACH was sent */
 	AGENT_ATTACHED,
 	AGENT_QUIESCING, /* QUIESCE was sent */
@@ -68,22 +68,17 @@ struct out_stream {
 	int fd;                  /* our end, or -1 */
 	struct gw_watch *watch;
 	uint64_t offset, acked;  /* sent to the head; written by the head */
+	void *rest;              /* of a write that a move cut short; sent when the rank is ours */
+	size_t rest_len;
 };
 
 struct in_stream {
 	bool is_wanted;          /* else /dev/null */
-	int fd, rank_fd;         /* our end (-1: closed, the end was written) and a copy of the rank's, to look at unread bytes */
+	int fd;                  /* our end; -1: closed, the end was written or nobody reads */
 	struct gw_watch *watch;
 	char *queue;             /* RT_INPUT_WINDOW bytes */
 	size_t queued;
 	uint64_t written, eof_at; /* eof_at: UINT64_MAX while unknown */
-};
-
-struct move_request {            /* a move that was asked for and has not ended */
-	bool is_set, is_begun;       /* is_begun: there is a session; else it waits for MPI_Init or MPI_Finalize */
-	uint64_t id;
-	uint32_t to, session;
-	struct gw_timer *deadline;
 };
 
 struct rank {
@@ -106,11 +101,9 @@ struct rank {
 	struct gw_watch *ctl_watch;
 	enum agent_state agent;
 
-	int pmi_fd, pmi_rank_fd;     /* our end, and a copy of the rank's, to look at unread answers */
+	int pmi_fd;
 	struct gw_watch *pmi_watch;
 	struct pmi_session *pmi;
-
-	struct move_request move;
 };
 
 /* ---- main.c ---- */
@@ -124,6 +117,7 @@ int rank_create(struct rank **out, struct clusterd *d, uint32_t proc, uint32_t a
 void rank_destroy(struct rank *r);                               /* NULL ok; kills a program that is still there */
 void rank_launch(struct clusterd *d, const void *frame, size_t len);
 int rank_adopt(struct rank *r, struct ct_rank *ct);              /* it runs here now: watch and count it */
+int rank_watch_status(struct rank *r);                           /* again, after a move that failed */
 void rank_uncount(struct rank *r);
 void rank_signal(struct rank *r, int sig);
 void rank_look_at_status(struct rank *r);                        /* has it ended? */
@@ -136,18 +130,17 @@ int streams_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *
 int streams_watch(struct rank *r);
 void streams_close(struct rank *r);
 void streams_drain(struct rank *r);                              /* send all that has been written so far */
-void streams_send(struct rank *r, uint32_t stream, const void *bytes, size_t len);
 void streams_acked(struct rank *r, uint32_t stream, uint64_t offset);
 void streams_input(struct rank *r, uint64_t offset, const char *bytes, size_t len);
 void streams_input_eof(struct rank *r, uint64_t offset);
 json_t *streams_export(struct rank *r, struct gw_error *why);
 int streams_import(struct rank *r, const json_t *state, struct gw_error *why);
-char *bytes_to_hex(const void *bytes, size_t len);
-int bytes_from_hex(const char *hex, void **bytes, size_t *len);
+void streams_taken(struct rank *r);
 
 /* ---- agent.c ---- */
 int agent_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *why);
 int agent_watch(struct rank *r);
+void agent_drain(struct rank *r);                                /* handle all that it has said so far */
 void agent_close(struct rank *r);
 int agent_send(struct rank *r, enum ct_ctl_op op, uint32_t session, uint64_t deadline_ms);
 void agent_publish(struct rank *r, enum noc_name_state state);

@@ -378,6 +378,7 @@ int main(int argc, char **argv)
 	gw_log_init("godwitd");
 	fcntl(a.head_fd, F_SETFD, FD_CLOEXEC);
 	gw_list_init(&d.ranks);
+	gw_list_init(&d.moves);
 	code = gw_loop_create(&d.loop);
 	if (code == 0)
 		code = watch_signals(&d);

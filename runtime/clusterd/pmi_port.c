@@ -2,9 +2,6 @@
 /* The PMI socket of a rank: bytes to and from its session (mpi-shim/pmi.h), wishes of the session to the head. */
 #include "runtime/clusterd/clusterd.h"
 
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -62,9 +59,7 @@ int pmi_port_open(struct rank *r, uint32_t appnum, struct ct_plumbing *plumbing,
 	r->pmi_fd = sv[0];
 	plumbing->rank_fd[CT_PLUMB_PMI] = sv[1];
 	plumbing->number_in_rank[CT_PLUMB_PMI] = RANK_PMI_FD;
-	r->pmi_rank_fd = fcntl(sv[1], F_DUPFD_CLOEXEC, 0);
-	if (r->pmi_rank_fd < 0)
-		return gw_fail(why, -errno, "no PMI socket: %s", strerror(errno));
+	plumbing->daemon_fd[CT_PLUMB_PMI] = r->pmi_fd;
 	return 0;
 }
 
@@ -74,9 +69,7 @@ void pmi_port_close(struct rank *r)
 	r->pmi_watch = NULL;
 	if (r->pmi_fd >= 0)
 		close(r->pmi_fd);
-	if (r->pmi_rank_fd >= 0)
-		close(r->pmi_rank_fd);
-	r->pmi_fd = r->pmi_rank_fd = -1;
+	r->pmi_fd = -1;
 	pmi_session_destroy(r->pmi);
 	r->pmi = NULL;
 }
@@ -84,7 +77,7 @@ void pmi_port_close(struct rank *r)
 void pmi_port_drain(struct rank *r)
 {
 	char buf[4096];
-	ssize_t n;
+	ssize_t n = -1;
 
 	while (r->pmi_fd >= 0 && (n = recv(r->pmi_fd, buf, sizeof(buf), MSG_DONTWAIT)) > 0) {
 		struct gw_error why = { 0 };
@@ -95,6 +88,10 @@ void pmi_port_drain(struct rank *r)
 			on_abort(r, 1, why.text);
 			return;
 		}
+	}
+	if (n == 0) { /* closed by the program; what that means its status tells */
+		gw_watch_remove(r->pmi_watch);
+		r->pmi_watch = NULL;
 	}
 }
 
@@ -111,28 +108,13 @@ int pmi_port_watch(struct rank *r)
 	return gw_loop_watch(r->d->loop, &r->pmi_watch, r->pmi_fd, EPOLLIN, on_readable, r);
 }
 
-/* Requests are consumed into the session, which travels; answers that the rank has not read are copied, not consumed. */
+/* Requests are consumed into the session, which travels; answers that the rank has not read are in its image. */
 json_t *pmi_port_export(struct rank *r, struct gw_error *why)
 {
-	gw_autofree char *unread = NULL, *hex = NULL;
-	json_t *session, *out;
-	int n = 0;
-	ssize_t got = 0;
+	json_t *out;
 
 	pmi_port_drain(r);
-	if (ioctl(r->pmi_rank_fd, FIONREAD, &n) < 0 || n < 0)
-		n = 0;
-	unread = malloc((size_t)n + 1);
-	if (unread && n)
-		got = recv(r->pmi_rank_fd, unread, (size_t)n, MSG_PEEK | MSG_DONTWAIT);
-	if (!unread || got != n) {
-		gw_fail(why, -EIO, "unread PMI answers cannot be copied");
-		return NULL;
-	}
-	hex = bytes_to_hex(unread, (size_t)n);
-	session = pmi_session_export(r->pmi);
-	out = hex && session ? json_pack("{s:O, s:s}", "session", session, "unread", hex) : NULL;
-	json_decref(session);
+	out = pmi_session_export(r->pmi);
 	if (!out)
 		gw_fail(why, -ENOMEM, "no memory for its PMI state");
 	return out;
@@ -140,13 +122,5 @@ json_t *pmi_port_export(struct rank *r, struct gw_error *why)
 
 int pmi_port_import(struct rank *r, const json_t *state, struct gw_error *why)
 {
-	gw_autofree void *unread = NULL;
-	const char *hex = json_string_value(json_object_get(state, "unread"));
-	size_t n;
-
-	if (!hex || bytes_from_hex(hex, &unread, &n) < 0 || pmi_session_import(r->pmi, json_object_get(state, "session")) < 0)
-		return gw_fail(why, -EPROTO, "its PMI state is malformed");
-	if (n && send(r->pmi_fd, unread, n, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)n)
-		return gw_fail(why, -ENOSPC, "its unread PMI answers do not fit into a new socket");
-	return 0;
+	return pmi_session_import(r->pmi, state) < 0 ? gw_fail(why, -EPROTO, "its PMI state is malformed") : 0;
 }

@@ -22,7 +22,7 @@ struct rank *rank_find(struct clusterd *d, uint32_t proc)
 void plumbing_init(struct ct_plumbing *p)
 {
 	for (int i = 0; i < CT_PLUMB_MAX; i++)
-		p->rank_fd[i] = p->number_in_rank[i] = -1;
+		p->rank_fd[i] = p->number_in_rank[i] = p->daemon_fd[i] = -1;
 }
 
 void plumbing_close(struct ct_plumbing *p)
@@ -45,8 +45,8 @@ int rank_create(struct rank **out, struct clusterd *d, uint32_t proc, uint32_t a
 	r->d = d;
 	r->proc = proc;
 	r->state = RANK_ARRIVING;
-	r->ctl_fd = r->pmi_fd = r->pmi_rank_fd = -1;
-	r->out[0].fd = r->out[1].fd = r->in.fd = r->in.rank_fd = -1;
+	r->ctl_fd = r->pmi_fd = -1;
+	r->out[0].fd = r->out[1].fd = r->in.fd = -1;
 	r->in.is_wanted = has_stdin;
 	gw_list_append(&d->ranks, &r->node);
 	code = streams_open(r, plumbing, why);
@@ -88,7 +88,6 @@ void rank_destroy(struct rank *r)
 	if (!r)
 		return;
 	rank_uncount(r);
-	gw_timer_cancel(r->move.deadline);
 	gw_watch_remove(r->status_watch);
 	ct_rank_kill(r->ct);
 	agent_close(r);
@@ -122,7 +121,6 @@ void rank_look_at_status(struct rank *r)
 	code = ct_rank_reap(r->ct, &status);
 	if (code == -EAGAIN)
 		return;
-	r->ct = NULL; /* gone with the reaping */
 	if (code < 0) {
 		gw_log(GW_ERROR, "rank %u: cannot be reaped: %s", r->proc, strerror(-code));
 		status = SIGKILL;
@@ -133,8 +131,8 @@ void rank_look_at_status(struct rank *r)
 	rank_uncount(r);
 	noc_inbox_void(&d->segment, r->proc);
 	agent_publish(r, NOC_NAME_GONE);
-	gw_event("rank.exited", "{s:i, s:i, s:i, s:i}", "rank", (int)r->proc, "cluster", (int)d->cluster, "pid", (int)r->pid,
-	         "status", status);
+	gw_event("rank.exited", "{s:i, s:i, s:i, s:i}", "rank", (int)r->proc, "cluster", (int)d->cluster, "rank_pid",
+	         (int)r->pid, "status", status);
 	gw_link_send_json(d->head, json_pack("{s:s, s:i, s:i, s:i, s:i, s:I}", "op", "exited", "rank", (int)r->proc, "status",
 	                                     status, "phase", (int)pmi_session_phase(r->pmi), "pid", (int)r->pid, "epoch",
 	                                     (json_int_t)r->epoch));
@@ -144,6 +142,13 @@ void rank_look_at_status(struct rank *r)
 
 /* ---- launch ---------------------------------------------------------------------------------------------------- */
 
+int rank_watch_status(struct rank *r)
+{
+	if (r->status_watch || !r->ct)
+		return 0;
+	return gw_loop_watch(r->d->loop, &r->status_watch, ct_rank_status_fd(r->ct), EPOLLIN, on_status, r);
+}
+
 int rank_adopt(struct rank *r, struct ct_rank *ct)
 {
 	int code;
@@ -152,7 +157,7 @@ int rank_adopt(struct rank *r, struct ct_rank *ct)
 	r->pid = ct_rank_pid(ct);
 	r->state = RANK_HERE;
 	count(r);
-	code = gw_loop_watch(r->d->loop, &r->status_watch, ct_rank_status_fd(ct), EPOLLIN, on_status, r);
+	code = rank_watch_status(r);
 	if (code == 0)
 		code = streams_watch(r);
 	if (code == 0)
@@ -273,7 +278,9 @@ void rank_signal(struct rank *r, int sig)
 		return;
 	}
 	code = r->ct ? ct_rank_signal(r->ct, sig) : 0;
-	if (code < 0 && code != -ESRCH)
+	if (code == -EAGAIN)
+		r->undelivered = sig;
+	else if (code < 0 && code != -ESRCH)
 		gw_log(GW_WARN, "rank %u: signal %d cannot be sent: %s", r->proc, sig, strerror(-code));
 }
 

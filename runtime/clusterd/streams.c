@@ -4,18 +4,17 @@
  *
  * Output: at most RT_OUTPUT_WINDOW bytes are sent ahead of the head's acknowledgement; then the pipe fills and the
  * program waits, as it would on a slow terminal. Input: the head keeps what has not been acknowledged, so what is queued
- * here may be dropped at a move; only what is in the pipe travels.
+ * here may be dropped at a move; what is in the pipe travels in the rank's image.
  */
 #include "runtime/clusterd/clusterd.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 /* ---- hex, for bytes inside JSON ---------------------------------------------------------------------------------- */
 
-char *bytes_to_hex(const void *bytes, size_t len)
+static char *bytes_to_hex(const void *bytes, size_t len)
 {
 	static const char digits[] = "0123456789abcdef";
 	const unsigned char *p = bytes;
@@ -30,7 +29,7 @@ char *bytes_to_hex(const void *bytes, size_t len)
 	return hex;
 }
 
-int bytes_from_hex(const char *hex, void **bytes, size_t *len)
+static int bytes_from_hex(const char *hex, void **bytes, size_t *len)
 {
 	size_t n = strlen(hex);
 	unsigned char *out;
@@ -128,21 +127,6 @@ void streams_drain(struct rank *r)
 			;
 }
 
-void streams_send(struct rank *r, uint32_t stream, const void *bytes, size_t len)
-{
-	const char *p = bytes;
-	char frame[sizeof(struct rt_piece) + 4096];
-
-	while (len) {
-		size_t n = len < 4096 ? len : 4096;
-
-		memcpy(frame + sizeof(struct rt_piece), p, n);
-		send_piece(&r->out[stream - RT_STDOUT], frame, n);
-		p += n;
-		len -= n;
-	}
-}
-
 /* ---- input ------------------------------------------------------------------------------------------------------- */
 
 static void in_close(struct in_stream *in)
@@ -164,8 +148,13 @@ static void in_write(struct rank *r)
 
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && errno == EPIPE) { /* the program has closed it: nobody will read more */
+			gw_link_send_json(r->d->head, json_pack("{s:s, s:i}", "op", "stdin-closed", "rank", (int)r->proc));
+			in->queued = done = 0;
+			in_close(in);
+		}
 		if (n < 0)
-			break; /* full; there is always a reader, ourselves, so no EPIPE */
+			break; /* full */
 		done += (size_t)n;
 	}
 	if (done) {
@@ -244,10 +233,6 @@ int streams_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *
 	if (code == 0 && r->in.is_wanted) {
 		r->in.queue = malloc(RT_INPUT_WINDOW);
 		code = r->in.queue ? make_pipe(&r->in.fd, &plumbing->rank_fd[CT_PLUMB_STDIN], false) : -ENOMEM;
-		if (code == 0) {
-			r->in.rank_fd = fcntl(plumbing->rank_fd[CT_PLUMB_STDIN], F_DUPFD_CLOEXEC, 0);
-			code = r->in.rank_fd < 0 ? -errno : 0;
-		}
 	} else if (code == 0) {
 		plumbing->rank_fd[CT_PLUMB_STDIN] = open("/dev/null", O_RDONLY | O_CLOEXEC);
 		code = plumbing->rank_fd[CT_PLUMB_STDIN] < 0 ? -errno : 0;
@@ -272,52 +257,12 @@ void streams_close(struct rank *r)
 	out_close(&r->out[0]);
 	out_close(&r->out[1]);
 	in_close(&r->in);
-	if (r->in.rank_fd >= 0)
-		close(r->in.rank_fd);
-	r->in.rank_fd = -1;
+	for (int i = 0; i < 2; i++) {
+		free(r->out[i].rest);
+		r->out[i].rest = NULL;
+	}
 	free(r->in.queue);
 	r->in.queue = NULL;
-}
-
-/* Bytes in the rank's stdin that it has not read, copied with tee(2): they stay where they are (rule 19). */
-static int peek_input(struct in_stream *in, char **bytes, size_t *len)
-{
-	int n = 0, p[2], cap = fcntl(in->rank_fd, F_GETPIPE_SZ), code = 0;
-	size_t got = 0;
-	char *buf;
-
-	*bytes = NULL;
-	*len = 0;
-	if (ioctl(in->rank_fd, FIONREAD, &n) < 0)
-		return -errno;
-	if (n == 0)
-		return 0;
-	if (pipe2(p, O_CLOEXEC | O_NONBLOCK) < 0)
-		return -errno;
-	if (cap > 0)
-		fcntl(p[1], F_SETPIPE_SZ, cap);
-	buf = malloc((size_t)n);
-	if (!buf)
-		code = -ENOMEM;
-	else if (tee(in->rank_fd, p[1], (size_t)n, SPLICE_F_NONBLOCK) < n)
-		code = -EIO;
-	while (code == 0 && got < (size_t)n) {
-		ssize_t k = read(p[0], buf + got, (size_t)n - got);
-
-		if (k <= 0)
-			code = -EIO;
-		else
-			got += (size_t)k;
-	}
-	close(p[0]);
-	close(p[1]);
-	if (code < 0) {
-		free(buf);
-		return code;
-	}
-	*bytes = buf;
-	*len = got;
-	return 0;
 }
 
 /*
@@ -327,27 +272,19 @@ static int peek_input(struct in_stream *in, char **bytes, size_t *len)
 json_t *streams_export(struct rank *r, struct gw_error *why)
 {
 	static const enum ct_plumb plumbs[2] = { CT_PLUMB_STDOUT, CT_PLUMB_STDERR };
-	gw_autofree char *unread = NULL, *unread_hex = NULL;
 	json_t *out = json_array(), *all;
-	size_t n_unread = 0;
 
 	streams_drain(r);
 	for (int i = 0; i < 2; i++) {
-		const void *rest;
+		const void *rest = NULL;
 		ssize_t n = ct_rank_stream_rest(r->ct, plumbs[i], &rest);
 		gw_autofree char *hex = bytes_to_hex(rest, n > 0 ? (size_t)n : 0);
 
 		json_array_append_new(out, json_pack("{s:I, s:I, s:s}", "offset", (json_int_t)r->out[i].offset, "acked",
 		                                     (json_int_t)r->out[i].acked, "rest", hex));
 	}
-	if (r->in.is_wanted && peek_input(&r->in, &unread, &n_unread) < 0) {
-		gw_fail(why, -EIO, "unread bytes of its standard input cannot be copied");
-		json_decref(out);
-		return NULL;
-	}
-	unread_hex = bytes_to_hex(unread, n_unread);
-	all = json_pack("{s:o, s:{s:b, s:I, s:b, s:s}}", "out", out, "in", "is_wanted", (int)r->in.is_wanted, "written",
-	                (json_int_t)r->in.written, "is_ended", r->in.is_wanted && r->in.fd < 0, "unread", unread_hex);
+	all = json_pack("{s:o, s:{s:b, s:I, s:b}}", "out", out, "in", "is_wanted", (int)r->in.is_wanted, "written",
+	                (json_int_t)r->in.written, "is_ended", r->in.is_wanted && r->in.fd < 0);
 	if (!all)
 		gw_fail(why, -ENOMEM, "no memory for the state of its streams");
 	else
@@ -357,31 +294,46 @@ json_t *streams_export(struct rank *r, struct gw_error *why)
 
 int streams_import(struct rank *r, const json_t *state, struct gw_error *why)
 {
-	gw_autofree void *unread = NULL;
 	json_int_t written;
-	const char *hex;
 	int is_wanted, is_ended;
-	size_t n;
 
 	for (size_t i = 0; i < 2; i++) {
 		json_int_t offset, acked;
+		const char *hex;
 
-		if (json_unpack(json_array_get(json_object_get(state, "out"), i), "{s:I, s:I}", "offset", &offset, "acked",
-		                &acked) < 0)
+		if (json_unpack(json_array_get(json_object_get(state, "out"), i), "{s:I, s:I, s:s}", "offset", &offset, "acked",
+		                &acked, "rest", &hex) < 0 || r->out[i].rest ||
+		    bytes_from_hex(hex, &r->out[i].rest, &r->out[i].rest_len) < 0)
 			return gw_fail(why, -EPROTO, "the state of its output is malformed");
 		r->out[i].offset = (uint64_t)offset;
 		r->out[i].acked = (uint64_t)acked;
 	}
-	if (json_unpack(json_object_get(state, "in"), "{s:b, s:I, s:b, s:s}", "is_wanted", &is_wanted, "written", &written,
-	                "is_ended", &is_ended, "unread", &hex) < 0 || is_wanted != (int)r->in.is_wanted ||
-	    bytes_from_hex(hex, &unread, &n) < 0)
+	if (json_unpack(json_object_get(state, "in"), "{s:b, s:I, s:b}", "is_wanted", &is_wanted, "written", &written,
+	                "is_ended", &is_ended) < 0 || is_wanted != (int)r->in.is_wanted)
 		return gw_fail(why, -EPROTO, "the state of its standard input is malformed");
 	r->in.written = (uint64_t)written;
-	if (n > 65536)
-		fcntl(r->in.fd, F_SETPIPE_SZ, (int)n);
-	if (n && write(r->in.fd, unread, n) != (ssize_t)n)
-		return gw_fail(why, -ENOSPC, "%zu unread bytes of its standard input do not fit into a new pipe", n);
 	if (is_ended)
 		in_close(&r->in);
 	return 0;
+}
+
+/* The rank is ours: what it was in the middle of writing at the other cluster comes first. */
+void streams_taken(struct rank *r)
+{
+	for (int i = 0; i < 2; i++) {
+		const char *p = r->out[i].rest;
+		size_t left = r->out[i].rest_len;
+		char frame[sizeof(struct rt_piece) + 4096];
+
+		while (left) {
+			size_t n = left < 4096 ? left : 4096;
+
+			memcpy(frame + sizeof(struct rt_piece), p, n);
+			send_piece(&r->out[i], frame, n);
+			p += n;
+			left -= n;
+		}
+		free(r->out[i].rest);
+		r->out[i].rest = NULL;
+	}
 }

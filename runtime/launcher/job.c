@@ -445,6 +445,15 @@ static void do_stdin_ack(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		input_acked(c->head, n, (uint64_t)number_of(msg, "offset"));
 }
 
+static void do_stdin_closed(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	uint32_t n;
+
+	(void)fds; (void)n_fds;
+	if (rank_of(c->head, msg, &n) && n == c->head->input.rank)
+		input_stop(c->head);
+}
+
 static void do_undelivered(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	uint32_t n;
@@ -504,6 +513,7 @@ static const struct cluster_op {
 	{ "pmi-ask", do_pmi_ask },
 	{ "abort", do_abort },
 	{ "stdin-ack", do_stdin_ack },
+	{ "stdin-closed", do_stdin_closed },
 	{ "undelivered", do_undelivered },
 	{ "lost", do_lost },
 	{ "cluster-lost-ack", do_cluster_lost_ack },
