@@ -46,6 +46,10 @@ enum ct_plumb {
 struct ct_plumbing {
 	int rank_fd[CT_PLUMB_MAX];   /* the rank's end of each, or -1; borrowed for the call, the caller closes them */
 	int number_in_rank[CT_PLUMB_MAX]; /* at spawn: the number the rank shall see (0, 1, 2, ...) */
+	/* at ct_shell_create: the caller's end of PMI and CTL, borrowed for the call (a copy is kept until the thaw): bytes
+	 * that the rank had not read are written there, before ct_shell_ready returns and so before anything that the caller
+	 * writes after it. 0 or -1: none; needed only when there are such bytes. Not needed for pipes. */
+	int daemon_fd[CT_PLUMB_MAX];
 };
 
 struct ct_spawn {
@@ -69,13 +73,14 @@ pid_t ct_rank_init_pid(const struct ct_rank *r);  /* host pid of its init, a chi
 
 /**
  * ct_rank_status_fd - becomes readable when the program has ended (or init has died)
- * Then ct_rank_reap() gives the program's wait status (as waitpid) and everything of the container is gone.
- * @core_dumped is part of the wait status. Return 0, or -EAGAIN when it still runs.
+ * Then ct_rank_reap() gives the program's wait status (as waitpid) and every process of the container is gone; free
+ * the rank with ct_rank_kill(). Return 0, or -EAGAIN when it still runs. The daemon must not call waitpid(-1): it would
+ * take away what ptrace and reap wait for.
  */
 int ct_rank_status_fd(const struct ct_rank *r);
 int ct_rank_reap(struct ct_rank *r, int *wait_status);
 
-int ct_rank_signal(struct ct_rank *r, int sig);   /* to the program */
+int ct_rank_signal(struct ct_rank *r, int sig);   /* to the program; -EAGAIN while frozen or not yet thawed: send later */
 void ct_rank_kill(struct ct_rank *r);             /* SIGKILL to init, the whole namespace with it, reap, free. NULL ok */
 
 /* What a destination must know before anything stops; flat, versioned, printable. */

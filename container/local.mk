@@ -1,7 +1,23 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # container: libct.la is the daemon's side, libct-rank.la the rank's (gate, agent, user area).
-# noinst_LTLIBRARIES += libct.la
-# libct_la_SOURCES = %D%/container.h %D%/image.h %D%/spawn.c
+noinst_LTLIBRARIES += libct.la
+libct_la_SOURCES = %D%/container.h %D%/image.h %D%/rank.h \
+	%D%/capture.c %D%/check.c %D%/freeze.c %D%/image.c %D%/inject.c %D%/plumb.c %D%/probe.c %D%/proc.c %D%/regs.c \
+	%D%/restore.c %D%/shell.c %D%/spawn.c
+
+# The program that the tests move is one like any other: no sanitizer, none of our libraries.
+check_PROGRAMS += %D%/victim %D%/test_move %D%/test_move_user %D%/bench_move
+TESTS += %D%/test_move %D%/test_move_user
+%C%_victim_SOURCES = %D%/victim.c
+%C%_victim_CFLAGS = -O2 -g -Wall -Wextra -fno-sanitize=all
+%C%_victim_LDFLAGS =
+%C%_victim_LDADD = -lpthread
+%C%_test_move_SOURCES = %D%/test_move.c %D%/test_pair.h
+%C%_test_move_LDADD = libct.la libgw-base.la
+%C%_test_move_user_SOURCES = %D%/test_move_user.c
+%C%_test_move_user_LDADD = libct.la libgw-base.la
+%C%_bench_move_SOURCES = %D%/bench_move.c %D%/test_pair.h
+%C%_bench_move_LDADD = libct.la libgw-base.la
 
 noinst_LTLIBRARIES += libct-rank.la
 libct_rank_la_SOURCES = %D%/agent.h %D%/ctl.h %D%/agent.c %D%/area.c %D%/gate.c

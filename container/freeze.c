@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Stopping all threads of a rank, letting them go again, and ending a frozen copy. */
+#include "container/rank.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef PTRACE_EVENT_STOP
+#define PTRACE_EVENT_STOP 128
+#endif
+
+static struct ct_thread *thread_find(struct ct_rank *r, pid_t tid)
+{
+	for CT_EACH(struct ct_thread, t, &r->threads)
+		if (t->tid == tid)
+			return t;
+	return NULL;
+}
+
+/* Wait for a change of @tid until @until; SIGCHLD is blocked, and comes with every stop of a tracee. */
+static int wait_until(pid_t tid, int *status, uint64_t until)
+{
+	sigset_t chld;
+
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	for (;;) {
+		pid_t p = waitpid(tid, status, __WALL | WNOHANG);
+		uint64_t now = gw_now_ns(), left;
+		struct timespec ts;
+
+		if (p == tid)
+			return 0;
+		if (p < 0 && errno != EINTR)
+			return -errno;
+		if (now >= until)
+			return -ETIMEDOUT;
+		/* in slices: another thread of the daemon that does not block SIGCHLD may have got ours */
+		left = until - now < 10000000 ? until - now : 10000000;
+		ts = (struct timespec){ .tv_nsec = (long)left };
+		sigtimedwait(&chld, NULL, &ts);
+	}
+}
+
+/* until its event stop; signals that come first are delivered, which only prepares their handlers. 1: it ended */
+static int thread_wait(struct ct_thread *t, uint64_t until)
+{
+	int status, rc;
+
+	while (!t->is_stopped) {
+		rc = wait_until(t->tid, &status, until);
+		if (rc < 0)
+			return rc;
+		if (!WIFSTOPPED(status)) {
+			t->is_seized = false;
+			return 1;
+		}
+		if (status >> 16 == PTRACE_EVENT_STOP) {
+			t->is_stopped = true;
+			if (WSTOPSIG(status) != SIGTRAP)
+				return -EBUSY; /* stopped as a job */
+		} else if (ptrace(PTRACE_CONT, t->tid, NULL, status >> 16 ? 0 : WSTOPSIG(status)) < 0 && errno != ESRCH) {
+			return -errno;
+		}
+	}
+	return 0;
+}
+
+static int thread_seize(struct ct_rank *r, pid_t tid, const cpu_set_t *here)
+{
+	struct ct_thread *t = ct_vec_add(&r->threads, 1);
+
+	if (!t)
+		return -ENOMEM;
+	t->tid = tid;
+	errno = 0;
+	t->nice = getpriority(PRIO_PROCESS, (id_t)tid);
+	ct_sleep_sample(t, r->pid);
+	if (here && sched_getaffinity(tid, sizeof(t->cpus), &t->cpus) == 0)
+		t->is_moved_cpu = sched_setaffinity(tid, sizeof(*here), here) == 0;
+	t->is_raised = setpriority(PRIO_PROCESS, (id_t)tid, -20) == 0; /* it must run to stop; where that is allowed */
+	if (ptrace(PTRACE_SEIZE, tid, NULL, (void *)(PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD)) < 0 ||
+	    ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0) {
+		int rc = -errno;
+
+		if (rc == -ESRCH) {
+			r->threads.n--;
+			return 0;
+		}
+		if (t->is_moved_cpu)
+			sched_setaffinity(tid, sizeof(t->cpus), &t->cpus);
+		if (t->is_raised)
+			setpriority(PRIO_PROCESS, (id_t)tid, t->nice);
+		r->threads.n--;
+		return rc;
+	}
+	t->is_seized = true;
+	return 0;
+}
+
+/* Seize and stop whatever the task list shows, until it shows nothing new: what is stopped makes no threads. */
+static int stop_all(struct ct_rank *r, uint64_t until, const cpu_set_t *here, struct gw_error *why)
+{
+	struct ct_vec tids;
+	bool is_new = true;
+	int rc = 0;
+
+	ct_vec_init(&tids, sizeof(int));
+	while (rc == 0 && is_new) {
+		is_new = false;
+		rc = ct_proc_ids(r->pid, "task", &tids);
+		if (rc < 0)
+			gw_fail(why, -ESRCH, "pid %d has ended", (int)r->pid);
+		for (size_t i = 0; rc == 0 && i < tids.n; i++) {
+			int tid = *CT_AT(int, &tids, i);
+
+			if (thread_find(r, tid))
+				continue;
+			is_new = true;
+			rc = thread_seize(r, tid, here);
+			if (rc < 0)
+				gw_fail(why, rc == -EPERM ? -EBUSY : rc, "cannot stop thread %d: %s%s", tid, strerror(-rc),
+				        rc == -EPERM ? "; is a debugger attached, or has it ended?" : "");
+		}
+		for (size_t i = 0; rc == 0 && i < r->threads.n; i++) {
+			struct ct_thread *t = CT_AT(struct ct_thread, &r->threads, i);
+
+			rc = thread_wait(t, until);
+			if (rc == 1) {
+				if (t->tid == r->pid) {
+					rc = gw_fail(why, -ESRCH, "pid %d has ended", (int)r->pid);
+					break;
+				}
+				memmove(t, t + 1, (r->threads.n - i - 1) * sizeof(*t));
+				r->threads.n--;
+				i--;
+				rc = 0;
+			} else if (rc == -ETIMEDOUT) {
+				gw_fail(why, rc, "thread %d did not stop within its time; is it waiting for a disk or a file server?",
+				        (int)t->tid);
+			} else if (rc == -EBUSY) {
+				gw_fail(why, rc, "it is stopped by a signal; continue it first (kill -CONT %d)", (int)r->pid);
+			} else if (rc < 0) {
+				gw_fail(why, rc, "cannot stop thread %d: %s", (int)t->tid, strerror(-rc));
+			}
+		}
+	}
+	ct_vec_fini(&tids);
+	return rc;
+}
+
+void ct_threads_detach(struct ct_rank *r, bool is_restoring)
+{
+	for CT_EACH(struct ct_thread, t, &r->threads) {
+		if (!t->is_seized)
+			continue;
+		/* only a stopped thread can be let go, and one that we have interrupted will stop */
+		while (!t->is_stopped && t->is_seized)
+			if (thread_wait(t, gw_now_ns() + 1000000000) < 0 && !t->is_stopped)
+				gw_log(GW_WARN, "thread %d: waiting for it to stop, to let it go", (int)t->tid);
+		if (!t->is_seized)
+			continue;
+		if (is_restoring && t->has_sigmask) {
+			ptrace(PTRACE_SETREGS, t->tid, NULL, &t->regs);
+			ptrace(PTRACE_SETSIGMASK, t->tid, (void *)8, &t->sigmask);
+		}
+		if (t->is_moved_cpu)
+			sched_setaffinity(t->tid, sizeof(t->cpus), &t->cpus);
+		if (t->is_raised)
+			setpriority(PRIO_PROCESS, (id_t)t->tid, t->nice);
+	}
+	for CT_EACH(struct ct_thread, t, &r->threads)
+		if (t->is_seized)
+			ptrace(PTRACE_DETACH, t->tid, NULL, NULL);
+	r->threads.n = 0;
+}
+
+static int leader_first(struct ct_rank *r)
+{
+	struct ct_thread *first = r->threads.at, *t = thread_find(r, r->pid), swap;
+
+	if (!t)
+		return -ESRCH;
+	swap = *first;
+	*first = *t;
+	*t = swap;
+	return 0;
+}
+
+static int read_threads(struct ct_rank *r, struct gw_error *why)
+{
+	for CT_EACH(struct ct_thread, t, &r->threads) {
+		struct { uint64_t at; uint32_t len, signature, flags, pad; } rseq = { 0 };
+
+		if (ptrace(PTRACE_GETREGS, t->tid, NULL, &t->regs) < 0)
+			return gw_fail(why, -errno, "thread %d: cannot read its registers: %s", (int)t->tid, strerror(errno));
+		ct_regs_settle(t);
+		if (ptrace(0x420f, t->tid, (void *)sizeof(rseq), &rseq) > 0 && rseq.at) {
+			t->rseq = rseq.at;
+			t->rseq_len = rseq.len;
+			t->rseq_signature = rseq.signature;
+			ct_regs_abort_rseq(r->pid, t, rseq.at);
+		}
+	}
+	return 0;
+}
+
+/* everything that will be touched while the rank stands still is opened and touched before */
+static int prepare(struct ct_rank *r, struct gw_error *why)
+{
+	char path[64];
+	int rc = 0;
+
+	if (!r->has_look)
+		rc = ct_look(r, why);
+	if (rc == 0)
+		rc = ct_vmas_scan(r, &r->look, &r->snap, why);
+	if (rc == 0)
+		rc = ct_extents_scan(r, &r->snap, &r->extents, why); /* for the sizes of the lists */
+	if (rc == 0 && ct_maps_read(&r->maps, r->pid, false) < 0)
+		rc = gw_fail(why, -ESRCH, "pid %d has ended", (int)r->pid);
+	if (rc < 0)
+		return rc;
+	if (r->mem_fd < 0) {
+		snprintf(path, sizeof(path), "/proc/%d/mem", (int)r->pid);
+		r->mem_fd = open(path, O_RDWR | O_CLOEXEC);
+		if (r->mem_fd < 0)
+			return gw_fail(why, -errno, "cannot open %s: %s", path, strerror(errno));
+	}
+	if (ct_remote_init(&r->remote, r->pid, 0, CT_HOLE_SIZE, NULL) < 0 || !ct_vec_add(&r->meta, 262144))
+		return gw_fail(why, -ENOMEM, "no memory for an image");
+	memset(r->remote.local + CT_PAGE, 0, 65536);
+	memset(r->remote.local + CT_HOLE_SIZE - 65536, 0, 65536);
+	return 0;
+}
+
+int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why)
+{
+	uint64_t start, stopped, until;
+	struct ct_freeze_stats st = { 0 };
+	sigset_t chld, old;
+	struct ct_pin pin;
+	cpu_set_t here;
+	bool has_blocked_chld;
+	int rc;
+
+	if (r->state != CT_RUNNING)
+		return gw_fail(why, -EBUSY, "pid %d cannot be frozen: it is not running here", (int)r->pid);
+	rc = prepare(r, why);
+	if (rc < 0)
+		return rc;
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &chld, &old);
+	has_blocked_chld = sigismember(&old, SIGCHLD);
+	ct_pin_begin(&pin);
+	CPU_ZERO(&here);
+	CPU_SET(pin.cpu, &here);
+	start = gw_now_ns();
+	until = start + deadline_ms * 1000000;
+	r->threads.n = 0;
+	rc = stop_all(r, until, pin.is_pinned ? &here : NULL, why);
+	if (rc == 0)
+		rc = leader_first(r);
+	if (rc == 0)
+		rc = read_threads(r, why);
+	for CT_EACH(struct ct_thread, t, &r->threads)
+		if (rc == 0)
+			rc = ct_regs_leave_vdso(t, r->snap.process.vdso_start, r->snap.process.vdso_end, why);
+	stopped = gw_now_ns();
+	st.frozen_at_ns = gw_realtime_ns();
+	if (rc == 0)
+		gw_fault("ct.freeze.stopped");
+	if (rc == 0) {
+		r->snap.process.realtime_ns = st.frozen_at_ns;
+		r->snap.process.monotonic_ns = stopped + (uint64_t)r->monotonic_offset_ns;
+		rc = ct_capture(r, why);
+	}
+	if (rc < 0)
+		ct_threads_detach(r, true);
+	ct_pin_end(&pin);
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	if (has_blocked_chld)
+		kill(getpid(), SIGCHLD); /* we may have eaten one that the daemon waits for */
+	if (rc < 0)
+		return rc;
+	r->state = CT_FROZEN;
+	r->meta_at = r->extent_at = 0;
+	r->page_at = r->extents.n ? CT_AT(struct ct_extent, &r->extents, 0)->start : 0;
+	r->is_end_sent = false;
+	r->totals = (struct ct_img_end){ 0 };
+	st.stop_ns = stopped - start;
+	st.capture_ns = gw_now_ns() - stopped;
+	st.threads = (uint32_t)r->threads.n;
+	st.vmas = (uint32_t)r->snap.vmas.n;
+	for CT_EACH(const struct ct_extent, e, &r->extents)
+		st.private_bytes += e->end - e->start;
+	*stats = st;
+	return 0;
+}
+
+int ct_rank_unfreeze(struct ct_rank *r, struct gw_error *why)
+{
+	if (r->state != CT_FROZEN)
+		return gw_fail(why, -EINVAL, "pid %d is not frozen", (int)r->pid);
+	ct_threads_detach(r, true);
+	r->state = CT_RUNNING;
+	r->has_look = false;
+	return 0;
+}
+
+void ct_rank_release(struct ct_rank *r)
+{
+	ct_rank_kill(r); /* a thread that is stopped by its tracer dies where it stands */
+}

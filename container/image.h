@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * container/image.h: the image of a rank: what leaves the process when a rank moves, on the wire and on disk alike.
+ *
+ * A stream of sections, each a header and a payload of fixed-width little-endian fields; x86-64 only.
+ *
+ *   +--------+---------+-------+---------+------+-----+---------+----- - - --+-------+-------+- - -+-----+
+ *   |PROCESS | STRINGS | FILES | AUXV    | VMAS | FDS | THREADS |  XSTATE .. | PAGES | PAGES |     | END |
+ *   +--------+---------+-------+---------+------+-----+---------+----- - - --+-------+-------+- - -+-----+
+ *    one      names     what is           the address  what runs              runs of pages,        totals
+ *    struct   by offset open or mapped    space                               ascending
+ *
+ * PROCESS is first, everything but PAGES stands before PAGES, END is last. Numbers are never reused; a reader refuses
+ * a section of a type or a version that it does not know. Strings are NUL terminated and named by their offset in
+ * STRINGS, whose first byte is NUL (offset 0: no string). The same format carries the blob of struct ct_needs, with the
+ * section NEEDS first.
+ */
+#ifndef CT_IMAGE_H
+#define CT_IMAGE_H
+
+#include <stdint.h>
+
+#define CT_IMAGE_MAGIC   0x67697767u /* "gwig" */
+#define CT_IMAGE_VERSION 1
+#define CT_PAGE          4096u
+
+enum ct_section { /* written numbers */
+	CT_SECTION_PROCESS  = 1,
+	CT_SECTION_STRINGS  = 2,
+	CT_SECTION_FILES    = 3,
+	CT_SECTION_AUXV     = 4,
+	CT_SECTION_VMAS     = 5,
+	CT_SECTION_FDS      = 6,
+	CT_SECTION_THREADS  = 7,
+	CT_SECTION_XSTATE   = 8,  /* count x process.xstate_size bytes, in the order of THREADS */
+	CT_SECTION_ACTIONS  = 9,
+	CT_SECTION_SIGINFOS = 10,
+	CT_SECTION_UNREAD   = 11, /* struct ct_img_unread and bytes; one packet or stretch of bytes each */
+	CT_SECTION_PAGES    = 12, /* struct ct_img_pages and pages */
+	CT_SECTION_END      = 13,
+	CT_SECTION_NEEDS    = 14, /* first section of a needs blob */
+	CT_SECTION_CPUID    = 15,
+};
+
+struct ct_img_section {
+	uint32_t magic; /* CT_IMAGE_MAGIC */
+	uint16_t type, version;
+	uint32_t count; /* elements; of PAGES: pages */
+	uint32_t reserved;
+	uint64_t length; /* of the payload that follows */
+};
+_Static_assert(sizeof(struct ct_img_section) == 24, "wire format");
+
+struct ct_img_limit { uint64_t cur, max; };
+struct ct_img_itimer { int64_t interval_s, interval_us, value_s, value_us; };
+
+#define CT_IMG_LIMITS 16
+
+struct ct_img_process {
+	uint32_t ns_pid, threads, uid, gid;
+	uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
+	uint64_t arg_start, arg_end, env_start, env_end;
+	uint64_t vdso_start, vdso_end;         /* [vvar] .. [vdso], one contiguous stretch */
+	uint32_t exe_file;                     /* index in FILES */
+	uint32_t cwd;                          /* string */
+	uint32_t umask, dumpable, no_new_privs, personality, thp_disable, subreaper;
+	uint32_t pdeathsig, xstate_size;
+	int32_t oom_score_adj;
+	uint32_t membarrier;                   /* commands registered, a mask */
+	uint64_t cap_inheritable, cap_permitted, cap_effective;
+	struct ct_img_limit limits[CT_IMG_LIMITS];
+	struct ct_img_itimer itimers[3];       /* REAL, VIRTUAL, PROF; what was left */
+	uint64_t monotonic_ns, boottime_ns;    /* the rank's own clocks when its last thread stopped */
+	uint64_t realtime_ns;                  /* CLOCK_REALTIME then */
+};
+_Static_assert(sizeof(struct ct_img_process) == 16 + 8 * 13 + 4 * 12 + 24 + 256 + 96 + 24, "wire format");
+
+#define CT_IMG_FILE_MAPPED 1u
+#define CT_IMG_FILE_OPEN   2u
+#define CT_IMG_FILE_WRITES 4u /* open for writing: size and time of change may differ at the other side */
+
+struct ct_img_file {
+	uint64_t dev, ino, size;
+	int64_t mtime_s;
+	uint32_t mtime_ns, path, flags, mode;
+};
+_Static_assert(sizeof(struct ct_img_file) == 48, "wire format");
+
+enum ct_vma_kind { CT_VMA_ANON = 1, CT_VMA_FILE = 2, CT_VMA_SHARED_FILE = 3, CT_VMA_SHARED_ANON = 4 };
+
+#define CT_VMA_GROWSDOWN 0x0001u
+#define CT_VMA_NORESERVE 0x0002u
+#define CT_VMA_HUGE      0x0004u
+#define CT_VMA_NOHUGE    0x0008u
+#define CT_VMA_DONTFORK  0x0010u
+#define CT_VMA_DONTDUMP  0x0020u
+#define CT_VMA_WIPEONFORK 0x0040u
+#define CT_VMA_MERGEABLE 0x0080u
+#define CT_VMA_RANDOM    0x0100u
+#define CT_VMA_SEQUENTIAL 0x0200u
+#define CT_VMA_LOCKED    0x0400u
+#define CT_VMA_ACCOUNT   0x0800u /* was writable once: keeps it apart from its neighbours */
+
+struct ct_img_vma {
+	uint64_t start, end, offset;
+	uint32_t prot, kind, advice, file; /* PROT_*, enum ct_vma_kind, CT_VMA_*, index in FILES */
+};
+_Static_assert(sizeof(struct ct_img_vma) == 40, "wire format");
+
+enum ct_fd_kind { CT_FD_FILE = 1, CT_FD_PLUMB = 2, CT_FD_PIPE = 3, CT_FD_EVENTFD = 4 };
+
+struct ct_img_fd {
+	uint32_t number, kind, status_flags, is_cloexec;
+	uint32_t file;      /* FILE: index in FILES */
+	uint32_t plumb;     /* PLUMB: enum ct_plumb; PIPE: number of the pipe, from 1 */
+	uint32_t same_as;   /* index in FDS of the first descriptor of the same open file description; itself when first */
+	uint32_t semaphore; /* EVENTFD */
+	uint64_t offset;    /* FILE: position; EVENTFD: count; PIPE: capacity */
+};
+_Static_assert(sizeof(struct ct_img_fd) == 40, "wire format");
+
+struct ct_img_thread {
+	uint32_t ns_tid, policy;
+	int32_t nice;
+	uint32_t rt_priority;
+	uint64_t regs[27];  /* struct user_regs_struct; ready to run: interrupted calls are set to be made again */
+	uint64_t sigmask;
+	uint64_t altstack, altstack_size;
+	uint32_t altstack_flags, rseq_len, rseq_signature, pad;
+	uint64_t robust_list, robust_len, clear_tid, rseq, timerslack;
+	char comm[16];
+};
+_Static_assert(sizeof(struct ct_img_thread) == 16 + 216 + 8 + 16 + 16 + 40 + 16, "wire format");
+
+struct ct_img_action { uint64_t sig, handler, flags, restorer, mask; };
+struct ct_img_siginfo {
+	uint32_t ns_tid; /* 0: pending for the whole process */
+	uint32_t pad;
+	uint8_t info[128];
+};
+_Static_assert(sizeof(struct ct_img_siginfo) == 136, "wire format");
+
+struct ct_img_unread {
+	uint32_t plumb;  /* enum ct_plumb, or 0 */
+	uint32_t pipe;   /* number of a pipe of its own, or 0 */
+	uint64_t length; /* bytes that follow */
+};
+
+struct ct_img_pages {
+	uint64_t vaddr; /* page aligned */
+	uint32_t pages, flags;
+};
+_Static_assert(sizeof(struct ct_img_pages) == 16, "wire format");
+
+struct ct_img_end { uint64_t pages_sent, pages_zero; };
+
+struct ct_img_needs {
+	uint32_t ns_pid, threads, uid, gid;
+	uint64_t vdso_start, vdso_end, vdso_hash;
+	uint64_t xfeatures;
+	uint32_t xstate_size, highest_fd;
+	uint64_t hole;               /* address of CT_HOLE_SIZE bytes that the rank does not use */
+	uint64_t monotonic_ns, boottime_ns; /* the rank's clocks when asked */
+	int64_t monotonic_offset_ns, boottime_offset_ns; /* of its time namespace */
+	uint8_t boot_id[40];         /* text; the same kernel has the same clocks */
+};
+_Static_assert(sizeof(struct ct_img_needs) == 16 + 32 + 8 + 40 + 40, "wire format");
+#define CT_HOLE_SIZE (1u << 20)
+
+struct ct_img_cpuid { uint32_t leaf, subleaf, reg[4]; };
+
+#endif

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Reading what /proc says of a process: memory map, threads, small files. */
+#include "container/rank.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int ct_proc_read(pid_t pid, const char *name, char *buf, size_t cap)
+{
+	gw_autoclose int fd = -1;
+	char path[64 + NAME_MAX];
+	size_t len = 0;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	while (len < cap - 1 && (n = read(fd, buf + len, cap - 1 - len)) != 0) {
+		if (n < 0)
+			return -errno;
+		len += (size_t)n;
+	}
+	buf[len] = '\0';
+	return (int)len;
+}
+
+int ct_proc_link(pid_t pid, const char *name, char *buf, size_t cap)
+{
+	char path[64 + NAME_MAX];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	n = readlink(path, buf, cap - 1);
+	if (n < 0)
+		return -errno;
+	buf[n] = '\0';
+	return (int)n;
+}
+
+int ct_proc_ids(pid_t pid, const char *dir, struct ct_vec *out)
+{
+	gw_autoclose int fd = -1;
+	char path[64 + NAME_MAX], buf[8192] __attribute__((aligned(16)));
+	long n;
+
+	out->n = 0;
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, dir);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	while ((n = syscall(SYS_getdents64, fd, buf, sizeof(buf))) > 0)
+		for (long at = 0; at < n;) {
+			struct dirent64 *d = (struct dirent64 *)(void *)(buf + at);
+
+			if (d->d_name[0] >= '0' && d->d_name[0] <= '9') {
+				int id = atoi(d->d_name);
+
+				if (ct_vec_append(out, &id, 1) < 0)
+					return -ENOMEM;
+			}
+			at += d->d_reclen;
+		}
+	return n < 0 ? -errno : 0;
+}
+
+const char *ct_proc_field(const char *status, const char *key)
+{
+	size_t len = strlen(key);
+
+	for (const char *p = status; p && *p; p = strchr(p, '\n'), p = p ? p + 1 : NULL)
+		if (strncmp(p, key, len) == 0) {
+			p += len;
+			while (*p == ' ' || *p == '\t')
+				p++;
+			return p;
+		}
+	return NULL;
+}
+
+/* ---- memory map ------------------------------------------------------------------------------------------------ */
+
+static uint64_t hex(const char **p)
+{
+	uint64_t v = 0;
+
+	for (;; (*p)++) {
+		char c = **p;
+
+		if (c >= '0' && c <= '9')
+			v = v << 4 | (uint64_t)(c - '0');
+		else if (c >= 'a' && c <= 'f')
+			v = v << 4 | (uint64_t)(c - 'a' + 10);
+		else
+			return v;
+	}
+}
+
+static uint64_t dec(const char **p)
+{
+	uint64_t v = 0;
+
+	for (; **p >= '0' && **p <= '9'; (*p)++)
+		v = v * 10 + (uint64_t)(**p - '0');
+	return v;
+}
+
+/* "start-end rwxp offset major:minor inode   name" */
+static void map_line(struct ct_map *m, const char *p)
+{
+	m->start = hex(&p);
+	p++;
+	m->end = hex(&p);
+	p++;
+	m->prot = (p[0] == 'r' ? PROT_READ : 0) | (p[1] == 'w' ? PROT_WRITE : 0) | (p[2] == 'x' ? PROT_EXEC : 0);
+	m->is_shared = p[3] == 's';
+	p += 5;
+	m->offset = hex(&p);
+	p++;
+	m->dev_major = (uint32_t)hex(&p);
+	p++;
+	m->dev_minor = (uint32_t)hex(&p);
+	p++;
+	m->ino = dec(&p);
+	while (*p == ' ')
+		p++;
+	m->name = p;
+	if (strcmp(p, "[stack]") == 0)
+		m->advice |= CT_VMA_GROWSDOWN;
+}
+
+static void map_flags(struct ct_map *m, const char *p)
+{
+	static const struct { char name[3]; uint32_t advice; } known[] = {
+		{ "gd", CT_VMA_GROWSDOWN },  { "nr", CT_VMA_NORESERVE }, { "hg", CT_VMA_HUGE },
+		{ "nh", CT_VMA_NOHUGE },     { "dc", CT_VMA_DONTFORK },  { "dd", CT_VMA_DONTDUMP },
+		{ "wf", CT_VMA_WIPEONFORK }, { "mg", CT_VMA_MERGEABLE }, { "rr", CT_VMA_RANDOM },
+		{ "sr", CT_VMA_SEQUENTIAL }, { "lo", CT_VMA_LOCKED },     { "ac", CT_VMA_ACCOUNT },
+	};
+
+	for (; *p; p += strcspn(p, " "), p += strspn(p, " ")) {
+		for (size_t i = 0; i < GW_ARRAY_LEN(known); i++)
+			if (p[0] == known[i].name[0] && p[1] == known[i].name[1])
+				m->advice |= known[i].advice;
+		if ((p[0] == 'i' && p[1] == 'o') || (p[0] == 'p' && p[1] == 'f'))
+			m->is_locked_pages = true;
+	}
+}
+
+int ct_maps_read(struct ct_maps *m, pid_t pid, bool want_flags)
+{
+	gw_autoclose int fd = -1;
+	char path[64], *p, *end;
+	size_t len = 0;
+	ssize_t n;
+
+	if (!m->list.size)
+		ct_vec_init(&m->list, sizeof(struct ct_map));
+	m->list.n = 0;
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, want_flags ? "smaps" : "maps");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	for (;;) {
+		if (m->text_cap - len < 65536) {
+			char *bigger = realloc(m->text, m->text_cap * 2 + 131072);
+
+			if (!bigger)
+				return -ENOMEM;
+			m->text = bigger;
+			m->text_cap = m->text_cap * 2 + 131072;
+		}
+		n = read(fd, m->text + len, m->text_cap - len - 1);
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		len += (size_t)n;
+	}
+	m->text[len] = '\0';
+	for (p = m->text; *p; p = end + 1) {
+		end = strchr(p, '\n');
+		if (!end)
+			break;
+		*end = '\0';
+		if ((*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'f')) {
+			struct ct_map *map = ct_vec_add(&m->list, 1);
+
+			if (!map)
+				return -ENOMEM;
+			map_line(map, p);
+		} else if (m->list.n && strncmp(p, "VmFlags: ", 9) == 0) {
+			map_flags(CT_AT(struct ct_map, &m->list, m->list.n - 1), p + 9);
+		}
+	}
+	return m->list.n ? 0 : -ESRCH; /* a process that is ending has no map left */
+}
+
+void ct_maps_fini(struct ct_maps *m)
+{
+	ct_vec_fini(&m->list);
+	free(m->text);
+	m->text = NULL;
+	m->text_cap = 0;
+}
+
+const struct ct_map *ct_maps_find(const struct ct_maps *m, uint64_t addr)
+{
+	size_t lo = 0, hi = m->list.n;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+		const struct ct_map *map = CT_AT(const struct ct_map, &m->list, mid);
+
+		if (addr < map->start)
+			hi = mid;
+		else if (addr >= map->end)
+			lo = mid + 1;
+		else
+			return map;
+	}
+	return NULL;
+}

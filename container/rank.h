@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * container/rank.h: the inside of the daemon's side; only the files of this folder include it.
+ *
+ * Objects, from the bottom: a growing array (ct_vec); what /proc says of a process (proc.c); a remote, the place in a
+ * stopped process where tables of system calls run (inject.c); the snapshot, all that is known of a rank but its pages
+ * (image.c writes and reads it as bytes); the rank. All of it is on the cluster side and is rebuilt after a move.
+ */
+#ifndef CT_RANK_H
+#define CT_RANK_H
+
+#include <sys/ptrace.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include "container/container.h"
+#include "container/image.h"
+#include "runtime/base/base.h"
+
+#ifndef __x86_64__
+#error "container/ knows the registers and the system calls of x86-64 only"
+#endif
+
+/* ---- a growing array ------------------------------------------------------------------------------------------- */
+
+struct ct_vec {
+	void *at;
+	size_t n, cap, size; /* elements, elements there is room for, bytes of one element */
+};
+
+void ct_vec_init(struct ct_vec *v, size_t size);
+void ct_vec_fini(struct ct_vec *v);
+void *ct_vec_add(struct ct_vec *v, size_t n);      /* @n elements, zeroed; NULL without memory */
+int ct_vec_append(struct ct_vec *v, const void *p, size_t n);
+#define CT_AT(type, v, i) (&((type *)(v)->at)[i])
+#define CT_EACH(type, e, v) (type *e = (v)->at, *e##_end = e + (v)->n; e < e##_end; e++)
+
+/* ---- what /proc says ------------------------------------------------------------------------------------------- */
+
+struct ct_map {
+	uint64_t start, end, offset, ino;
+	uint32_t prot, advice;
+	uint32_t dev_major, dev_minor;
+	bool is_shared;
+	bool is_locked_pages;   /* io memory: VmFlags io or pf */
+	const char *name;       /* "" for none; points into the text */
+};
+
+struct ct_maps {
+	struct ct_vec list;     /* struct ct_map, ascending */
+	char *text;
+	size_t text_cap;
+};
+int ct_maps_read(struct ct_maps *m, pid_t pid, bool want_flags); /* want_flags: smaps, slow; never in the frozen window */
+void ct_maps_fini(struct ct_maps *m);
+const struct ct_map *ct_maps_find(const struct ct_maps *m, uint64_t addr);
+
+int ct_proc_read(pid_t pid, const char *name, char *buf, size_t cap); /* whole small file, NUL terminated; length */
+int ct_proc_link(pid_t pid, const char *name, char *buf, size_t cap); /* readlink, NUL terminated; length */
+int ct_proc_ids(pid_t pid, const char *dir, struct ct_vec *out);      /* numbers in a directory of /proc/PID; int */
+const char *ct_proc_field(const char *status, const char *key);       /* "Uid:" of a status text; NULL when missing */
+
+/* ---- running system calls in a stopped process ----------------------------------------------------------------- */
+
+/*
+ * A remote is a stretch of memory in the target that holds a small piece of code and below it a table of calls and
+ * their data. The code makes the calls of the table one after another, stores the results and stops at an int3. It
+ * uses no stack, so that it can run in any thread, and in a process that has nothing but the remote.
+ *
+ *   base                                                              base + size
+ *   | code, one page | call | call | call -->      <-- data | data | data |
+ */
+struct ct_call {
+	uint64_t nr, arg[6];
+	uint64_t result;
+	uint64_t flags;                  /* CT_CALL_* */
+	uint64_t expect;                 /* CT_CALL_EQUAL */
+	uint64_t child_start, child_end; /* CT_CALL_CLONE: the table of the new thread */
+};
+_Static_assert(sizeof(struct ct_call) == 96, "the code in inject.c counts on it");
+
+#define CT_CALL_OK    1u /* stop when it fails */
+#define CT_CALL_EQUAL 2u /* stop when the result is not @expect */
+#define CT_CALL_CLONE 4u /* the new thread runs child_start..child_end and stops */
+
+struct ct_remote {
+	pid_t pid;
+	uint64_t base;
+	size_t size;
+	unsigned char *local;        /* the same bytes here: shared memory, or a copy that is written and read back */
+	bool is_shared;
+	size_t calls;                /* in the table */
+	size_t data;                 /* offset of the lowest data */
+	const char *what[8192];      /* for the sentence when a call fails; static or owned by others */
+};
+
+int ct_remote_init(struct ct_remote *m, pid_t pid, uint64_t base, size_t size, void *shared);
+void ct_remote_fini(struct ct_remote *m);
+void ct_remote_reset(struct ct_remote *m);                       /* an empty table */
+bool ct_remote_has_room(const struct ct_remote *m, size_t calls, size_t bytes);
+uint64_t ct_remote_data(struct ct_remote *m, const void *p, size_t len); /* its address there; @p NULL: zeroes */
+void *ct_remote_at(const struct ct_remote *m, uint64_t addr);    /* our copy of it */
+struct ct_call *ct_remote_call(struct ct_remote *m, const char *what, uint64_t flags, long nr, uint64_t a0, uint64_t a1,
+                               uint64_t a2, uint64_t a3, uint64_t a4, uint64_t a5);
+uint64_t ct_remote_call_addr(const struct ct_remote *m, const struct ct_call *c);
+#define CT_CALL_(m, w, f, nr, a, b, c, d, e, g, ...) \
+	ct_remote_call(m, w, f, nr, (uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d), (uint64_t)(e), (uint64_t)(g))
+#define CT_CALL(m, w, f, ...) CT_CALL_(m, w, f, __VA_ARGS__, 0, 0, 0, 0, 0, 0, 0)
+
+/* Run calls [first, last) of the table in stopped thread @tid with registers like @regs. start/wait let several threads
+ * run at once, each its own part of the table. The caller brings the copy over with push, and back with pull. */
+int ct_remote_push(struct ct_remote *m, struct gw_error *why);
+int ct_remote_start(struct ct_remote *m, pid_t tid, const struct user_regs_struct *regs, size_t first, size_t last,
+                    struct gw_error *why);
+int ct_remote_wait(struct ct_remote *m, pid_t tid, size_t last, struct gw_error *why);
+int ct_remote_pull(struct ct_remote *m, struct gw_error *why);
+/* push, start, wait, pull of the whole table */
+int ct_remote_run(struct ct_remote *m, pid_t tid, const struct user_regs_struct *regs, struct gw_error *why);
+
+/* one call with nothing in the target but a syscall instruction at @insn; *result as the kernel gave it */
+int ct_remote_one(pid_t tid, const struct user_regs_struct *regs, uint64_t insn, long nr, const uint64_t arg[6],
+                  int64_t *result, struct gw_error *why);
+uint64_t ct_find_syscall(const unsigned char *code, size_t len, uint64_t addr); /* 0: none */
+
+/* wait for a stop of @tid; -ESRCH when it ended. Blocks: only for threads that are known to stop at once */
+int ct_wait_stop(pid_t tid, int *status);
+
+int ct_mem_read(pid_t pid, uint64_t addr, void *buf, size_t len);        /* process_vm_readv; 0 or -errno */
+int ct_mem_write(pid_t pid, uint64_t addr, const void *buf, size_t len);
+
+/* run on one processor with what we stop and start: waking it elsewhere costs more than all the rest */
+struct ct_pin { cpu_set_t old; int cpu; bool is_pinned; };
+void ct_pin_begin(struct ct_pin *p);
+void ct_pin_end(struct ct_pin *p);
+
+/* ---- snapshot -------------------------------------------------------------------------------------------------- */
+
+struct ct_unread {
+	struct ct_img_unread head;
+	size_t at; /* offset in snapshot.bytes */
+};
+
+struct ct_snapshot {
+	struct ct_img_process process;
+	struct ct_vec strings;  /* char; begins with NUL */
+	struct ct_vec files;    /* struct ct_img_file */
+	struct ct_vec auxv;     /* uint64_t */
+	struct ct_vec vmas;     /* struct ct_img_vma, ascending */
+	struct ct_vec fds;      /* struct ct_img_fd, ascending */
+	struct ct_vec threads;  /* struct ct_img_thread, leader first */
+	struct ct_vec xstate;   /* unsigned char */
+	struct ct_vec actions;  /* struct ct_img_action */
+	struct ct_vec infos;    /* struct ct_img_siginfo */
+	struct ct_vec unread;   /* struct ct_unread */
+	struct ct_vec bytes;    /* unsigned char, of unread */
+};
+
+void ct_snapshot_init(struct ct_snapshot *s);
+void ct_snapshot_fini(struct ct_snapshot *s);
+uint32_t ct_snapshot_string(struct ct_snapshot *s, const char *text);     /* its offset; equal text is stored once */
+const char *ct_snapshot_text(const struct ct_snapshot *s, uint32_t offset);
+int ct_snapshot_write(const struct ct_snapshot *s, struct ct_vec *out);   /* all sections before PAGES, as bytes */
+
+int ct_section_write(struct ct_vec *out, enum ct_section type, uint32_t count, const void *p, size_t len);
+
+/* The reader of the stream: pure, knows no process. It fills a snapshot and hands pages on as they come. */
+struct ct_reader_ops {
+	int (*meta)(void *ctx, struct gw_error *why);  /* all before PAGES is there and consistent */
+	/* @len: whole pages, inside one VMA; the bytes are valid during the call */
+	int (*pages)(void *ctx, uint64_t vaddr, const unsigned char *bytes, size_t len, struct gw_error *why);
+	int (*flush)(void *ctx, struct gw_error *why); /* the bytes of the earlier pages() are about to go */
+};
+struct ct_reader {
+	const struct ct_reader_ops *ops;
+	void *ctx;
+	struct ct_snapshot *snap;
+	struct ct_vec part;              /* bytes of a section, or of a page, that is not complete yet */
+	struct ct_img_section head;
+	struct ct_img_pages run;
+	uint64_t run_left, next_vaddr, pages_seen, pages_zero;
+	uint32_t seen;                   /* sections, a mask */
+	uint32_t first_vma;              /* cursor: pages ascend */
+	bool has_head, has_run, is_meta_done, is_complete, is_needs;
+	struct ct_img_needs needs;       /* NEEDS */
+	struct ct_vec cpuid;             /* struct ct_img_cpuid */
+};
+void ct_reader_init(struct ct_reader *d, const struct ct_reader_ops *ops, void *ctx, struct ct_snapshot *snap);
+void ct_reader_fini(struct ct_reader *d);
+int ct_reader_feed(struct ct_reader *d, const void *buf, size_t len, struct gw_error *why);
+
+/* ---- the rank -------------------------------------------------------------------------------------------------- */
+
+enum ct_state { CT_RUNNING, CT_FROZEN, CT_SHELL, CT_READY, CT_BROKEN };
+
+struct ct_thread {
+	pid_t tid;                     /* on the host */
+	bool is_seized, is_stopped, is_moved_cpu, is_raised;
+	int nice;
+	cpu_set_t cpus;                /* where it might run before the freeze */
+	struct user_regs_struct regs;  /* as it stopped: what unfreeze puts back */
+	uint64_t sigmask;
+	bool has_sigmask;              /* ours was put in place */
+	uint64_t sleep_ns;             /* when it fell asleep, in the scheduler's clock; 0: not known or not asleep */
+	uint64_t sleep_switches;       /* how often it had left the processor by itself, then */
+	uint64_t full_result;          /* of a write that the daemon completes, in the image only; 0: none */
+	uint64_t rseq;
+	uint32_t rseq_len, rseq_signature;
+};
+
+struct ct_extent { uint64_t start, end; bool is_forced; /* not readable by itself: through /proc/PID/mem */ };
+
+struct ct_end { uint64_t dev, ino; uint32_t mode; };  /* of a plumbed descriptor */
+
+struct ct_rank {
+	enum ct_state state;
+	pid_t init_pid, pid;           /* on the host */
+	pid_t ns_pid;
+	int init_pidfd, pidfd, status_fd, mem_fd, pagemap_fd;
+	int start_fd;                  /* shell: its start socket; it exits when this closes before it was seized */
+	uid_t uid;
+	gid_t gid;
+	bool has_userns, has_timens;
+	int64_t monotonic_offset_ns, boottime_offset_ns;
+	struct ct_end ends[CT_PLUMB_MAX];
+
+	/* check */
+	struct ct_maps look;           /* with flags, from the last check */
+	bool has_look;
+
+	/* frozen */
+	struct ct_vec threads;         /* struct ct_thread; leader first */
+	struct ct_maps maps;
+	struct ct_snapshot snap;
+	struct ct_vec extents;         /* struct ct_extent */
+	struct ct_vec meta;            /* bytes of the image before the pages */
+	size_t meta_at, extent_at;
+	uint64_t page_at;              /* next address in extents[extent_at] */
+	bool is_end_sent;
+	struct ct_img_end totals;
+	struct ct_vec rest[CT_PLUMB_MAX]; /* bytes of writes that the freeze cut short */
+	struct ct_remote remote;       /* also the shell's */
+	struct ct_vec regions;         /* room for PAGEMAP_SCAN */
+
+	/* shell */
+	struct ct_reader reader;
+	cpu_set_t cpus;
+	bool has_cpus;
+	int daemon_fd[CT_PLUMB_MAX];
+	int plumb_fd[CT_PLUMB_MAX];    /* where the ends are parked in the shell, or -1 */
+	uint64_t vdso_start, vdso_end;
+	struct user_regs_struct shell_regs;
+	struct ct_vec writes_local, writes_remote; /* struct iovec, gathered */
+	uint64_t pages_filled;
+	uint32_t cursor;               /* VMA of the last pages */
+};
+
+/* spawn.c */
+struct ct_rank *ct_rank_new(void);
+void ct_rank_free(struct ct_rank *r);              /* memory and descriptors only */
+struct ct_start {
+	const struct ct_spawn *spec;    /* NULL: a shell */
+	const struct ct_plumbing *plumbing;
+	pid_t ns_pid;
+	int64_t monotonic_offset_ns, boottime_offset_ns;
+	int park_from;                  /* shell: lowest number for its plumbing */
+	void *area;                     /* shell: shared memory that it keeps */
+};
+int ct_container_start(struct ct_rank *r, const struct ct_start *s, struct gw_error *why);
+bool ct_container_is_gone(struct ct_rank *r, int *init_status); /* reaps */
+void ct_container_kill(struct ct_rank *r);
+
+/* check.c */
+int ct_look(struct ct_rank *r, struct gw_error *why);  /* stops nothing; refuses what cannot move; fills r->look */
+int ct_fds_scan(struct ct_rank *r, struct ct_snapshot *s, bool is_frozen, struct gw_error *why);
+int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapshot *s, struct gw_error *why);
+int ct_others_check(struct ct_rank *r, struct gw_error *why); /* no other process in its namespace */
+int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct gw_error *why);
+uint64_t ct_fnv(const void *p, size_t len);
+int ct_cpuid_read(struct ct_vec *out);
+int ct_vdso_own(uint64_t *start, uint64_t *end, uint64_t *hash); /* [vvar]..[vdso] of this process */
+void ct_boot_id(char out[40]);
+
+/* regs.c */
+void ct_regs_settle(struct ct_thread *t);              /* after the stop: what holds for both ways on */
+void ct_regs_for_image(struct ct_rank *r, struct ct_thread *t, struct user_regs_struct *out);
+int ct_regs_leave_vdso(struct ct_thread *t, uint64_t start, uint64_t end, struct gw_error *why);
+void ct_regs_abort_rseq(pid_t pid, struct ct_thread *t, uint64_t rseq);
+int ct_sigmask_block(struct ct_thread *t, struct gw_error *why);
+int ct_sleep_sample(struct ct_thread *t, pid_t pid);    /* before the freeze: since when does it sleep? */
+
+/* capture.c */
+int ct_capture(struct ct_rank *r, struct gw_error *why);
+
+/* plumb.c */
+int ct_unread_take(struct ct_rank *r, struct gw_error *why);   /* source, frozen: copies without consuming */
+int ct_unread_give(struct ct_rank *r, const struct ct_snapshot *s, struct gw_error *why);  /* destination, before ready */
+int ct_rest_take(struct ct_rank *r, struct gw_error *why);
+
+/* restore.c */
+int ct_restore_maps(struct ct_rank *r, struct gw_error *why);
+int ct_restore_rest(struct ct_rank *r, struct gw_error *why);
+
+/* freeze.c */
+void ct_threads_detach(struct ct_rank *r, bool is_restoring);
+
+#endif

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Making a stopped thread's registers fit to run on elsewhere: interrupted system calls, restartable sequences, vdso. */
+#include "container/rank.h"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* What the kernel leaves in rax of a call that was interrupted; it acts on it when the thread goes on. A signal handler
+ * that runs first turns NOHAND into EINTR, which is why these go into the image as they are and the destination's
+ * kernel decides: linux/errno.h keeps them for itself. */
+#define ERESTARTSYS_           512
+#define ERESTARTNOINTR_        513
+#define ERESTARTNOHAND_        514
+#define ERESTART_RESTARTBLOCK_ 516
+
+static bool is_call(const struct user_regs_struct *g, long nr)
+{
+	return g->orig_rax == (unsigned long long)nr;
+}
+
+static bool in_call(const struct user_regs_struct *g)
+{
+	return (long long)g->orig_rax >= 0;
+}
+
+/* A wait without a limit that only our interrupt ended: the program must not see an EINTR without a signal. */
+void ct_regs_settle(struct ct_thread *t)
+{
+	struct user_regs_struct *g = &t->regs;
+
+	if (!in_call(g) || (long long)g->rax != -EINTR)
+		return;
+	if (((is_call(g, SYS_epoll_wait) || is_call(g, SYS_epoll_pwait)) && (int)g->r10 == -1) ||
+	    (is_call(g, SYS_epoll_pwait2) && g->r10 == 0) || (is_call(g, SYS_rt_sigtimedwait) && g->rdx == 0))
+		g->rax = (unsigned long long)-ERESTARTNOHAND_;
+}
+
+/* ---- since when does a thread sleep? --------------------------------------------------------------------------- */
+
+static uint64_t sched_value(const char *text, const char *key)
+{
+	const char *p = strstr(text, key);
+	uint64_t ms, frac = 0;
+	char *end;
+
+	p = p ? strchr(p, ':') : NULL;
+	if (!p)
+		return 0;
+	ms = strtoull(p + 1, &end, 10);
+	if (*end != '.')
+		return ms;
+	frac = strtoull(end + 1, NULL, 10); /* six digits */
+	return ms * 1000000 + frac;
+}
+
+/* The kernel cannot hand over the rest of a relative timeout, but the scheduler tells when the thread went to sleep. */
+int ct_sleep_sample(struct ct_thread *t, pid_t pid)
+{
+	char name[64], text[4096], *end;
+	long nr;
+	int rc;
+
+	t->sleep_ns = 0;
+	snprintf(name, sizeof(name), "task/%d/syscall", (int)t->tid);
+	rc = ct_proc_read(pid, name, text, sizeof(text));
+	if (rc <= 0)
+		return rc;
+	nr = strtol(text, &end, 10);
+	if (end == text || (nr != SYS_nanosleep && nr != SYS_clock_nanosleep && nr != SYS_poll && nr != SYS_futex &&
+	                     nr != SYS_epoll_wait && nr != SYS_epoll_pwait && nr != SYS_rt_sigtimedwait))
+		return 0;
+	snprintf(name, sizeof(name), "task/%d/sched", (int)t->tid);
+	rc = ct_proc_read(pid, name, text, sizeof(text));
+	if (rc <= 0)
+		return rc;
+	t->sleep_ns = sched_value(text, "se.exec_start");
+	t->sleep_switches = sched_value(text, "nr_voluntary_switches");
+	return 0;
+}
+
+/* How long it had slept when we stopped it; 0 when that is not certain. Never more than it was. */
+static uint64_t slept_ns(pid_t pid, const struct ct_thread *t)
+{
+	char name[64], text[4096];
+	uint64_t now;
+
+	if (!t->sleep_ns)
+		return 0;
+	snprintf(name, sizeof(name), "task/%d/sched", (int)t->tid);
+	if (ct_proc_read(pid, name, text, sizeof(text)) <= 0)
+		return 0;
+	/* our stop is the one time that it left the processor since; any other means another sleep */
+	if (sched_value(text, "nr_voluntary_switches") != t->sleep_switches + 1)
+		return 0;
+	now = sched_value(text, "se.exec_start"); /* when it ran last: to stop */
+	return now > t->sleep_ns ? now - t->sleep_ns : 0;
+}
+
+/* a timespec that only the call being made again reads: below the red zone of the stack */
+static uint64_t scratch_timespec(struct ct_rank *r, const struct user_regs_struct *g, uint64_t left_ns)
+{
+	struct timespec ts = { .tv_sec = (time_t)(left_ns / 1000000000), .tv_nsec = (long)(left_ns % 1000000000) };
+	uint64_t at = (g->rsp - 128 - sizeof(ts)) & ~15ull;
+
+	return ct_mem_write(r->pid, at, &ts, sizeof(ts)) < 0 ? 0 : at;
+}
+
+static bool timespec_at(pid_t pid, uint64_t addr, uint64_t *ns)
+{
+	struct timespec ts;
+
+	if (!addr || ct_mem_read(pid, addr, &ts, sizeof(ts)) < 0 || ts.tv_sec < 0 || ts.tv_nsec < 0 ||
+	    ts.tv_nsec > 999999999 || ts.tv_sec > 1000000000)
+		return false;
+	*ns = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+	return true;
+}
+
+static uint64_t less(uint64_t ns, uint64_t slept)
+{
+	return ns > slept ? ns - slept : 1000;
+}
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* When the rank's own monotonic clock shows this, a wait of @ns that began @slept ago is over. */
+static uint64_t until(const struct ct_rank *r, uint64_t ns, uint64_t slept)
+{
+	return monotonic_ns() + (uint64_t)r->monotonic_offset_ns + less(ns, slept);
+}
+
+/* Waits with a limit that the kernel ends with EINTR: made again with what is left, when that is known. */
+static bool wait_again(struct ct_rank *r, struct ct_thread *t, struct user_regs_struct *g)
+{
+	uint64_t slept = slept_ns(r->pid, t), ns, at;
+
+	if (!slept)
+		return false;
+	if ((is_call(g, SYS_epoll_wait) || is_call(g, SYS_epoll_pwait)) && (int)g->r10 > 0) {
+		g->r10 = (less((uint64_t)(int)g->r10 * 1000000, slept) + 999999) / 1000000;
+	} else if (is_call(g, SYS_rt_sigtimedwait) && timespec_at(r->pid, g->rdx, &ns) &&
+	           (at = scratch_timespec(r, g, less(ns, slept)))) {
+		g->rdx = at;
+	} else {
+		return false;
+	}
+	g->rax = (unsigned long long)-ERESTARTNOHAND_;
+	return true;
+}
+
+/**
+ * ct_regs_for_image - the registers as the destination shall have them
+ * A relative timeout goes on with what is left of it where that can be known, as a point of the rank's monotonic clock
+ * where the call has such a form; else all of it begins again: later, never earlier.
+ */
+void ct_regs_for_image(struct ct_rank *r, struct ct_thread *t, struct user_regs_struct *out)
+{
+	uint64_t slept, ns, at;
+
+	*out = t->regs;
+	if (t->full_result)
+		out->rax = t->full_result;
+	if (!in_call(out))
+		return;
+	if ((long long)out->rax == -EINTR && wait_again(r, t, out))
+		t->regs = *out; /* at home too: there was no signal */
+	if ((long long)out->rax != -ERESTART_RESTARTBLOCK_)
+		return;
+	out->rax = (unsigned long long)-ERESTARTNOHAND_;
+	slept = slept_ns(r->pid, t);
+	if (is_call(out, SYS_nanosleep) || is_call(out, SYS_clock_nanosleep)) {
+		bool is_short = is_call(out, SYS_nanosleep);
+		unsigned long long *req = is_short ? &out->rdi : &out->rdx, *rem = is_short ? &out->rsi : &out->r10;
+
+		if (timespec_at(r->pid, *rem, &ns)) {
+			*req = *rem; /* the kernel has written there what is left */
+		} else if (slept && timespec_at(r->pid, *req, &ns) && !*rem &&
+		           (is_short || out->rdi == CLOCK_MONOTONIC || out->rdi == CLOCK_REALTIME) &&
+		           (at = scratch_timespec(r, out, until(r, ns, slept)))) {
+			out->orig_rax = SYS_clock_nanosleep;
+			out->rdi = CLOCK_MONOTONIC; /* a relative wait is on this clock whichever was named */
+			out->rsi = TIMER_ABSTIME;
+			out->rdx = at;
+			out->r10 = 0;
+		}
+	} else if (is_call(out, SYS_poll) && slept && (int)out->rdx > 0) {
+		out->rdx = (less((uint64_t)(int)out->rdx * 1000000, slept) + 999999) / 1000000;
+	} else if (is_call(out, SYS_futex) && (out->rsi & FUTEX_CMD_MASK) == FUTEX_WAIT && slept &&
+	           timespec_at(r->pid, out->r10, &ns) && (at = scratch_timespec(r, out, until(r, ns, slept)))) {
+		out->rsi = (out->rsi & ~(unsigned long long)FUTEX_CMD_MASK & ~(unsigned long long)FUTEX_CLOCK_REALTIME) |
+		           FUTEX_WAIT_BITSET;
+		out->r10 = at;
+		out->r9 = FUTEX_BITSET_MATCH_ANY;
+	}
+}
+
+/* ---- restartable sequences and the vdso ------------------------------------------------------------------------ */
+
+/* As the kernel does when a thread is preempted inside one: it goes on at the abort handler. Done before anything else
+ * runs in the thread, because the kernel forgets the sequence as soon as the thread is elsewhere. */
+void ct_regs_abort_rseq(pid_t pid, struct ct_thread *t, uint64_t rseq)
+{
+	struct { uint32_t version, flags; uint64_t start_ip, post_commit_offset, abort_ip; } cs;
+	uint64_t at;
+
+	if (ct_mem_read(pid, rseq + 8, &at, sizeof(at)) < 0 || !at || ct_mem_read(pid, at, &cs, sizeof(cs)) < 0)
+		return;
+	if (t->regs.rip - cs.start_ip < cs.post_commit_offset)
+		t->regs.rip = cs.abort_ip;
+}
+
+int ct_sigmask_block(struct ct_thread *t, struct gw_error *why)
+{
+	uint64_t ours = ~(1ull << (SIGTRAP - 1)); /* the kernel would reset a blocked SIGTRAP's handler when we step */
+
+	if (t->has_sigmask)
+		return 0;
+	if (ptrace(PTRACE_GETSIGMASK, t->tid, (void *)8, &t->sigmask) < 0 ||
+	    ptrace(PTRACE_SETSIGMASK, t->tid, (void *)8, &ours) < 0)
+		return gw_fail(why, -errno, "thread %d: cannot change its signal mask: %s", (int)t->tid, strerror(errno));
+	t->has_sigmask = true;
+	return 0;
+}
+
+/* Inside the vdso a thread may be half way through reading a clock whose page is another one elsewhere (rule 20). */
+int ct_regs_leave_vdso(struct ct_thread *t, uint64_t start, uint64_t end, struct gw_error *why)
+{
+	int status, rc;
+
+	if (t->regs.rip < start || t->regs.rip >= end)
+		return 0;
+	rc = ct_sigmask_block(t, why);
+	for (int i = 0; rc == 0 && t->regs.rip >= start && t->regs.rip < end; i++) {
+		if (i == 100000)
+			return gw_fail(why, -EBUSY, "thread %d does not leave the vdso", (int)t->tid);
+		if (ptrace(PTRACE_SINGLESTEP, t->tid, NULL, NULL) < 0)
+			return gw_fail(why, -errno, "thread %d: cannot step it: %s", (int)t->tid, strerror(errno));
+		rc = ct_wait_stop(t->tid, &status);
+		if (rc == 0 && ptrace(PTRACE_GETREGS, t->tid, NULL, &t->regs) < 0)
+			rc = -errno;
+		t->regs.orig_rax = (unsigned long long)-1;
+	}
+	return rc < 0 ? gw_fail(why, rc, "thread %d ended while it was stopped", (int)t->tid) : 0;
+}

@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The destination's side: an empty process that waits, takes an image in pieces, and becomes the rank. */
+#include "container/rank.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- does the rank fit here? ----------------------------------------------------------------------------------- */
+
+static uint64_t clock_ns(clockid_t id)
+{
+	struct timespec t;
+
+	clock_gettime(id, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static int fit_cpu(const struct ct_reader *d, struct gw_error *why)
+{
+	struct ct_vec ours;
+	int rc = 0;
+
+	ct_vec_init(&ours, sizeof(struct ct_img_cpuid));
+	if (ct_cpuid_read(&ours) < 0)
+		rc = gw_fail(why, -ENOMEM, "no memory for the processor's features");
+	for CT_EACH(const struct ct_img_cpuid, c, &d->cpuid) {
+		const struct ct_img_cpuid *have = NULL;
+
+		for CT_EACH(const struct ct_img_cpuid, o, &ours)
+			if (o->leaf == c->leaf && o->subleaf == c->subleaf)
+				have = o;
+		for (int i = 0; rc == 0 && i < 4; i++)
+			if (c->reg[i] & ~(have ? have->reg[i] : 0))
+				rc = gw_fail(why, -ENOTSUP, "this processor lacks features that the rank may use (cpuid %#x.%u e%cx: %#x); "
+				             "move it to one that has them", c->leaf, c->subleaf, "abcd"[i],
+				             c->reg[i] & ~(have ? have->reg[i] : 0));
+	}
+	ct_vec_fini(&ours);
+	return rc;
+}
+
+static int fit_files(const struct ct_snapshot *s, struct gw_error *why)
+{
+	for CT_EACH(const struct ct_img_file, f, &s->files) {
+		const char *path = ct_snapshot_text(s, f->path);
+		struct stat st;
+
+		if (stat(path, &st) < 0)
+			return gw_fail(why, -ENOENT, "the file '%s', which the rank uses, is not here: %s; put it there, or on a file "
+			               "system that both sides share", path, strerror(errno));
+		if ((st.st_mode & S_IFMT) != (f->mode & S_IFMT))
+			return gw_fail(why, -ENOENT, "'%s' is of another kind here", path);
+		if (st.st_dev == f->dev && st.st_ino == f->ino)
+			continue;
+		if (S_ISREG(st.st_mode) && !(f->flags & CT_IMG_FILE_WRITES) && ((uint64_t)st.st_size != f->size ||
+		    st.st_mtim.tv_sec != f->mtime_s || st.st_mtim.tv_nsec != (long)f->mtime_ns))
+			return gw_fail(why, -ENOENT, "the file '%s' differs here in size or time of change; install the same one", path);
+	}
+	return 0;
+}
+
+static int fit(const struct ct_reader *d, const struct ct_snapshot *s, struct gw_error *why)
+{
+	uint64_t start, end, hash;
+	int rc;
+
+	if (d->needs.uid != geteuid() || d->needs.gid != getegid())
+		return gw_fail(why, -EPERM, "the rank belongs to user %u, group %u, and this daemon to %u, %u", d->needs.uid,
+		               d->needs.gid, geteuid(), getegid());
+	rc = fit_cpu(d, why);
+	if (rc == 0)
+		rc = ct_vdso_own(&start, &end, &hash);
+	if (rc < 0)
+		return rc;
+	if (hash != d->needs.vdso_hash || end - start != d->needs.vdso_end - d->needs.vdso_start)
+		return gw_fail(why, -ENOTSUP, "this kernel's vdso differs from that of the rank's host; use the same kernel");
+	return fit_files(s, why);
+}
+
+/* ---- create ---------------------------------------------------------------------------------------------------- */
+
+static int seize(struct ct_rank *r, struct gw_error *why)
+{
+	struct ct_thread *t = ct_vec_add(&r->threads, 1);
+	int status, rc;
+
+	if (!t)
+		return gw_fail(why, -ENOMEM, "no memory for threads");
+	t->tid = r->pid;
+	if (ptrace(PTRACE_SEIZE, t->tid, NULL, (void *)PTRACE_O_EXITKILL) < 0) {
+		rc = -errno;
+		r->threads.n--;
+		return gw_fail(why, rc, "cannot seize the shell: %s", strerror(-rc));
+	}
+	t->is_seized = true;
+	if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0)
+		return gw_fail(why, -errno, "cannot stop the shell: %s", strerror(errno));
+	do {
+		rc = ct_wait_stop(t->tid, &status);
+		if (rc < 0)
+			return gw_fail(why, rc, "the shell ended before it was stopped");
+		if (status >> 16 == 0)
+			ptrace(PTRACE_CONT, t->tid, NULL, NULL);
+	} while (status >> 16 == 0);
+	t->is_stopped = true;
+	if (ptrace(PTRACE_GETREGS, t->tid, NULL, &r->shell_regs) < 0)
+		return gw_fail(why, -errno, "cannot read the shell's registers: %s", strerror(errno));
+	r->shell_regs.orig_rax = (unsigned long long)-1;
+	return ct_sigmask_block(t, why);
+}
+
+/* Second mapping of the work area at the hole, from there unmap everything else, and bring the vdso to its place. */
+static int empty(struct ct_rank *r, const struct ct_img_needs *needs, void *area, struct gw_error *why)
+{
+	struct ct_remote *m = &r->remote;
+	uint64_t hole = needs->hole, old_start = 0, old_end = 0, temp = hole + CT_HOLE_SIZE, top = 0x7ffffffff000ull;
+	int rc;
+
+	rc = ct_maps_read(&r->maps, r->pid, false);
+	if (rc < 0)
+		return gw_fail(why, rc, "cannot read the memory map of the shell: %s", strerror(-rc));
+	for CT_EACH(const struct ct_map, e, &r->maps.list) {
+		bool is_kept = strncmp(e->name, "[v", 2) == 0 && strcmp(e->name, "[vsyscall]") != 0;
+
+		if (is_kept) {
+			old_start = old_start ? old_start : e->start;
+			old_end = e->end;
+		}
+		if ((is_kept || e->start == (uint64_t)(uintptr_t)area) && e->start < hole + 2 * CT_HOLE_SIZE && e->end > hole)
+			return gw_fail(why, -EAGAIN, "this daemon's memory lies where the shell must work; start it again");
+	}
+	rc = ct_remote_init(m, r->pid, (uint64_t)(uintptr_t)area, CT_HOLE_SIZE, area);
+	if (rc == 0) {
+		CT_CALL(m, "map the work area", CT_CALL_EQUAL, SYS_mremap, area, 0, CT_HOLE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		        hole)->expect = hole;
+		rc = ct_remote_run(m, r->pid, &r->shell_regs, why);
+	}
+	if (rc < 0)
+		return rc;
+	m->base = hole;
+	ct_remote_reset(m);
+	CT_CALL(m, "empty the shell", CT_CALL_OK, SYS_munmap, 65536, hole - 65536);
+	CT_CALL(m, "empty the shell", CT_CALL_OK, SYS_munmap, hole + CT_HOLE_SIZE, old_start - hole - CT_HOLE_SIZE);
+	CT_CALL(m, "empty the shell", CT_CALL_OK, SYS_munmap, old_end, top - old_end);
+	for (int pass = 0; pass < 2; pass++) /* by way of a temporary place: old and new may overlap */
+		for CT_EACH(const struct ct_map, e, &r->maps.list) {
+			uint64_t at = e->start - old_start, from = pass ? temp + at : e->start;
+			uint64_t to = pass ? needs->vdso_start + at : temp + at;
+
+			if (e->start < old_start || e->end > old_end)
+				continue;
+			CT_CALL(m, "move the vdso", CT_CALL_EQUAL, SYS_mremap, from, e->end - e->start, e->end - e->start,
+			        MREMAP_MAYMOVE | MREMAP_FIXED, to)->expect = to;
+		}
+	CT_CALL(m, "close the start socket", 0, SYS_close, r->plumb_fd[0]);
+	rc = ct_remote_run(m, r->pid, &r->shell_regs, why);
+	r->vdso_start = needs->vdso_start;
+	r->vdso_end = needs->vdso_end;
+	r->shell_regs.rsp = hole;
+	return rc;
+}
+
+static int reader_meta(void *ctx, struct gw_error *why);
+static int reader_pages(void *ctx, uint64_t vaddr, const unsigned char *bytes, size_t len, struct gw_error *why);
+static int reader_flush(void *ctx, struct gw_error *why);
+
+static const struct ct_reader_ops reader_ops = { .meta = reader_meta, .pages = reader_pages, .flush = reader_flush };
+
+static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struct ct_plumbing *plumbing,
+                       struct gw_error *why)
+{
+	struct ct_start s = { .plumbing = plumbing, .ns_pid = (pid_t)d->needs.ns_pid, .park_from = (int)d->needs.highest_fd + 64 };
+	char path[64], boot_id[40];
+	void *area;
+	int rc;
+
+	for (int i = 1; i < CT_PLUMB_MAX; i++)
+		if (plumbing->rank_fd[i] >= s.park_from)
+			s.park_from = plumbing->rank_fd[i] + 1;
+	ct_boot_id(boot_id);
+	if (memcmp(boot_id, d->needs.boot_id, sizeof(boot_id)) == 0) {
+		s.monotonic_offset_ns = d->needs.monotonic_offset_ns;
+		s.boottime_offset_ns = d->needs.boottime_offset_ns;
+	} else {
+		s.monotonic_offset_ns = (int64_t)(d->needs.monotonic_ns - clock_ns(CLOCK_MONOTONIC));
+		s.boottime_offset_ns = (int64_t)(d->needs.boottime_ns - clock_ns(CLOCK_BOOTTIME));
+	}
+	area = mmap(NULL, CT_HOLE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (area == MAP_FAILED)
+		return gw_fail(why, -errno, "no memory for a shell: %s", strerror(errno));
+	memset(area, 0, CT_HOLE_SIZE); /* touched before anything is frozen */
+	s.area = area;
+	rc = ct_container_start(r, &s, why);
+	if (rc == 0 && !r->has_timens && (s.monotonic_offset_ns || s.boottime_offset_ns))
+		rc = gw_fail(why, -ENOTSUP, "this kernel has no time namespaces; the rank's clock would jump");
+	if (rc == 0) {
+		r->plumb_fd[0] = s.park_from;
+		for (int i = 1; i < CT_PLUMB_MAX; i++) {
+			if (plumbing->rank_fd[i] < 0)
+				continue;
+			r->plumb_fd[i] = s.park_from + i;
+			if (plumbing->daemon_fd[i] > 0)
+				r->daemon_fd[i] = fcntl(plumbing->daemon_fd[i], F_DUPFD_CLOEXEC, 3);
+		}
+		rc = seize(r, why);
+	}
+	if (rc == 0) {
+		snprintf(path, sizeof(path), "/proc/%d/mem", (int)r->pid);
+		rc = empty(r, &d->needs, area, why);
+	}
+	if (r->remote.local != area)
+		munmap(area, CT_HOLE_SIZE);
+	if (rc == 0) {
+		r->mem_fd = open(path, O_RDWR | O_CLOEXEC);
+		if (r->mem_fd < 0)
+			rc = gw_fail(why, -errno, "cannot open %s: %s", path, strerror(errno));
+	}
+	if (r->start_fd >= 0)
+		close(r->start_fd);
+	r->start_fd = -1;
+	return rc;
+}
+
+int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const struct ct_plumbing *plumbing,
+                    const cpu_set_t *cpus, struct gw_error *why)
+{
+	struct ct_rank *r = ct_rank_new();
+	struct ct_snapshot s;
+	struct ct_reader d;
+	struct ct_pin pin;
+	int rc;
+
+	if (!r)
+		return gw_fail(why, -ENOMEM, "no memory for a rank");
+	ct_snapshot_init(&s);
+	ct_reader_init(&d, NULL, NULL, &s);
+	rc = needs->version == CT_NEEDS_VERSION ? 0 : gw_fail(why, -EPROTO, "needs of version %u are not known here",
+	                                                      needs->version);
+	if (rc == 0)
+		rc = ct_reader_feed(&d, needs->blob, needs->blob_len, why);
+	if (rc == 0 && (!d.is_complete || !d.is_needs || d.needs.hole % CT_PAGE || d.needs.hole < 0x100000 ||
+	                d.needs.hole > 0x7fff00000000ull || d.needs.vdso_start % CT_PAGE || d.needs.vdso_end % CT_PAGE ||
+	                d.needs.vdso_end <= d.needs.vdso_start || d.needs.vdso_end > 0x7ffffffff000ull ||
+	                d.needs.vdso_end - d.needs.vdso_start > CT_HOLE_SIZE || d.needs.highest_fd > (1u << 20) ||
+	                (d.needs.vdso_start < d.needs.hole + 2 * CT_HOLE_SIZE && d.needs.vdso_end > d.needs.hole)))
+		rc = gw_fail(why, -EBADMSG, "what the source said about the rank is damaged");
+	if (rc == 0)
+		rc = fit(&d, &s, why);
+	if (rc == 0) {
+		if (cpus) {
+			r->cpus = *cpus;
+			r->has_cpus = true;
+		}
+		ct_pin_begin(&pin);
+		rc = start_shell(r, &d, plumbing, why);
+		ct_pin_end(&pin);
+	}
+	ct_reader_fini(&d);
+	ct_snapshot_fini(&s);
+	if (rc < 0) {
+		ct_rank_kill(r);
+		return rc;
+	}
+	ct_reader_init(&r->reader, &reader_ops, r, &r->snap);
+	r->state = CT_SHELL;
+	*out = r;
+	gw_fault("ct.shell.created");
+	return 0;
+}
+
+/* ---- feed ------------------------------------------------------------------------------------------------------ */
+
+/* the shell runs where we run */
+static void pin_both(struct ct_rank *r, struct ct_pin *pin)
+{
+	cpu_set_t here;
+
+	ct_pin_begin(pin);
+	if (!pin->is_pinned)
+		return;
+	CPU_ZERO(&here);
+	CPU_SET(pin->cpu, &here);
+	sched_setaffinity(r->pid, sizeof(here), &here);
+}
+
+static int reader_meta(void *ctx, struct gw_error *why)
+{
+	struct ct_rank *r = ctx;
+	struct ct_pin pin;
+	int rc;
+
+	if (r->snap.process.vdso_start != r->vdso_start || r->snap.process.vdso_end != r->vdso_end)
+		return gw_fail(why, -EAGAIN, "the rank's vdso has moved since it was looked at; try again");
+	pin_both(r, &pin);
+	rc = ct_restore_maps(r, why);
+	ct_pin_end(&pin);
+	return rc;
+}
+
+static int reader_flush(void *ctx, struct gw_error *why)
+{
+	struct ct_rank *r = ctx;
+	const struct iovec *local = r->writes_local.at, *remote = r->writes_remote.at;
+	size_t n = r->writes_local.n;
+
+	for (size_t i = 0; i < n; i += 1024) {
+		size_t part = n - i < 1024 ? n - i : 1024, want = 0;
+		ssize_t done = process_vm_writev(r->pid, local + i, part, remote + i, part, 0);
+
+		for (size_t k = i; k < i + part; k++)
+			want += local[k].iov_len;
+		if (done < 0 || (size_t)done != want)
+			return gw_fail(why, done < 0 ? -errno : -EFAULT, "cannot fill the memory of the shell: %s",
+			               done < 0 ? strerror(errno) : "a page cannot be written");
+	}
+	r->writes_local.n = r->writes_remote.n = 0;
+	return 0;
+}
+
+static int reader_pages(void *ctx, uint64_t vaddr, const unsigned char *bytes, size_t len, struct gw_error *why)
+{
+	struct ct_rank *r = ctx;
+	const struct ct_img_vma *v = CT_AT(struct ct_img_vma, &r->snap.vmas, r->reader.first_vma);
+	struct iovec local = { (void *)(uintptr_t)bytes, len }, remote = { (void *)(uintptr_t)vaddr, len };
+
+	r->pages_filled += len / CT_PAGE;
+	if (!(v->prot & PROT_WRITE)) { /* only a tracer, by this way, may write where the program may not */
+		if (pwrite(r->mem_fd, bytes, len, (off_t)vaddr) != (ssize_t)len)
+			return gw_fail(why, -EIO, "cannot fill %#llx of the shell: %s", (unsigned long long)vaddr, strerror(errno));
+		return 0;
+	}
+	if (ct_vec_append(&r->writes_local, &local, 1) < 0 || ct_vec_append(&r->writes_remote, &remote, 1) < 0)
+		return gw_fail(why, -ENOMEM, "no memory for a list of pages");
+	return 0;
+}
+
+int ct_shell_feed(struct ct_rank *r, const void *buf, size_t len, struct gw_error *why)
+{
+	int rc;
+
+	if (r->state != CT_SHELL)
+		return gw_fail(why, -EINVAL, "pid %d is not a shell that takes an image", (int)r->pid);
+	rc = ct_reader_feed(&r->reader, buf, len, why);
+	if (rc < 0)
+		r->state = CT_BROKEN;
+	return rc;
+}
+
+/* ---- ready and thaw -------------------------------------------------------------------------------------------- */
+
+/* An interval without a value: it has just run out, and the kernel starts it again when its signal is taken. */
+static bool is_set(const struct ct_img_itimer *t)
+{
+	return t->value_s || t->value_us || t->interval_s || t->interval_us;
+}
+
+static bool has_timers(const struct ct_snapshot *s)
+{
+	return is_set(&s->process.itimers[0]) || is_set(&s->process.itimers[1]) || is_set(&s->process.itimers[2]);
+}
+
+/* nothing of ours stays in the rank; its main thread's registers are the last to be set */
+static int leave(struct ct_rank *r, struct gw_error *why)
+{
+	struct user_regs_struct regs;
+	unsigned char vdso[16384];
+	uint64_t unmap[6] = { r->remote.base, CT_HOLE_SIZE }, insn = 0;
+	int64_t result = 0;
+	int rc;
+
+	for CT_EACH(const struct ct_map, e, &r->maps.list)
+		if (strcmp(e->name, "[vdso]") == 0) {
+			uint64_t len = e->end - e->start, at = r->vdso_end - len;
+
+			if (len <= sizeof(vdso) && ct_mem_read(r->pid, at, vdso, len) == 0)
+				insn = ct_find_syscall(vdso, len, at);
+		}
+	if (!insn)
+		return gw_fail(why, -EIO, "no system call instruction was found in the vdso");
+	rc = ct_remote_one(r->pid, &r->shell_regs, insn, SYS_munmap, unmap, &result, why);
+	if (rc == 0 && result < 0)
+		rc = gw_fail(why, (int)result, "cannot unmap the work area: %s", strerror((int)-result));
+	if (rc < 0)
+		return rc;
+	ct_remote_fini(&r->remote);
+	memcpy(&regs, CT_AT(struct ct_img_thread, &r->snap.threads, 0)->regs, sizeof(regs));
+	if (ptrace(PTRACE_SETREGS, r->pid, NULL, &regs) < 0 ||
+	    ptrace(PTRACE_SETSIGMASK, r->pid, (void *)8, &CT_AT(struct ct_img_thread, &r->snap.threads, 0)->sigmask) < 0)
+		return gw_fail(why, -errno, "cannot set the main thread's registers: %s", strerror(errno));
+	return 0;
+}
+
+int ct_shell_ready(struct ct_rank *r, struct gw_error *why)
+{
+	struct ct_pin pin;
+	int rc;
+
+	if (r->state != CT_SHELL)
+		return gw_fail(why, -EINVAL, "pid %d is not a shell that takes an image", (int)r->pid);
+	if (!r->reader.is_complete)
+		return gw_fail(why, -EBADMSG, "the image ends before its end");
+	gw_fault("ct.shell.filled");
+	pin_both(r, &pin);
+	rc = ct_restore_rest(r, why);
+	if (rc == 0 && !has_timers(&r->snap))
+		rc = leave(r, why);
+	ct_pin_end(&pin);
+	if (rc < 0) {
+		r->state = CT_BROKEN;
+		return rc;
+	}
+	r->state = CT_READY;
+	gw_fault("ct.shell.ready");
+	return 0;
+}
+
+/* timers run only from now on */
+static int start_timers(struct ct_rank *r, struct gw_error *why)
+{
+	ct_remote_reset(&r->remote);
+	for (unsigned i = 0; i < 3; i++) {
+		struct ct_img_itimer t = r->snap.process.itimers[i];
+
+		if (!is_set(&t))
+			continue;
+		if (!t.value_s && !t.value_us) {
+			t.value_s = t.interval_s;
+			t.value_us = t.interval_us;
+		}
+		CT_CALL(&r->remote, "start a timer", CT_CALL_OK, SYS_setitimer, i, ct_remote_data(&r->remote, &t, sizeof(t)));
+	}
+	return ct_remote_run(&r->remote, r->pid, &r->shell_regs, why);
+}
+
+/* the rank's clock must not show less than it showed before (rule 20) */
+static void wait_for_clock(const struct ct_rank *r)
+{
+	uint64_t until = r->snap.process.monotonic_ns - (uint64_t)r->monotonic_offset_ns;
+	struct timespec ts = { .tv_sec = (time_t)(until / 1000000000), .tv_nsec = (long)(until % 1000000000) };
+
+	if ((int64_t)(until - clock_ns(CLOCK_MONOTONIC)) > 0)
+		while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL) == EINTR)
+			;
+}
+
+int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error *why)
+{
+	uint64_t start = gw_now_ns();
+	struct ct_thaw_stats st = { .pages_filled = r->pages_filled };
+	int rc = 0;
+
+	if (r->state != CT_READY)
+		return gw_fail(why, -EINVAL, "pid %d is not ready to be thawed", (int)r->pid);
+	wait_for_clock(r);
+	if (has_timers(&r->snap)) {
+		struct ct_pin pin;
+
+		pin_both(r, &pin);
+		rc = start_timers(r, why);
+		if (rc == 0)
+			rc = leave(r, why);
+		ct_pin_end(&pin);
+		if (rc < 0) {
+			r->state = CT_BROKEN;
+			return rc;
+		}
+	}
+	for CT_EACH(struct ct_thread, t, &r->threads)
+		sched_setaffinity(t->tid, sizeof(t->cpus), r->has_cpus ? &r->cpus : &t->cpus);
+	for CT_EACH(struct ct_thread, t, &r->threads)
+		if (ptrace(PTRACE_DETACH, t->tid, NULL, NULL) < 0 && rc == 0)
+			rc = gw_fail(why, -errno, "cannot let thread %d go: %s", (int)t->tid, strerror(errno));
+	st.thawed_at_ns = gw_realtime_ns();
+	st.thaw_ns = gw_now_ns() - start;
+	r->threads.n = 0;
+	for (int i = 0; i < CT_PLUMB_MAX; i++) {
+		if (r->daemon_fd[i] >= 0)
+			close(r->daemon_fd[i]);
+		r->daemon_fd[i] = -1;
+	}
+	close(r->mem_fd); /* of the memory as it was when the process was a shell; it is the same, but freeze opens its own */
+	r->mem_fd = -1;
+	ct_reader_fini(&r->reader);
+	if (rc < 0) {
+		r->state = CT_BROKEN;
+		return rc;
+	}
+	r->ns_pid = (pid_t)r->snap.process.ns_pid;
+	r->state = CT_RUNNING;
+	*stats = st;
+	return 0;
+}

@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Programs started in containers and moved between two daemon processes: what they see, what is left, what is refused. */
+#include "container/test_pair.h"
+
+#include <grp.h>
+#include <sys/stat.h>
+
+#include "tests/tap.h"
+
+#ifndef CT_TEST_UID
+#define CT_TEST_UID 0 /* as whoever runs the test */
+#endif
+
+static char victim[256], workdir[128];
+
+static void cleanup(void)
+{
+	char cmd[600];
+
+	if (getpid() != tap_state.pid)
+		return;
+	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", workdir);
+	if (workdir[0] && system(cmd) != 0)
+		diag("cannot remove %s", workdir);
+}
+
+/* the victim is copied where an ordinary user can run it */
+static void setup(void)
+{
+	const char *top = getenv("top_builddir");
+	char cmd[1200];
+
+	strcpy(workdir, "/tmp/godwit-ct-XXXXXX");
+	if (!mkdtemp(workdir))
+		tap_bail("cannot make a directory in /tmp");
+	atexit(cleanup);
+	snprintf(victim, sizeof(victim), "%s/victim", workdir);
+	snprintf(cmd, sizeof(cmd), "cp '%s/container/victim' '%s' && chmod 755 '%s' '%s'", top ? top : ".", victim, victim, workdir);
+	if (system(cmd) != 0)
+		tap_bail("cannot copy the victim from %s", top ? top : ".");
+	if (CT_TEST_UID && geteuid() == 0) {
+		if (chown(workdir, CT_TEST_UID, CT_TEST_UID) < 0 || setgroups(0, NULL) < 0 ||
+		    setresgid(CT_TEST_UID, CT_TEST_UID, CT_TEST_UID) < 0 || setresuid(CT_TEST_UID, CT_TEST_UID, CT_TEST_UID) < 0)
+			tap_skip_all("cannot become user %d here: %s", CT_TEST_UID, strerror(errno));
+		prctl(PR_SET_DUMPABLE, 1);
+	}
+}
+
+static bool is_gone(pid_t pid)
+{
+	return kill(pid, 0) < 0 && errno == ESRCH;
+}
+
+/* the processes of one rank end with its init a moment after the daemon: wait for that, with a deadline */
+static bool will_be_gone(pid_t pid)
+{
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	bool is_over = fd < 0 || poll(&p, 1, 10000) == 1;
+
+	if (fd >= 0)
+		close(fd);
+	return is_over;
+}
+
+/* ---- spawning -------------------------------------------------------------------------------------------------- */
+
+static void test_spawn(void)
+{
+	struct pair p;
+	char line[4096];
+	pid_t pid, init;
+	int rc;
+
+	pair_start(&p, NULL, NULL, false);
+	rc = pair_spawn(&p, 0, "/nonexistent/program", NULL);
+	ok(rc == -ENOENT && strstr(p.last.why.text, "/nonexistent/program"), "a missing program is reported at once: %s",
+	   p.last.why.text);
+	rc = pair_spawn(&p, 31, victim, "exit", "42", NULL);
+	ok(rc == 0 && pair_op(&p, 0, CMD_REAP, 0) == 0 && WIFEXITED(p.last.status) && WEXITSTATUS(p.last.status) == 42,
+	   "an exit status is passed on");
+	pair_spawn(&p, 32, victim, "abort", NULL);
+	ok(pair_op(&p, 0, CMD_REAP, 0) == 0 && WIFSIGNALED(p.last.status) && WTERMSIG(p.last.status) == SIGABRT,
+	   "abort() ends as SIGABRT");
+	pair_spawn(&p, 33, victim, "orphan", NULL);
+	init = p.last.init_pid;
+	ok(pair_op(&p, 0, CMD_REAP, 0) == 0 && WEXITSTATUS(p.last.status) == 7 && is_gone(init),
+	   "what a program leaves behind ends with it");
+	pair_spawn(&p, 34, victim, "identity", NULL);
+	pid = p.last.pid;
+	init = p.last.init_pid;
+	rank_says(&p, line, sizeof(line));
+	rank_obeys(&p, "x", line, sizeof(line));
+	ok(strstr(line, "ok pid 34 sid 34 pgid 34 tid 34 ") != NULL && strstr(line, " cwd /tmp "),
+	   "a program has the pid that was chosen, a session of its own and its directory");
+	diag("%s", line);
+	pair_op(&p, 0, CMD_SIGNAL, SIGTERM);
+	ok(pair_op(&p, 0, CMD_REAP, 0) == 0 && WIFSIGNALED(p.last.status) && WTERMSIG(p.last.status) == SIGTERM,
+	   "a signal reaches the program and ends it");
+	ok(is_gone(pid) && is_gone(init), "nothing is left of it, no zombie either");
+	pair_spawn(&p, 35, victim, "compute", "2", NULL);
+	pid = p.last.pid;
+	rank_says(&p, line, sizeof(line));
+	pair_op(&p, 0, CMD_KILL, 0);
+	ok(is_gone(pid), "a killed rank is gone when the call returns");
+	pair_spawn(&p, 36, victim, "compute", "2", NULL);
+	pid = p.last.pid;
+	rank_says(&p, line, sizeof(line));
+	kill(p.pid[0], SIGKILL);
+	ok(will_be_gone(pid), "a rank dies with its daemon");
+	pair_stop(&p);
+}
+
+/* ---- moving ---------------------------------------------------------------------------------------------------- */
+
+static bool hops(struct pair *p, int n, bool is_obeying)
+{
+	char line[4096], word[16];
+
+	for (int i = 0; i < n; i++) {
+		pid_t before = p->last.pid;
+		int rc = pair_move(p);
+
+		if (rc < 0) {
+			diag("hop %d: %s", i, p->last.why.text);
+			return false;
+		}
+		if (p->last.pid == before || !is_gone(before)) {
+			diag("hop %d: pid %d is still there", i, (int)before);
+			return false;
+		}
+		snprintf(word, sizeof(word), "%d", i);
+		if (is_obeying && (!rank_obeys(p, word, line, sizeof(line)) || strncmp(line, "ok ", 3) != 0)) {
+			diag("hop %d: the rank says '%s'", i, line);
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool finish(struct pair *p)
+{
+	char line[4096];
+
+	if (!rank_obeys(p, "end", line, sizeof(line)) || strcmp(line, "done") != 0) {
+		diag("at its end the rank says '%s'", line);
+		return false;
+	}
+	return pair_op(p, p->at, CMD_REAP, 0) == 0 && WIFEXITED(p->last.status) && WEXITSTATUS(p->last.status) == 7;
+}
+
+static void test_hops(const char *what, int n, bool is_tcp, const char *a1, const char *a2, const char *a3, const char *a4)
+{
+	struct pair p;
+	char line[4096];
+
+	pair_start(&p, NULL, NULL, is_tcp);
+	if (pair_spawn(&p, 4242, victim, a1, a2, a3, a4, NULL) < 0) {
+		ok(false, "%s: %s", what, p.last.why.text);
+		pair_stop(&p);
+		return;
+	}
+	ok(rank_says(&p, line, sizeof(line)) && strcmp(line, "ready") == 0 && hops(&p, n, true) && finish(&p),
+	   "%s: %d hops and the right end", what, n);
+	pair_stop(&p);
+}
+
+static void test_identity(void)
+{
+	char first[4096] = "", line[4096], *fds;
+	struct pair p;
+	bool is_same = true;
+
+	pair_start(&p, NULL, NULL, false);
+	pair_spawn(&p, 777, victim, "identity", NULL);
+	rank_says(&p, line, sizeof(line));
+	rank_obeys(&p, "x", first, sizeof(first));
+	for (int i = 0; i < 10 && is_same; i++) {
+		is_same = hops(&p, 1, false) && rank_obeys(&p, "x", line, sizeof(line)) && strcmp(first, line) == 0;
+		if (!is_same)
+			diag("hop %d: %s\n   not %s", i, line, first);
+	}
+	ok(is_same, "ten hops: ids, names, limits, handlers, pending signals, descriptors, mappings: nothing has changed");
+	fds = strstr(first, " fds ");
+	diag("%s", fds ? fds : first);
+	ok(finish(&p), "and it ends as it should");
+	pair_stop(&p);
+}
+
+static void test_waits(void)
+{
+	static const char *const kinds[] = { "nanosleep", "usleep", "abssleep", "poll", "ppoll", "select", "futex",
+		"sigtimedwait" };
+
+	for (size_t i = 0; i < GW_ARRAY_LEN(kinds); i++) {
+		double mono = 0, real = 0;
+		char line[4096];
+		struct pair p;
+		long rc = -1;
+		int err;
+
+		pair_start(&p, NULL, NULL, false);
+		pair_spawn(&p, 500, victim, "waits", kinds[i], "700", NULL);
+		rank_says(&p, line, sizeof(line));
+		hops(&p, 3, false);
+		rank_says(&p, line, sizeof(line));
+		sscanf(line, "waited %ld %d mono_ms %lf real_ms %lf", &rc, &err, &mono, &real);
+		/* never earlier; later by what the machine's load makes of it, which is not asserted */
+		ok(rc == 0 && mono >= 699,
+		   "%s of 700 ms is frozen three times and ends as it should", kinds[i]);
+		diag("%s", line);
+		pair_stop(&p);
+	}
+}
+
+/* ---- bytes in flight ------------------------------------------------------------------------------------------- */
+
+struct drain { uint64_t at; bool is_bad; };
+
+static void check_bytes(struct drain *d, const unsigned char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i] != (d->at + i) % 251)
+			d->is_bad = true;
+	d->at += n;
+}
+
+/* read at most @max bytes; false at the end */
+static bool drain_some(struct drain *d, int fd, size_t max, bool is_waiting)
+{
+	static unsigned char buf[65536];
+
+	while (max) {
+		struct pollfd f = { .fd = fd, .events = POLLIN };
+		ssize_t n;
+
+		if (poll(&f, 1, is_waiting ? 20000 : 0) != 1)
+			return !is_waiting;
+		n = read(fd, buf, max < sizeof(buf) ? max : sizeof(buf));
+		if (n <= 0)
+			return false;
+		check_bytes(d, buf, (size_t)n);
+		max -= (size_t)n;
+	}
+	return true;
+}
+
+static void test_partial_write(void)
+{
+	struct drain d = { 0 };
+	struct pair p;
+	int moves = 0, completed = 0;
+	size_t rest_total = 0;
+
+	pair_start(&p, NULL, NULL, false);
+	pair_spawn(&p, 600, victim, "writer", NULL);
+	while (drain_some(&d, p.ends.out, 100000 + d.at % 777, true) && !d.is_bad && moves < 60) {
+		unsigned char rest[32768];
+		size_t left;
+
+		if (d.at > 40 * 300000 - 1000000)
+			break; /* near its end there may be nothing to move */
+		if (pair_move(&p) < 0) {
+			diag("move %d: %s", moves, p.last.why.text);
+			break;
+		}
+		moves++;
+		/* first what stands in the old pipe, then the rest of the write, then the new pipe */
+		while (drain_some(&d, p.old_out, 65536, true))
+			;
+		left = (size_t)p.last.stats.rest_len;
+		completed += left > 0;
+		rest_total += left;
+		while (left) {
+			ssize_t n = recv(p.ctl[p.at], rest, sizeof(rest), 0);
+
+			if (n <= 0)
+				break;
+			check_bytes(&d, rest, (size_t)n);
+			left -= (size_t)n;
+		}
+	}
+	while (drain_some(&d, p.ends.out, 65536, true))
+		;
+	ok(!d.is_bad && d.at == 40 * 300000, "12 MB written in large pieces arrive whole and in order over %d moves", moves);
+	ok(completed > 0, "of which %d found a write half done (%zu bytes completed)", completed, rest_total);
+	ok(pair_op(&p, p.at, CMD_REAP, 0) == 0 && WEXITSTATUS(p.last.status) == 7, "and the program saw no short write");
+	pair_stop(&p);
+}
+
+static void test_unread(void)
+{
+	char line[4096], want[64];
+	struct pair p;
+	bool is_right = true;
+
+	pair_start(&p, NULL, NULL, false);
+	pair_spawn(&p, 601, victim, "sockets", NULL);
+	rank_says(&p, line, sizeof(line));
+	/* a program that waits for its first line: all else lies unread */
+	if (send(p.ends.ctl, "one", 3, 0) != 3 || send(p.ends.ctl, "two", 3, 0) != 3 || send(p.ends.pmi, "cmd=a", 5, 0) != 5)
+		tap_bail("cannot write");
+	ok(hops(&p, 2, false), "a rank moves twice with unread control packets and PMI bytes");
+	if (send(p.ends.ctl, "three", 5, 0) != 5 || send(p.ends.pmi, " cmd=b", 6, 0) != 6)
+		tap_bail("cannot write");
+	is_right = rank_obeys(&p, "c", line, sizeof(line)) && !strcmp(line, "got 3 one");
+	is_right = is_right && rank_obeys(&p, "c", line, sizeof(line)) && !strcmp(line, "got 3 two");
+	is_right = is_right && rank_obeys(&p, "c", line, sizeof(line)) && !strcmp(line, "got 5 three");
+	is_right = is_right && rank_obeys(&p, "p", line, sizeof(line)) && !strcmp(line, "got 11 cmd=a cmd=b");
+	ok(is_right, "and then reads them in order and packet by packet, before newer ones ('%s')", line);
+	/* stdin: three lines in the pipe, then the move, then a fourth */
+	pair_op(&p, p.at, CMD_SIGNAL, SIGSTOP);
+	for (int i = 0; i < 100000 && pair_op(&p, p.at, CMD_CHECK, 0) == 0; i++)
+		; /* the signal takes its time */
+	ok(p.last.rc == -EBUSY && strstr(p.last.why.text, "stopped by a signal"), "a stopped rank is refused: %s",
+	   p.last.why.text);
+	pair_op(&p, p.at, CMD_SIGNAL, SIGCONT);
+	ok(finish(&p), "and it ends as it should");
+	pair_stop(&p);
+
+	pair_start(&p, NULL, NULL, false);
+	pair_spawn(&p, 602, victim, "heap", "64", NULL);
+	rank_says(&p, line, sizeof(line));
+	is_right = true;
+	for (int i = 0; i < 40; i++) { /* each makes it check its heap: some will be unread when it moves */
+		int n = snprintf(want, sizeof(want), "%d\n", i);
+
+		if (write(p.ends.in, want, (size_t)n) != n)
+			is_right = false;
+	}
+	is_right = is_right && pair_move(&p) == 0;
+	for (int i = 0, fd = p.old_out; i < 40 && is_right; i++) {
+		snprintf(want, sizeof(want), "ok %d", i);
+		is_right = line_from(fd, line, sizeof(line), 20000);
+		if (!is_right && fd == p.old_out) {
+			fd = p.ends.out;
+			is_right = line_from(fd, line, sizeof(line), 20000);
+		}
+		is_right = is_right && strcmp(line, want) == 0;
+	}
+	ok(is_right, "unread lines of standard input come over ('%s')", line);
+	ok(finish(&p), "and it ends as it should");
+	pair_stop(&p);
+}
+
+/* ---- what holds a rank ----------------------------------------------------------------------------------------- */
+
+static void test_refusals(void)
+{
+	static const struct { const char *kind, *word; } held[] = {
+		{ "socket", "TCP socket" },     { "child", "another process" },       { "epoll", "epoll" },
+		{ "device", "device" },         { "deleted", "deleted" },             { "shm", "shared memory" },
+		{ "timer", "POSIX timer" },     { "lock", "locked" },
+	};
+	char line[4096];
+	struct pair p;
+
+	for (size_t i = 0; i < GW_ARRAY_LEN(held); i++) {
+		int rc;
+
+		pair_start(&p, NULL, NULL, false);
+		pair_spawn(&p, 700, victim, "held", held[i].kind, NULL);
+		if (!rank_says(&p, line, sizeof(line)) || strcmp(line, "ready") != 0) {
+			tap_skip(1, "no %s can be had here", held[i].kind);
+			pair_stop(&p);
+			continue;
+		}
+		rc = pair_move(&p);
+		ok(rc == -EBUSY && strstr(p.last.why.text, held[i].word) && rank_obeys(&p, "1", line, sizeof(line)) &&
+		   strcmp(line, "ok 1") == 0, "%s: refused by name, and it runs on: %s", held[i].kind, p.last.why.text);
+		pair_stop(&p);
+	}
+	pair_start(&p, NULL, NULL, false);
+	pair_spawn(&p, 701, victim, "heap", "0", NULL);
+	rank_says(&p, line, sizeof(line));
+	{
+		pid_t rank = p.last.pid;
+		bool is_traced = ptrace(PTRACE_SEIZE, rank, NULL, NULL) == 0;
+		int rc, status;
+
+		if (is_traced) {
+			rc = pair_op(&p, 0, CMD_CHECK, 0);
+			ok(rc == -EBUSY && strstr(p.last.why.text, "traced by"), "a debugger is named: %s", p.last.why.text);
+			ptrace(PTRACE_INTERRUPT, rank, NULL, NULL);
+			waitpid(rank, &status, __WALL);
+			ptrace(PTRACE_DETACH, rank, NULL, NULL);
+		} else {
+			tap_skip(1, "cannot trace here: %s", strerror(errno));
+		}
+	}
+	ok(hops(&p, 2, true) && finish(&p), "and when it has gone the rank moves");
+	pair_stop(&p);
+}
+
+/* ---- death at every step --------------------------------------------------------------------------------------- */
+
+static void test_abort(void)
+{
+	char line[4096];
+	struct pair p;
+	bool is_right = true;
+
+	pair_start(&p, NULL, NULL, false);
+	pair_spawn(&p, 800, victim, "storm", NULL);
+	rank_says(&p, line, sizeof(line));
+	for (int i = 0; i < 30 && is_right; i++) {
+		is_right = pair_op(&p, 0, CMD_GIVE, 1) == 0 && rank_obeys(&p, "x", line, sizeof(line)) && !strcmp(line, "ok x");
+		if (!is_right)
+			diag("%d: %s; '%s'", i, p.last.why.text, line);
+	}
+	ok(is_right, "thirty times frozen and let go at the same place, in a storm of signals");
+	ok(finish(&p), "and it ends as it should");
+	pair_stop(&p);
+	pair_start(&p, NULL, NULL, false);
+	pair_spawn(&p, 801, victim, "compute", "8", NULL);
+	rank_says(&p, line, sizeof(line));
+	for (int i = 0; i < 30 && is_right; i++)
+		is_right = pair_op(&p, 0, CMD_GIVE, 1) == 0 && rank_obeys(&p, "x", line, sizeof(line)) && !strcmp(line, "ok x");
+	ok(is_right && finish(&p), "the same with eight threads that compute");
+	pair_stop(&p);
+}
+
+/* @is_source: who dies; @lives: where the rank is afterwards, -1 nowhere */
+static void test_death(const char *fault, bool is_source, int lives)
+{
+	struct cmd take = { .op = CMD_TAKE }, give = { .op = CMD_GIVE };
+	char line[4096] = "";
+	struct pair p;
+	pid_t pid;
+	int status;
+
+	pair_start(&p, is_source ? fault : NULL, is_source ? NULL : fault, false);
+	pair_spawn(&p, 900, victim, "compute", "3", NULL);
+	pid = p.last.pid;
+	rank_says(&p, line, sizeof(line));
+	send(p.ctl[1], &take, sizeof(take), MSG_NOSIGNAL);
+	send(p.ctl[0], &give, sizeof(give), MSG_NOSIGNAL);
+	waitpid(p.pid[!is_source], &status, 0);
+	p.pid[!is_source] = fork(); /* a process for pair_stop to end; the pid may have been used again */
+	if (p.pid[!is_source] == 0) {
+		pause();
+		_exit(0);
+	}
+	if (lives < 0) {
+		/* the other side must be able to say that it has nothing, or wait for the word that never comes */
+		ok(WIFSIGNALED(status) && will_be_gone(pid), "%s: killed there, no copy runs", fault);
+	} else {
+		int rc = pair_reply(&p, lives);
+
+		if (rc != 0 && lives == 1)
+			diag("%s", p.last.why.text);
+		ok(WIFSIGNALED(status) && rank_obeys(&p, "still", line, sizeof(line)) && !strcmp(line, "ok still") &&
+		   (lives == 0 ? !is_gone(pid) : will_be_gone(pid)), "%s: killed there, one copy runs, at the %s", fault,
+		   lives ? "destination" : "source");
+		p.at = lives;
+		ok(finish(&p), "and ends as it should");
+	}
+	pair_stop(&p);
+}
+
+static void test_deaths(void)
+{
+	test_death("ct.freeze.stopped", true, -1);
+	test_death("test.sent", true, -1);
+	test_death("test.given", true, 1);
+	test_death("ct.shell.created", false, 0);
+	test_death("ct.shell.filled", false, 0);
+	test_death("ct.shell.ready", false, 0);
+}
+
+int main(void)
+{
+	struct ct_host_caps caps;
+
+	tap_begin(300);
+	setup();
+	ct_host_probe(&caps);
+	if (!caps.has_pidns || !caps.has_set_tid || !caps.has_pagemap_scan)
+		tap_skip_all("this host cannot move processes: %s", caps.text);
+	test_spawn();
+	test_identity();
+	test_hops("one thread, no heap", 10, false, "heap", "0", NULL, NULL);
+	test_hops("64 MiB", 4, true, "heap", "64", "5", NULL);
+	test_hops("64 MiB of huge pages", 4, true, "heap", "64", "5", "huge");
+	test_hops("1 MiB, 64 threads", 4, true, "heap", "1", "64", NULL);
+	test_hops("five threads that compute with integers, x87 and vectors", 10, true, "compute", "5", NULL, NULL);
+	test_hops("a signal every 60 us, with an alternate stack and sleeps in the handler", 10, false, "storm", NULL, NULL, NULL);
+	{
+		char path[200];
+
+		snprintf(path, sizeof(path), "%s/file", workdir);
+		test_hops("files, shared positions, a pipe and an eventfd of its own", 10, false, "files", path, NULL, NULL);
+	}
+	test_waits();
+	test_partial_write();
+	test_unread();
+	test_refusals();
+	test_abort();
+	test_deaths();
+	return tap_done();
+}
