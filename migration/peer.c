@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Connections between daemons and the frames on them: which session a frame belongs to and which event it is. */
+#include "migration/session.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SEND_BUFFER (4 << 20) /* a small rank's whole image should fit: then nothing waits for a turn of the loop */
+
+static void peer_free(struct mig_peer *p)
+{
+	gw_list_remove(&p->node);
+	if (p->s)
+		p->s->peer = NULL;
+	gw_link_destroy(p->link);
+	free(p);
+}
+
+void mig_disconnect(struct mig_session *s)
+{
+	if (s->peer)
+		peer_free(s->peer);
+}
+
+void mig_strangers_drop(struct mig *m)
+{
+	gw_list_for_safe(e, &m->strangers)
+		peer_free(gw_list_entry(e, struct mig_peer, node));
+}
+
+bool mig_link_is_up(const struct mig_session *s)
+{
+	struct pollfd p = { s->peer ? gw_link_fd(s->peer->link) : -1, POLLRDHUP, 0 };
+
+	return s->peer && poll(&p, 1, 0) == 0;
+}
+
+size_t mig_queued(const struct mig_session *s)
+{
+	return s->peer ? gw_link_queued(s->peer->link) : 0;
+}
+
+int mig_send_raw(struct mig_session *s, uint16_t type, const void *payload, size_t len)
+{
+	return s->peer ? gw_link_send(s->peer->link, type, payload, len, NULL, 0) : -EPIPE;
+}
+
+int mig_send(struct mig_session *s, uint16_t type, const void *body, size_t len)
+{
+	char small[sizeof(s->id) + sizeof(s->why.text)];
+	gw_autofree char *large = NULL;
+	char *p = small;
+
+	if (sizeof(s->id) + len > sizeof(small))
+		p = large = malloc(sizeof(s->id) + len);
+	if (!p)
+		return -ENOMEM;
+	memcpy(p, &s->id, sizeof(s->id));
+	if (len)
+		memcpy(p + sizeof(s->id), body, len);
+	return mig_send_raw(s, type, p, sizeof(s->id) + len);
+}
+
+int mig_send_text(struct mig_session *s, uint16_t type)
+{
+	int code;
+
+	s->id.status = s->why.code;
+	code = mig_send(s, type, s->why.text, strlen(s->why.text));
+	s->id.status = 0;
+	return code;
+}
+
+/* ---- receiving --------------------------------------------------------------------------------------------------- */
+
+static void refuse_frame(struct mig_peer *p, uint16_t type, const char *text)
+{
+	struct mig_session *s = p->s;
+
+	p->m->n.bad_frames++;
+	gw_log(GW_ERROR, "mig: frame %s (%u) is refused: %s", mig_frame_name(type), type, text);
+	peer_free(p);
+	if (s)
+		mig_post(s, MIG_EV_PEER_LOST, -EPROTO, "the other daemon broke the protocol: %s", text);
+}
+
+static void bind_peer(struct mig_peer *p, struct mig_session *s)
+{
+	mig_disconnect(s);
+	gw_list_remove(&p->node);
+	p->s = s;
+	s->peer = p;
+}
+
+/* The body behind a head, checked for its exact size. */
+static bool get_body(const void *payload, size_t len, void *body, size_t size)
+{
+	if (len != sizeof(struct mig_head) + size)
+		return false;
+	memcpy(body, (const char *)payload + sizeof(struct mig_head), size);
+	return true;
+}
+
+static void take_text(struct mig_session *s, const struct mig_head *h, const void *payload, size_t len)
+{
+	size_t n = len - sizeof(*h), max = sizeof(s->why.text) - 1;
+
+	if (s->why.code)
+		return;
+	if (n > max)
+		n = max;
+	memcpy(s->why.text, (const char *)payload + sizeof(*h), n);
+	s->why.text[n] = 0;
+	s->why.code = h->status < 0 ? h->status : -ECONNABORTED;
+}
+
+/* A session nobody here knows (any more): the rules of the model say what that means. */
+static void answer_unknown(struct mig_peer *p, uint16_t type, const struct mig_head *h)
+{
+	struct mig_session s = { .m = p->m, .id = *h, .peer = p };
+
+	switch (type) {
+	case MIG_F_GIVEN: /* dropped here, or this is a later incarnation: the head tells the source which */
+		s.id.to_incarnation = p->m->c.incarnation;
+		gw_fail(&s.why, -ECONNABORTED, "cluster %u has dropped the arriving rank", p->m->c.cluster);
+		mig_send_text(&s, MIG_F_NEVER);
+		break;
+	case MIG_F_ASK: /* what was given is never forgotten before TAKEN: so it was not given */
+		gw_fail(&s.why, -ECONNABORTED, "cluster %u did not give the rank away", p->m->c.cluster);
+		mig_send_text(&s, MIG_F_ABORT);
+		break;
+	case MIG_F_TAKEN:
+		mig_send(&s, MIG_F_DONE, NULL, 0);
+		break;
+	default:
+		gw_log(GW_INFO, "mig %u rank %u: %s for a session that has ended", h->session, h->proc, mig_frame_name(type));
+		break;
+	}
+	peer_free(p);
+}
+
+/* PREPARE: a new session. What it makes void goes first. */
+static void offer(struct mig_peer *p, const struct mig_head *h, const void *payload, size_t len)
+{
+	struct mig *m = p->m;
+	struct mig_session *s;
+	bool again = true;
+
+	while (again) {
+		again = false;
+		gw_list_for(e, &m->sessions) {
+			struct mig_session *o = gw_list_entry(e, struct mig_session, node);
+
+			if (o->id.proc != h->proc || o->is_stepping)
+				continue;
+			if (o->state == MIG_GIVEN && h->epoch > o->id.epoch) {
+				/* it comes back before TAKEN was heard: that is as good */
+				o->t.there_taken = (struct mig_wire_taken){ 0 };
+				mig_step(o, MIG_EV_TAKEN);
+				again = true;
+				break;
+			}
+			if ((o->state == MIG_FILL || o->state == MIG_READY) &&
+			    (o->id.epoch < h->epoch ||
+			     (o->id.from_incarnation == h->from_incarnation && o->id.session < h->session))) {
+				mig_post(o, MIG_EV_CANCEL, -ECANCELED, "session %u has taken its place", h->session);
+				again = true;
+				break;
+			}
+		}
+	}
+	if (mig_session_find(m, h->from_incarnation, h->session)) {
+		refuse_frame(p, MIG_F_PREPARE, "the session exists already");
+		return;
+	}
+	if (mig_session_new(m, &s) < 0) {
+		refuse_frame(p, MIG_F_PREPARE, "out of memory");
+		return;
+	}
+	s->id = *h;
+	s->id.to_incarnation = m->c.incarnation;
+	s->t.start = gw_now_ns();
+	bind_peer(p, s);
+	s->frame = payload;
+	s->frame_len = len;
+	mig_step(s, MIG_EV_OFFER); /* s may be gone */
+}
+
+/* A frame of a destination, at the source. */
+static void source_frame(struct mig_session *s, const struct mig_head *h, uint16_t type, const void *payload, size_t len)
+{
+	struct mig_peer *p = s->peer;
+	bool is_same = s->id.to_incarnation == 0 || s->id.to_incarnation == h->to_incarnation;
+
+	if (!is_same) {
+		/* a new daemon in the place of the old one: its NEVER says nothing about what the old one did */
+		p->m->n.bad_frames++;
+		gw_log(GW_WARN, "mig %u rank %u: %s from another incarnation of cluster %u is ignored", s->id.session,
+		       s->id.proc, mig_frame_name(type), s->id.to);
+		return;
+	}
+	switch (type) {
+	case MIG_F_PREPARED:
+		if (!get_body(payload, len, &s->t.there_prepared, sizeof(s->t.there_prepared)) || !h->to_incarnation)
+			break;
+		s->id.to_incarnation = h->to_incarnation;
+		mig_step(s, MIG_EV_PREPARED);
+		return;
+	case MIG_F_READY:
+		if (!get_body(payload, len, &s->t.there_ready, sizeof(s->t.there_ready)))
+			break;
+		mig_src_ready_came(s);
+		return;
+	case MIG_F_TAKEN:
+		if (!get_body(payload, len, &s->t.there_taken, sizeof(s->t.there_taken)))
+			break;
+		mig_step(s, MIG_EV_TAKEN);
+		return;
+	case MIG_F_REFUSED:
+	case MIG_F_NEVER:
+		take_text(s, h, payload, len);
+		mig_step(s, MIG_EV_NEVER);
+		return;
+	case MIG_F_ASK:
+		mig_step(s, MIG_EV_ASK);
+		return;
+	case MIG_F_ATTACHED:
+		if (!get_body(payload, len, &s->attached, sizeof(s->attached)))
+			break;
+		s->is_attached = true;
+		mig_step(s, MIG_EV_ATTACHED);
+		return;
+	default:
+		break;
+	}
+	refuse_frame(p, type, "its size or its place is wrong");
+}
+
+/* A frame of a source, at the destination. */
+static void destination_frame(struct mig_session *s, const struct mig_head *h, uint16_t type, const void *payload,
+                              size_t len)
+{
+	s->frame = payload;
+	s->frame_len = len;
+	switch (type) {
+	case MIG_F_STATE:
+		mig_step(s, MIG_EV_STATE);
+		return;
+	case MIG_F_END:
+		mig_step(s, MIG_EV_END);
+		return;
+	case MIG_F_GIVEN:
+		mig_step(s, MIG_EV_GIVEN);
+		return;
+	case MIG_F_DONE:
+		mig_step(s, MIG_EV_DONE);
+		return;
+	case MIG_F_ABORT:
+		take_text(s, h, payload, len);
+		mig_step(s, MIG_EV_ABORT);
+		return;
+	default:
+		refuse_frame(s->peer, type, "its place is wrong");
+	}
+}
+
+static void on_frame(struct gw_link *l, void *ctx, uint16_t type, const void *payload, size_t len, int *fds, size_t n_fds)
+{
+	struct mig_peer *p = ctx;
+	struct mig_session *s = p->s;
+	struct gw_error why = { 0 };
+	struct mig_head h;
+	bool is_from_source = type < MIG_F_PREPARED;
+
+	(void)l, (void)fds, (void)n_fds;
+	if (type == MIG_F_DATA) {
+		if (!s || s->is_source) {
+			refuse_frame(p, type, "no session expects it");
+			return;
+		}
+		s->frame = payload;
+		s->frame_len = len;
+		mig_step(s, MIG_EV_DATA);
+		return;
+	}
+	if (mig_head_parse(payload, len, &h, &why) < 0) {
+		refuse_frame(p, type, why.text);
+		return;
+	}
+	if (h.job != p->m->c.job || (is_from_source ? h.to : h.from) != p->m->c.cluster) {
+		refuse_frame(p, type, "it is for another daemon");
+		return;
+	}
+	if (!s) {
+		if (type == MIG_F_PREPARE) {
+			offer(p, &h, payload, len);
+			return;
+		}
+		s = mig_session_find(p->m, h.from_incarnation, h.session);
+		if (!s || s->is_source == is_from_source) {
+			answer_unknown(p, type, &h);
+			return;
+		}
+		bind_peer(p, s);
+		p->m->n.reconnects++;
+	}
+	if (h.session != s->id.session || h.from_incarnation != s->id.from_incarnation || h.proc != s->id.proc ||
+	    s->is_source == is_from_source) {
+		refuse_frame(p, type, "it names another session");
+		return;
+	}
+	if (s->is_source)
+		source_frame(s, &h, type, payload, len);
+	else
+		destination_frame(s, &h, type, payload, len);
+}
+
+static void on_drained(struct gw_link *l, void *ctx)
+{
+	struct mig_peer *p = ctx;
+
+	(void)l;
+	if (p->s && p->s->is_source && p->s->state == MIG_SEND)
+		mig_step(p->s, MIG_EV_MORE);
+}
+
+static void on_closed(struct gw_link *l, void *ctx, int error)
+{
+	struct mig_peer *p = ctx;
+	struct mig_session *s = p->s;
+
+	(void)l;
+	peer_free(p);
+	if (!s)
+		return;
+	/* after GIVEN this is no failure of the move: nothing to remember */
+	if (s->state == MIG_GIVEN || s->state == MIG_READY || s->state == MIG_ARRIVED)
+		mig_step(s, MIG_EV_PEER_LOST);
+	else
+		mig_post(s, MIG_EV_PEER_LOST, error ? error : -ECONNRESET, "the connection to cluster %u was lost",
+		         s->is_source ? s->id.to : s->id.from);
+}
+
+static const struct gw_link_ops peer_ops = { .frame = on_frame, .drained = on_drained, .closed = on_closed };
+
+static int peer_create(struct mig_peer **out, struct mig *m, int fd)
+{
+	struct mig_peer *p = calloc(1, sizeof(*p));
+	int size = SEND_BUFFER, code;
+
+	if (!p) {
+		close(fd);
+		return -ENOMEM;
+	}
+	p->m = m;
+	gw_list_append(&m->strangers, &p->node);
+	/* as much as we are allowed: the forced one needs a privilege, the other is cut to the system's limit */
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	code = gw_link_create(&p->link, m->loop, fd, &peer_ops, p);
+	if (code < 0) {
+		p->link = NULL;
+		peer_free(p);
+		return code;
+	}
+	*out = p;
+	return 0;
+}
+
+int mig_connect(struct mig_session *s, struct gw_error *why)
+{
+	uint32_t cluster = s->is_source ? s->id.to : s->id.from;
+	struct mig *m = s->m;
+	struct mig_peer *p;
+	char name[128];
+	int fd, code = m->c.address(m->c.ctx, cluster, name, sizeof(name));
+
+	if (code < 0)
+		return gw_fail(why, code, "rank %u: there is no cluster %u", s->id.proc, cluster);
+	fd = gw_connect_unix(name, why);
+	if (fd < 0) {
+		gw_fail_more(why, "rank %u: cluster %u cannot be reached: ", s->id.proc, cluster);
+		return fd;
+	}
+	code = peer_create(&p, m, fd);
+	if (code < 0)
+		return gw_fail(why, code, "rank %u: no connection to cluster %u: %s", s->id.proc, cluster, strerror(-code));
+	bind_peer(p, s);
+	return 0;
+}
+
+int mig_accept(struct mig *m, int fd)
+{
+	struct mig_peer *p;
+
+	return peer_create(&p, m, fd);
+}

@@ -1,0 +1,576 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The session as a table, the one function that changes its state, its timers, and the calls of the daemon. */
+#include "migration/session.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#define RETRY_FIRST_MS 10
+#define RETRY_ASK_MS   150 /* the destination is slower than the source, so that they do not cross for ever */
+
+const struct mig_rule mig_rules[] = {
+	/* ---- source: before GIVEN every way out leads back to a running rank ---- */
+	{ MIG_PREPARE, MIG_EV_PREPARED,  MIG_QUIESCE, mig_src_quiesce },
+	{ MIG_PREPARE, MIG_EV_NEVER,     MIG_ENDED,   mig_src_abort },
+	{ MIG_PREPARE, MIG_EV_FAILED,    MIG_ENDED,   mig_src_abort },
+	{ MIG_PREPARE, MIG_EV_CANCEL,    MIG_ENDED,   mig_src_abort },
+	{ MIG_PREPARE, MIG_EV_EXITED,    MIG_ENDED,   mig_src_abort },
+	{ MIG_PREPARE, MIG_EV_TIMEOUT,   MIG_ENDED,   mig_src_abort },
+	{ MIG_PREPARE, MIG_EV_PEER_LOST, MIG_ENDED,   mig_src_abort },
+	{ MIG_PREPARE, MIG_EV_PEER_DEAD, MIG_ENDED,   mig_src_abort },
+
+	{ MIG_QUIESCE, MIG_EV_QUIET,     MIG_SEND,    mig_src_freeze },
+	{ MIG_QUIESCE, MIG_EV_NEVER,     MIG_ENDED,   mig_src_abort },
+	{ MIG_QUIESCE, MIG_EV_FAILED,    MIG_ENDED,   mig_src_abort },
+	{ MIG_QUIESCE, MIG_EV_CANCEL,    MIG_ENDED,   mig_src_abort },
+	{ MIG_QUIESCE, MIG_EV_EXITED,    MIG_ENDED,   mig_src_abort },
+	{ MIG_QUIESCE, MIG_EV_TIMEOUT,   MIG_ENDED,   mig_src_abort },
+	{ MIG_QUIESCE, MIG_EV_PEER_LOST, MIG_ENDED,   mig_src_abort },
+	{ MIG_QUIESCE, MIG_EV_PEER_DEAD, MIG_ENDED,   mig_src_abort },
+
+	{ MIG_SEND,    MIG_EV_MORE,      MIG_SEND,    mig_src_pump },
+	{ MIG_SEND,    MIG_EV_ASK,       MIG_SEND,    NULL },
+	{ MIG_SEND,    MIG_EV_READY,     MIG_GIVEN,   mig_src_give },     /* the commit point */
+	{ MIG_SEND,    MIG_EV_NEVER,     MIG_ENDED,   mig_src_abort },
+	{ MIG_SEND,    MIG_EV_FAILED,    MIG_ENDED,   mig_src_abort },
+	{ MIG_SEND,    MIG_EV_CANCEL,    MIG_ENDED,   mig_src_abort },
+	{ MIG_SEND,    MIG_EV_EXITED,    MIG_ENDED,   mig_src_abort },
+	{ MIG_SEND,    MIG_EV_TIMEOUT,   MIG_ENDED,   mig_src_abort },
+	{ MIG_SEND,    MIG_EV_PEER_LOST, MIG_ENDED,   mig_src_abort },
+	{ MIG_SEND,    MIG_EV_PEER_DEAD, MIG_ENDED,   mig_src_abort },
+
+	/* ---- source: after it only the destination's word counts ---- */
+	{ MIG_GIVEN,   MIG_EV_TAKEN,     MIG_TAKEN,   mig_src_release },
+	{ MIG_GIVEN,   MIG_EV_NEVER,     MIG_ENDED,   mig_src_keep },
+	{ MIG_GIVEN,   MIG_EV_PEER_DEAD, MIG_ENDED,   mig_src_lost },
+	{ MIG_GIVEN,   MIG_EV_ASK,       MIG_GIVEN,   mig_src_repeat },
+	{ MIG_GIVEN,   MIG_EV_TIMEOUT,   MIG_GIVEN,   mig_src_repeat },
+	{ MIG_GIVEN,   MIG_EV_PEER_LOST, MIG_GIVEN,   mig_src_reconnect },
+	{ MIG_GIVEN,   MIG_EV_EXITED,    MIG_GIVEN,   mig_src_note_exit },
+	{ MIG_GIVEN,   MIG_EV_ATTACHED,  MIG_GIVEN,   NULL },             /* TAKEN was lost, it comes again */
+	{ MIG_GIVEN,   MIG_EV_MORE,      MIG_GIVEN,   NULL },
+
+	{ MIG_TAKEN,   MIG_EV_ATTACHED,  MIG_ENDED,   mig_src_finish },
+	{ MIG_TAKEN,   MIG_EV_TAKEN,     MIG_TAKEN,   mig_src_say_done },
+	{ MIG_TAKEN,   MIG_EV_TIMEOUT,   MIG_ENDED,   mig_src_finish },
+	{ MIG_TAKEN,   MIG_EV_CANCEL,    MIG_ENDED,   mig_src_finish },
+	{ MIG_TAKEN,   MIG_EV_PEER_LOST, MIG_ENDED,   mig_src_finish },
+	{ MIG_TAKEN,   MIG_EV_PEER_DEAD, MIG_ENDED,   mig_src_finish },
+
+	/* ---- destination: before GIVEN it may drop the session at any time, and then never thaws it ---- */
+	{ MIG_IDLE,    MIG_EV_OFFER,     MIG_FILL,    mig_dst_prepare },
+	{ MIG_FILL,    MIG_EV_STATE,     MIG_FILL,    mig_dst_import },
+	{ MIG_FILL,    MIG_EV_DATA,      MIG_FILL,    mig_dst_feed },
+	{ MIG_FILL,    MIG_EV_END,       MIG_FILL,    mig_dst_complete },
+	{ MIG_FILL,    MIG_EV_COMPLETE,  MIG_READY,   mig_dst_say_ready },
+	{ MIG_FILL,    MIG_EV_ABORT,     MIG_ENDED,   mig_dst_discard },
+	{ MIG_FILL,    MIG_EV_FAILED,    MIG_ENDED,   mig_dst_discard },
+	{ MIG_FILL,    MIG_EV_CANCEL,    MIG_ENDED,   mig_dst_discard },
+	{ MIG_FILL,    MIG_EV_EXITED,    MIG_ENDED,   mig_dst_discard },
+	{ MIG_FILL,    MIG_EV_TIMEOUT,   MIG_ENDED,   mig_dst_discard },
+	{ MIG_FILL,    MIG_EV_PEER_LOST, MIG_ENDED,   mig_dst_discard },
+	{ MIG_FILL,    MIG_EV_PEER_DEAD, MIG_ENDED,   mig_dst_discard },
+
+	{ MIG_READY,   MIG_EV_GIVEN,     MIG_READY,   mig_dst_thaw },
+	{ MIG_READY,   MIG_EV_THAWED,    MIG_ARRIVED, mig_dst_say_taken },
+	{ MIG_READY,   MIG_EV_TIMEOUT,   MIG_READY,   mig_dst_ask },
+	{ MIG_READY,   MIG_EV_PEER_LOST, MIG_READY,   mig_dst_drop_link },
+	{ MIG_READY,   MIG_EV_ABORT,     MIG_ENDED,   mig_dst_discard },
+	{ MIG_READY,   MIG_EV_FAILED,    MIG_ENDED,   mig_dst_discard },
+	{ MIG_READY,   MIG_EV_CANCEL,    MIG_ENDED,   mig_dst_discard },
+	{ MIG_READY,   MIG_EV_EXITED,    MIG_ENDED,   mig_dst_discard },
+	{ MIG_READY,   MIG_EV_PEER_DEAD, MIG_ENDED,   mig_dst_discard },
+
+	/* ---- destination: it lives here; only the record is left ---- */
+	{ MIG_ARRIVED, MIG_EV_GIVEN,     MIG_ARRIVED, mig_dst_repeat },
+	{ MIG_ARRIVED, MIG_EV_TIMEOUT,   MIG_ARRIVED, mig_dst_repeat },
+	{ MIG_ARRIVED, MIG_EV_PEER_LOST, MIG_ARRIVED, mig_dst_drop_link },
+	{ MIG_ARRIVED, MIG_EV_ATTACHED,  MIG_ARRIVED, mig_dst_say_attached },
+	{ MIG_ARRIVED, MIG_EV_DONE,      MIG_SETTLED, mig_dst_settle },
+	{ MIG_ARRIVED, MIG_EV_PEER_DEAD, MIG_ENDED,   NULL },
+
+	{ MIG_SETTLED, MIG_EV_ATTACHED,  MIG_ENDED,   mig_dst_say_attached },
+	{ MIG_SETTLED, MIG_EV_COMPLETE,  MIG_ENDED,   NULL },             /* no more to say */
+	{ MIG_SETTLED, MIG_EV_DONE,      MIG_SETTLED, NULL },
+	{ MIG_SETTLED, MIG_EV_CANCEL,    MIG_ENDED,   NULL },
+	{ MIG_SETTLED, MIG_EV_TIMEOUT,   MIG_ENDED,   NULL },
+	{ MIG_SETTLED, MIG_EV_PEER_LOST, MIG_ENDED,   NULL },
+	{ MIG_SETTLED, MIG_EV_PEER_DEAD, MIG_ENDED,   NULL },
+};
+const size_t mig_rules_count = GW_ARRAY_LEN(mig_rules);
+
+const char *mig_state_name(enum mig_state s)
+{
+	static const char *const names[MIG_STATES] = { "idle", "prepare", "quiesce", "send", "given", "taken", "fill", "ready",
+	                                               "arrived", "settled", "ended" };
+
+	return s < MIG_STATES ? names[s] : "?";
+}
+
+const char *mig_event_name(enum mig_event e)
+{
+	static const char *const names[MIG_EVENTS] = { "start", "prepared", "quiet", "more", "ready", "taken", "never", "ask",
+	                                               "attached", "offer", "state", "data", "end", "complete", "given",
+	                                               "thawed", "done", "abort", "failed", "cancel", "exited", "timeout",
+	                                               "peer-lost", "peer-dead" };
+
+	return e < MIG_EVENTS ? names[e] : "?";
+}
+
+/* ---- the step ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t or_default(uint64_t ms, uint64_t otherwise)
+{
+	return ms ? ms : otherwise;
+}
+
+/* How long a session may stay in its state without progress; 0: for ever. doc/migration.md lists them. */
+static uint64_t state_ms(const struct mig_session *s)
+{
+	const struct mig_config *c = &s->m->c;
+	uint64_t retry = or_default(c->retry_ms, 500), backoff = RETRY_FIRST_MS << (s->retries < 6 ? s->retries : 6);
+
+	switch (s->state) {
+	case MIG_PREPARE: return or_default(c->prepare_ms, 10000);
+	case MIG_QUIESCE: return or_default(c->quiesce_ms, 5000) + 1000; /* the agent has the deadline, this is the net */
+	case MIG_SEND:    return or_default(c->transfer_ms, 10000);
+	case MIG_GIVEN:   return s->peer ? retry : backoff < retry ? backoff : retry;
+	case MIG_TAKEN:
+	case MIG_SETTLED: return 5000;
+	case MIG_FILL:    return or_default(c->transfer_ms, 10000) + or_default(c->quiesce_ms, 5000) + 1000;
+	case MIG_READY:
+	case MIG_ARRIVED: return s->peer ? 2 * retry : RETRY_ASK_MS < retry ? RETRY_ASK_MS : retry;
+	default:          return 0;
+	}
+}
+
+static void on_timer(void *ctx)
+{
+	struct mig_session *s = ctx;
+
+	s->timer = NULL; /* a timer without a period is removed after its call */
+	s->retries++;
+	if (!s->why.code && s->state != MIG_GIVEN && s->state != MIG_READY && s->state != MIG_ARRIVED)
+		gw_fail(&s->why, -ETIMEDOUT, "nothing happened in state '%s' for %llu ms", mig_state_name(s->state),
+		        (unsigned long long)state_ms(s));
+	mig_step(s, MIG_EV_TIMEOUT);
+}
+
+void mig_session_rearm(struct mig_session *s)
+{
+	uint64_t ms = state_ms(s);
+
+	gw_timer_cancel(s->timer);
+	s->timer = NULL;
+	if (ms && gw_loop_timer(s->m->loop, &s->timer, ms, 0, on_timer, s) < 0)
+		gw_log(GW_ERROR, "mig %u rank %u: no timer; state '%s' has no limit", s->id.session, s->id.proc,
+		       mig_state_name(s->state));
+}
+
+static void session_free(struct mig_session *s)
+{
+	gw_list_remove(&s->node);
+	gw_timer_cancel(s->timer);
+	gw_watch_remove(s->shell_watch);
+	mig_disconnect(s);
+	free(s);
+}
+
+static const struct mig_rule *rule_for(enum mig_state state, enum mig_event ev)
+{
+	for (size_t i = 0; i < mig_rules_count; i++)
+		if (mig_rules[i].state == state && mig_rules[i].event == ev)
+			return &mig_rules[i];
+	return NULL;
+}
+
+/* The only place that changes a state. The session may be gone on return. */
+void mig_step(struct mig_session *s, enum mig_event ev)
+{
+	if (s->is_stepping) {
+		assert(s->pendings < GW_ARRAY_LEN(s->pending));
+		s->pending[s->pendings++] = ev;
+		return;
+	}
+	s->is_stepping = true;
+	for (;;) {
+		const struct mig_rule *r = rule_for(s->state, ev);
+
+		if (!r) {
+			s->m->n.bad_events++;
+			gw_log(GW_WARN, "mig %u rank %u %u->%u: '%s' is refused in state '%s'", s->id.session, s->id.proc, s->id.from,
+			       s->id.to, mig_event_name(ev), mig_state_name(s->state));
+		} else {
+			if (r->next != s->state) {
+				gw_log(GW_INFO, "mig %u rank %u %u->%u: %s (%s)%s%s", s->id.session, s->id.proc, s->id.from, s->id.to,
+				       mig_state_name(r->next), mig_event_name(ev), s->why.code ? ": " : "", s->why.text);
+				s->state = r->next;
+				s->retries = 0;
+				mig_session_rearm(s);
+			} else if (ev == MIG_EV_TIMEOUT) {
+				mig_session_rearm(s);
+			}
+			if (r->action)
+				r->action(s);
+		}
+		if (s->state == MIG_ENDED || !s->pendings)
+			break;
+		ev = s->pending[0];
+		s->pendings--;
+		memmove(s->pending, s->pending + 1, s->pendings * sizeof(s->pending[0]));
+	}
+	s->is_stepping = false;
+	if (s->state == MIG_ENDED)
+		session_free(s);
+}
+
+void mig_post(struct mig_session *s, enum mig_event ev, int code, const char *fmt, ...)
+{
+	if (!s->why.code) {
+		va_list ap;
+
+		va_start(ap, fmt);
+		vsnprintf(s->why.text, sizeof(s->why.text), fmt, ap);
+		va_end(ap);
+		s->why.code = code;
+	}
+	mig_step(s, ev);
+}
+
+bool mig_edge(struct mig_session *s, const char *name)
+{
+	switch (gw_fault(name)) {
+	case GW_FAULT_FAIL:
+		mig_post(s, MIG_EV_FAILED, -EIO, "a test made '%s' fail", name);
+		return true;
+	case GW_FAULT_CUT:
+		mig_disconnect(s);
+		mig_post(s, MIG_EV_PEER_LOST, -ECONNRESET, "a test cut the connection at '%s'", name);
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* ---- turns: a long image leaves the loop to others --------------------------------------------------------------- */
+
+static void mig_free(struct mig *m)
+{
+	free(m->buf);
+	free(m);
+}
+
+static void on_turn(void *ctx)
+{
+	struct mig *m = ctx;
+
+	m->is_turn_due = false;
+	if (m->is_destroyed) {
+		mig_free(m);
+		return;
+	}
+	gw_list_for_safe(e, &m->sessions) {
+		struct mig_session *s = gw_list_entry(e, struct mig_session, node);
+
+		if (s->wants_turn) {
+			s->wants_turn = false;
+			mig_step(s, MIG_EV_MORE);
+		}
+	}
+}
+
+void mig_turn_later(struct mig_session *s)
+{
+	struct mig *m = s->m;
+
+	s->wants_turn = true;
+	if (!m->is_turn_due && gw_loop_defer(m->loop, on_turn, m) == 0)
+		m->is_turn_due = true;
+}
+
+/* ---- the daemon's calls ------------------------------------------------------------------------------------------ */
+
+int mig_create(struct mig **out, struct gw_loop *loop, const struct mig_config *config, struct gw_error *why)
+{
+	struct mig *m = calloc(1, sizeof(*m));
+
+	assert(config->incarnation && config->ops && config->address);
+	if (m)
+		m->buf = malloc(MIG_CHUNK);
+	if (!m || !m->buf) {
+		free(m);
+		return gw_fail(why, -ENOMEM, "no memory for sessions");
+	}
+	memset(m->buf, 0, MIG_CHUNK); /* page faults belong here, not into a rank's pause */
+	m->loop = loop;
+	m->c = *config;
+	/* numbers that differ between daemons read better in logs; what identifies is the incarnation with the number */
+	m->next_session = (config->cluster + 1) << 20;
+	gw_list_init(&m->sessions);
+	gw_list_init(&m->strangers);
+	*out = m;
+	return 0;
+}
+
+void mig_destroy(struct mig *m)
+{
+	if (!m)
+		return;
+	gw_list_for_safe(e, &m->sessions) {
+		struct mig_session *s = gw_list_entry(e, struct mig_session, node);
+
+		if (!s->is_source && (s->state == MIG_FILL || s->state == MIG_READY)) {
+			gw_watch_remove(s->shell_watch);
+			s->shell_watch = NULL;
+			ct_rank_kill(s->rank);
+		}
+		session_free(s);
+	}
+	mig_strangers_drop(m);
+	if (m->is_turn_due)
+		m->is_destroyed = true; /* the deferred call frees it, unless the loop is never run again */
+	else
+		mig_free(m);
+}
+
+int mig_session_new(struct mig *m, struct mig_session **out)
+{
+	struct mig_session *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return -ENOMEM;
+	s->m = m;
+	s->state = MIG_IDLE;
+	gw_list_append(&m->sessions, &s->node);
+	*out = s;
+	return 0;
+}
+
+struct mig_session *mig_session_find(struct mig *m, uint64_t from_incarnation, uint32_t session)
+{
+	gw_list_for(e, &m->sessions) {
+		struct mig_session *s = gw_list_entry(e, struct mig_session, node);
+
+		if (s->id.from_incarnation == from_incarnation && s->id.session == session)
+			return s;
+	}
+	return NULL;
+}
+
+/* The session that holds rank @proc here: its source before TAKEN, or its destination before the thaw. */
+static struct mig_session *holder_of(const struct mig *m, uint32_t proc)
+{
+	gw_list_for(e, &m->sessions) {
+		struct mig_session *s = gw_list_entry(e, struct mig_session, node);
+
+		if (s->id.proc == proc && ((s->state >= MIG_PREPARE && s->state <= MIG_GIVEN) || s->state == MIG_FILL ||
+		                           s->state == MIG_READY))
+			return s;
+	}
+	return NULL;
+}
+
+int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *session, struct gw_error *why)
+{
+	const struct mig_session *other = holder_of(m, req->proc);
+	struct mig_session *s = NULL;
+	struct ct_needs needs = { 0 };
+	gw_autofree char *hints_text = NULL;
+	gw_autofree char *frame = NULL;
+	json_t *hints = NULL;
+	void *packed = NULL;
+	ssize_t len;
+	int code;
+
+	if (m->is_shutting_down)
+		return gw_fail(why, -ESHUTDOWN, "rank %u: cluster %u is shutting down", req->proc, m->c.cluster);
+	if (req->has_exited)
+		return gw_fail(why, -ESRCH, "rank %u has exited", req->proc);
+	if (req->to_cluster == m->c.cluster)
+		return gw_fail(why, -EINVAL, "rank %u is on cluster %u already", req->proc, req->to_cluster);
+	if (other && other->is_source)
+		return gw_fail(why, -EBUSY, "rank %u is already moving to cluster %u", req->proc, other->id.to);
+	if (other)
+		return gw_fail(why, -EBUSY, "rank %u is just arriving from cluster %u", req->proc, other->id.from);
+	code = mig_session_new(m, &s);
+	if (code < 0)
+		return gw_fail(why, code, "rank %u: no memory for a session", req->proc);
+	s->is_source = true;
+	s->owner = req->owner;
+	s->rank = req->rank;
+	s->id = (struct mig_head){ .magic = MIG_MAGIC, .version = MIG_VERSION, .job = m->c.job, .session = ++m->next_session,
+	                           .proc = req->proc, .from = m->c.cluster, .to = req->to_cluster,
+	                           .from_incarnation = m->c.incarnation, .epoch = req->epoch };
+	s->t.start = gw_now_ns();
+	if (gw_fault("mig.src.prepare") != GW_FAULT_NONE) {
+		code = gw_fail(why, -EIO, "a test made 'mig.src.prepare' fail");
+		goto fail;
+	}
+	code = ct_rank_check(req->rank, &needs, why);
+	if (code < 0) {
+		gw_fail_more(why, "rank %u cannot move: ", req->proc);
+		goto fail;
+	}
+	s->t.check_ns = gw_now_ns() - s->t.start;
+	hints = m->c.ops->hints ? m->c.ops->hints(m->c.ctx, req->owner) : NULL;
+	hints_text = hints ? json_dumps(hints, JSON_COMPACT) : NULL;
+	json_decref(hints);
+	len = mig_prepare_pack(&s->id, &needs, hints_text ? hints_text : "{}", &packed);
+	ct_needs_fini(&needs);
+	if (len < 0) {
+		code = gw_fail(why, (int)len, "rank %u: no memory to describe it", req->proc);
+		goto fail;
+	}
+	frame = packed;
+	code = mig_connect(s, why);
+	if (code < 0)
+		goto fail;
+	code = mig_send_raw(s, MIG_F_PREPARE, frame, (size_t)len);
+	if (code < 0) {
+		gw_fail(why, code, "rank %u: cluster %u does not take the request: %s", req->proc, req->to_cluster,
+		        strerror(-code));
+		goto fail;
+	}
+	s->state = MIG_PREPARE;
+	mig_session_rearm(s);
+	m->n.started++;
+	gw_log(GW_INFO, "mig %u rank %u %u->%u: prepare", s->id.session, s->id.proc, s->id.from, s->id.to);
+	if (session)
+		*session = s->id.session;
+	return 0;
+fail:
+	ct_needs_fini(&needs);
+	m->n.refused++;
+	session_free(s);
+	return code;
+}
+
+int mig_session_cancel(struct mig *m, uint32_t proc, struct gw_error *why)
+{
+	struct mig_session *s = holder_of(m, proc);
+
+	if (!s || !s->is_source)
+		return gw_fail(why, -ENOENT, "rank %u is not moving", proc);
+	if (s->state == MIG_GIVEN)
+		return gw_fail(why, -EALREADY, "rank %u has been given to cluster %u already", proc, s->id.to);
+	mig_post(s, MIG_EV_CANCEL, -ECANCELED, "the request was taken back");
+	return 0;
+}
+
+bool mig_session_quiet(struct mig *m, uint32_t proc, uint32_t session, int status, const char *text, uint64_t close_ns,
+                       uint64_t detach_ns, uint32_t doing)
+{
+	struct mig_session *s = mig_session_find(m, m->c.incarnation, session);
+
+	if (!s || !s->is_source || s->id.proc != proc || s->state != MIG_QUIESCE || s->is_quiet)
+		return false;
+	if (status < 0) {
+		mig_post(s, MIG_EV_FAILED, status, "its agent could not detach: %s", text && *text ? text : strerror(-status));
+		return true;
+	}
+	s->is_quiet = true;
+	s->t.agent_close_ns = close_ns;
+	s->t.agent_detach_ns = detach_ns;
+	s->t.doing = doing;
+	mig_step(s, MIG_EV_QUIET);
+	return true;
+}
+
+void mig_rank_attached(struct mig *m, uint32_t proc, uint32_t session, int status, uint64_t attach_ns)
+{
+	gw_list_for(e, &m->sessions) {
+		struct mig_session *s = gw_list_entry(e, struct mig_session, node);
+
+		if (!s->is_source && s->id.proc == proc && s->id.session == session &&
+		    (s->state == MIG_ARRIVED || s->state == MIG_SETTLED)) {
+			s->attached = (struct mig_wire_attached){ .attach_ns = attach_ns, .status = status };
+			mig_step(s, MIG_EV_ATTACHED);
+			return;
+		}
+	}
+}
+
+bool mig_rank_exited(struct mig *m, uint32_t proc)
+{
+	struct mig_session *s = holder_of(m, proc);
+
+	if (!s || !s->is_source)
+		return true;
+	if (s->state == MIG_GIVEN) {
+		mig_step(s, MIG_EV_EXITED);
+		return false;
+	}
+	s->has_exited = true;
+	mig_post(s, MIG_EV_EXITED, -ESRCH, "it has exited meanwhile");
+	return true;
+}
+
+bool mig_rank_is_busy(const struct mig *m, uint32_t proc)
+{
+	return holder_of(m, proc) != NULL;
+}
+
+void mig_peer_dead(struct mig *m, uint32_t cluster, uint64_t incarnation)
+{
+	bool again = true;
+
+	/* callbacks may start and end sessions: begin anew after each step */
+	while (again) {
+		again = false;
+		gw_list_for(e, &m->sessions) {
+			struct mig_session *s = gw_list_entry(e, struct mig_session, node);
+			uint32_t peer = s->is_source ? s->id.to : s->id.from;
+			uint64_t known = s->is_source ? s->id.to_incarnation : s->id.from_incarnation;
+
+			if (s->is_stepping || peer != cluster || (incarnation && known && known != incarnation))
+				continue;
+			mig_disconnect(s);
+			mig_post(s, MIG_EV_PEER_DEAD, -EHOSTDOWN, "the daemon of cluster %u is dead", cluster);
+			again = true;
+			break;
+		}
+	}
+}
+
+int mig_shutdown(struct mig *m)
+{
+	int left = 0;
+	bool again = true;
+
+	m->is_shutting_down = true;
+	while (again) {
+		again = false;
+		gw_list_for(e, &m->sessions) {
+			struct mig_session *s = gw_list_entry(e, struct mig_session, node);
+
+			if (s->is_stepping || s->state == MIG_GIVEN || s->state == MIG_ARRIVED)
+				continue;
+			mig_post(s, MIG_EV_CANCEL, -ESHUTDOWN, "cluster %u is shutting down", m->c.cluster);
+			again = true;
+			break;
+		}
+	}
+	gw_list_for(e, &m->sessions)
+		left++;
+	return left;
+}
+
+json_t *mig_sessions_json(const struct mig *m)
+{
+	json_t *all = json_array();
+
+	gw_list_for(e, &m->sessions) {
+		const struct mig_session *s = gw_list_entry(e, struct mig_session, node);
+
+		json_array_append_new(all, json_pack("{s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:I}", "session",
+			(json_int_t)s->id.session, "rank", (json_int_t)s->id.proc, "from", (json_int_t)s->id.from, "to",
+			(json_int_t)s->id.to, "side", s->is_source ? "source" : "destination", "state", mig_state_name(s->state),
+			"bytes", (json_int_t)s->t.bytes, "age_ms", (json_int_t)((gw_now_ns() - s->t.start) / 1000000)));
+	}
+	return all;
+}
+
+const struct mig_counters *mig_counters(const struct mig *m)
+{
+	return &m->n;
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * migration/session.h: what the parts of a session share. Inside migration/ only.
+ *
+ * session.c  the table, mig_step, timers, the list of sessions, the public calls
+ * source.c   actions of the source             destination.c  actions of the destination
+ * peer.c     connections and frames            measures.c     the measures of a move
+ *
+ * Everything here is on the cluster side and never moves.
+ */
+#ifndef MIG_SESSION_H
+#define MIG_SESSION_H
+
+#include "migration/migration.h"
+#include "migration/wire.h"
+#include "runtime/base/link.h"
+
+enum mig_state {
+	MIG_IDLE,
+	/* source */
+	MIG_PREPARE,  /* PREPARE was sent; the rank runs */
+	MIG_QUIESCE,  /* the agent was asked; the program computes */
+	MIG_SEND,     /* frozen; the image goes out, READY is awaited */
+	MIG_GIVEN,    /* the destination owns it; TAKEN or NEVER is awaited */
+	MIG_TAKEN,    /* released; ATTACHED is awaited, for the measures */
+	/* destination */
+	MIG_FILL,     /* the shell stands; the image comes in */
+	MIG_READY,    /* complete; GIVEN is awaited */
+	MIG_ARRIVED,  /* thawed: it lives here; DONE is awaited, TAKEN repeated */
+	MIG_SETTLED,  /* DONE came; ATTACHED is awaited */
+	MIG_ENDED,
+	MIG_STATES
+};
+
+enum mig_event {
+	MIG_EV_START,     /* source: a request */
+	MIG_EV_PREPARED,
+	MIG_EV_QUIET,     /* the agent is detached, or there is none */
+	MIG_EV_MORE,      /* the link has room, or a new turn of the loop has come */
+	MIG_EV_READY,
+	MIG_EV_TAKEN,
+	MIG_EV_NEVER,     /* NEVER or REFUSED, from the right incarnation */
+	MIG_EV_ASK,
+	MIG_EV_ATTACHED,
+	MIG_EV_OFFER,     /* destination: PREPARE */
+	MIG_EV_STATE,
+	MIG_EV_DATA,
+	MIG_EV_END,
+	MIG_EV_COMPLETE,  /* the shell is ready; or nothing more is to be said */
+	MIG_EV_GIVEN,
+	MIG_EV_THAWED,
+	MIG_EV_DONE,
+	MIG_EV_ABORT,     /* the source will never give it */
+	MIG_EV_FAILED,    /* an action of ours failed, or the agent is busy; s->why says how */
+	MIG_EV_CANCEL,    /* the requester, a shutdown, or a newer session of the same rank */
+	MIG_EV_EXITED,    /* the rank, or the shell, ended */
+	MIG_EV_TIMEOUT,   /* of the state */
+	MIG_EV_PEER_LOST, /* the connection */
+	MIG_EV_PEER_DEAD, /* the head's verdict */
+	MIG_EVENTS
+};
+
+struct mig_rule {
+	enum mig_state state;
+	enum mig_event event;
+	enum mig_state next;
+	void (*action)(struct mig_session *s); /* runs in @next; never changes the state, posts an event when it fails */
+};
+extern const struct mig_rule mig_rules[];
+extern const size_t mig_rules_count;
+
+/* When, on this host's monotonic clock; 0: not reached. And what the destination measured. */
+struct mig_times {
+	uint64_t start, prepared, quiet, frozen, sent, ready, given, taken, released, attached;
+	uint64_t agent_close_ns, agent_detach_ns, attach_ns;
+	uint64_t check_ns;
+	struct ct_freeze_stats freeze;
+	struct mig_wire_prepared there_prepared;
+	struct mig_wire_ready there_ready;
+	struct mig_wire_taken there_taken;
+	uint64_t bytes;
+	uint32_t doing;
+};
+
+/* A connection; the context of its link. */
+struct mig_peer {
+	struct gw_list node;      /* mig.strangers while @s is NULL */
+	struct mig *m;
+	struct mig_session *s;
+	struct gw_link *link;
+};
+
+struct mig_session {
+	struct gw_list node;      /* mig.sessions */
+	struct mig *m;
+	enum mig_state state;
+	struct mig_head id;       /* the head of every frame of this session */
+	bool is_source;
+	void *owner;              /* the daemon's handle */
+	struct ct_rank *rank;     /* source: the rank; destination: the shell until it is thawed */
+	struct gw_watch *shell_watch; /* destination: the shell's status */
+
+	struct mig_peer *peer;    /* the connection; NULL while there is none */
+	struct gw_timer *timer;
+	uint32_t retries;
+
+	bool is_quiet;            /* source: the agent has detached */
+	bool is_frozen;           /* source */
+	bool has_exited;          /* source */
+	bool is_image_sent;
+	bool wants_turn;          /* source: MORE on the next turn of the loop */
+	bool has_state;           /* destination: STATE came */
+	bool has_agent;           /* destination: ATTACHED will come; it has come when is_attached */
+	bool is_attached;
+
+	struct gw_error why;      /* the first thing that went wrong */
+	struct mig_times t;
+	struct mig_wire_attached attached;
+
+	/* the frame that is being handled, for the action; NULL otherwise */
+	const void *frame;
+	size_t frame_len;
+
+	bool is_stepping;
+	enum mig_event pending[8];
+	unsigned pendings;
+};
+
+struct mig {
+	struct gw_loop *loop;
+	struct mig_config c;
+	struct gw_list sessions;
+	struct gw_list strangers;           /* accepted connections that have not named a session */
+	struct mig_counters n;
+	uint32_t next_session;
+	bool is_shutting_down, is_turn_due, is_destroyed;
+	char *buf;                          /* MIG_CHUNK bytes, faulted in */
+};
+
+#define MIG_CHUNK     CT_IMAGE_CHUNK_MIN
+#define MIG_HIGH      (1u << 20)  /* stop filling a link that holds this much */
+#define MIG_TURN      (8u << 20)  /* send at most this much in one turn when nothing pushes back */
+
+/* ---- session.c ---- */
+void mig_step(struct mig_session *s, enum mig_event ev);
+const char *mig_state_name(enum mig_state s);
+const char *mig_event_name(enum mig_event e);
+int mig_session_new(struct mig *m, struct mig_session **out);
+struct mig_session *mig_session_find(struct mig *m, uint64_t from_incarnation, uint32_t session);
+void mig_session_rearm(struct mig_session *s); /* progress: the state's time begins anew */
+void mig_turn_later(struct mig_session *s);
+GW_PRINTF(4, 5) void mig_post(struct mig_session *s, enum mig_event ev, int code, const char *fmt, ...);
+/* a named fault at an edge: true when the step must stop because an event was posted */
+bool mig_edge(struct mig_session *s, const char *name);
+
+/* ---- peer.c ---- */
+int mig_send(struct mig_session *s, uint16_t type, const void *body, size_t len); /* -EPIPE without a connection */
+int mig_send_raw(struct mig_session *s, uint16_t type, const void *payload, size_t len); /* no head is put before it */
+int mig_send_text(struct mig_session *s, uint16_t type);          /* s->why */
+size_t mig_queued(const struct mig_session *s);
+int mig_connect(struct mig_session *s, struct gw_error *why);     /* to the other daemon */
+void mig_disconnect(struct mig_session *s);
+bool mig_link_is_up(const struct mig_session *s);                 /* looks for a hang-up that has not been read yet */
+void mig_strangers_drop(struct mig *m);
+
+/* ---- source.c, destination.c: actions ---- */
+void mig_src_ready_came(struct mig_session *s);  /* not an action: the last look before the commit point */
+void mig_src_quiesce(struct mig_session *s);
+void mig_src_freeze(struct mig_session *s);
+void mig_src_pump(struct mig_session *s);
+void mig_src_abort(struct mig_session *s);
+void mig_src_give(struct mig_session *s);
+void mig_src_repeat(struct mig_session *s);
+void mig_src_reconnect(struct mig_session *s);
+void mig_src_release(struct mig_session *s);
+void mig_src_keep(struct mig_session *s);
+void mig_src_lost(struct mig_session *s);
+void mig_src_note_exit(struct mig_session *s);
+void mig_src_say_done(struct mig_session *s);
+void mig_src_finish(struct mig_session *s);
+
+void mig_dst_prepare(struct mig_session *s);
+void mig_dst_import(struct mig_session *s);
+void mig_dst_feed(struct mig_session *s);
+void mig_dst_complete(struct mig_session *s);
+void mig_dst_say_ready(struct mig_session *s);
+void mig_dst_thaw(struct mig_session *s);
+void mig_dst_say_taken(struct mig_session *s);
+void mig_dst_repeat(struct mig_session *s);      /* TAKEN again, over a new connection if need be */
+void mig_dst_ask(struct mig_session *s);
+void mig_dst_discard(struct mig_session *s);     /* and tell the source NEVER, or REFUSED */
+void mig_dst_drop_link(struct mig_session *s);
+void mig_dst_say_attached(struct mig_session *s);
+void mig_dst_settle(struct mig_session *s);
+
+/* ---- measures.c ---- */
+json_t *mig_measures_json(const struct mig_session *s, int status);
+
+#endif

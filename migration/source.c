@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the source of a move does in each of its states. */
+#include "migration/session.h"
+
+#include <stdlib.h>
+
+static const struct mig_ops *ops(const struct mig_session *s)
+{
+	return s->m->c.ops;
+}
+
+void mig_src_quiesce(struct mig_session *s)
+{
+	uint64_t deadline_ms = s->m->c.quiesce_ms ? s->m->c.quiesce_ms : 5000;
+	struct gw_error why = { 0 };
+	int code;
+
+	s->t.prepared = gw_now_ns();
+	if (mig_edge(s, "mig.src.prepared"))
+		return;
+	code = ops(s)->quiesce(s->m->c.ctx, s->owner, s->id.session, deadline_ms, &why);
+	if (code < 0)
+		mig_post(s, MIG_EV_FAILED, code, "%s", why.text);
+	else if (code > 0)
+		mig_step(s, MIG_EV_QUIET); /* no agent */
+}
+
+void mig_src_freeze(struct mig_session *s)
+{
+	struct gw_error why = { 0 };
+	gw_autofree char *text = NULL;
+	json_t *state;
+	int code;
+
+	s->t.quiet = gw_now_ns();
+	if (mig_edge(s, "mig.src.quiet"))
+		return;
+	code = ct_rank_freeze(s->rank, s->m->c.freeze_ms ? s->m->c.freeze_ms : 2000, &s->t.freeze, &why);
+	if (code < 0) {
+		mig_post(s, MIG_EV_FAILED, code, "it could not be stopped: %s", why.text);
+		return;
+	}
+	s->is_frozen = true;
+	s->t.frozen = gw_now_ns();
+	if (mig_edge(s, "mig.src.frozen"))
+		return;
+	state = ops(s)->export_state(s->m->c.ctx, s->owner, &why);
+	text = state ? json_dumps(state, JSON_COMPACT) : NULL;
+	json_decref(state);
+	if (!text) {
+		mig_post(s, MIG_EV_FAILED, why.code ? why.code : -ENOMEM, "%s",
+		         why.code ? why.text : "its daemon's state could not be written down");
+		return;
+	}
+	code = mig_send(s, MIG_F_STATE, text, strlen(text));
+	if (code < 0 && code != -EPIPE) { /* EPIPE: the end of the link is about to be reported */
+		mig_post(s, MIG_EV_FAILED, code, "its daemon's state could not be sent: %s", strerror(-code));
+		return;
+	}
+	mig_src_pump(s);
+}
+
+/* The next bytes of the image, as many as the link takes: a small rank's in one go. */
+void mig_src_pump(struct mig_session *s)
+{
+	struct mig_wire_end end;
+	struct gw_error why = { 0 };
+	size_t in_turn = 0;
+	ssize_t n;
+	int code;
+
+	if (s->is_image_sent)
+		return;
+	mig_session_rearm(s);
+	while (mig_queued(s) < MIG_HIGH) {
+		if (in_turn >= MIG_TURN) {
+			mig_turn_later(s);
+			return;
+		}
+		if (mig_edge(s, "mig.src.sending"))
+			return;
+		n = ct_image_next(s->rank, s->m->buf, MIG_CHUNK, &why);
+		if (n < 0) {
+			mig_post(s, MIG_EV_FAILED, (int)n, "its image could not be read: %s", why.text);
+			return;
+		}
+		if (n == 0) {
+			end.bytes = s->t.bytes;
+			s->is_image_sent = true;
+			s->t.sent = gw_now_ns();
+			code = mig_send(s, MIG_F_END, &end, sizeof(end));
+		} else {
+			s->t.bytes += (uint64_t)n;
+			in_turn += (size_t)n;
+			code = mig_send_raw(s, MIG_F_DATA, s->m->buf, (size_t)n);
+		}
+		if (code == -EPIPE)
+			return;
+		if (code < 0) {
+			mig_post(s, MIG_EV_FAILED, code, "its image could not be sent: %s", strerror(-code));
+			return;
+		}
+		if (n == 0)
+			return;
+	}
+}
+
+/* Everything that failed before GIVEN: the rank goes on here. */
+void mig_src_abort(struct mig_session *s)
+{
+	struct gw_error why = { 0 };
+	json_t *measures;
+
+	if (s->peer) {
+		mig_send_text(s, MIG_F_ABORT);
+		mig_disconnect(s);
+	}
+	if (!s->has_exited)
+		ops(s)->stay(s->m->c.ctx, s->owner, s->id.session, s->id.epoch, s->is_quiet);
+	if (s->is_frozen && ct_rank_unfreeze(s->rank, &why) < 0 && !s->has_exited)
+		gw_log(GW_ERROR, "mig %u rank %u: cannot let it run on: %s", s->id.session, s->id.proc, why.text);
+	s->m->n.aborted++;
+	gw_fail_more(&s->why, "rank %u stays on cluster %u: ", s->id.proc, s->id.from);
+	measures = mig_measures_json(s, s->why.code);
+	ops(s)->finished(s->m->c.ctx, s->owner, s->id.session, s->why.code, &s->why, measures);
+	json_decref(measures);
+}
+
+/* READY came. The daemon that sent it may be dead by now: giving the rank to it would end the rank. */
+void mig_src_ready_came(struct mig_session *s)
+{
+	if (s->state == MIG_SEND) {
+		if (mig_edge(s, "mig.src.ready"))
+			return;
+		if (!s->is_image_sent) {
+			mig_post(s, MIG_EV_FAILED, -EPROTO, "cluster %u is ready before the image has ended", s->id.to);
+			return;
+		}
+		if (!mig_link_is_up(s)) {
+			mig_disconnect(s);
+			mig_post(s, MIG_EV_PEER_LOST, -ECONNRESET, "the connection to cluster %u was lost", s->id.to);
+			return;
+		}
+	}
+	s->t.ready = gw_now_ns();
+	mig_step(s, MIG_EV_READY);
+}
+
+/* The state says GIVEN already: from here on only the destination's word counts. */
+void mig_src_give(struct mig_session *s)
+{
+	s->t.given = gw_now_ns();
+	if (ops(s)->given)
+		ops(s)->given(s->m->c.ctx, s->owner, s->id.epoch + 1);
+	switch (gw_fault("mig.src.given")) {
+	case GW_FAULT_FAIL: /* as if the frame got lost */
+		return;
+	case GW_FAULT_CUT:
+		mig_disconnect(s);
+		mig_step(s, MIG_EV_PEER_LOST);
+		return;
+	default:
+		mig_send(s, MIG_F_GIVEN, NULL, 0);
+	}
+}
+
+void mig_src_repeat(struct mig_session *s)
+{
+	struct gw_error why = { 0 };
+
+	if (!s->peer && mig_connect(s, &why) < 0) {
+		gw_log(GW_DEBUG, "mig %u: %s", s->id.session, why.text);
+		return;
+	}
+	if (s->peer && mig_send(s, MIG_F_GIVEN, NULL, 0) == -EPIPE)
+		mig_disconnect(s); /* the timer brings us back */
+}
+
+void mig_src_reconnect(struct mig_session *s)
+{
+	mig_disconnect(s);
+	if (s->retries++ == 0)
+		mig_src_repeat(s);
+	mig_session_rearm(s);
+}
+
+void mig_src_release(struct mig_session *s)
+{
+	s->t.taken = gw_now_ns();
+	gw_fault("mig.src.taken");
+	mig_send(s, MIG_F_DONE, NULL, 0);
+	ct_rank_release(s->rank);
+	s->rank = NULL;
+	s->t.released = gw_now_ns();
+	s->m->n.moved++;
+	ops(s)->left(s->m->c.ctx, s->owner, s->id.to, s->id.epoch + 1);
+	s->owner = NULL;
+	if (!s->t.there_taken.has_agent)
+		mig_step(s, MIG_EV_ATTACHED);
+}
+
+void mig_src_say_done(struct mig_session *s)
+{
+	mig_send(s, MIG_F_DONE, NULL, 0);
+}
+
+void mig_src_finish(struct mig_session *s)
+{
+	json_t *measures;
+
+	s->t.attached = gw_now_ns();
+	s->why = (struct gw_error){ 0 };
+	measures = mig_measures_json(s, 0);
+	ops(s)->finished(s->m->c.ctx, NULL, s->id.session, 0, &s->why, measures);
+	json_decref(measures);
+}
+
+/* NEVER after GIVEN: only now may the copy here run again, two epochs on, so that nothing said of the move is current. */
+void mig_src_keep(struct mig_session *s)
+{
+	struct gw_error why = { 0 };
+	json_t *measures;
+
+	mig_disconnect(s);
+	s->m->n.never++;
+	ops(s)->stay(s->m->c.ctx, s->owner, s->id.session, s->id.epoch + 2, s->is_quiet);
+	if (ct_rank_unfreeze(s->rank, &why) < 0 && !s->has_exited)
+		gw_log(GW_ERROR, "mig %u rank %u: cannot let it run on: %s", s->id.session, s->id.proc, why.text);
+	gw_fail_more(&s->why, "rank %u stays on cluster %u: ", s->id.proc, s->id.from);
+	measures = mig_measures_json(s, s->why.code);
+	ops(s)->finished(s->m->c.ctx, s->owner, s->id.session, s->why.code, &s->why, measures);
+	json_decref(measures);
+}
+
+void mig_src_lost(struct mig_session *s)
+{
+	json_t *measures;
+
+	ct_rank_release(s->rank);
+	s->rank = NULL;
+	s->m->n.lost++;
+	s->why.code = 0;
+	gw_fail(&s->why, -EHOSTDOWN, "rank %u was given to cluster %u, whose daemon died before it confirmed: the rank is gone",
+	        s->id.proc, s->id.to);
+	ops(s)->lost(s->m->c.ctx, s->owner, s->id.to, &s->why);
+	s->owner = NULL;
+	measures = mig_measures_json(s, s->why.code);
+	ops(s)->finished(s->m->c.ctx, NULL, s->id.session, s->why.code, &s->why, measures);
+	json_decref(measures);
+}
+
+void mig_src_note_exit(struct mig_session *s)
+{
+	s->has_exited = true;
+}

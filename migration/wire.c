@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Packing and parsing of session frames: pure functions over bytes that came from elsewhere. */
+#include "migration/wire.h"
+
+#include <stdlib.h>
+
+int mig_head_parse(const void *payload, size_t len, struct mig_head *out, struct gw_error *why)
+{
+	struct mig_head h;
+
+	if (len < sizeof(h))
+		return gw_fail(why, -EPROTO, "a session frame has %zu bytes, its head alone %zu", len, sizeof(h));
+	memcpy(&h, payload, sizeof(h));
+	if (h.magic != MIG_MAGIC)
+		return gw_fail(why, -EPROTO, "not a session frame (magic %08x)", h.magic);
+	if (h.version != MIG_VERSION)
+		return gw_fail(why, -EPROTO, "the other daemon speaks version %u of sessions, this one %u: run one release of "
+		               "Godwit on all clusters", h.version, MIG_VERSION);
+	*out = h;
+	return 0;
+}
+
+ssize_t mig_prepare_pack(const struct mig_head *head, const struct ct_needs *n, const char *hints, void **out)
+{
+	size_t hints_len = strlen(hints), len = sizeof(*head) + sizeof(struct mig_wire_needs) + n->blob_len + hints_len;
+	struct mig_wire_needs w = {
+		.version = n->version, .uid = n->uid, .gid = n->gid, .threads = n->threads, .ns_pid = n->ns_pid,
+		.files = n->files, .cpuid_len = n->cpuid_len, .blob_len = (uint32_t)n->blob_len, .vmas = n->vmas,
+		.private_bytes = n->private_bytes, .vdso_hash = n->vdso_hash, .xfeatures = n->xfeatures,
+		.hints_len = (uint32_t)hints_len,
+	};
+	char *p;
+
+	if (n->blob_len > UINT32_MAX / 2 || hints_len > UINT32_MAX / 2)
+		return -EMSGSIZE;
+	p = malloc(len);
+	if (!p)
+		return -ENOMEM;
+	*out = p;
+	memcpy(p, head, sizeof(*head));
+	p += sizeof(*head);
+	memcpy(p, &w, sizeof(w));
+	p += sizeof(w);
+	if (n->blob_len)
+		memcpy(p, n->blob, n->blob_len);
+	memcpy(p + n->blob_len, hints, hints_len);
+	return (ssize_t)len;
+}
+
+int mig_prepare_parse(const void *payload, size_t len, struct mig_prepare *out, struct gw_error *why)
+{
+	const char *p = (const char *)payload + sizeof(struct mig_head);
+	struct mig_wire_needs w;
+
+	if (len < sizeof(struct mig_head) + sizeof(w))
+		return gw_fail(why, -EPROTO, "a PREPARE of %zu bytes is too short", len);
+	memcpy(&w, p, sizeof(w));
+	len -= sizeof(struct mig_head) + sizeof(w);
+	if (w.blob_len > len || w.hints_len != len - w.blob_len)
+		return gw_fail(why, -EPROTO, "a PREPARE announces %u + %u bytes and holds %zu", w.blob_len, w.hints_len, len);
+	if (w.cpuid_len > w.blob_len)
+		return gw_fail(why, -EPROTO, "a PREPARE announces %u bytes of processor features in %u", w.cpuid_len, w.blob_len);
+	*out = (struct mig_prepare){
+		.needs = { .version = w.version, .uid = w.uid, .gid = w.gid, .threads = w.threads, .ns_pid = w.ns_pid,
+		           .vmas = w.vmas, .private_bytes = w.private_bytes, .vdso_hash = w.vdso_hash,
+		           .xfeatures = w.xfeatures, .files = w.files, .cpuid_len = w.cpuid_len, .blob_len = w.blob_len,
+		           .blob = (unsigned char *)(uintptr_t)(p + sizeof(w)) },
+		.hints = p + sizeof(w) + w.blob_len,
+		.hints_len = w.hints_len,
+	};
+	return 0;
+}
+
+const char *mig_frame_name(uint16_t type)
+{
+	switch ((enum mig_frame)type) {
+	case MIG_F_PREPARE: return "PREPARE";
+	case MIG_F_STATE: return "STATE";
+	case MIG_F_DATA: return "DATA";
+	case MIG_F_END: return "END";
+	case MIG_F_GIVEN: return "GIVEN";
+	case MIG_F_DONE: return "DONE";
+	case MIG_F_ABORT: return "ABORT";
+	case MIG_F_PREPARED: return "PREPARED";
+	case MIG_F_REFUSED: return "REFUSED";
+	case MIG_F_READY: return "READY";
+	case MIG_F_TAKEN: return "TAKEN";
+	case MIG_F_NEVER: return "NEVER";
+	case MIG_F_ASK: return "ASK";
+	case MIG_F_ATTACHED: return "ATTACHED";
+	}
+	return "?";
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * migration/wire.h: the frames between two daemons during a session.
+ *
+ * They are frames of runtime/base/link.h; one connection carries one session. The first frame on a connection names the
+ * session (struct mig_head); every frame but DATA begins with that head, and all on one connection must name the same
+ * session. A session is identified by the source's incarnation and its number. Fixed width, little endian, version 1.
+ *
+ *   type       from         after the head
+ *   PREPARE    source       struct mig_wire_needs, needs blob, hints (JSON text)
+ *   STATE      source       JSON text
+ *   DATA       source       image bytes, no head
+ *   END        source       struct mig_wire_end
+ *   GIVEN      source       -                           commit; repeated until answered
+ *   DONE       source       -                           TAKEN was heard, the record may be forgotten
+ *   ABORT      source       text                        never GIVEN, and never will be
+ *   PREPARED   destination  struct mig_wire_prepared    head: its incarnation from now on
+ *   REFUSED    destination  text                        before PREPARED
+ *   READY      destination  struct mig_wire_ready
+ *   TAKEN      destination  struct mig_wire_taken       repeated until DONE
+ *   NEVER      destination  text                        this incarnation will not thaw this session
+ *   ASK        destination  -                           READY, and the connection was lost: what became of it?
+ *   ATTACHED   destination  struct mig_wire_attached    for the measures only
+ */
+#ifndef MIG_WIRE_H
+#define MIG_WIRE_H
+
+#include "migration/migration.h"
+
+#define MIG_MAGIC   0x67696d67u /* "gmig" */
+#define MIG_VERSION 1
+
+enum mig_frame { /* written numbers: never reused */
+	MIG_F_PREPARE  = 64,
+	MIG_F_STATE    = 65,
+	MIG_F_DATA     = 66,
+	MIG_F_END      = 67,
+	MIG_F_GIVEN    = 68,
+	MIG_F_DONE     = 69,
+	MIG_F_ABORT    = 70,
+	MIG_F_PREPARED = 80,
+	MIG_F_REFUSED  = 81,
+	MIG_F_READY    = 82,
+	MIG_F_TAKEN    = 83,
+	MIG_F_NEVER    = 84,
+	MIG_F_ASK      = 85,
+	MIG_F_ATTACHED = 86,
+};
+
+struct mig_head {
+	uint32_t magic;
+	uint16_t version, flags;
+	uint32_t job, session, proc, from, to;
+	int32_t  status;           /* REFUSED, NEVER, ABORT: negative errno */
+	uint64_t from_incarnation; /* of the source's daemon */
+	uint64_t to_incarnation;   /* of the destination's; 0 before PREPARED */
+	uint64_t epoch;            /* of the name before the move */
+};
+_Static_assert(sizeof(struct mig_head) == 56, "wire format");
+
+struct mig_wire_needs {
+	uint32_t version, uid, gid, threads, ns_pid, files, cpuid_len, blob_len;
+	uint64_t vmas, private_bytes, vdso_hash, xfeatures;
+	uint32_t hints_len, pad;
+};
+_Static_assert(sizeof(struct mig_wire_needs) == 72, "wire format");
+
+struct mig_wire_end { uint64_t bytes; };
+struct mig_wire_prepared { uint64_t prepare_ns; };
+struct mig_wire_ready { uint64_t fill_ns, ready_ns, bytes; };   /* first byte to END; END to ready */
+struct mig_wire_taken { uint64_t thawed_at_ns, thaw_ns, pages_filled; uint32_t has_agent, pad; };
+struct mig_wire_attached { uint64_t attach_ns; int32_t status; uint32_t pad; };
+_Static_assert(sizeof(struct mig_wire_taken) == 32, "wire format");
+_Static_assert(sizeof(struct mig_wire_attached) == 16, "wire format");
+
+/* A PREPARE as it was read: @needs.blob and @hints point into the frame. */
+struct mig_prepare {
+	struct ct_needs needs;
+	const char *hints;
+	size_t hints_len;
+};
+
+/** mig_head_parse - pure; -EPROTO when it is too short, of another version, or not ours */
+int mig_head_parse(const void *payload, size_t len, struct mig_head *out, struct gw_error *why);
+
+/** mig_prepare_pack - a whole PREPARE frame into a new heap block; returns its length or negative errno */
+ssize_t mig_prepare_pack(const struct mig_head *head, const struct ct_needs *needs, const char *hints, void **out);
+
+/** mig_prepare_parse - pure; of the whole payload, whose head has been parsed */
+int mig_prepare_parse(const void *payload, size_t len, struct mig_prepare *out, struct gw_error *why);
+
+const char *mig_frame_name(uint16_t type);
+
+#endif
