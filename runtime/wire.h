@@ -19,7 +19,6 @@
  *   output-ack    rank stream offset          the head has written all up to @offset
  *   migrate       id rank to                  answered by migrate-done
  *   cluster-lost  cluster incarnation         the head's verdict: that daemon is dead, for good
- *   rank-gone     rank                        it has been reaped elsewhere: void what it had claimed and never published
  *   status        id                          answered by status-answer
  *
  * clusterd -> head

@@ -17,6 +17,8 @@
 #ifndef RT_CLUSTERD_H
 #define RT_CLUSTERD_H
 
+#include <sys/resource.h>
+
 #include "container/container.h"
 #include "container/ctl.h"
 #include "migration/migration.h"
@@ -38,6 +40,7 @@ struct clusterd {
 	uint64_t incarnation;
 	bool is_started, is_ending;
 	cpu_set_t cpus;
+	struct rlimit files;        /* as it was set for this daemon, and as its ranks get it */
 	uint32_t cores;
 	int segment_fd;
 	struct noc_segment segment;

@@ -213,12 +213,6 @@ static void do_cluster_lost(struct clusterd *d, json_t *msg, int *fds, size_t n_
 	gw_link_send_json(d->head, json_pack("{s:s, s:i}", "op", "cluster-lost-ack", "cluster", (int)lost));
 }
 
-static void do_rank_gone(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
-{
-	(void)fds; (void)n_fds;
-	noc_inbox_void(&d->segment, (uint32_t)json_integer_value(json_object_get(msg, "rank")));
-}
-
 static void do_status(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	json_t *ranks = json_array();
@@ -255,7 +249,6 @@ static const struct head_op {
 	{ "output-ack", do_output_ack, false },
 	{ "migrate", do_migrate, false },
 	{ "cluster-lost", do_cluster_lost, false },
-	{ "rank-gone", do_rank_gone, false },
 	{ "status", do_status, false },
 };
 
@@ -336,6 +329,19 @@ static int watch_signals(struct clusterd *d)
 	return gw_loop_watch(d->loop, &d->signals, d->signal_fd, EPOLLIN, on_signal, d);
 }
 
+/* A rank costs a dozen descriptors here: take what the hard limit gives. The ranks keep the limit that was set. */
+static void raise_files(struct clusterd *d)
+{
+	struct rlimit more;
+
+	if (getrlimit(RLIMIT_NOFILE, &d->files) < 0)
+		return;
+	more = d->files;
+	more.rlim_cur = more.rlim_max < 65536 ? more.rlim_max : 65536;
+	if (more.rlim_cur > d->files.rlim_cur && setrlimit(RLIMIT_NOFILE, &more) < 0)
+		gw_log(GW_WARN, "cannot raise the limit of open files: %s", strerror(errno));
+}
+
 /* ---- arguments ------------------------------------------------------------------------------------------------- */
 
 struct args { int head_fd; };
@@ -376,6 +382,7 @@ int main(int argc, char **argv)
 
 	argp_parse(&argp, argc, argv, 0, NULL, &a);
 	gw_log_init("godwitd");
+	raise_files(&d);
 	fcntl(a.head_fd, F_SETFD, FD_CLOEXEC);
 	gw_list_init(&d.ranks);
 	gw_list_init(&d.moves);
@@ -395,5 +402,7 @@ int main(int argc, char **argv)
 		rank_destroy(gw_list_entry(e, struct rank, node));
 	gw_link_destroy(d.head);
 	pmi_job_fini(&d.pmi);
+	noc_segment_unmap(&d.segment);
+	gw_loop_destroy(d.loop);
 	return code;
 }

@@ -241,6 +241,8 @@ static int launch(struct clusterd *d, const struct rt_launch *l, const char *str
 		rank_destroy(r);
 		return code;
 	}
+	if (d->files.rlim_max)
+		prlimit(ct_rank_pid(ct), RLIMIT_NOFILE, &d->files, NULL);
 	code = rank_adopt(r, ct);
 	if (code < 0) {
 		rank_destroy(r);

@@ -371,11 +371,6 @@ static void do_exited(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		input_stop(h);
 	if (h->is_ending)
 		return;
-	for (uint32_t i = 0; i < h->n_clusters; i++) /* of slots that it had claimed in others' inboxes: any daemon can void */
-		if (i != c->index && h->clusters[i].state == CLUSTER_UP) {
-			job_cluster_send(h, i, json_pack("{s:s, s:i}", "op", "rank-gone", "rank", (int)n));
-			break;
-		}
 	if (r->status != 0 && h->is_told_to_end)
 		note_code(h, WIFSIGNALED(r->status) ? 128 + WTERMSIG(r->status) : WEXITSTATUS(r->status));
 	else if (r->status != 0 || (phase == PMI_OPEN && !h->is_told_to_end))

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* mpirun, also called mpiexec: what was asked for. */
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -148,17 +149,29 @@ static int parse(struct job_spec *spec, int argc, char **argv, struct gw_error *
 
 int main(int argc, char **argv)
 {
-	struct job_spec *spec = calloc(1, sizeof(*spec)); /* zeroed; freed by the end of the process, it is used until then */
+	struct job_spec *spec = calloc(1, sizeof(*spec));
 	struct gw_error why = { 0 };
+	int code = 1;
 
+	for (int fd = open("/dev/null", O_RDWR); fd >= 0; fd = open("/dev/null", O_RDWR))
+		if (fd > STDERR_FILENO) { /* a standard stream that was closed must not become one of our sockets */
+			close(fd);
+			break;
+		}
 	gw_log_init("mpirun");
 	gw_event_init("mpirun");
 	if (!spec)
 		return 1;
 	spec->clusters = 1;
-	if (parse(spec, argc, argv, &why) < 0) {
+	if (parse(spec, argc, argv, &why) < 0)
 		fprintf(stderr, "mpirun: %s\n", why.text);
-		return 1;
+	else
+		code = job_run(spec);
+	for (uint32_t i = 0; i < spec->n_apps; i++) {
+		strings_fini(&spec->apps[i].argv);
+		strings_fini(&spec->apps[i].env);
 	}
-	return job_run(spec);
+	strings_fini(&spec->genv);
+	free(spec);
+	return code;
 }

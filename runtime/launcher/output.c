@@ -106,7 +106,8 @@ static void sink_put(struct sink *s, const char *bytes, size_t len)
 	if (s->is_broken || len == 0)
 		return;
 	if (s->start + s->len + len > s->cap) {
-		memmove(s->buf, s->buf + s->start, s->len);
+		if (s->len)
+			memmove(s->buf, s->buf + s->start, s->len);
 		s->start = 0;
 		if (s->len + len > s->cap) {
 			size_t cap = 2 * (s->len + len);
