@@ -200,7 +200,7 @@ for victim, has_rank in ((0, True), (2, False)):
 		st = head.status()
 		tap.ok(job.is_running() and [c["state"] for c in st["clusters"] if c["cluster"] == target] == ["lost"] and
 		       all(r["state"] == "no MPI" for r in st["ranks"]), "kill -9 of a daemon without ranks does no harm", st)
-		code, out, err = tool("migrate", 0, "--to", target)
+		code, out, err = tool("migrate", 0, "--to", target, "--job", st["job"]["id"])
 		tap.ok(code == 2 and "cluster %d is not up" % target in err, "and a move there is refused: %s" % err)
 		job.proc.terminate()
 		tap.ok(job.wait(20) == 143 and not job.gone(), "the job ends as it should later", *job.tail())

@@ -65,7 +65,7 @@ struct joined {          /* one output stream of one rank */
 	uint64_t next;       /* bytes written so far, of all daemons */
 	uint64_t acked;
 	struct segment *ahead; /* sorted by offset */
-	char *line;          /* labelled: a line without its end yet */
+	char *line;          /* a line without its end yet */
 	size_t line_len, line_cap;
 };
 
@@ -73,7 +73,7 @@ int output_init(struct head *h);
 void output_fini(struct head *h);
 void output_piece(struct head *h, uint32_t rank, uint32_t stream, uint64_t offset, const char *bytes, size_t len);
 void output_skip_gaps(struct head *h, uint32_t rank); /* what is missing will never come */
-void output_end_lines(struct head *h);                /* labelled: write what has no line end */
+void output_end_lines(struct head *h);                /* write what has no line end */
 void output_flush(struct head *h);                    /* blocking; before exit */
 
 /* ---- the job ---- */
@@ -139,6 +139,7 @@ struct head {
 	uint64_t started_ns;
 
 	struct sink *sinks[2];
+	struct gw_timer *line_timer;
 	struct input input;
 	uint64_t barriers_done;
 	uint32_t barrier_count;

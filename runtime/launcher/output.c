@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Output of the ranks: streams joined by offset, labelled lines, and sinks that never block the head.
+ * Output of the ranks: streams joined by offset, whole lines, and sinks that never block the head.
  *
  * A sink is standard output or error of mpirun. It is written when poll says so, at most PIPE_BUF bytes at a time, which
  * a ready pipe takes without blocking; its flags are left alone, for it may be shared with others (a terminal). While it
@@ -17,6 +17,7 @@
 
 #define SINK_HIGH (1u << 20)
 #define LINE_MAX_KEPT (256u << 10) /* a longer line is cut */
+#define PROMPT_MS     50           /* without labels: so long is waited for the end of a line before it is shown */
 
 struct sink {
 	struct head *head;
@@ -154,6 +155,10 @@ static void put_line(struct head *h, uint32_t rank, int i, const char *line, siz
 {
 	char label[16];
 
+	if (!h->spec->is_labelled) {
+		sink_put(h->sinks[i], line, len);
+		return;
+	}
 	sink_put(h->sinks[i], label, (size_t)snprintf(label, sizeof(label), "[%u] ", rank));
 	sink_put(h->sinks[i], line, len);
 	if (len == 0 || line[len - 1] != '\n')
@@ -167,6 +172,19 @@ static void end_line(struct head *h, uint32_t rank, int i)
 	if (j->line_len)
 		put_line(h, rank, i, j->line, j->line_len);
 	j->line_len = 0;
+}
+
+/* A line without an end is a prompt, perhaps, when nothing follows it for a while: it must be seen. */
+static void on_line_timer(void *ctx)
+{
+	struct head *h = ctx;
+
+	h->line_timer = NULL;
+	for (uint32_t r = 0; r < h->size; r++)
+		for (int i = 0; i < 2; i++)
+			end_line(h, r, i);
+	for (int i = 0; i < 2; i++)
+		sink_push(h->sinks[i]);
 }
 
 static void keep(struct head *h, uint32_t rank, int i, const char *bytes, size_t len)
@@ -188,6 +206,8 @@ static void keep(struct head *h, uint32_t rank, int i, const char *bytes, size_t
 	j->line_len += len;
 	if (j->line_len > LINE_MAX_KEPT)
 		end_line(h, rank, i);
+	else if (!h->spec->is_labelled && !h->line_timer)
+		gw_loop_timer(h->loop, &h->line_timer, PROMPT_MS, 0, on_line_timer, h);
 }
 
 static void emit(struct head *h, uint32_t rank, int i, const char *bytes, size_t len)
@@ -195,12 +215,13 @@ static void emit(struct head *h, uint32_t rank, int i, const char *bytes, size_t
 	struct joined *j = &h->ranks[rank].out[i];
 
 	j->next += len;
-	if (!h->spec->is_labelled) {
+	if (h->size == 1 && !h->spec->is_labelled) {
 		sink_put(h->sinks[i], bytes, len);
 		return;
 	}
 	while (len) {
-		const char *nl = memchr(bytes, '\n', len);
+		/* without labels whole lines go out together */
+		const char *nl = h->spec->is_labelled || j->line_len ? memchr(bytes, '\n', len) : memrchr(bytes, '\n', len);
 		size_t n = nl ? (size_t)(nl - bytes) + 1 : len;
 
 		if (nl && j->line_len == 0) {
@@ -350,9 +371,8 @@ void job_say(struct head *h, const char *fmt, ...)
 			return; /* nobody to tell */
 		return;
 	}
-	if (h->spec->is_labelled) /* our sentence must not stand in the middle of a line either */
-		for (uint32_t r = 0; r < h->size; r++)
-			end_line(h, r, 1);
+	for (uint32_t r = 0; r < h->size; r++) /* our sentence must not stand in the middle of a line either */
+		end_line(h, r, 1);
 	sink_put(h->sinks[1], text, (size_t)n);
 	sink_push(h->sinks[1]);
 }
