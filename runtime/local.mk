@@ -17,13 +17,11 @@ libgw_rt_la_SOURCES = %D%/wire.c %D%/wire.h %D%/base/event.c %D%/base/event.h mp
 libgw_rt_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 libgw_rt_la_LIBADD = libgw-loop.la $(JANSSON_LIBS)
 
-bin_PROGRAMS += mpirun mpiexec godwit
-# godwitd needs libct.la
-# bin_PROGRAMS += godwitd
-# godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/streams.c \
-# 	%D%/clusterd/agent.c %D%/clusterd/pmi_port.c %D%/clusterd/moves.c
-# godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
-# godwitd_LDADD = libct.la libnoc.la libct-rank.la libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
+bin_PROGRAMS += godwitd mpirun mpiexec godwit
+godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/streams.c \
+	%D%/clusterd/agent.c %D%/clusterd/pmi_port.c %D%/clusterd/moves.c
+godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+godwitd_LDADD = libmig.la libct.la libnoc.la libct-rank.la libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
 
 mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/env.c %D%/launcher/job.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/topology.c %D%/topology.h
@@ -56,5 +54,7 @@ mpi_shim_test_pmi_SOURCES = mpi-shim/test_pmi.c
 mpi_shim_test_pmi_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 mpi_shim_test_pmi_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
 
+TESTS += %D%/test_launch.sh
+dist_check_SCRIPTS += %D%/test_launch.sh
 dist_man_MANS += doc/mpirun.1 doc/godwit.1
 EXTRA_DIST += doc/events.md %D%/test_launch.py
