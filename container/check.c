@@ -371,6 +371,9 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 			hi = m->end;
 			continue;
 		}
+		/* the agent's: it will have detached from it before the freeze, where it is refused like any other */
+		if (maps == &r->look && m->is_shared && strcmp(m->name, "/memfd:godwit-segment (deleted)") == 0)
+			continue;
 		if (is_under(m->name, "[vsyscall]") || (r->remote.base && m->start == r->remote.base && m->is_shared))
 			continue;
 		if (maps != &r->look && (seen = ct_maps_find(&r->look, m->start)) != NULL && seen->is_shared == m->is_shared)
