@@ -78,10 +78,11 @@ static int thread_seize(struct ct_rank *r, pid_t tid, const cpu_set_t *here)
 
 	if (!t)
 		return -ENOMEM;
+	for CT_EACH(const struct ct_thread, seen, &r->samples)
+		if (seen->tid == tid)
+			*t = *seen;
 	t->tid = tid;
-	errno = 0;
 	t->nice = getpriority(PRIO_PROCESS, (id_t)tid);
-	ct_sleep_sample(t, r->pid);
 	if (here && sched_getaffinity(tid, sizeof(t->cpus), &t->cpus) == 0)
 		t->is_moved_cpu = sched_setaffinity(tid, sizeof(*here), here) == 0;
 	t->is_raised = setpriority(PRIO_PROCESS, (id_t)tid, -20) == 0; /* it must run to stop; where that is allowed */
@@ -200,6 +201,7 @@ static int read_threads(struct ct_rank *r, struct gw_error *why)
 
 		if (ptrace(PTRACE_GETREGS, t->tid, NULL, &t->regs) < 0)
 			return gw_fail(why, -errno, "thread %d: cannot read its registers: %s", (int)t->tid, strerror(errno));
+		ct_sleep_measure(t, r->pid);
 		ct_regs_settle(t);
 		if (ptrace(0x420f, t->tid, (void *)sizeof(rseq), &rseq) > 0 && rseq.at) {
 			t->rseq = rseq.at;
@@ -209,6 +211,33 @@ static int read_threads(struct ct_rank *r, struct gw_error *why)
 		}
 	}
 	return 0;
+}
+
+static int sample_threads(struct ct_rank *r)
+{
+	struct ct_vec tids;
+	cpu_set_t ours;
+	bool has_ours = sched_getaffinity(0, sizeof(ours), &ours) == 0;
+	int rc;
+
+	ct_vec_init(&tids, sizeof(int));
+	r->samples.n = 0;
+	rc = ct_proc_ids(r->pid, "task", &tids);
+	for (size_t i = 0; rc == 0 && i < tids.n; i++) {
+		struct ct_thread *t = ct_vec_add(&r->samples, 1);
+
+		if (!t) {
+			rc = -ENOMEM;
+			break;
+		}
+		t->tid = *CT_AT(int, &tids, i);
+		if (has_ours)
+			ct_sleep_sample(t, r->pid);
+	}
+	if (has_ours)
+		sched_setaffinity(0, sizeof(ours), &ours);
+	ct_vec_fini(&tids);
+	return rc;
 }
 
 /* everything that will be touched while the rank stands still is opened and touched before */
@@ -237,7 +266,8 @@ static int prepare(struct ct_rank *r, struct gw_error *why)
 		return gw_fail(why, -ENOMEM, "no memory for an image");
 	memset(r->remote.local + CT_PAGE, 0, 65536);
 	memset(r->remote.local + CT_HOLE_SIZE - 65536, 0, 65536);
-	return 0;
+	rc = sample_threads(r); /* last: the younger the better */
+	return rc < 0 ? gw_fail(why, rc, "pid %d has ended", (int)r->pid) : 0;
 }
 
 int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why)

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -115,6 +116,8 @@ void ct_pin_begin(struct ct_pin *p)
 	cpu_set_t one;
 
 	p->is_pinned = false;
+	p->nice = getpriority(PRIO_PROCESS, 0);
+	p->is_raised = setpriority(PRIO_PROCESS, 0, -20) == 0;
 	p->cpu = sched_getcpu();
 	if (p->cpu < 0 || sched_getaffinity(0, sizeof(p->old), &p->old) < 0)
 		return;
@@ -127,7 +130,9 @@ void ct_pin_end(struct ct_pin *p)
 {
 	if (p->is_pinned)
 		sched_setaffinity(0, sizeof(p->old), &p->old);
-	p->is_pinned = false;
+	if (p->is_raised)
+		setpriority(PRIO_PROCESS, 0, p->nice);
+	p->is_pinned = p->is_raised = false;
 }
 
 /* ---- memory of another process --------------------------------------------------------------------------------- */

@@ -6,8 +6,10 @@ libct_la_SOURCES = %D%/container.h %D%/image.h %D%/rank.h \
 	%D%/restore.c %D%/shell.c %D%/spawn.c
 
 # The program that the tests move is one like any other: no sanitizer, none of our libraries.
-check_PROGRAMS += %D%/victim %D%/test_move %D%/test_move_user %D%/bench_move
-TESTS += %D%/test_move %D%/test_move_user
+check_PROGRAMS += %D%/victim %D%/test_image %D%/test_move %D%/test_move_user %D%/bench_move
+TESTS += %D%/test_image %D%/test_move %D%/test_move_user
+%C%_test_image_SOURCES = %D%/test_image.c
+%C%_test_image_LDADD = libct.la libgw-base.la
 %C%_victim_SOURCES = %D%/victim.c
 %C%_victim_CFLAGS = -O2 -g -Wall -Wextra -fno-sanitize=all
 %C%_victim_LDFLAGS =

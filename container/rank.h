@@ -128,8 +128,9 @@ int ct_wait_stop(pid_t tid, int *status);
 int ct_mem_read(pid_t pid, uint64_t addr, void *buf, size_t len);        /* process_vm_readv; 0 or -errno */
 int ct_mem_write(pid_t pid, uint64_t addr, const void *buf, size_t len);
 
-/* run on one processor with what we stop and start: waking it elsewhere costs more than all the rest */
-struct ct_pin { cpu_set_t old; int cpu; bool is_pinned; };
+/* run on one processor with what we stop and start: waking it elsewhere costs more than all the rest; and, where that
+ * is allowed, before others: a rank stands still meanwhile */
+struct ct_pin { cpu_set_t old; int cpu, nice; bool is_pinned, is_raised; };
 void ct_pin_begin(struct ct_pin *p);
 void ct_pin_end(struct ct_pin *p);
 
@@ -200,8 +201,9 @@ struct ct_thread {
 	struct user_regs_struct regs;  /* as it stopped: what unfreeze puts back */
 	uint64_t sigmask;
 	bool has_sigmask;              /* ours was put in place */
-	uint64_t sleep_ns;             /* when it fell asleep, in the scheduler's clock; 0: not known or not asleep */
+	uint64_t sleep_ns;             /* CLOCK_MONOTONIC when it fell asleep; 0: not known or not asleep */
 	uint64_t sleep_switches;       /* how often it had left the processor by itself, then */
+	uint64_t slept_ns;             /* before it was stopped; 0: not known */
 	uint64_t full_result;          /* of a write that the daemon completes, in the image only; 0: none */
 	uint64_t rseq;
 	uint32_t rseq_len, rseq_signature;
@@ -229,6 +231,7 @@ struct ct_rank {
 
 	/* frozen */
 	struct ct_vec threads;         /* struct ct_thread; leader first */
+	struct ct_vec samples;         /* struct ct_thread; what was seen of them before the freeze */
 	struct ct_maps maps;
 	struct ct_snapshot snap;
 	struct ct_vec extents;         /* struct ct_extent */
@@ -286,7 +289,8 @@ void ct_regs_for_image(struct ct_rank *r, struct ct_thread *t, struct user_regs_
 int ct_regs_leave_vdso(struct ct_thread *t, uint64_t start, uint64_t end, struct gw_error *why);
 void ct_regs_abort_rseq(pid_t pid, struct ct_thread *t, uint64_t rseq);
 int ct_sigmask_block(struct ct_thread *t, struct gw_error *why);
-int ct_sleep_sample(struct ct_thread *t, pid_t pid);    /* before the freeze: since when does it sleep? */
+void ct_sleep_sample(struct ct_thread *t, pid_t pid);   /* before the freeze: since when does it sleep? */
+void ct_sleep_measure(struct ct_thread *t, pid_t pid);  /* right after its stop: how long has it slept? */
 
 /* capture.c */
 int ct_capture(struct ct_rank *r, struct gw_error *why);

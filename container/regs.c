@@ -58,47 +58,99 @@ static uint64_t sched_value(const char *text, const char *key)
 	return ms * 1000000 + frac;
 }
 
-/* The kernel cannot hand over the rest of a relative timeout, but the scheduler tells when the thread went to sleep. */
-int ct_sleep_sample(struct ct_thread *t, pid_t pid)
+static uint64_t monotonic_ns(void)
 {
-	char name[64], text[4096], *end;
-	long nr;
-	int rc;
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* the clock in which the scheduler of processor @cpu keeps exec_start; each processor has its own */
+static uint64_t sched_clock_of(int cpu)
+{
+	char text[4096], name[64];
+	cpu_set_t one;
+
+	if (sched_getcpu() != cpu) {
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		if (sched_setaffinity(0, sizeof(one), &one) < 0)
+			return 0;
+	}
+	sched_yield(); /* brings our own exec_start to now */
+	snprintf(name, sizeof(name), "task/%d/sched", (int)syscall(SYS_gettid));
+	if (ct_proc_read(getpid(), name, text, sizeof(text)) <= 0)
+		return 0;
+	return sched_value(text, "se.exec_start");
+}
+
+static bool is_limited_wait(const char *text)
+{
+	uint64_t a[5] = { 0 };
+	char *end;
+	long nr = strtol(text, &end, 10);
+
+	if (end == text)
+		return false; /* "running" */
+	for (int i = 1; i < 5; i++)
+		a[i] = strtoull(end, &end, 16);
+	switch (nr) {
+	case SYS_nanosleep:       return a[2] == 0;
+	case SYS_clock_nanosleep: return a[4] == 0 && a[2] == 0;
+	case SYS_poll:            return (int)a[3] > 0;
+	case SYS_futex:           return (a[2] & FUTEX_CMD_MASK) == FUTEX_WAIT && a[4];
+	case SYS_epoll_wait:
+	case SYS_epoll_pwait:     return (int)a[4] > 0;
+	case SYS_rt_sigtimedwait: return a[3] != 0;
+	}
+	return false;
+}
+
+/* The kernel cannot hand over the rest of a relative timeout, but the scheduler tells when the thread went to sleep.
+ * May move us to another processor: the caller puts that right. */
+void ct_sleep_sample(struct ct_thread *t, pid_t pid)
+{
+	char name[64], text[4096], *at;
+	uint64_t fell_asleep, now;
+	int cpu = -1;
 
 	t->sleep_ns = 0;
 	snprintf(name, sizeof(name), "task/%d/syscall", (int)t->tid);
-	rc = ct_proc_read(pid, name, text, sizeof(text));
-	if (rc <= 0)
-		return rc;
-	nr = strtol(text, &end, 10);
-	if (end == text || (nr != SYS_nanosleep && nr != SYS_clock_nanosleep && nr != SYS_poll && nr != SYS_futex &&
-	                     nr != SYS_epoll_wait && nr != SYS_epoll_pwait && nr != SYS_rt_sigtimedwait))
-		return 0;
-	snprintf(name, sizeof(name), "task/%d/sched", (int)t->tid);
-	rc = ct_proc_read(pid, name, text, sizeof(text));
-	if (rc <= 0)
-		return rc;
-	t->sleep_ns = sched_value(text, "se.exec_start");
-	t->sleep_switches = sched_value(text, "nr_voluntary_switches");
-	return 0;
-}
-
-/* How long it had slept when we stopped it; 0 when that is not certain. Never more than it was. */
-static uint64_t slept_ns(pid_t pid, const struct ct_thread *t)
-{
-	char name[64], text[4096];
-	uint64_t now;
-
-	if (!t->sleep_ns)
-		return 0;
+	if (ct_proc_read(pid, name, text, sizeof(text)) <= 0 || !is_limited_wait(text))
+		return;
+	snprintf(name, sizeof(name), "task/%d/stat", (int)t->tid);
+	if (ct_proc_read(pid, name, text, sizeof(text)) <= 0 || !(at = strrchr(text, ')')))
+		return;
+	for (int i = 2; i < 39 && at; i++)
+		at = strchr(at + 1, ' ');
+	cpu = at ? atoi(at) : -1;
+	if (cpu < 0 || !(now = sched_clock_of(cpu)))
+		return;
 	snprintf(name, sizeof(name), "task/%d/sched", (int)t->tid);
 	if (ct_proc_read(pid, name, text, sizeof(text)) <= 0)
-		return 0;
+		return;
+	fell_asleep = sched_value(text, "se.exec_start");
+	t->sleep_switches = sched_value(text, "nr_voluntary_switches");
+	/* if it ran meanwhile, the number of switches will tell; time that the machine was away is counted as awake */
+	if (fell_asleep && fell_asleep <= now)
+		t->sleep_ns = monotonic_ns() - (now - fell_asleep);
+}
+
+/* Right after the stop: how long had it slept? 0 when that is not certain. Never more than it was. */
+void ct_sleep_measure(struct ct_thread *t, pid_t pid)
+{
+	char name[64], text[4096];
+
+	t->slept_ns = 0;
+	if (!t->sleep_ns || !in_call(&t->regs) ||
+	    ((long long)t->regs.rax != -ERESTART_RESTARTBLOCK_ && (long long)t->regs.rax != -EINTR))
+		return;
+	snprintf(name, sizeof(name), "task/%d/sched", (int)t->tid);
 	/* our stop is the one time that it left the processor since; any other means another sleep */
-	if (sched_value(text, "nr_voluntary_switches") != t->sleep_switches + 1)
-		return 0;
-	now = sched_value(text, "se.exec_start"); /* when it ran last: to stop */
-	return now > t->sleep_ns ? now - t->sleep_ns : 0;
+	if (ct_proc_read(pid, name, text, sizeof(text)) > 0 &&
+	    sched_value(text, "nr_voluntary_switches") == t->sleep_switches + 1)
+		t->slept_ns = monotonic_ns() - t->sleep_ns;
 }
 
 /* a timespec that only the call being made again reads: below the red zone of the stack */
@@ -126,14 +178,6 @@ static uint64_t less(uint64_t ns, uint64_t slept)
 	return ns > slept ? ns - slept : 1000;
 }
 
-static uint64_t monotonic_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* When the rank's own monotonic clock shows this, a wait of @ns that began @slept ago is over. */
 static uint64_t until(const struct ct_rank *r, uint64_t ns, uint64_t slept)
 {
@@ -143,7 +187,7 @@ static uint64_t until(const struct ct_rank *r, uint64_t ns, uint64_t slept)
 /* Waits with a limit that the kernel ends with EINTR: made again with what is left, when that is known. */
 static bool wait_again(struct ct_rank *r, struct ct_thread *t, struct user_regs_struct *g)
 {
-	uint64_t slept = slept_ns(r->pid, t), ns, at;
+	uint64_t slept = t->slept_ns, ns, at;
 
 	if (!slept)
 		return false;
@@ -178,7 +222,7 @@ void ct_regs_for_image(struct ct_rank *r, struct ct_thread *t, struct user_regs_
 	if ((long long)out->rax != -ERESTART_RESTARTBLOCK_)
 		return;
 	out->rax = (unsigned long long)-ERESTARTNOHAND_;
-	slept = slept_ns(r->pid, t);
+	slept = t->slept_ns;
 	if (is_call(out, SYS_nanosleep) || is_call(out, SYS_clock_nanosleep)) {
 		bool is_short = is_call(out, SYS_nanosleep);
 		unsigned long long *req = is_short ? &out->rdi : &out->rdx, *rem = is_short ? &out->rsi : &out->r10;

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -113,6 +114,7 @@ static int seize(struct ct_rank *r, struct gw_error *why)
 			ptrace(PTRACE_CONT, t->tid, NULL, NULL);
 	} while (status >> 16 == 0);
 	t->is_stopped = true;
+	setpriority(PRIO_PROCESS, (id_t)t->tid, -20); /* where allowed, as ct_pin_begin; the image brings the rank's own */
 	if (ptrace(PTRACE_GETREGS, t->tid, NULL, &r->shell_regs) < 0)
 		return gw_fail(why, -errno, "cannot read the shell's registers: %s", strerror(errno));
 	r->shell_regs.orig_rax = (unsigned long long)-1;
@@ -281,30 +283,33 @@ int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const st
 /* ---- feed ------------------------------------------------------------------------------------------------------ */
 
 /* the shell runs where we run */
-static void pin_both(struct ct_rank *r, struct ct_pin *pin)
+static void shell_here(struct ct_rank *r)
 {
 	cpu_set_t here;
+	int cpu = sched_getcpu();
 
-	ct_pin_begin(pin);
-	if (!pin->is_pinned)
+	if (cpu < 0)
 		return;
 	CPU_ZERO(&here);
-	CPU_SET(pin->cpu, &here);
+	CPU_SET(cpu, &here);
 	sched_setaffinity(r->pid, sizeof(here), &here);
+}
+
+static void pin_both(struct ct_rank *r, struct ct_pin *pin)
+{
+	ct_pin_begin(pin);
+	if (pin->is_pinned)
+		shell_here(r);
 }
 
 static int reader_meta(void *ctx, struct gw_error *why)
 {
 	struct ct_rank *r = ctx;
-	struct ct_pin pin;
-	int rc;
 
 	if (r->snap.process.vdso_start != r->vdso_start || r->snap.process.vdso_end != r->vdso_end)
 		return gw_fail(why, -EAGAIN, "the rank's vdso has moved since it was looked at; try again");
-	pin_both(r, &pin);
-	rc = ct_restore_maps(r, why);
-	ct_pin_end(&pin);
-	return rc;
+	shell_here(r); /* feed has pinned us */
+	return ct_restore_maps(r, why);
 }
 
 static int reader_flush(void *ctx, struct gw_error *why)
@@ -346,11 +351,14 @@ static int reader_pages(void *ctx, uint64_t vaddr, const unsigned char *bytes, s
 
 int ct_shell_feed(struct ct_rank *r, const void *buf, size_t len, struct gw_error *why)
 {
+	struct ct_pin pin;
 	int rc;
 
 	if (r->state != CT_SHELL)
 		return gw_fail(why, -EINVAL, "pid %d is not a shell that takes an image", (int)r->pid);
+	ct_pin_begin(&pin);
 	rc = ct_reader_feed(&r->reader, buf, len, why);
+	ct_pin_end(&pin);
 	if (rc < 0)
 		r->state = CT_BROKEN;
 	return rc;

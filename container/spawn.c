@@ -302,6 +302,7 @@ struct ct_rank *ct_rank_new(void)
 	r->init_pidfd = r->pidfd = r->status_fd = r->mem_fd = r->pagemap_fd = r->start_fd = -1;
 	ct_snapshot_init(&r->snap);
 	ct_vec_init(&r->threads, sizeof(struct ct_thread));
+	ct_vec_init(&r->samples, sizeof(struct ct_thread));
 	ct_vec_init(&r->extents, sizeof(struct ct_extent));
 	ct_vec_init(&r->meta, 1);
 	ct_vec_init(&r->regions, 24);
@@ -327,6 +328,7 @@ void ct_rank_free(struct ct_rank *r)
 	ct_maps_fini(&r->maps);
 	ct_remote_fini(&r->remote);
 	ct_vec_fini(&r->threads);
+	ct_vec_fini(&r->samples);
 	ct_vec_fini(&r->extents);
 	ct_vec_fini(&r->meta);
 	ct_vec_fini(&r->regions);

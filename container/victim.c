@@ -10,6 +10,7 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -85,7 +86,7 @@ static __thread uint64_t tls_mark;
 struct worker {
 	pthread_t thread;
 	unsigned seed;
-	uint64_t rounds;
+	_Atomic uint64_t rounds;
 	double x;
 	const char *bad;
 };
@@ -158,6 +159,9 @@ static int compute(int threads)
 		w[i].seed = (unsigned)i + 1;
 		pthread_create(&w[i].thread, NULL, worker_main, &w[i]);
 	}
+	for (int i = 0; i < threads; i++)
+		while (!w[i].rounds)
+			sched_yield();
 	say("ready");
 	while (hear(line, sizeof(line)) && strcmp(line, "end") != 0) {
 		for (int i = 0; i < threads; i++)
@@ -170,8 +174,6 @@ static int compute(int threads)
 		pthread_join(w[i].thread, NULL);
 		if (w[i].bad)
 			say("bad thread %d: %s", i, w[i].bad);
-		if (!w[i].rounds)
-			say("bad thread %d: did nothing", i);
 	}
 	say("done");
 	return 7;

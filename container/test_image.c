@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The reader of images: a whole one cut anywhere, and thousands of damaged ones, none of which may do harm. */
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "container/rank.h"
+#include "tests/tap.h"
+
+struct seen { uint64_t pages, sum; bool is_meta, is_outside; const struct ct_snapshot *s; };
+
+static int on_meta(void *ctx, struct gw_error *why)
+{
+	(void)why;
+	((struct seen *)ctx)->is_meta = true;
+	return 0;
+}
+
+static int on_pages(void *ctx, uint64_t vaddr, const unsigned char *bytes, size_t len, struct gw_error *why)
+{
+	struct seen *s = ctx;
+	bool is_inside = false;
+
+	(void)why;
+	for CT_EACH(const struct ct_img_vma, v, &s->s->vmas)
+		is_inside |= vaddr >= v->start && vaddr + len <= v->end;
+	s->is_outside |= !is_inside || !s->is_meta || len % CT_PAGE;
+	s->pages += len / CT_PAGE;
+	for (size_t i = 0; i < len; i += 997)
+		s->sum = s->sum * 31 + bytes[i] + vaddr + i;
+	return 0;
+}
+
+static int on_flush(void *ctx, struct gw_error *why)
+{
+	(void)ctx;
+	(void)why;
+	return 0;
+}
+
+static const struct ct_reader_ops ops = { on_meta, on_pages, on_flush };
+
+static int read_all(const unsigned char *p, size_t len, size_t step, struct seen *seen, bool *is_complete)
+{
+	struct ct_snapshot s;
+	struct ct_reader d;
+	struct gw_error why = { 0 };
+	int rc = 0;
+
+	*seen = (struct seen){ .s = &s };
+	ct_snapshot_init(&s);
+	ct_reader_init(&d, &ops, seen, &s);
+	for (size_t at = 0; rc == 0 && at < len; at += step)
+		rc = ct_reader_feed(&d, p + at, len - at < step ? len - at : step, &why);
+	*is_complete = d.is_complete;
+	ct_reader_fini(&d);
+	ct_snapshot_fini(&s);
+	return rc;
+}
+
+static void make_image(struct ct_vec *out)
+{
+	struct ct_snapshot s;
+	struct ct_img_vma *v;
+	struct ct_img_fd *fd;
+	struct ct_img_thread *t;
+	struct ct_img_file *f;
+	unsigned char page[3 * CT_PAGE];
+	struct ct_img_pages run = { .vaddr = 0x400000, .pages = 3 };
+	struct ct_img_end end = { .pages_sent = 5 };
+	uint32_t path;
+
+	ct_snapshot_init(&s);
+	path = ct_snapshot_string(&s, "/usr/bin/true");
+	f = ct_vec_add(&s.files, 1);
+	*f = (struct ct_img_file){ .path = path, .flags = CT_IMG_FILE_MAPPED, .size = 4096 };
+	s.process = (struct ct_img_process){ .ns_pid = 77, .threads = 2, .vdso_start = 0x7fff00000000, .vdso_end = 0x7fff00006000,
+		.cwd = path, .xstate_size = 832 };
+	v = ct_vec_add(&s.vmas, 2);
+	v[0] = (struct ct_img_vma){ .start = 0x400000, .end = 0x402000, .prot = PROT_READ, .kind = CT_VMA_FILE };
+	v[1] = (struct ct_img_vma){ .start = 0x402000, .end = 0x410000, .prot = PROT_READ | PROT_WRITE, .kind = CT_VMA_ANON };
+	fd = ct_vec_add(&s.fds, 2);
+	fd[0] = (struct ct_img_fd){ .number = 0, .kind = CT_FD_PLUMB, .plumb = 1 };
+	fd[1] = (struct ct_img_fd){ .number = 3, .kind = CT_FD_FILE, .same_as = 1 };
+	t = ct_vec_add(&s.threads, 2);
+	for (uint32_t i = 0; i < 2; i++) {
+		t[i].ns_tid = 77 + i;
+		t[i].regs[17] = 0x33;
+		t[i].regs[20] = 0x2b;
+	}
+	memset(ct_vec_add(&s.xstate, 2 * 832), 0, 2 * 832);
+	ct_vec_append(&s.auxv, (uint64_t[]){ 6, 4096, 0, 0 }, 4);
+	ct_vec_append(&s.bytes, "unread", 6);
+	ct_vec_append(&s.unread, &(struct ct_unread){ .head = { .plumb = 1, .length = 6 } }, 1);
+	out->n = 0;
+	ct_snapshot_write(&s, out);
+	for (size_t i = 0; i < sizeof(page); i++)
+		page[i] = (unsigned char)(i * 7);
+	ct_section_write(out, CT_SECTION_PAGES, 3, NULL, sizeof(run) + sizeof(page));
+	memcpy((unsigned char *)out->at + out->n - sizeof(page) - sizeof(run), &run, sizeof(run));
+	memcpy((unsigned char *)out->at + out->n - sizeof(page), page, sizeof(page));
+	run = (struct ct_img_pages){ .vaddr = 0x40e000, .pages = 2 };
+	ct_section_write(out, CT_SECTION_PAGES, 2, NULL, sizeof(run) + 2 * CT_PAGE);
+	memcpy((unsigned char *)out->at + out->n - 2 * CT_PAGE - sizeof(run), &run, sizeof(run));
+	ct_section_write(out, CT_SECTION_END, 1, &end, sizeof(end));
+	ct_snapshot_fini(&s);
+}
+
+int main(void)
+{
+	static const size_t steps[] = { 1, 7, 23, 4095, 4096, 4097, 1 << 20 };
+	struct seen first, seen;
+	bool is_complete, is_same = true, is_safe = true;
+	unsigned seed = 12345, refused = 0;
+	struct ct_vec image;
+	unsigned char *copy;
+
+	tap_begin(120);
+	ct_vec_init(&image, 1);
+	make_image(&image);
+	ok(read_all(image.at, image.n, image.n, &first, &is_complete) == 0 && is_complete && first.is_meta && first.pages == 5,
+	   "a whole image is read");
+	for (size_t i = 0; i < GW_ARRAY_LEN(steps); i++)
+		is_same &= read_all(image.at, image.n, steps[i], &seen, &is_complete) == 0 && is_complete && seen.sum == first.sum &&
+		           !seen.is_outside;
+	ok(is_same, "and the same however it is cut");
+	is_same = true;
+	for (size_t len = 0; len < image.n; len += 1 + len / 40) {
+		read_all(image.at, len, 4096, &seen, &is_complete);
+		is_same &= !is_complete;
+	}
+	ok(is_same, "one that is cut short is never complete");
+	copy = malloc(image.n);
+	for (int round = 0; round < 40000; round++) {
+		int rc;
+
+		memcpy(copy, image.at, image.n);
+		for (unsigned k = 0, n = 1 + (unsigned)round % 4; k < n; k++) {
+			/* mostly in the sections before the pages */
+			size_t at = (size_t)rand_r(&seed) % (round % 5 ? 3300 : image.n);
+
+			copy[at] = round % 3 ? (unsigned char)rand_r(&seed) : (unsigned char)(copy[at] ^ 1u << rand_r(&seed) % 8);
+		}
+		rc = read_all(copy, image.n, round % 2 ? 4096 : 100000, &seen, &is_complete);
+		refused += rc < 0;
+		is_safe &= !seen.is_outside;
+	}
+	free(copy);
+	ok(is_safe, "no damaged image brings a page to where no mapping is");
+	ok(refused > 1000, "and many are refused (%u of 40000; the rest differ in values that any process may have)", refused);
+	ct_vec_fini(&image);
+	return tap_done();
+}
