@@ -17,12 +17,13 @@
 
 #define SINK_HIGH (1u << 20)
 #define LINE_MAX_KEPT (256u << 10) /* a longer line is cut */
-#define PROMPT_MS     50           /* without labels: so long is waited for the end of a line before it is shown */
+#define PROMPT_MS     50           /* on a terminal: so long is waited for the end of a line before it is shown */
 
 struct sink {
 	struct head *head;
 	int fd;
 	bool is_file;            /* cannot be watched and never blocks */
+	bool is_terminal;
 	bool is_broken;
 	struct gw_watch *watch;
 	char *buf;
@@ -135,6 +136,7 @@ static int sink_create(struct sink **out, struct head *h, int fd)
 		return -ENOMEM;
 	s->head = h;
 	s->fd = fd;
+	s->is_terminal = isatty(fd);
 	code = gw_loop_watch(h->loop, &s->watch, fd, 0, on_writable, s);
 	if (code == 0) { /* a watch for nothing always succeeds: ask whether it can be watched at all */
 		code = gw_watch_set(s->watch, EPOLLOUT);
@@ -206,7 +208,7 @@ static void keep(struct head *h, uint32_t rank, int i, const char *bytes, size_t
 	j->line_len += len;
 	if (j->line_len > LINE_MAX_KEPT)
 		end_line(h, rank, i);
-	else if (!h->spec->is_labelled && !h->line_timer)
+	else if (h->sinks[i]->is_terminal && !h->spec->is_labelled && !h->line_timer)
 		gw_loop_timer(h->loop, &h->line_timer, PROMPT_MS, 0, on_line_timer, h);
 }
 
