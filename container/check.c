@@ -364,9 +364,6 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 		const struct ct_map *seen;
 		int rc;
 
-		/* the host segment of a rank that runs: its agent unmaps it before the freeze, whose own scan would find it */
-		if (maps == &r->look && m->is_shared && is_under(m->name, "/memfd:godwit-segment"))
-			continue;
 		if (m->name[0] == '[' && (is_under(m->name, "[vvar") || is_under(m->name, "[vdso]"))) {
 			if (lo && m->start != hi)
 				return hold_map(why, m, "apart from the rest of the vdso");

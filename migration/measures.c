@@ -57,6 +57,9 @@ json_t *mig_measures_json(const struct mig_session *s, int status)
 	json_object_set_new(m, "doing", s->is_quiet ? json_integer(t->doing) : json_null());
 	json_object_set_new(m, "gate_closed_ns", t->taken ? ns(closed) : json_null());
 	json_object_set_new(m, "downtime_seen_ns", span(t->frozen, t->taken));
+	/* the stamps themselves, to be compared with what a rank saw; CLOCK_REALTIME */
+	json_object_set_new(m, "frozen_at_ns", t->freeze.frozen_at_ns ? ns(t->freeze.frozen_at_ns) : json_null());
+	json_object_set_new(m, "thawed_at_ns", t->there_taken.thawed_at_ns ? ns(t->there_taken.thawed_at_ns) : json_null());
 
 	json_object_set_new(p, "check_ns", ns(t->check_ns));
 	json_object_set_new(p, "prepare_ns", span(t->start, t->prepared));

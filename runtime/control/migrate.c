@@ -80,7 +80,7 @@ static void print_line(const json_t *msg)
 	} else {
 		printf("rank %lld: cluster %lld -> %lld, downtime %.2f ms, total %.2f ms, %.1f KiB sent, %lld pages, %lld "
 		       "thread%s\n", rank, (long long)json_integer_value(json_object_get(m, "from")), to, ms_of(m, "downtime_ns"),
-		       ms_of(m, "total_ns"), (double)json_integer_value(json_object_get(m, "bytes_sent")) / 1024,
+		       ms_of(m, "total_ns"), (double)json_integer_value(json_object_get(m, "bytes")) / 1024,
 		       (long long)json_integer_value(json_object_get(m, "pages")),
 		       (long long)json_integer_value(json_object_get(m, "threads")),
 		       json_integer_value(json_object_get(m, "threads")) == 1 ? "" : "s");

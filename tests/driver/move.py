@@ -36,8 +36,8 @@ tap.ok(new != old and proc_stat(new), "its host pid has changed: %d, then %d" % 
 tap.ok(proc_stat(old) is None and proc_stat(old_init) is None, "the old process and its init are gone",
        "%s, %s" % (proc_stat(old), proc_stat(old_init)))
 tap.ok(proc_stat(proc_stat(new)[1])[1] == daemons[to], "the new one's init is a child of the new cluster's daemon")
-tap.ok(m["measures"].get("bytes_sent", 0) >= dirty * 0.98, "the bytes sent cover its private dirty memory (%d of %d)" % (
-       m["measures"].get("bytes_sent", 0), dirty))
+tap.ok(m["measures"].get("bytes", 0) >= dirty * 0.98, "the bytes sent cover its private dirty memory (%d of %d)" % (
+       m["measures"].get("bytes", 0), dirty))
 os.kill(daemons[source], 9)
 tap.ok(job.wait(1) is None, "the source's daemon is killed; the job goes on", *job.tail())
 tap.ok(proc_stat(new) is not None, "and so does the rank")
