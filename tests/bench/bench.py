@@ -80,9 +80,8 @@ class Mpi:
 
 def mpis():
     as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    top = os.environ.get("top_builddir", "")
-    ours = Mpi("godwit", os.path.join(top, "mpicc") if top else "mpicc",
-               [os.path.join(top, "mpirun") if top else "mpirun", "-n", "2", "-clusters", "1"])
+    top = os.environ["top_builddir"]
+    ours = Mpi("godwit", os.path.join(top, "mpicc"), [os.path.join(top, "mpirun"), "-n", "2", "-clusters", "1"])
     return ours, [
         Mpi("mpich", "mpicc.mpich", ["mpirun.mpich", "-n", "2", "-bind-to", "none"]),
         Mpi("openmpi", "mpicc.openmpi", ["mpirun.openmpi", "-n", "2", "--bind-to", "none", "--oversubscribe"], as_root),
@@ -197,6 +196,8 @@ def main():
     parser.add_argument("--only", choices=["speed", "downtime"], help="one of the two")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
     args = parser.parse_args()
+    if not os.environ.get("top_builddir"):
+        parser.error("$top_builddir must name the build directory; './quickstart bench' sets it")
     results = []
     status = 0
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the start: figures of a busy machine mean little")

@@ -22,6 +22,18 @@ static uint64_t now(clockid_t clock)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Both clocks at one moment: a pause between the two readings would look like a jump of one clock. */
+static void now_both(uint64_t *real, uint64_t *mono)
+{
+	uint64_t after;
+
+	do {
+		*mono = now(CLOCK_MONOTONIC);
+		*real = now(CLOCK_REALTIME);
+		after = now(CLOCK_MONOTONIC);
+	} while (after - *mono > 2000);
+}
+
 /* What a move has to carry: mappings, and private memory that the process has written, in bytes. */
 static void print_size(int rank)
 {
@@ -56,13 +68,13 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	print_size(rank);
-	real = now(CLOCK_REALTIME);
-	mono = now(CLOCK_MONOTONIC);
+	now_both(&real, &mono);
 	end = mono + (uint64_t)(seconds * 1e9);
 	printf("ready rank=%d\n", rank);
 	while (mono < end) {
-		uint64_t r = now(CLOCK_REALTIME), m = now(CLOCK_MONOTONIC);
+		uint64_t r, m;
 
+		now_both(&r, &m);
 		if (r - real > 100000)
 			printf("pause rank=%d from_ns=%llu to_ns=%llu monotonic_ns=%llu\n", rank,
 			       (unsigned long long)real, (unsigned long long)r, (unsigned long long)(m - mono));
