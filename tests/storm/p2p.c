@@ -393,6 +393,60 @@ void phase_batch(struct rng *r)
 	plan_free(&p);
 }
 
+/* ---- streams --------------------------------------------------------------------------------------------------- */
+
+enum { STREAM = 6400, STREAM_LONGEST = 2048, WINDOW = 64 };
+
+/*
+ * Long streams of small messages: nearly all of the time goes into the calls that send and receive themselves. Every
+ * rank sends one to a rank and receives one from another, in turns of a window: first receives are posted, then sends.
+ */
+void phase_stream(struct rng *r)
+{
+	int by = (int)rng_in(r, 1, storm.ranks - 1), to = (storm.rank + by) % storm.ranks;
+	int from = (storm.rank + storm.ranks - by) % storm.ranks, rounds = (int)rng_in(r, 1, STREAM / WINDOW);
+	size_t len = (size_t)rng_in(r, 0, STREAM_LONGEST);
+	struct message *in = get(WINDOW, sizeof(*in)), *out = get(WINDOW, sizeof(*out)), m;
+	struct buffer *b = get(WINDOW, sizeof(*b)), *c = get(WINDOW, sizeof(*c));
+	MPI_Request *req = get(WINDOW, sizeof(MPI_Request));
+	MPI_Status *st = get(WINDOW, sizeof(*st));
+
+	while (rounds--) {
+		for (int i = 0; i < WINDOW; i++)
+			for (int s = 0; s < storm.ranks; s++) {
+				message_plan(&m, r, s, (s + by) % storm.ranks, len);
+				m.from = m.into = CONTIGUOUS;
+				if (s == storm.rank)
+					out[i] = m;
+				if (s == from)
+					in[i] = m;
+			}
+		for (int i = 0; i < WINDOW; i++) {
+			buffer_make_send(&c[i], &out[i]);
+			buffer_make_recv(&b[i], &in[i]);
+		}
+		storm_at("MPI_Irecv in a stream", from, -1);
+		for (int i = 0; i < WINDOW; i++)
+			MPI_Irecv(b[i].at, b[i].count, b[i].type, from, in[i].tag, storm.comm, &req[i]);
+		storm_at("MPI_Send in a stream", to, -1);
+		for (int i = 0; i < WINDOW; i++)
+			MPI_Send(c[i].at, c[i].count, c[i].type, to, out[i].tag, storm.comm);
+		storm_at("MPI_Waitall in a stream", from, -1);
+		MPI_Waitall(WINDOW, req, st);
+		for (int i = 0; i < WINDOW; i++) {
+			message_arrived(&in[i], &b[i], &st[i]);
+			buffer_free(&b[i]);
+			buffer_free(&c[i]);
+		}
+	}
+	free(in);
+	free(out);
+	free(b);
+	free(c);
+	free(req);
+	free(st);
+}
+
 /* ---- shifts, persistent requests ------------------------------------------------------------------------------- */
 
 void phase_shift(struct rng *r)

@@ -189,15 +189,16 @@ static void ordered_by_all(struct rng *r)
 }
 
 static const struct { const char *name; void (*run)(struct rng *); int weight; } phases[] = {
-	{ "ordered",       ordered_by_all,      280 },
-	{ "batch",         phase_batch,         330 },
+	{ "ordered",       ordered_by_all,      240 },
+	{ "batch",         phase_batch,         300 },
+	{ "stream",        phase_stream,         70 },
 	{ "shift",         phase_shift,          80 },
 	{ "persistent",    phase_persistent,     70 },
-	{ "collective",    phase_collective,    140 },
+	{ "collective",    phase_collective,    120 },
 	{ "communicators", phase_communicators,  30 },
 	{ "one-sided",     phase_one_sided,      35 },
 	{ "alone",         phase_alone,           5 },
-	{ "malloc",        phase_malloc,         30 },
+	{ "malloc",        phase_malloc,         50 },
 };
 
 static void step(void)

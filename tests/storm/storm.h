@@ -145,6 +145,7 @@ void phase_ordered(struct rng *r, const int *with, int n);  /* blocking calls, o
 void phase_batch(struct rng *r);                            /* everything outstanding at once; wildcards; probes */
 void phase_shift(struct rng *r);                            /* MPI_Sendrecv, MPI_Sendrecv_replace */
 void phase_persistent(struct rng *r);
+void phase_stream(struct rng *r);                           /* thousands of small messages */
 void bsend_begin(void);
 void bsend_end(void);
 
