@@ -21,6 +21,7 @@ die() {
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/godwit-demo-XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
+export GODWIT_EVENTS=$work/events # says which job is ours, when others run too
 
 # bar(done, all, text): one line that is drawn over and over on a terminal, and every tenth elsewhere
 drawn=-1
@@ -40,13 +41,16 @@ above() { [ ! -t 1 ] || printf '\r\033[K'; printf '%s\n' "$*"; } # a line that t
 plan=("15 1 3" "30 3 0" "45 2 1" "60 0 2" "75 1 0")
 
 move() {
-	local rank=$1 to=$2 answer
-	if ! answer=$(godwit migrate "$rank" --to "$to" --json 2> "$work/why"); then
+	local rank=$1 to=$2 answer from down job
+	job=$(sed -n 's/.*"event":"job.started".*"job":"\([0-9a-f]*\)".*/\1/p' "$GODWIT_EVENTS" | tail -n 1)
+	if ! answer=$(godwit migrate "$rank" --to "$to" --job "$job" --json 2> "$work/why"); then
 		above "$answer"
 		die "rank $rank could not be moved: $(cat "$work/why")"
 	fi
 	printf '%s\n' "$answer" >> "$work/moves.json"
-	above "  -> rank $rank now lives on cluster $to"
+	from=$(sed -n 's/ *"from": \([0-9]*\).*/\1/p' <<< "$answer")
+	down=$(sed -n 's/ *"downtime_ns": \([0-9]*\).*/\1/p' <<< "$answer")
+	above "  \$ godwit migrate $rank --to $to     ${dim}rank $rank left cluster $from, stopped for $((down / 1000000)).$((down / 100000 % 10)) ms$plain"
 }
 
 # run(name, move?, arguments...): runs jacobi, shows how far it is, keeps its last line in $work/name
@@ -90,6 +94,7 @@ run unmoved no
 printf '  checksum %s%s%s\n' "$bold" "$(value unmoved checksum)" "$plain"
 
 head "2. The same, and ranks move between clusters while all of them compute"
+echo "  \$ mpirun -n $ranks -clusters $clusters ./jacobi"
 args=(--size $size --iterations "$(value unmoved iterations)" --report 250)
 run moved yes
 printf '  checksum %s%s%s\n' "$bold" "$(value moved checksum)" "$plain"
@@ -108,16 +113,17 @@ while text[at:].strip():
 def ms(m, name):
 	return "%.1f" % (m[name] / 1e6) if m.get(name) is not None else "-"
 
-def plain(m, name, scale=1):
-	return "%.0f" % (m[name] * scale) if m.get(name) is not None else "-"
-
-print("  rank  from>to   total  prepare  DOWN  resume    pages    dirty  slower  link")
-print("                     ms       ms    ms      ms     sent  pages/s       %     %")
+print("  rank  from>to    total  prepare  downtime  resume   pages   dirty  slowed   link")
+print("                      ms       ms        ms      ms    sent     /s       %    GB/s")
 for a in answers:
 	m = a["measures"]
-	print("  %4d  %7s  %6s  %7s %5s  %6s  %7s  %7s  %6s  %4s" % (a["rank"], "%s>%s" % (m.get("from", "?"), a["to"]),
-	      ms(m, "total_ns"), ms(m, "prepare_ns"), ms(m, "downtime_ns"), ms(m, "resume_ns"), plain(m, "pages"),
-	      plain(m, "dirty_pages_s"), plain(m, "degradation", 100), plain(m, "link", 100)))
+	print("  %4d  %7s  %7s  %7s  %8s  %6s  %6d  %6s  %6s  %5s" % (a["rank"], "%d>%d" % (m["from"], m["to"]),
+	      ms(m, "total_ns"), ms(m, "preparation_ns"), ms(m, "downtime_ns"), ms(m, "resume_ns"), m["pages"],
+	      "-" if m["dirty_pages_s"] is None else "%.0f" % m["dirty_pages_s"],
+	      "-" if m["degradation"] is None else "%.0f" % (100 * m["degradation"]),
+	      "-" if m["link_bytes_s"] is None else "%.2f" % (m["link_bytes_s"] / 1e9)))
+print("  slowed: share of the move during which the rank could not use MPI")
+print("  dirty: pages written per second; stop-and-copy looks at memory only once")
 END
 
 head "Both answers, compared to the last bit"
