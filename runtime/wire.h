@@ -10,7 +10,7 @@
  * head -> clusterd
  *   start         cluster clusters domain domains job names size kvsname universe incarnation base_pid cores[]
  *                 (descriptor: the host segment; without one the clusterd makes it)
- *   signal        signal                      to every rank that lives there
+ *   signal        rank signal                 answered by undelivered when the rank does not live there
  *   kill                                      SIGKILL to every rank; `exited` follows for each
  *   shutdown                                  no rank will come: exit 0
  *   barrier-done  number puts{}               all ranks have entered PMI barrier @number
@@ -34,7 +34,7 @@
  *   abort         rank code text              PMI abort
  *   stdin-ack     rank offset                 written to the rank's pipe
  *   stdin-closed  rank                        the program has closed it: nobody reads more
- *   undelivered   rank signal                 the rank left while this signal waited for its move to end
+ *   undelivered   rank signal                 it does not live here (any more): the head follows it
  *   lost          rank text                   it was given to a cluster that died
  *   cluster-lost-ack cluster                  every `moved` of a rank from there has been sent before this
  *   migrate-done  id rank status text measures{}

@@ -120,16 +120,15 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 
 static void do_signal(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
-	json_t *only = json_object_get(msg, "rank");
+	uint32_t rank = (uint32_t)json_integer_value(json_object_get(msg, "rank"));
 	int sig = (int)json_integer_value(json_object_get(msg, "signal"));
+	struct rank *r = rank_find(d, rank);
 
 	(void)fds; (void)n_fds;
-	gw_list_for_safe(e, &d->ranks) {
-		struct rank *r = gw_list_entry(e, struct rank, node);
-
-		if (r->state == RANK_HERE && (!only || json_integer_value(only) == (json_int_t)r->proc))
-			rank_signal(r, sig);
-	}
+	if (r)
+		rank_signal(r, sig);
+	else
+		gw_link_send_json(d->head, json_pack("{s:s, s:i, s:i}", "op", "undelivered", "rank", (int)rank, "signal", sig));
 }
 
 static void do_kill(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)

@@ -102,6 +102,7 @@ struct rank {
 	uint64_t epoch;
 	bool is_attached;
 	int status;
+	int held_signal;          /* its owner has given it away: for the new one */
 	struct joined out[2];
 	/* PMI: the last barrier it entered; the last question and its answer */
 	uint64_t barrier, asked;

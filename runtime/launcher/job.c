@@ -381,6 +381,12 @@ static void do_exited(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		end_job(h, "shutdown");
 }
 
+static void signal_rank(struct head *h, uint32_t rank, int sig)
+{
+	job_cluster_send(h, h->ranks[rank].cluster, json_pack("{s:s, s:i, s:i}", "op", "signal", "rank", (int)rank, "signal",
+	                                                      sig));
+}
+
 static void do_moved(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	struct head *h = c->head;
@@ -398,6 +404,9 @@ static void do_moved(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		job_cluster_send(h, c->index, json_pack("{s:s, s:i, s:i, s:I}", "op", "output-ack", "rank", (int)n, "stream",
 		                                        RT_STDOUT + i, "offset", (json_int_t)r->out[i].acked));
 	input_moved(h, n, (uint64_t)number_of(msg, "stdin"));
+	if (r->held_signal)
+		signal_rank(h, n, r->held_signal);
+	r->held_signal = 0;
 }
 
 static void do_barrier(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -449,15 +458,20 @@ static void do_stdin_closed(struct cluster *c, json_t *msg, int *fds, size_t n_f
 		input_stop(c->head);
 }
 
+/* The rank is on its way, and whether its new owner has spoken yet tells where the signal must go. */
 static void do_undelivered(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
+	int sig = (int)number_of(msg, "signal");
 	uint32_t n;
 	struct rank *r = rank_of(c->head, msg, &n);
 
 	(void)fds; (void)n_fds;
-	if (r && r->state == RANK_RUNNING)
-		job_cluster_send(c->head, r->cluster, json_pack("{s:s, s:i, s:i}", "op", "signal", "rank", (int)n, "signal",
-		                                                (int)number_of(msg, "signal")));
+	if (!r || r->state != RANK_RUNNING)
+		return;
+	if (r->cluster == c->index)
+		r->held_signal = sig;
+	else
+		signal_rank(c->head, n, sig);
 }
 
 static void do_lost(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -559,9 +573,9 @@ static void on_term_grace(void *ctx)
 
 static void forward(struct head *h, int sig)
 {
-	for (uint32_t c = 0; c < h->n_clusters; c++)
-		if (h->clusters[c].state == CLUSTER_UP)
-			job_cluster_send(h, c, json_pack("{s:s, s:i}", "op", "signal", "signal", sig));
+	for (uint32_t r = 0; r < h->size; r++)
+		if (h->ranks[r].state == RANK_RUNNING)
+			signal_rank(h, r, sig);
 }
 
 static void on_signal(void *ctx, uint32_t events)
