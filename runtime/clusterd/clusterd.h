@@ -105,6 +105,9 @@ struct rank {
 	enum agent_state agent;
 
 	int pmi_fd;
+	bool is_pmi_held;            /* the rank is frozen and its unread bytes are copied: answers wait in pmi_held */
+	char *pmi_held;
+	size_t pmi_held_len;
 	struct gw_watch *pmi_watch;
 	struct pmi_session *pmi;
 };
@@ -139,6 +142,8 @@ void streams_input_eof(struct rank *r, uint64_t offset);
 json_t *streams_export(struct rank *r, struct gw_error *why);
 int streams_import(struct rank *r, const json_t *state, struct gw_error *why);
 void streams_taken(struct rank *r);
+char *bytes_to_hex(const void *bytes, size_t len);
+int bytes_from_hex(const char *hex, void **bytes, size_t *len);
 
 /* ---- agent.c ---- */
 int agent_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *why);
@@ -155,6 +160,7 @@ int pmi_port_watch(struct rank *r);
 void pmi_port_close(struct rank *r);
 void pmi_port_drain(struct rank *r);
 json_t *pmi_port_export(struct rank *r, struct gw_error *why);
+void pmi_port_let_go(struct rank *r);                            /* it runs (here again, or here now): give what was held */
 int pmi_port_import(struct rank *r, const json_t *state, struct gw_error *why);
 
 /* ---- moves.c ---- */

@@ -244,6 +244,7 @@ static void on_stay(void *ctx, void *rank, uint32_t session, uint64_t epoch, boo
 	r->state = RANK_HERE;
 	r->epoch = epoch;
 	r->is_exported = false;
+	pmi_port_let_go(r);
 	if (is_quiet) {
 		r->agent = AGENT_STARTING;
 		if (agent_send(r, CT_CTL_ATTACH, session, 0) < 0)
@@ -417,6 +418,7 @@ static void on_taken(void *ctx, void *rank, struct ct_rank *ct, uint64_t epoch)
 	gw_event("mig.taken", "{s:i, s:i, s:I, s:i}", "rank", (int)r->proc, "cluster", (int)d->cluster, "epoch",
 	         (json_int_t)epoch, "rank_pid", (int)r->pid);
 	streams_taken(r);
+	pmi_port_let_go(r);
 	say_moved(r);
 	pmi_session_repeat(r->pmi);
 }

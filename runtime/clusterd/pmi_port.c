@@ -2,6 +2,7 @@
 /* The PMI socket of a rank: bytes to and from its session (mpi-shim/pmi.h), wishes of the session to the head. */
 #include "runtime/clusterd/clusterd.h"
 
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -10,6 +11,18 @@ static void on_reply(void *ctx, const char *line, size_t len)
 {
 	struct rank *r = ctx;
 
+	if (r->is_pmi_held) {
+		char *bigger = realloc(r->pmi_held, r->pmi_held_len + len);
+
+		if (!bigger) {
+			clusterd_fatal(r->d, "rank %u: no memory for a PMI answer", r->proc);
+			return;
+		}
+		memcpy(bigger + r->pmi_held_len, line, len);
+		r->pmi_held = bigger;
+		r->pmi_held_len += len;
+		return;
+	}
 	if (r->pmi_fd >= 0 && send(r->pmi_fd, line, len, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)len)
 		gw_log(GW_WARN, "rank %u: does not take a PMI answer: %s", r->proc, strerror(errno));
 }
@@ -72,6 +85,8 @@ void pmi_port_close(struct rank *r)
 	r->pmi_fd = -1;
 	pmi_session_destroy(r->pmi);
 	r->pmi = NULL;
+	free(r->pmi_held);
+	r->pmi_held = NULL;
 }
 
 void pmi_port_drain(struct rank *r)
@@ -108,13 +123,21 @@ int pmi_port_watch(struct rank *r)
 	return gw_loop_watch(r->d->loop, &r->pmi_watch, r->pmi_fd, EPOLLIN, on_readable, r);
 }
 
-/* Requests are consumed into the session, which travels; answers that the rank has not read are in its image. */
+/*
+ * The rank is frozen. Requests are consumed into the session, which travels. Answers that the rank has not read are in its
+ * image already, so an answer that is made from now on must not go into the old socket: it is held, and travels too.
+ */
 json_t *pmi_port_export(struct rank *r, struct gw_error *why)
 {
-	json_t *out;
+	gw_autofree char *hex = NULL;
+	json_t *session, *out;
 
+	r->is_pmi_held = true;
 	pmi_port_drain(r);
-	out = pmi_session_export(r->pmi);
+	session = pmi_session_export(r->pmi);
+	hex = bytes_to_hex(r->pmi_held, r->pmi_held_len);
+	out = session && hex ? json_pack("{s:O, s:s}", "session", session, "held", hex) : NULL;
+	json_decref(session);
 	if (!out)
 		gw_fail(why, -ENOMEM, "no memory for its PMI state");
 	return out;
@@ -122,5 +145,27 @@ json_t *pmi_port_export(struct rank *r, struct gw_error *why)
 
 int pmi_port_import(struct rank *r, const json_t *state, struct gw_error *why)
 {
-	return pmi_session_import(r->pmi, state) < 0 ? gw_fail(why, -EPROTO, "its PMI state is malformed") : 0;
+	const char *hex = json_string_value(json_object_get(state, "held"));
+	void *held;
+
+	if (!hex || r->pmi_held || bytes_from_hex(hex, &held, &r->pmi_held_len) < 0)
+		return gw_fail(why, -EPROTO, "its PMI state is malformed");
+	r->pmi_held = held;
+	r->is_pmi_held = true;
+	if (pmi_session_import(r->pmi, json_object_get(state, "session")) < 0)
+		return gw_fail(why, -EPROTO, "its PMI state is malformed");
+	return 0;
+}
+
+void pmi_port_let_go(struct rank *r)
+{
+	char *held = r->pmi_held;
+	size_t len = r->pmi_held_len;
+
+	r->is_pmi_held = false;
+	r->pmi_held = NULL;
+	r->pmi_held_len = 0;
+	if (len)
+		on_reply(r, held, len);
+	free(held);
 }

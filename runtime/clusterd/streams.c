@@ -14,7 +14,7 @@
 
 /* ---- hex, for bytes inside JSON ---------------------------------------------------------------------------------- */
 
-static char *bytes_to_hex(const void *bytes, size_t len)
+char *bytes_to_hex(const void *bytes, size_t len)
 {
 	static const char digits[] = "0123456789abcdef";
 	const unsigned char *p = bytes;
@@ -29,7 +29,7 @@ static char *bytes_to_hex(const void *bytes, size_t len)
 	return hex;
 }
 
-static int bytes_from_hex(const char *hex, void **bytes, size_t *len)
+int bytes_from_hex(const char *hex, void **bytes, size_t *len)
 {
 	size_t n = strlen(hex);
 	unsigned char *out;
