@@ -46,7 +46,7 @@ void mig_dst_prepare(struct mig_session *s)
 	}
 	CPU_ZERO(&cpus);
 	for (int i = 0; i < CT_PLUMB_MAX; i++)
-		plumbing.rank_fd[i] = plumbing.number_in_rank[i] = -1;
+		plumbing.rank_fd[i] = plumbing.number_in_rank[i] = plumbing.daemon_fd[i] = -1;
 	o = (struct mig_offer){ .proc = s->id.proc, .session = s->id.session, .from_cluster = s->id.from,
 	                        .epoch = s->id.epoch, .needs = &prepare.needs, .hints = hints };
 	code = ops(s)->prepare(s->m->c.ctx, &o, &plumbing, &cpus, &s->owner, &why);
@@ -152,6 +152,7 @@ void mig_dst_say_ready(struct mig_session *s)
 	body.fill_ns = s->t.frozen ? s->t.sent - s->t.frozen : 0;
 	body.ready_ns = s->t.ready - s->t.sent;
 	mig_send(s, MIG_F_READY, &body, sizeof(body));
+	mig_edge(s, "mig.dst.sent");
 }
 
 /* GIVEN of this session: the one event that lets the rank run here. */

@@ -4,3 +4,16 @@ noinst_LTLIBRARIES += libmig.la
 libmig_la_SOURCES = %D%/migration.h %D%/session.h %D%/wire.h %D%/session.c %D%/source.c %D%/destination.c %D%/peer.c \
 	%D%/wire.c %D%/measures.c
 libmig_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+
+# test_session moves real containers between three daemons; test_mover is what it moves, a program like any other.
+check_PROGRAMS += %D%/test_table %D%/test_session %D%/test_mover
+TESTS += %D%/test_table %D%/test_session
+%C%_test_mover_SOURCES = %D%/test_mover.c
+%C%_test_mover_CFLAGS = -O2 -g -Wall -Wextra -fno-sanitize=all
+%C%_test_mover_LDFLAGS =
+%C%_test_table_SOURCES = %D%/test_table.c
+%C%_test_table_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+%C%_test_table_LDADD = libmig.la libct.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
+%C%_test_session_SOURCES = %D%/test_session.c
+%C%_test_session_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+%C%_test_session_LDADD = libmig.la libct.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)

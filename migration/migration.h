@@ -102,7 +102,8 @@ struct mig_ops {
 	/**
 	 * prepare - make room: pipes, sockets, a place in the tables. Refuse here when shutting down or full, or when the
 	 * rank lives here already.
-	 * @plumbing: fill rank_fd (all are -1); closed by this folder after the shell has taken them.
+	 * @plumbing: all are -1; fill rank_fd, closed by this folder after the shell has taken them, and daemon_fd, which
+	 * stay the daemon's. On failure nothing of it is closed here.
 	 * @cpus: fill, it is empty. *rank: the daemon's handle.
 	 */
 	int (*prepare)(void *ctx, const struct mig_offer *offer, struct ct_plumbing *plumbing, cpu_set_t *cpus,
