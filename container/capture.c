@@ -21,14 +21,17 @@
 #define MEMBARRIER_GET_REGISTRATIONS 512
 #define PR_GET_TID_ADDRESS_ 40
 
+static size_t xstate_size; /* of every thread on this host, once one was read; 0: not known yet */
+
 /* ---- from outside ---------------------------------------------------------------------------------------------- */
 
-static int read_files(struct ct_rank *r, struct gw_error *why)
+/* What only an exec changes is read while the rank runs; ct_capture makes sure that none came between. */
+int ct_capture_prepare(struct ct_rank *r, struct gw_error *why)
 {
 	struct ct_img_process *p = &r->snap.process;
 	unsigned long long f[53] = { 0 };
-	char text[4096], *at;
-	struct stat st;
+	char text[8192], *at;
+	const char *field;
 	int rc;
 
 	rc = ct_proc_read(r->pid, "stat", text, sizeof(text));
@@ -56,19 +59,41 @@ static int read_files(struct ct_rank *r, struct gw_error *why)
 	r->snap.auxv.n = 0;
 	if (rc <= 0 || ct_vec_append(&r->snap.auxv, text, (size_t)rc / sizeof(uint64_t)) < 0)
 		return gw_fail(why, -ESRCH, "cannot read the auxiliary vector of pid %d", (int)r->pid);
+	rc = ct_proc_read(r->pid, "oom_score_adj", text, sizeof(text));
+	p->oom_score_adj = rc > 0 ? atoi(text) : 0;
+	rc = ct_proc_read(r->pid, "status", text, sizeof(text));
+	field = rc > 0 ? ct_proc_field(text, "Umask:") : NULL;
+	r->umask_guess = field ? (uint32_t)strtoul(field, NULL, 8) : 022;
+	rc = ct_proc_link(r->pid, "exe", r->exe, sizeof(r->exe));
+	if (rc < 0)
+		return gw_fail(why, rc, "cannot read the program's path of pid %d: %s", (int)r->pid, strerror(-rc));
+	r->vdso_start = p->vdso_start;
+	/* room for the threads that there are, touched now */
+	r->snap.xstate.n = 0;
+	if (!ct_vec_add(&r->snap.xstate, (r->samples.n + 4) * (xstate_size ? xstate_size : 65536)))
+		return gw_fail(why, -ENOMEM, "no memory for extended state");
+	return 0;
+}
+
+static int read_files(struct ct_rank *r, struct gw_error *why)
+{
+	struct ct_img_process *p = &r->snap.process;
+	char text[4096];
+	struct stat st;
+	int rc;
+
 	rc = ct_proc_link(r->pid, "cwd", text, sizeof(text));
 	if (rc < 0 || text[0] != '/' || stat(text, &st) < 0)
 		return gw_fail(why, -EBUSY, "its working directory '%s' cannot be found any more", rc < 0 ? "?" : text);
 	p->cwd = ct_snapshot_string(&r->snap, text);
-	rc = ct_proc_link(r->pid, "exe", text, sizeof(text));
 	p->exe_file = UINT32_MAX;
-	for (uint32_t i = 0; rc > 0 && i < r->snap.files.n; i++)
-		if (strcmp(ct_snapshot_text(&r->snap, CT_AT(struct ct_img_file, &r->snap.files, i)->path), text) == 0)
+	for (uint32_t i = 0; i < r->snap.files.n; i++)
+		if (strcmp(ct_snapshot_text(&r->snap, CT_AT(struct ct_img_file, &r->snap.files, i)->path), r->exe) == 0)
 			p->exe_file = i;
 	if (p->exe_file == UINT32_MAX)
-		return gw_fail(why, -EBUSY, "its program '%s' is not mapped, or was replaced", rc < 0 ? "?" : text);
-	rc = ct_proc_read(r->pid, "oom_score_adj", text, sizeof(text));
-	p->oom_score_adj = rc > 0 ? atoi(text) : 0;
+		return gw_fail(why, -EBUSY, "its program '%s' is not mapped, or was replaced", r->exe);
+	if (p->vdso_start != r->vdso_start)
+		return gw_fail(why, -EAGAIN, "it ran another program (exec) just now; try again");
 	return 0;
 }
 
@@ -97,9 +122,9 @@ static int read_infos(struct ct_rank *r, pid_t tid, uint32_t ns_tid, struct gw_e
 
 static int read_xstate(struct ct_rank *r, pid_t tid, struct gw_error *why)
 {
+	size_t size = xstate_size ? xstate_size : 65536;
 	unsigned char *to;
 	struct iovec iov;
-	size_t size = r->snap.process.xstate_size ? r->snap.process.xstate_size : 65536;
 
 	to = ct_vec_add(&r->snap.xstate, size);
 	if (!to)
@@ -108,6 +133,7 @@ static int read_xstate(struct ct_rank *r, pid_t tid, struct gw_error *why)
 	if (ptrace(PTRACE_GETREGSET, tid, (void *)NT_X86_XSTATE, &iov) < 0)
 		return gw_fail(why, -errno, "thread %d: cannot read its extended state: %s", (int)tid, strerror(errno));
 	r->snap.xstate.n -= size - iov.iov_len;
+	xstate_size = iov.iov_len;
 	r->snap.process.xstate_size = (uint32_t)iov.iov_len;
 	return 0;
 }
@@ -120,7 +146,7 @@ struct asked { /* where the answers of the calls will be; addresses in the targe
 	size_t leader_end;
 };
 
-static void ask_leader(struct ct_remote *m, struct asked *a)
+static void ask_leader(struct ct_remote *m, struct asked *a, uint32_t umask_guess)
 {
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	uint64_t at = ct_remote_data(m, &head, sizeof(head));
@@ -131,7 +157,8 @@ static void ask_leader(struct ct_remote *m, struct asked *a)
 	a->subreaper = ct_remote_data(m, NULL, 8);
 	a->pdeathsig = ct_remote_data(m, NULL, 8);
 	a->caps = ct_remote_data(m, NULL, 2 * sizeof(struct __user_cap_data_struct));
-	a->umask = CT_CALL(m, "umask", 0, SYS_umask, 077);
+	/* it can only be read by setting it: to what it most probably is, so that it need not be put back */
+	a->umask = CT_CALL(m, "umask", 0, SYS_umask, umask_guess);
 	a->brk = CT_CALL(m, "brk", 0, SYS_brk, 0);
 	a->membarrier = CT_CALL(m, "membarrier", 0, SYS_membarrier, MEMBARRIER_GET_REGISTRATIONS);
 	a->dumpable = CT_CALL(m, "dumpable", 0, SYS_prctl, PR_GET_DUMPABLE);
@@ -250,7 +277,7 @@ static int ask_all(struct ct_rank *r, const struct user_regs_struct *leader, str
 	at = calloc(n, sizeof(*at));
 	if (!at)
 		return gw_fail(why, -ENOMEM, "no memory for threads");
-	ask_leader(m, &a);
+	ask_leader(m, &a, r->umask_guess);
 	if (!ct_remote_has_room(m, n * THREAD_CALLS, n * 80)) {
 		free(at);
 		return gw_fail(why, -E2BIG, "it has %zu threads, more than can move", n);
@@ -284,7 +311,7 @@ static int ask_all(struct ct_rank *r, const struct user_regs_struct *leader, str
 		rc = answers_thread(r, CT_AT(struct ct_thread, &r->threads, i),
 		                    (struct ct_call *)(void *)(m->local + CT_PAGE) + a.leader_end + i * THREAD_CALLS, at[i], why);
 	free(at);
-	if (rc == 0) {
+	if (rc == 0 && r->snap.process.umask != r->umask_guess) {
 		ct_remote_reset(m);
 		CT_CALL(m, "umask", 0, SYS_umask, r->snap.process.umask);
 		rc = ct_remote_run(m, r->pid, leader, why);

@@ -266,8 +266,10 @@ static int prepare(struct ct_rank *r, struct gw_error *why)
 		return gw_fail(why, -ENOMEM, "no memory for an image");
 	memset(r->remote.local + CT_PAGE, 0, 65536);
 	memset(r->remote.local + CT_HOLE_SIZE - 65536, 0, 65536);
-	rc = sample_threads(r); /* last: the younger the better */
-	return rc < 0 ? gw_fail(why, rc, "pid %d has ended", (int)r->pid) : 0;
+	rc = sample_threads(r);
+	if (rc < 0)
+		return gw_fail(why, rc, "pid %d has ended", (int)r->pid);
+	return ct_capture_prepare(r, why);
 }
 
 int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why)

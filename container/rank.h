@@ -243,6 +243,8 @@ struct ct_rank {
 	struct ct_vec rest[CT_PLUMB_MAX]; /* bytes of writes that the freeze cut short */
 	struct ct_remote remote;       /* also the shell's */
 	struct ct_vec regions;         /* room for PAGEMAP_SCAN */
+	uint32_t umask_guess;
+	char exe[4096];
 
 	/* shell */
 	struct ct_reader reader;
@@ -293,6 +295,7 @@ void ct_sleep_sample(struct ct_thread *t, pid_t pid);   /* before the freeze: si
 void ct_sleep_measure(struct ct_thread *t, pid_t pid);  /* right after its stop: how long has it slept? */
 
 /* capture.c */
+int ct_capture_prepare(struct ct_rank *r, struct gw_error *why); /* the rank still runs; snap.process has its vdso */
 int ct_capture(struct ct_rank *r, struct gw_error *why);
 
 /* plumb.c */

@@ -211,7 +211,8 @@ static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struc
 			if (plumbing->rank_fd[i] < 0)
 				continue;
 			r->plumb_fd[i] = s.park_from + i;
-			if (plumbing->daemon_fd[i] > 0)
+			/* the ends of sockets only: a caller may leave the others as they are */
+			if ((i == CT_PLUMB_PMI || i == CT_PLUMB_CTL) && plumbing->daemon_fd[i] > 0)
 				r->daemon_fd[i] = fcntl(plumbing->daemon_fd[i], F_DUPFD_CLOEXEC, 3);
 		}
 		rc = seize(r, why);
