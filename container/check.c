@@ -659,7 +659,7 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 {
 	struct ct_img_needs needs = { 0 };
 	struct ct_needs n = { .version = CT_NEEDS_VERSION };
-	struct ct_vec blob, cpuid, extents, tasks;
+	struct ct_vec blob, cpuid, extents, hints, tasks;
 	struct ct_snapshot s;
 	unsigned char vdso[65536];
 	uint64_t len;
@@ -674,6 +674,7 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 	ct_vec_init(&blob, 1);
 	ct_vec_init(&cpuid, sizeof(struct ct_img_cpuid));
 	ct_vec_init(&extents, sizeof(struct ct_extent));
+	ct_vec_init(&hints, sizeof(struct ct_img_extent));
 	ct_vec_init(&tasks, sizeof(int));
 	rc = ct_vmas_scan(r, &r->look, &s, why);
 	if (rc == 0)
@@ -693,8 +694,12 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 				needs.vdso_hash = ct_fnv(vdso, len);
 		}
 	if (rc == 0) {
-		for CT_EACH(const struct ct_extent, e, &extents)
+		for CT_EACH(const struct ct_extent, e, &extents) {
+			struct ct_img_extent hint = { e->start, e->end };
+
 			n.private_bytes += e->end - e->start;
+			ct_vec_append(&hints, &hint, 1); /* one that is missing costs a little time later */
+		}
 		n.uid = needs.uid = r->uid;
 		n.gid = needs.gid = r->gid;
 		n.ns_pid = needs.ns_pid = (uint32_t)r->ns_pid;
@@ -715,6 +720,8 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 		if (ct_section_write(&blob, CT_SECTION_NEEDS, 1, &needs, sizeof(needs)) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_STRINGS, (uint32_t)s.strings.n, s.strings.at, s.strings.n) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_FILES, (uint32_t)s.files.n, s.files.at, s.files.n * s.files.size) < 0 ||
+		    ct_section_write(&blob, CT_SECTION_VMAS, (uint32_t)s.vmas.n, s.vmas.at, s.vmas.n * s.vmas.size) < 0 ||
+		    ct_section_write(&blob, CT_SECTION_EXTENTS, (uint32_t)hints.n, hints.at, hints.n * hints.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_CPUID, (uint32_t)cpuid.n, cpuid.at, cpuid.n * cpuid.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_END, 1, &(struct ct_img_end){ 0 }, sizeof(struct ct_img_end)) < 0)
 			rc = gw_fail(why, -ENOMEM, "no memory for what the destination must know");
@@ -729,6 +736,7 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 	ct_vec_fini(&blob);
 	ct_vec_fini(&cpuid);
 	ct_vec_fini(&extents);
+	ct_vec_fini(&hints);
 	ct_vec_fini(&tasks);
 	return rc;
 }

@@ -102,12 +102,14 @@ void ct_reader_init(struct ct_reader *d, const struct ct_reader_ops *ops, void *
 	d->snap = snap;
 	ct_vec_init(&d->part, 1);
 	ct_vec_init(&d->cpuid, sizeof(struct ct_img_cpuid));
+	ct_vec_init(&d->extents, sizeof(struct ct_img_extent));
 }
 
 void ct_reader_fini(struct ct_reader *d)
 {
 	ct_vec_fini(&d->part);
 	ct_vec_fini(&d->cpuid);
+	ct_vec_fini(&d->extents);
 }
 
 static int bad(struct gw_error *why, const char *what)
@@ -176,6 +178,7 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 	case CT_SECTION_ACTIONS:  return take_array(&s->actions, h, p, why);
 	case CT_SECTION_SIGINFOS: return take_array(&s->infos, h, p, why);
 	case CT_SECTION_CPUID:    return take_array(&d->cpuid, h, p, why);
+	case CT_SECTION_EXTENTS:  return take_array(&d->extents, h, p, why);
 	case CT_SECTION_UNREAD:   return take_unread(s, h, p, why);
 	case CT_SECTION_XSTATE:
 		s->xstate.n = 0;
@@ -287,8 +290,13 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 	int rc;
 
 	d->is_meta_done = true;
-	if (d->is_needs)
-		return check_files(s, why);
+	if (d->is_needs) {
+		rc = check_files(s, why);
+		for CT_EACH(const struct ct_img_extent, e, &d->extents)
+			if (rc == 0 && !is_range(e->start, e->end))
+				rc = bad(why, "an impossible extent");
+		return rc == 0 ? check_vmas(s, why) : rc;
+	}
 	if ((d->seen & all) != all)
 		return bad(why, "a section is missing");
 	if (!is_range(p->vdso_start, p->vdso_end) || p->vdso_end - p->vdso_start > (1u << 20) ||
@@ -310,7 +318,7 @@ static int head_done(struct ct_reader *d, struct gw_error *why)
 
 	if (h->magic != CT_IMAGE_MAGIC)
 		return bad(why, "no section where one should be");
-	if (h->version != CT_IMAGE_VERSION || h->type < CT_SECTION_PROCESS || h->type > CT_SECTION_CPUID)
+	if (h->version != CT_IMAGE_VERSION || h->type < CT_SECTION_PROCESS || h->type > CT_SECTION_EXTENTS)
 		return gw_fail(why, -EPROTO, "the image has a section of type %u, version %u, which this version does not know",
 		               h->type, h->version);
 	if (d->is_complete)

@@ -12,8 +12,8 @@
  *
  * PROCESS is first, everything but PAGES stands before PAGES, END is last. Numbers are never reused; a reader refuses
  * a section of a type or a version that it does not know. Strings are NUL terminated and named by their offset in
- * STRINGS, whose first byte is NUL (offset 0: no string). The same format carries the blob of struct ct_needs, with the
- * section NEEDS first.
+ * STRINGS, whose first byte is NUL (offset 0: no string). The same format carries the blob of struct ct_needs: NEEDS,
+ * STRINGS, FILES, VMAS, EXTENTS, CPUID, END; its mappings and extents are hints, with which a shell prepares itself.
  */
 #ifndef CT_IMAGE_H
 #define CT_IMAGE_H
@@ -40,6 +40,7 @@ enum ct_section { /* written numbers */
 	CT_SECTION_END      = 13,
 	CT_SECTION_NEEDS    = 14, /* first section of a needs blob */
 	CT_SECTION_CPUID    = 15,
+	CT_SECTION_EXTENTS  = 16, /* of needs: pages that will probably come */
 };
 
 struct ct_img_section {
@@ -167,6 +168,7 @@ struct ct_img_needs {
 _Static_assert(sizeof(struct ct_img_needs) == 16 + 32 + 8 + 40 + 40, "wire format");
 #define CT_HOLE_SIZE (1u << 20)
 
+struct ct_img_extent { uint64_t start, end; };
 struct ct_img_cpuid { uint32_t leaf, subleaf, reg[4]; };
 
 #endif

@@ -184,6 +184,7 @@ struct ct_reader {
 	bool has_head, has_run, is_meta_done, is_complete, is_needs;
 	struct ct_img_needs needs;       /* NEEDS */
 	struct ct_vec cpuid;             /* struct ct_img_cpuid */
+	struct ct_vec extents;           /* struct ct_img_extent */
 };
 void ct_reader_init(struct ct_reader *d, const struct ct_reader_ops *ops, void *ctx, struct ct_snapshot *snap);
 void ct_reader_fini(struct ct_reader *d);
@@ -247,6 +248,8 @@ struct ct_rank {
 	char exe[4096];
 
 	/* shell */
+	struct ct_snapshot hint;       /* files and mappings that it has made already, as the rank had them when asked */
+	size_t running;                /* calls that run in it while we do other things; 0: it stands still */
 	struct ct_reader reader;
 	cpu_set_t cpus;
 	bool has_cpus;
@@ -304,6 +307,8 @@ int ct_unread_give(struct ct_rank *r, const struct ct_snapshot *s, struct gw_err
 int ct_rest_take(struct ct_rank *r, struct gw_error *why);
 
 /* restore.c */
+int ct_restore_hints(struct ct_rank *r, const struct ct_vec *extents, struct gw_error *why);
+int ct_restore_collect(struct ct_rank *r, struct gw_error *why); /* wait for what runs in the shell */
 int ct_restore_maps(struct ct_rank *r, struct gw_error *why);
 int ct_restore_rest(struct ct_rank *r, struct gw_error *why);
 

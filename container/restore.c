@@ -71,36 +71,140 @@ static void map_one(struct ct_rank *r, const struct ct_img_vma *v, int fd)
 			CT_CALL(&r->remote, "advise", 0, SYS_madvise, v->start, v->end - v->start, advices[i].madvice);
 }
 
-int ct_restore_maps(struct ct_rank *r, struct gw_error *why)
+static const char *file_of(const struct ct_snapshot *s, const struct ct_img_vma *v)
+{
+	bool is_file = v->kind == CT_VMA_FILE || v->kind == CT_VMA_SHARED_FILE;
+
+	return is_file ? ct_snapshot_text(s, CT_AT(struct ct_img_file, &s->files, v->file)->path) : "";
+}
+
+/* queue and run the mappings of @s that are not in @skip (by index; may be NULL) */
+static int map_all(struct ct_rank *r, const struct ct_snapshot *s, const unsigned char *skip, struct gw_error *why)
 {
 	struct ct_remote *m = &r->remote;
-	uint32_t open_file = UINT32_MAX;
-	int rc = 0;
+	const char *open_file = "";
 
-	ct_remote_reset(m);
-	for CT_EACH(const struct ct_img_vma, v, &r->snap.vmas) {
-		bool is_file = v->kind == CT_VMA_FILE || v->kind == CT_VMA_SHARED_FILE;
+	for (size_t i = 0; i < s->vmas.n; i++) {
+		const struct ct_img_vma *v = CT_AT(struct ct_img_vma, &s->vmas, i);
+		const char *path = file_of(s, v);
+		int rc;
 
 		if (v->start < m->base + CT_HOLE_SIZE && v->end > m->base)
 			return gw_fail(why, -EAGAIN, "the rank has mapped memory at %#llx since it was looked at, where the shell "
 			               "works; try again", (unsigned long long)v->start);
+		if (skip && skip[i])
+			continue;
 		rc = room(r, 16, 4200, why);
 		if (rc < 0)
 			return rc;
-		if (is_file && v->file != open_file) {
-			const char *path = ct_snapshot_text(&r->snap, CT_AT(struct ct_img_file, &r->snap.files, v->file)->path);
-
-			if (open_file != UINT32_MAX)
+		if (path[0] && strcmp(path, open_file) != 0) {
+			if (open_file[0])
 				CT_CALL(m, "close", CT_CALL_OK, SYS_close, 0);
 			/* the shell has no descriptor but the parked ones, so the lowest is 0 */
 			CT_CALL(m, path, CT_CALL_EQUAL, SYS_openat, AT_FDCWD, text(r, path), O_RDONLY | O_CLOEXEC)->expect = 0;
-			open_file = v->file;
+			open_file = path;
 		}
-		map_one(r, v, is_file ? 0 : -1);
+		map_one(r, v, path[0] ? 0 : -1);
 	}
-	if (open_file != UINT32_MAX)
+	if (open_file[0])
 		CT_CALL(m, "close", CT_CALL_OK, SYS_close, 0);
 	return run(r, why);
+}
+
+#define MADV_POPULATE_WRITE_ 23
+
+/**
+ * ct_restore_hints - map what the rank had when it was looked at, and have pages there before it is frozen
+ * The pages are made while the daemon does other things; nothing depends on their being there.
+ */
+int ct_restore_hints(struct ct_rank *r, const struct ct_vec *extents, struct gw_error *why)
+{
+	const struct ct_img_vma *v = r->hint.vmas.at, *end = v + r->hint.vmas.n;
+	struct ct_remote *m = &r->remote;
+	int rc;
+
+	ct_remote_reset(m);
+	rc = map_all(r, &r->hint, NULL, why);
+	if (rc < 0)
+		return rc;
+	for CT_EACH(const struct ct_img_extent, e, extents) {
+		while (v < end && v->end <= e->start)
+			v++;
+		if (!ct_remote_has_room(m, 1, 0) || v >= end)
+			break;
+		if (v->start <= e->start && e->end <= v->end && (v->prot & PROT_WRITE))
+			CT_CALL(m, "make pages", 0, SYS_madvise, e->start, e->end - e->start, MADV_POPULATE_WRITE_);
+	}
+	if (!m->calls)
+		return 0;
+	rc = ct_remote_push(m, why);
+	if (rc == 0)
+		rc = ct_remote_start(m, r->pid, &r->shell_regs, 0, m->calls, why);
+	if (rc == 0)
+		r->running = m->calls;
+	return rc;
+}
+
+int ct_restore_collect(struct ct_rank *r, struct gw_error *why)
+{
+	size_t n = r->running;
+
+	r->running = 0;
+	return n ? ct_remote_wait(&r->remote, r->pid, n, why) : 0;
+}
+
+static bool is_same_map(const struct ct_snapshot *s, const struct ct_img_vma *v, const struct ct_snapshot *t,
+                        const struct ct_img_vma *w)
+{
+	return v->start == w->start && v->prot == w->prot && v->kind == w->kind && v->advice == w->advice &&
+	       v->offset == w->offset && strcmp(file_of(s, v), file_of(t, w)) == 0;
+}
+
+/**
+ * ct_restore_maps - the address space as the image has it
+ * What was made by the hints and is still right stays; anonymous memory that grew or shrank at its end is mended.
+ */
+int ct_restore_maps(struct ct_rank *r, struct gw_error *why)
+{
+	const struct ct_snapshot *have = &r->hint, *want = &r->snap;
+	const struct ct_img_vma *v = want->vmas.at;
+	struct ct_remote *m = &r->remote;
+	gw_autofree unsigned char *skip = calloc(want->vmas.n + 1, 1);
+	struct ct_snapshot tails;
+	size_t i = 0;
+	int rc = 0;
+
+	if (!skip)
+		return gw_fail(why, -ENOMEM, "no memory for a list of mappings");
+	ct_remote_reset(m);
+	ct_snapshot_init(&tails);
+	for CT_EACH(const struct ct_img_vma, w, &have->vmas) {
+		uint64_t from = w->start;
+
+		while (i < want->vmas.n && v[i].start < w->start)
+			i++;
+		if (i < want->vmas.n && is_same_map(want, &v[i], have, w) &&
+		    (v[i].end == w->end || (v[i].kind == CT_VMA_ANON && !(v[i].advice & CT_VMA_GROWSDOWN)))) {
+			struct ct_img_vma tail = v[i];
+
+			skip[i] = 1;
+			from = v[i].end;
+			tail.start = w->end;
+			if (v[i].end > w->end && ct_vec_append(&tails.vmas, &tail, 1) < 0)
+				rc = gw_fail(why, -ENOMEM, "no memory for a list of mappings");
+		}
+		if (rc == 0)
+			rc = room(r, 1, 0, why);
+		if (rc == 0 && from < w->end)
+			CT_CALL(m, "unmap what has changed", CT_CALL_OK, SYS_munmap, from, w->end - from);
+	}
+	/* all that must go is queued before anything new, so that new mappings find their place */
+	if (rc == 0)
+		rc = map_all(r, &tails, NULL, why);
+	if (rc == 0)
+		rc = map_all(r, want, skip, why);
+	ct_snapshot_fini(&tails);
+	return rc;
 }
 
 /* ---- descriptors ----------------------------------------------------------------------------------------------- */

@@ -178,6 +178,19 @@ static int reader_flush(void *ctx, struct gw_error *why);
 
 static const struct ct_reader_ops reader_ops = { .meta = reader_meta, .pages = reader_pages, .flush = reader_flush };
 
+/* The hints are mapped at once; their pages are made in the background, not before others and where the rank will run. */
+static int follow_hints(struct ct_rank *r, const struct ct_reader *d, struct gw_error *why)
+{
+	int rc = ct_restore_hints(r, &d->extents, why);
+
+	if (rc == 0 && r->running) {
+		setpriority(PRIO_PROCESS, (id_t)r->pid, 0);
+		if (r->has_cpus)
+			sched_setaffinity(r->pid, sizeof(r->cpus), &r->cpus);
+	}
+	return rc;
+}
+
 static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struct ct_plumbing *plumbing,
                        struct gw_error *why)
 {
@@ -238,15 +251,13 @@ int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const st
                     const cpu_set_t *cpus, struct gw_error *why)
 {
 	struct ct_rank *r = ct_rank_new();
-	struct ct_snapshot s;
 	struct ct_reader d;
 	struct ct_pin pin;
 	int rc;
 
 	if (!r)
 		return gw_fail(why, -ENOMEM, "no memory for a rank");
-	ct_snapshot_init(&s);
-	ct_reader_init(&d, NULL, NULL, &s);
+	ct_reader_init(&d, NULL, NULL, &r->hint);
 	rc = needs->version == CT_NEEDS_VERSION ? 0 : gw_fail(why, -EPROTO, "needs of version %u are not known here",
 	                                                      needs->version);
 	if (rc == 0)
@@ -258,7 +269,7 @@ int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const st
 	                (d.needs.vdso_start < d.needs.hole + 2 * CT_HOLE_SIZE && d.needs.vdso_end > d.needs.hole)))
 		rc = gw_fail(why, -EBADMSG, "what the source said about the rank is damaged");
 	if (rc == 0)
-		rc = fit(&d, &s, why);
+		rc = fit(&d, &r->hint, why);
 	if (rc == 0) {
 		if (cpus) {
 			r->cpus = *cpus;
@@ -266,10 +277,11 @@ int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const st
 		}
 		ct_pin_begin(&pin);
 		rc = start_shell(r, &d, plumbing, why);
+		if (rc == 0)
+			rc = follow_hints(r, &d, why);
 		ct_pin_end(&pin);
 	}
 	ct_reader_fini(&d);
-	ct_snapshot_fini(&s);
 	if (rc < 0) {
 		ct_rank_kill(r);
 		return rc;
@@ -306,10 +318,15 @@ static void pin_both(struct ct_rank *r, struct ct_pin *pin)
 static int reader_meta(void *ctx, struct gw_error *why)
 {
 	struct ct_rank *r = ctx;
+	int rc;
 
 	if (r->snap.process.vdso_start != r->vdso_start || r->snap.process.vdso_end != r->vdso_end)
 		return gw_fail(why, -EAGAIN, "the rank's vdso has moved since it was looked at; try again");
+	rc = ct_restore_collect(r, why);
+	if (rc < 0)
+		return rc;
 	shell_here(r); /* feed has pinned us */
+	setpriority(PRIO_PROCESS, (id_t)r->pid, -20);
 	return ct_restore_maps(r, why);
 }
 

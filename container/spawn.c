@@ -301,6 +301,7 @@ struct ct_rank *ct_rank_new(void)
 		return NULL;
 	r->init_pidfd = r->pidfd = r->status_fd = r->mem_fd = r->pagemap_fd = r->start_fd = -1;
 	ct_snapshot_init(&r->snap);
+	ct_snapshot_init(&r->hint);
 	ct_vec_init(&r->threads, sizeof(struct ct_thread));
 	ct_vec_init(&r->samples, sizeof(struct ct_thread));
 	ct_vec_init(&r->extents, sizeof(struct ct_extent));
@@ -323,6 +324,7 @@ void ct_rank_free(struct ct_rank *r)
 		if (*fds[i] >= 0)
 			close(*fds[i]);
 	ct_snapshot_fini(&r->snap);
+	ct_snapshot_fini(&r->hint);
 	ct_reader_fini(&r->reader);
 	ct_maps_fini(&r->look);
 	ct_maps_fini(&r->maps);
