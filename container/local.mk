@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # container: libct.la is the daemon's side, libct-rank.la the rank's (gate, agent, user area).
+EXTRA_DIST += doc/container.md
+
 noinst_LTLIBRARIES += libct.la
 libct_la_SOURCES = %D%/container.h %D%/image.h %D%/rank.h \
 	%D%/capture.c %D%/check.c %D%/freeze.c %D%/image.c %D%/inject.c %D%/plumb.c %D%/probe.c %D%/proc.c %D%/regs.c \
