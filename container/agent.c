@@ -147,6 +147,7 @@ static void agent_quiesce(const struct ct_ctl_msg *request)
 			return;
 		if (m.op == CT_CTL_ATTACH && agent_attach(&m, fd) == 0) {
 			close(fd);
+			gw_prompt_set(0, true); /* a move forgets it */
 			agent.turn_ms = 0; /* peers may have waited for us */
 			return;
 		}
@@ -187,6 +188,7 @@ static void *agent_main(void *arg)
 {
 	(void)arg;
 	prctl(PR_SET_NAME, "godwit-agent");
+	gw_prompt_set(0, true);
 	while (!atomic_load_explicit(&agent.is_stopping, memory_order_acquire)) {
 		struct pollfd p = { .fd = agent.ctl, .events = POLLIN };
 		struct ct_ctl_msg m;

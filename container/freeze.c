@@ -86,6 +86,7 @@ static int thread_seize(struct ct_rank *r, pid_t tid, const cpu_set_t *here)
 	if (here && sched_getaffinity(tid, sizeof(t->cpus), &t->cpus) == 0)
 		t->is_moved_cpu = sched_setaffinity(tid, sizeof(*here), here) == 0;
 	t->is_raised = setpriority(PRIO_PROCESS, (id_t)tid, -20) == 0; /* it must run to stop; where that is allowed */
+	gw_prompt_set(tid, true);
 	if (ptrace(PTRACE_SEIZE, tid, NULL, (void *)(PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD)) < 0 ||
 	    ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0) {
 		int rc = -errno;
@@ -98,6 +99,7 @@ static int thread_seize(struct ct_rank *r, pid_t tid, const cpu_set_t *here)
 			sched_setaffinity(tid, sizeof(t->cpus), &t->cpus);
 		if (t->is_raised)
 			setpriority(PRIO_PROCESS, (id_t)tid, t->nice);
+		gw_prompt_set(tid, false);
 		r->threads.n--;
 		return rc;
 	}
@@ -175,6 +177,7 @@ void ct_threads_detach(struct ct_rank *r, bool is_restoring)
 			sched_setaffinity(t->tid, sizeof(t->cpus), &t->cpus);
 		if (t->is_raised)
 			setpriority(PRIO_PROCESS, (id_t)t->tid, t->nice);
+		gw_prompt_set(t->tid, false);
 	}
 	for CT_EACH(struct ct_thread, t, &r->threads)
 		if (t->is_seized)

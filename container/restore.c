@@ -606,6 +606,7 @@ static int set_thread(struct ct_rank *r, size_t i, struct gw_error *why)
 
 		sched_setscheduler(t->tid, (int)from->policy, &param); /* where it is allowed here too */
 	}
+	gw_prompt_set(t->tid, false);
 	if (from->nice != getpriority(PRIO_PROCESS, (id_t)t->tid))
 		setpriority(PRIO_PROCESS, (id_t)t->tid, from->nice);
 	return 0;

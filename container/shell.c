@@ -114,6 +114,7 @@ static int seize(struct ct_rank *r, struct gw_error *why)
 			ptrace(PTRACE_CONT, t->tid, NULL, NULL);
 	} while (status >> 16 == 0);
 	t->is_stopped = true;
+	gw_prompt_set(t->tid, true);
 	setpriority(PRIO_PROCESS, (id_t)t->tid, -20); /* where allowed, as ct_pin_begin; the image brings the rank's own */
 	if (ptrace(PTRACE_GETREGS, t->tid, NULL, &r->shell_regs) < 0)
 		return gw_fail(why, -errno, "cannot read the shell's registers: %s", strerror(errno));

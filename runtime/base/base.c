@@ -3,9 +3,11 @@
 #include "runtime/base/base.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -133,6 +135,27 @@ void gw_autoclose_do(int *fd)
 void gw_autofree_do(void *p)
 {
 	free(*(void **)p);
+}
+
+void gw_prompt_set(pid_t tid, bool is_prompt)
+{
+	struct { /* struct sched_attr of the kernel, as of its first version */
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime_ns, deadline_ns, period_ns;
+	} attr = { 0 };
+	int saved = errno;
+
+	_Static_assert(sizeof(attr) == 48, "ABI of sched_setattr");
+	if (syscall(SYS_sched_getattr, tid, &attr, sizeof(attr), 0) == 0 && attr.policy == SCHED_OTHER) {
+		attr.size = sizeof(attr);
+		attr.flags = is_prompt ? 1 /* SCHED_FLAG_RESET_ON_FORK */ : 0;
+		attr.runtime_ns = is_prompt ? 100000 : 0; /* the shortest that the kernel takes; 0: its default */
+		syscall(SYS_sched_setattr, tid, &attr, 0);
+	}
+	errno = saved;
 }
 
 static uint64_t clock_ns(clockid_t id)

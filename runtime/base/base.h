@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/types.h>
 
 #define GW_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #define GW_LIKELY(x)   __builtin_expect(!!(x), 1)
@@ -98,6 +99,15 @@ void gw_autoclose_do(int *fd);
 void gw_autofree_do(void *p);
 #define gw_autoclose __attribute__((cleanup(gw_autoclose_do))) /* int fd = -1 */
 #define gw_autofree  __attribute__((cleanup(gw_autofree_do)))  /* char *s = NULL; heap */
+
+/* ---- scheduling ------------------------------------------------------------------------------------------------ */
+
+/**
+ * gw_prompt_set - let a thread (0: the calling one) run soon after it wakes, or take that back
+ * By a short time slice, which Linux 6.12 and later honour with an early turn and which needs no privilege; without
+ * effect elsewhere. Total time is as fair as before. What the thread forks does not inherit it. Nice stays as it is.
+ */
+void gw_prompt_set(pid_t tid, bool is_prompt);
 
 /* ---- clocks ---------------------------------------------------------------------------------------------------- */
 

@@ -381,6 +381,7 @@ int main(int argc, char **argv)
 
 	argp_parse(&argp, argc, argv, 0, NULL, &a);
 	gw_log_init("godwitd");
+	gw_prompt_set(0, true); /* a rank may stand still until we have had our turn; ranks do not inherit it */
 	raise_files(&d);
 	fcntl(a.head_fd, F_SETFD, FD_CLOEXEC);
 	gw_list_init(&d.ranks);
