@@ -124,9 +124,10 @@ static void agent_quiesce(const struct ct_ctl_msg *request)
 	}
 	answer.close_ns = gw_now_ns() - start;
 	/* a program that polls has come to the closed gate while membarrier ran; one that computes has not */
-	answer.doing = was_asleep ? CT_DOING_SLEEP :
-	               atomic_load_explicit(&g->entries, memory_order_relaxed) != entries ?
+	answer.doing = was_asleep || atomic_load_explicit(&g->entries, memory_order_relaxed) != entries ?
 	               atomic_load_explicit(&g->doing, memory_order_relaxed) : CT_DOING_COMPUTE;
+	if (was_asleep)
+		answer.doing |= CT_DOING_ASLEEP;
 	agent.ops->wake_sleepers();
 	rc = agent.ops->detach(request->deadline_ms, &why);
 	if (rc) {

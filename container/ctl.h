@@ -50,7 +50,7 @@ struct ct_ctl_msg {
 	int32_t  status;      /* negative errno in BUSY, and in ATTACHED when attaching failed */
 	uint64_t deadline_ms; /* QUIESCE: give up after this long */
 	uint32_t cluster;     /* ATTACH: index of the cluster where the rank lives now */
-	uint32_t doing;       /* QUIET: enum ct_doing, what the program was caught doing */
+	uint32_t doing;       /* QUIET: enum ct_doing, what the program was caught doing; CT_DOING_ASLEEP */
 	uint64_t incarnation; /* ATTACHED: of the inbox */
 	uint64_t close_ns;    /* QUIET: time from QUIESCE to the gate being closed and empty */
 	uint64_t detach_ns;   /* QUIET: time from there to detached. ATTACHED: time from ATTACH to the gate open */
@@ -61,13 +61,13 @@ _Static_assert(sizeof(struct ct_ctl_msg) == 176, "wire format");
 /* What a rank was doing when its gate was closed; counted by the tests. Written numbers. */
 enum ct_doing {
 	CT_DOING_COMPUTE    = 0, /* outside the provider */
-	CT_DOING_SEND       = 1,
-	CT_DOING_RECV       = 2,
-	CT_DOING_WAIT       = 3, /* polling for completions */
+	CT_DOING_SEND       = 1, /* in a send, or polling after it */
+	CT_DOING_RECV       = 2, /* in a receive, or polling after it */
+	CT_DOING_WAIT       = 3, /* polling, and something has completed since the last operation was begun */
 	CT_DOING_PROBE      = 4,
 	CT_DOING_COLLECTIVE = 5, /* context bits of the last operation name a collective */
-	CT_DOING_SLEEP      = 6, /* asleep on the doorbell */
-	CT_DOING_COUNT
+	CT_DOING_COUNT      = 6
 };
+#define CT_DOING_ASLEEP 0x10u /* added in QUIET: and asleep on its doorbell meanwhile */
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The measures of one move, as JSON. Their meaning is in doc/migration.md. */
+#include "container/ctl.h"
 #include "migration/session.h"
 
 #include <unistd.h>
@@ -54,7 +55,8 @@ json_t *mig_measures_json(const struct mig_session *s, int status)
 	json_object_set_new(m, "zero_pages", ns(t->freeze.zero_pages));
 	json_object_set_new(m, "mappings", json_integer(t->freeze.vmas));
 	json_object_set_new(m, "threads", json_integer(t->freeze.threads));
-	json_object_set_new(m, "doing", s->is_quiet ? json_integer(t->doing) : json_null());
+	json_object_set_new(m, "doing", s->is_quiet ? json_integer(t->doing & ~CT_DOING_ASLEEP) : json_null());
+	json_object_set_new(m, "asleep", json_boolean(s->is_quiet && (t->doing & CT_DOING_ASLEEP)));
 	json_object_set_new(m, "gate_closed_ns", t->taken ? ns(closed) : json_null());
 	json_object_set_new(m, "downtime_seen_ns", span(t->frozen, t->taken));
 	/* the stamps themselves, to be compared with what a rank saw; CLOCK_REALTIME */

@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #define RETRY_FIRST_MS 10
 #define RETRY_ASK_MS   150 /* the destination is slower than the source, so that they do not cross for ever */
@@ -167,9 +168,25 @@ void mig_session_rearm(struct mig_session *s)
 		       mig_state_name(s->state));
 }
 
+/* While a rank stands still for us, this daemon goes before the ranks that share its cores, where that is allowed. */
+static void adjust_priority(struct mig *m)
+{
+	bool is_wanted = !gw_list_is_empty(&m->sessions);
+
+	if (is_wanted == m->is_raised)
+		return;
+	if (is_wanted)
+		m->nice = getpriority(PRIO_PROCESS, 0);
+	if (setpriority(PRIO_PROCESS, 0, is_wanted ? m->nice - 10 : m->nice) == 0)
+		m->is_raised = is_wanted;
+}
+
 static void session_free(struct mig_session *s)
 {
+	struct mig *m = s->m;
+
 	gw_list_remove(&s->node);
+	adjust_priority(m);
 	gw_timer_cancel(s->timer);
 	gw_watch_remove(s->shell_watch);
 	mig_disconnect(s);
@@ -342,6 +359,7 @@ int mig_session_new(struct mig *m, struct mig_session **out)
 	s->m = m;
 	s->state = MIG_IDLE;
 	gw_list_append(&m->sessions, &s->node);
+	adjust_priority(m);
 	*out = s;
 	return 0;
 }

@@ -134,6 +134,8 @@ struct mig {
 	struct mig_counters n;
 	uint32_t next_session;
 	bool is_shutting_down, is_turn_due, is_destroyed;
+	bool is_raised;                     /* in priority, while there are sessions; @nice is what it was */
+	int nice;
 	char *buf;                          /* MIG_CHUNK bytes, faulted in */
 };
 

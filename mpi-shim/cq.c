@@ -87,6 +87,8 @@ static inline ssize_t read_from(struct shim_cq *cq, void *buf, size_t count, fi_
 	if (cq->head != cq->tail) {
 		n = take(cq, buf, count, from);
 		cq->empties = 0;
+		if (ep && ep->waiting_for != CT_DOING_COLLECTIVE)
+			ep->waiting_for = CT_DOING_WAIT;
 	} else {
 		n = -FI_EAGAIN;
 		if (moved) /* a piece of a bulk transfer, say: nothing to report, but not in vain */

@@ -120,7 +120,7 @@ struct shim_ep {
 	struct shim_cntr *tx_cntr, *rx_cntr, *rma_cntr;
 	uint64_t tx_flags, rx_flags;
 	uint32_t job;
-	enum ct_doing waiting_for;       /* what the next poll is said to be doing: WAIT or COLLECTIVE */
+	enum ct_doing waiting_for;       /* what the next poll is said to be doing */
 	bool is_enabled;
 	bool tx_completes, rx_completes; /* calls without flags of their own write a completion */
 	bool tx_selective, rx_selective;

@@ -15,10 +15,10 @@ static inline enum ct_doing doing(uint64_t tag, enum ct_doing plain)
 	return tag & SHIM_TAG_COLLECTIVE ? CT_DOING_COLLECTIVE : plain;
 }
 
-/* What the polls after this operation are waiting for. */
-static inline void note(struct shim_ep *ep, uint64_t tag)
+/* What the polls after this operation are waiting for, until something completes. */
+static inline void note(struct shim_ep *ep, uint64_t tag, enum ct_doing plain)
 {
-	ep->waiting_for = doing(tag, CT_DOING_WAIT);
+	ep->waiting_for = doing(tag, plain);
 }
 
 /* ---- helpers shared with msg.c --------------------------------------------------------------------------------- */
@@ -229,7 +229,7 @@ static inline void post(struct shim_ep *ep, struct shim_recv *r, uint32_t src, u
 	struct shim_unexp *u = shim_match_post(&ep->match, r, src, tag, ignore);
 
 	ep->rx_cq->empties = 0;
-	note(ep, tag);
+	note(ep, tag, CT_DOING_RECV);
 	if (u)
 		take_unexpected(ep, r, u);
 }
@@ -276,7 +276,7 @@ static ssize_t peek(struct shim_ep *ep, const struct fi_msg_tagged *msg, uint32_
 	struct shim_comp *c;
 	int moved = 0;
 
-	note(ep, msg->tag);
+	note(ep, msg->tag, CT_DOING_PROBE);
 	if (!u) {
 		moved = noc_poll(PEEK_BUDGET);
 		u = shim_match_peek(&ep->match, src, msg->tag, msg->ignore);
@@ -386,7 +386,7 @@ static ssize_t tinjectdata(struct fid_ep *fid, const void *buf, size_t len, uint
 	if (GW_UNLIKELY(len > SHIM_INJECT_SIZE))
 		return -FI_EMSGSIZE;
 	ct_gate_enter(doing(tag, CT_DOING_SEND));
-	note(ep, tag);
+	note(ep, tag, CT_DOING_SEND);
 	rc = shim_send(ep, NOC_PORT_TAGGED, to, &iov, 1, tag, data, len ? NOC_F_COPY : NOC_F_COPY | NOC_F_RESERVE,
 	               NULL, FI_TAGGED);
 	ct_gate_leave();
@@ -415,7 +415,7 @@ static ssize_t tsend_iov(struct shim_ep *ep, const struct iovec *iov, size_t iov
 	if (!len)
 		noc_flags |= NOC_F_COPY | NOC_F_RESERVE;
 	ct_gate_enter(doing(tag, CT_DOING_SEND));
-	note(ep, tag);
+	note(ep, tag, CT_DOING_SEND);
 	rc = shim_send(ep, NOC_PORT_TAGGED, to, iov, iovs, tag, data, noc_flags, completes ? context : NULL, FI_TAGGED);
 	ct_gate_leave();
 	return rc;

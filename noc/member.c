@@ -312,6 +312,7 @@ static void sleep_on_doorbell(long limit_ns)
 	struct noc_inbox *in = noc_me->inbox;
 	struct timespec t = { .tv_sec = 0, .tv_nsec = limit_ns };
 	uint32_t bell = atomic_load_explicit(&in->bell, memory_order_acquire);
+	enum ct_doing doing = atomic_load_explicit(&ct_the_gate.doing, memory_order_relaxed);
 	uint64_t word;
 
 	/* seq_cst: either the writer's exchange on its slot comes before our look at the slot, or it sees us asleep */
@@ -327,7 +328,7 @@ static void sleep_on_doorbell(long limit_ns)
 	ct_gate_leave();
 	syscall(SYS_futex, &in->bell, FUTEX_WAIT, bell, &t, NULL, 0);
 	atomic_fetch_sub_explicit(&ct_the_gate.sleepers, 1, memory_order_acq_rel);
-	ct_gate_enter(CT_DOING_WAIT);
+	ct_gate_enter(doing);
 	atomic_store_explicit(&noc_me->inbox->asleep, 0, memory_order_relaxed);
 }
 

@@ -7,7 +7,7 @@ the build tree that $top_builddir names.
 import collections, json, os, re, socket, struct, subprocess, sys, threading, time, uuid
 
 BUILD = os.environ.get("top_builddir", os.getcwd())
-DOING = ["compute", "send", "recv", "wait", "probe", "collective", "sleep"]  # enum ct_doing
+DOING = ["compute", "send", "recv", "wait", "probe", "collective"]  # enum ct_doing
 
 
 class Tap:

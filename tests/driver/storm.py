@@ -51,7 +51,7 @@ first_home = {r: (x["cluster"], x["pid"]) for r, x in job.head().ranks().items()
 
 
 def enough():
-	counted = not a.counts or all(doing[d] for d in DOING if d != "sleep")
+	counted = not a.counts or all(doing[d] for d in DOING)
 	return len(moves) >= a.moves and (counted or len(moves) >= 4 * a.moves) or time.monotonic() - began > a.seconds
 
 
@@ -75,6 +75,7 @@ def mover():
 				if m["status"] == 0:
 					moves.append(m)
 					doing[DOING[m["measures"]["doing"]]] += 1
+					doing["asleep meanwhile"] += m["measures"]["asleep"]
 					if after["cluster"] != to or after["pid"] == before["pid"]:
 						wrong.append("rank %d: from cluster %d pid %d, to cluster %d: is at %d, pid %d" % (rank,
 						             before["cluster"], before["pid"], to, after["cluster"], after["pid"]))
@@ -132,7 +133,7 @@ for m in moves:
 	for what, x, y in frozen[m["rank"]]:
 		if x <= at and to <= y:
 			doing["malloc" if what == "malloc" else "computing, seen from inside"] += 1
-tap.diag("caught: " + ", ".join("%s %d" % (d, doing[d]) for d in DOING + ["malloc", "computing, seen from inside"]))
+tap.diag("caught: " + ", ".join("%s %d" % (d, doing[d]) for d in DOING + ["asleep meanwhile", "malloc", "computing, seen from inside"]))
 if a.counts:
 	for d in ["compute", "send", "recv", "wait", "probe", "collective", "malloc"]:
 		tap.ok(doing[d], "some rank was caught in: %s (%d)" % (d, doing[d]))
