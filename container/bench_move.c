@@ -21,7 +21,7 @@ static double median_us(uint64_t *v, int n)
 
 static void bench(const char *victim, const char *name, const char *a1, const char *a2, const char *a3, const char *a4)
 {
-	static uint64_t down[MOVES], stop[MOVES], capture[MOVES], transfer[MOVES], ready[MOVES], thaw[MOVES];
+	static uint64_t down[MOVES], stop[MOVES], capture[MOVES], transfer[MOVES], reading[MOVES], feed[MOVES], ready[MOVES], thaw[MOVES];
 	uint32_t vmas = 0, threads = 0;
 	uint64_t bytes = 0;
 	char line[256];
@@ -47,6 +47,8 @@ static void bench(const char *victim, const char *name, const char *a1, const ch
 		stop[n] = s->freeze.stop_ns;
 		capture[n] = s->freeze.capture_ns;
 		transfer[n] = s->transfer_ns;
+		reading[n] = s->read_ns;
+		feed[n] = s->feed_ns;
 		ready[n] = s->ready_ns;
 		thaw[n] = s->thaw.thaw_ns;
 		bytes = s->image_bytes;
@@ -55,9 +57,9 @@ static void bench(const char *victim, const char *name, const char *a1, const ch
 		n++;
 	}
 	if (n)
-		printf("%-34s %7.0f %6u %4u %9.0f %9.0f %8.0f %8.0f %9.0f %8.0f %8.0f\n", name, (double)bytes / 1024, threads, vmas,
+		printf("%-34s %7.0f %6u %4u %9.0f %9.0f %8.0f %8.0f %9.0f %8.0f %8.0f %8.0f %8.0f\n", name, (double)bytes / 1024, threads, vmas,
 		       (double)(qsort(down, (size_t)n, sizeof(down[0]), order), down[0]) / 1e3, median_us(down, n),
-		       median_us(stop, n), median_us(capture, n), median_us(transfer, n), median_us(ready, n), median_us(thaw, n));
+		       median_us(stop, n), median_us(capture, n), median_us(transfer, n), median_us(reading, n), median_us(feed, n), median_us(ready, n), median_us(thaw, n));
 	pair_stop(&p);
 }
 
@@ -70,8 +72,8 @@ int main(int argc, char **argv)
 		snprintf(victim, sizeof(victim), "%s", argv[1]);
 	else
 		snprintf(victim, sizeof(victim), "%s/container/victim", top ? top : ".");
-	printf("%-34s %7s %6s %4s %9s %9s %8s %8s %9s %8s %8s\n", "microseconds; median of 30", "KiB", "thread", "maps",
-	       "down min", "down med", "stop", "capture", "transfer", "ready", "thaw");
+	printf("%-34s %7s %6s %4s %9s %9s %8s %8s %9s %8s %8s %8s %8s\n", "microseconds; median of 30", "KiB", "thread", "maps",
+	       "down min", "down med", "stop", "capture", "transfer", "(read)", "(feed)", "ready", "thaw");
 	bench(victim, "one thread", "heap", "0", NULL, NULL);
 	bench(victim, "five threads that wait", "heap", "0", "5", NULL);
 	bench(victim, "five threads that compute", "compute", "4", NULL, NULL);

@@ -90,6 +90,19 @@ static int fit(const struct ct_reader *d, const struct ct_snapshot *s, struct gw
 
 /* ---- create ---------------------------------------------------------------------------------------------------- */
 
+/* the shell runs where we run */
+static void shell_here(struct ct_rank *r)
+{
+	cpu_set_t here;
+	int cpu = sched_getcpu();
+
+	if (cpu < 0)
+		return;
+	CPU_ZERO(&here);
+	CPU_SET(cpu, &here);
+	sched_setaffinity(r->pid, sizeof(here), &here);
+}
+
 static int seize(struct ct_rank *r, struct gw_error *why)
 {
 	struct ct_thread *t = ct_vec_add(&r->threads, 1);
@@ -179,11 +192,19 @@ static int reader_flush(void *ctx, struct gw_error *why);
 
 static const struct ct_reader_ops reader_ops = { .meta = reader_meta, .pages = reader_pages, .flush = reader_flush };
 
-/* The hints are mapped at once; their pages are made in the background, not before others and where the rank will run. */
+#define HINTS_WAIT (8u << 20) /* bytes of pages that are worth waiting for: some milliseconds on a bad day */
+
+/* The hints are mapped at once. Many pages are made in the background, not before others and where the rank will run;
+ * few are waited for, since the freeze may come at once and would have to wait for them. */
 static int follow_hints(struct ct_rank *r, const struct ct_reader *d, struct gw_error *why)
 {
 	int rc = ct_restore_hints(r, &d->extents, why);
+	uint64_t bytes = 0;
 
+	for CT_EACH(const struct ct_img_extent, e, &d->extents)
+		bytes += e->end - e->start;
+	if (rc == 0 && bytes <= HINTS_WAIT)
+		rc = ct_restore_collect(r, why);
 	if (rc == 0 && r->running) {
 		setpriority(PRIO_PROCESS, (id_t)r->pid, 0);
 		if (r->has_cpus)
@@ -197,6 +218,7 @@ static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struc
 {
 	struct ct_start s = { .plumbing = plumbing, .ns_pid = (pid_t)d->needs.ns_pid, .park_from = (int)d->needs.highest_fd + 64 };
 	char path[64], boot_id[40];
+	struct ct_pin pin;
 	void *area;
 	int rc;
 
@@ -217,6 +239,7 @@ static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struc
 	memset(area, 0, CT_HOLE_SIZE); /* touched before anything is frozen */
 	s.area = area;
 	rc = ct_container_start(r, &s, why);
+	ct_pin_begin(&pin); /* not before: init must not inherit it */
 	if (rc == 0 && !r->has_timens && (s.monotonic_offset_ns || s.boottime_offset_ns))
 		rc = gw_fail(why, -ENOTSUP, "this kernel has no time namespaces; the rank's clock would jump");
 	if (rc == 0) {
@@ -233,8 +256,12 @@ static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struc
 	}
 	if (rc == 0) {
 		snprintf(path, sizeof(path), "/proc/%d/mem", (int)r->pid);
+		shell_here(r);
 		rc = empty(r, &d->needs, area, why);
 	}
+	if (rc == 0)
+		rc = follow_hints(r, d, why);
+	ct_pin_end(&pin);
 	if (r->remote.local != area)
 		munmap(area, CT_HOLE_SIZE);
 	if (rc == 0) {
@@ -253,7 +280,6 @@ int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const st
 {
 	struct ct_rank *r = ct_rank_new();
 	struct ct_reader d;
-	struct ct_pin pin;
 	int rc;
 
 	if (!r)
@@ -276,11 +302,7 @@ int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const st
 			r->cpus = *cpus;
 			r->has_cpus = true;
 		}
-		ct_pin_begin(&pin);
 		rc = start_shell(r, &d, plumbing, why);
-		if (rc == 0)
-			rc = follow_hints(r, &d, why);
-		ct_pin_end(&pin);
 	}
 	ct_reader_fini(&d);
 	if (rc < 0) {
@@ -295,19 +317,6 @@ int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const st
 }
 
 /* ---- feed ------------------------------------------------------------------------------------------------------ */
-
-/* the shell runs where we run */
-static void shell_here(struct ct_rank *r)
-{
-	cpu_set_t here;
-	int cpu = sched_getcpu();
-
-	if (cpu < 0)
-		return;
-	CPU_ZERO(&here);
-	CPU_SET(cpu, &here);
-	sched_setaffinity(r->pid, sizeof(here), &here);
-}
 
 static void pin_both(struct ct_rank *r, struct ct_pin *pin)
 {

@@ -41,7 +41,7 @@ struct cmd {
 struct move_stats {
 	struct ct_freeze_stats freeze;
 	struct ct_thaw_stats thaw;
-	uint64_t image_bytes, transfer_ns, ready_ns, shell_ns, check_ns, feed_ns;
+	uint64_t image_bytes, transfer_ns, ready_ns, shell_ns, check_ns, feed_ns, read_ns;
 	char rest[4];
 	ssize_t rest_len;      /* of standard output */
 };
@@ -207,8 +207,13 @@ static int daemon_give(struct ct_rank **rank, int peer, struct reply *re)
 		peer_say(peer, PEER_NOT, rc, NULL, 0);
 		return rc;
 	}
-	t0 = gw_now_ns();
-	while ((n = ct_image_next(r, chunk, CHUNK, &re->why)) > 0) {
+	for (t0 = gw_now_ns();;) {
+		uint64_t t1 = gw_now_ns();
+
+		n = ct_image_next(r, chunk, CHUNK, &re->why);
+		re->stats.read_ns += gw_now_ns() - t1;
+		if (n <= 0)
+			break;
 		re->stats.image_bytes += (uint64_t)n;
 		if (peer_say(peer, PEER_IMAGE, 0, chunk, (uint64_t)n) < 0) {
 			n = -EPIPE;
@@ -527,6 +532,7 @@ __attribute__((unused)) static int pair_move(struct pair *p)
 		s->image_bytes = source.stats.image_bytes;
 		s->transfer_ns = source.stats.transfer_ns;
 		s->check_ns = source.stats.check_ns;
+		s->read_ns = source.stats.read_ns;
 		p->at = !p->at;
 	} else if (rc < 0) {
 		p->last.why = source.why.code ? source.why : p->last.why;
