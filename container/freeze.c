@@ -158,6 +158,28 @@ static int stop_all(struct ct_rank *r, uint64_t until, const cpu_set_t *here, st
 	return rc;
 }
 
+size_t ct_threads_let_go(struct ct_rank *r)
+{
+	size_t running = 0;
+	int status;
+
+	/* A thread that was killed while it stood still cannot be let go, only reaped: until then init cannot end, and the
+	 * end of the rank would never be seen. The leader, which is first, is the last one that can be reaped. */
+	for (size_t i = r->threads.n; i-- > 0;) {
+		struct ct_thread *t = CT_AT(struct ct_thread, &r->threads, i);
+
+		if (!t->is_seized)
+			continue;
+		if (ptrace(PTRACE_DETACH, t->tid, NULL, NULL) == 0)
+			running++;
+		else
+			while (wait_until(t->tid, &status, gw_now_ns() + 1000000000) == 0 && WIFSTOPPED(status))
+				;
+	}
+	r->threads.n = 0;
+	return running;
+}
+
 void ct_threads_detach(struct ct_rank *r, bool is_restoring)
 {
 	for CT_EACH(struct ct_thread, t, &r->threads) {
@@ -179,10 +201,7 @@ void ct_threads_detach(struct ct_rank *r, bool is_restoring)
 			setpriority(PRIO_PROCESS, (id_t)t->tid, t->nice);
 		gw_prompt_set(t->tid, false);
 	}
-	for CT_EACH(struct ct_thread, t, &r->threads)
-		if (t->is_seized)
-			ptrace(PTRACE_DETACH, t->tid, NULL, NULL);
-	r->threads.n = 0;
+	ct_threads_let_go(r);
 }
 
 static int leader_first(struct ct_rank *r)

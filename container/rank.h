@@ -314,5 +314,6 @@ int ct_restore_rest(struct ct_rank *r, struct gw_error *why);
 
 /* freeze.c */
 void ct_threads_detach(struct ct_rank *r, bool is_restoring);
+size_t ct_threads_let_go(struct ct_rank *r); /* all are stopped; returns how many run, those that were killed are reaped */
 
 #endif

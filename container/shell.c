@@ -513,12 +513,12 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 	}
 	for CT_EACH(struct ct_thread, t, &r->threads)
 		sched_setaffinity(t->tid, sizeof(t->cpus), r->has_cpus ? &r->cpus : &t->cpus);
-	for CT_EACH(struct ct_thread, t, &r->threads)
-		if (ptrace(PTRACE_DETACH, t->tid, NULL, NULL) < 0 && rc == 0)
-			rc = gw_fail(why, -errno, "cannot let thread %d go: %s", (int)t->tid, strerror(errno));
+	/* once a single thread runs the rank lives here, even if it is killed at the same time: an error would make the source
+	 * run its copy, and what this one has done meanwhile would be done twice */
+	if (ct_threads_let_go(r) == 0)
+		rc = gw_fail(why, -ESRCH, "it was killed before it could run");
 	st.thawed_at_ns = gw_realtime_ns();
 	st.thaw_ns = gw_now_ns() - start;
-	r->threads.n = 0;
 	for (int i = 0; i < CT_PLUMB_MAX; i++) {
 		if (r->daemon_fd[i] >= 0)
 			close(r->daemon_fd[i]);
