@@ -57,4 +57,4 @@ mpi_shim_test_pmi_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS
 TESTS += %D%/test_launch.sh %D%/test_moves.sh %D%/test_user.sh
 dist_check_SCRIPTS += %D%/test_launch.sh %D%/test_moves.sh %D%/test_user.sh
 dist_man_MANS += doc/mpirun.1 doc/godwit.1
-EXTRA_DIST += doc/events.md %D%/test_launch.py %D%/test_moves.py
+EXTRA_DIST += doc/events.md doc/runtime.md %D%/test_launch.py %D%/test_moves.py

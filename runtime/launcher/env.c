@@ -7,7 +7,7 @@
 
 extern char **environ;
 
-/* Why each: doc/architecture.md, "The environment of a rank". */
+/* Why each: doc/runtime.md, "The environment of a rank". */
 static const struct { const char *name, *value; bool is_forced; } settings[] = {
 	{ "FI_PROVIDER", "godwit", true },
 	{ "MPIR_CVAR_NOLOCAL", "1", true },
