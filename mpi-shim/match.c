@@ -270,38 +270,59 @@ static inline void class_took(struct shim_match *m, uint32_t class)
 		m->posted_mask &= ~(1u << class);
 }
 
-struct shim_recv *shim_match_arrive(struct shim_match *m, uint32_t src, uint64_t tag)
+static inline struct shim_link **find_posted(const struct shim_match_class *c, uint32_t src, uint64_t tag)
 {
-	struct shim_link **best_at = NULL, *best = NULL;
+	return find(&c->posted, tag & ~c->ignore, c->is_any ? 0 : src);
+}
+
+/* The receive that hangs at @at has got its message. */
+static inline struct shim_recv *take_posted(struct shim_match *m, struct shim_link **at)
+{
+	struct shim_link *link = *at;
+
+	table_take(&m->class[link->class].posted, at);
+	class_took(m, link->class);
+	m->posted--;
+	link->state &= (uint8_t)~(SHIM_POSTED | SHIM_LEADER);
+	return recv_of(link);
+}
+
+/* Receives of several classes, or in the overflow list: the one posted first. */
+static struct shim_recv *arrive_among_many(struct shim_match *m, uint32_t src, uint64_t tag)
+{
+	struct shim_link **best_at = NULL, *best = NULL, *link;
 
 	for (uint32_t mask = m->posted_mask & ((1u << SHIM_MATCH_OVERFLOW) - 1); mask; mask &= mask - 1) {
-		struct shim_match_class *c = &m->class[__builtin_ctz(mask)];
-		struct shim_link **at = find(&c->posted, tag & ~c->ignore, c->is_any ? 0 : src);
+		struct shim_link **at = find_posted(&m->class[__builtin_ctz(mask)], src, tag);
 
 		if (*at && (!best || recv_of(*at)->seq < recv_of(best)->seq)) {
 			best_at = at;
 			best = *at;
 		}
 	}
-	if (GW_UNLIKELY(m->posted_mask >> SHIM_MATCH_OVERFLOW)) {
-		struct shim_link *link = overflow_find(m, src, tag);
-
+	if (m->posted_mask >> SHIM_MATCH_OVERFLOW) {
+		link = overflow_find(m, src, tag);
 		if (link && (!best || recv_of(link)->seq < recv_of(best)->seq)) {
-			best_at = NULL;
-			best = link;
+			overflow_remove(m, link);
+			m->posted--;
+			link->state &= (uint8_t)~SHIM_POSTED;
+			return recv_of(link);
 		}
 	}
-	if (!best)
+	return best ? take_posted(m, best_at) : NULL;
+}
+
+struct shim_recv *shim_match_arrive(struct shim_match *m, uint32_t src, uint64_t tag)
+{
+	uint32_t mask = m->posted_mask;
+	struct shim_link **at;
+
+	if (GW_UNLIKELY((mask & (mask - 1)) || mask >> SHIM_MATCH_OVERFLOW))
+		return arrive_among_many(m, src, tag);
+	if (!mask)
 		return NULL;
-	if (best_at) {
-		table_take(&m->class[best->class].posted, best_at);
-		class_took(m, best->class);
-	} else {
-		overflow_remove(m, best);
-	}
-	m->posted--;
-	best->state &= (uint8_t)~(SHIM_POSTED | SHIM_LEADER);
-	return recv_of(best);
+	at = find_posted(&m->class[__builtin_ctz(mask)], src, tag);
+	return *at ? take_posted(m, at) : NULL;
 }
 
 void shim_match_keep(struct shim_match *m, struct shim_unexp *u)
