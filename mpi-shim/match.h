@@ -51,7 +51,7 @@ struct shim_link {
 	uint8_t class, state;
 };
 
-/* A posted receive. It lives in the 64 bytes that come with every request (fi_context2), so posting allocates nothing. */
+/* A posted receive. It lives in the 64 bytes that come with a request (fi_context2), so posting allocates nothing. */
 struct shim_recv {
 	struct shim_link link;
 	uint64_t seq; /* order of posting. Under SHIM_BULK: the message's data word */

@@ -356,8 +356,10 @@ static ssize_t send_iov(struct shim_ep *ep, const struct iovec *iov, size_t iovs
 			return -FI_EMSGSIZE;
 		noc_flags |= NOC_F_COPY;
 	}
-	if (!len)
+	if (!len) {
 		noc_flags |= NOC_F_COPY | NOC_F_RESERVE;
+		iovs = 0; /* the address of nothing may be NULL */
+	}
 	ct_gate_enter(CT_DOING_SEND);
 	rc = shim_send(ep, NOC_PORT_MSG, to, iov, iovs, 0, data, noc_flags, completes ? context : NULL, FI_MSG);
 	ct_gate_leave();

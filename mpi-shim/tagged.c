@@ -150,7 +150,7 @@ static inline void deliver(struct shim_ep *ep, struct shim_recv *r, uint32_t src
 	finish(ep, r, src, tag, data, len, 0);
 }
 
-/* The request keeps what its completion will say: tag and source in their places, the data word instead of the number. */
+/* The request keeps what its completion will say: tag and source in their places, the data word for the number. */
 static void accept_offer(struct shim_ep *ep, struct shim_recv *r, uint32_t src, uint64_t tag, uint64_t data,
                          uint64_t len, struct noc_bulk *offer)
 {
@@ -387,8 +387,8 @@ static ssize_t tinjectdata(struct fid_ep *fid, const void *buf, size_t len, uint
 		return -FI_EMSGSIZE;
 	ct_gate_enter(doing(tag, CT_DOING_SEND));
 	note(ep, tag, CT_DOING_SEND);
-	rc = shim_send(ep, NOC_PORT_TAGGED, to, &iov, 1, tag, data, len ? NOC_F_COPY : NOC_F_COPY | NOC_F_RESERVE,
-	               NULL, FI_TAGGED);
+	rc = shim_send(ep, NOC_PORT_TAGGED, to, &iov, len ? 1 : 0, tag, data,
+	               len ? NOC_F_COPY : NOC_F_COPY | NOC_F_RESERVE, NULL, FI_TAGGED);
 	ct_gate_leave();
 	return rc;
 }
@@ -412,8 +412,10 @@ static ssize_t tsend_iov(struct shim_ep *ep, const struct iovec *iov, size_t iov
 			return -FI_EMSGSIZE;
 		noc_flags |= NOC_F_COPY;
 	}
-	if (!len)
+	if (!len) {
 		noc_flags |= NOC_F_COPY | NOC_F_RESERVE;
+		iovs = 0; /* the address of nothing may be NULL */
+	}
 	ct_gate_enter(doing(tag, CT_DOING_SEND));
 	note(ep, tag, CT_DOING_SEND);
 	rc = shim_send(ep, NOC_PORT_TAGGED, to, iov, iovs, tag, data, noc_flags, completes ? context : NULL, FI_TAGGED);

@@ -87,7 +87,7 @@ struct shape {
 	uint32_t sources, tags, masks; /* how many different ones */
 };
 
-/* The first five are MPICH's: protocol bits, and those and the tag; the others push the engine into its overflow list. */
+/* The first three are MPICH's; all of them push the engine into its overflow list. */
 static const uint64_t ignores[] = {
 	0x00e0000000000000, 0x00e000007fffffff, 0, 0x7fffffff, UINT64_MAX, 0xff, 0xff00, 0xf0f0f0f0, 0x1, 0x2, 0x3, 0x4,
 };
