@@ -139,6 +139,9 @@ ssize_t ct_image_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error 
  */
 ssize_t ct_rank_stream_rest(struct ct_rank *r, enum ct_plumb plumb, const void **bytes);
 
+/** ct_rank_was_killed - did somebody kill the frozen rank? Its status fd cannot tell before it is let go. Costs a call. */
+bool ct_rank_was_killed(const struct ct_rank *r);
+
 int ct_rank_unfreeze(struct ct_rank *r, struct gw_error *why);
 void ct_rank_release(struct ct_rank *r);  /* after TAKEN: the frozen source copy is killed without running, and freed */
 

@@ -136,6 +136,11 @@ void mig_src_ready_came(struct mig_session *s)
 			mig_post(s, MIG_EV_FAILED, -EPROTO, "cluster %u is ready before the image has ended", s->id.to);
 			return;
 		}
+		if (ct_rank_was_killed(s->rank)) { /* it must not live on elsewhere */
+			s->has_exited = true;
+			mig_post(s, MIG_EV_EXITED, -ESRCH, "it was killed meanwhile");
+			return;
+		}
 		if (!mig_link_is_up(s)) {
 			mig_disconnect(s);
 			mig_post(s, MIG_EV_PEER_LOST, -ECONNRESET, "the connection to cluster %u was lost", s->id.to);

@@ -861,6 +861,50 @@ static void test_exit_while_moving(void)
 	world_stop(&w);
 }
 
+static bool is_zombie(pid_t pid)
+{
+	char path[64], line[256] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "re");
+	if (f) {
+		if (!fgets(line, sizeof(line), f))
+			line[0] = '\0';
+		fclose(f);
+	}
+	return strstr(line, ") Z") != NULL;
+}
+
+/* Killed when its image is complete at the destination already: it must not live on there. The pause before READY is
+ * made by stopping the destination's daemon at that edge. */
+static void test_kill_before_given(void)
+{
+	struct world w;
+	struct packet p;
+	pid_t pid;
+	int status;
+
+	world_start(&w, NULL, "mig.dst.ready=stop", NULL);
+	say(&w, 0, SPAWN, 0, 0, 1);
+	if (!hear_word(&w, SPAWNED, 0, &p) || p.status < 0)
+		tap_bail("no program: %s", p.text);
+	pid = p.pid;
+	grows(&w, 0);
+	say(&w, 0, MOVE, 0, 1, 0);
+	ok(waitpid(w.pid[1], &status, WUNTRACED) == w.pid[1] && WIFSTOPPED(status), "the destination is held before READY");
+	kill(pid, SIGKILL);
+	for (uint64_t end = gw_now_ns() + WAIT_MS * 1000000ull; !is_zombie(pid) && gw_now_ns() < end;)
+		sched_yield();
+	kill(w.pid[1], SIGCONT);
+	bool is_over = hear_word(&w, FINISHED, 0, &p);
+
+	ok(is_over && p.status == -ESRCH, "killed when all was sent, the session ends: %s", p.text);
+	ok(hear_word(&w, EXITED, 0, &p) && WIFSIGNALED(p.status), "its daemon sees how it ended");
+	none_lives(&w, 0, "killed when all was sent");
+	world_stop(&w);
+}
+
 /* Four programs, three daemons, every daemon sends and receives at once, connections are cut at random edges. */
 static void test_storm(unsigned seed, int moves)
 {
@@ -953,12 +997,14 @@ int main(int argc, char **argv)
 	}
 	if (argc > 1 && !strcmp(argv[1], "exit")) {
 		test_exit_while_moving();
+		test_kill_before_given();
 		return tap_done();
 	}
 	test_moves();
 	test_refusals();
 	test_faults();
 	test_exit_while_moving();
+	test_kill_before_given();
 	test_storm((unsigned)time(NULL), 80);
 	return tap_done();
 }
