@@ -212,6 +212,10 @@ __attribute__((noreturn)) static void shell_main(const struct ct_start *s, int f
 	int keep[CT_PLUMB_MAX + 1], n_keep = 0;
 	char byte;
 
+	/* in a daemon with many descriptors it may lie where the others are about to be parked */
+	fd = fcntl(fd, F_DUPFD_CLOEXEC, s->park_from + CT_PLUMB_MAX);
+	if (fd < 0)
+		_exit(127);
 	for (int i = 1; i < CT_PLUMB_MAX; i++)
 		if (s->plumbing->rank_fd[i] >= 0) {
 			int to = s->park_from + i;

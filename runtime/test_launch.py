@@ -139,6 +139,18 @@ tap.ok(status == 0 and any("-clusters" in l for l in out), "-help explains the o
 status, out, err = run("-version")
 tap.ok(status == 0 and out and out[0].startswith("Godwit "), "-version")
 
+conduct = os.path.join(BUILD, "tests/programs/conduct")
+status, out, err = run("-n", 2, "-clusters", 2, "sh", "-c", "[ $PMI_RANK = 0 ] || exec %s hello" % conduct)
+tap.ok(status == 1 and len(err) == 1 and "rank 0" in err[0] and "waits" in err[0],
+       "a rank that ends while others wait for it in MPI_Init ends the job: %s" % err)
+status, out, err = run("-n", 2, "-clusters", 2, "sh", "-c", "[ $PMI_RANK = 0 ] && exec %s no-finalize; exec %s compute 100" % (conduct, conduct))
+tap.ok(status == 1 and any("without calling MPI_Finalize" in l for l in err), "so does one that ends without MPI_Finalize: %s" % err)
+status, out, err = run("-n", 3, "-clusters", 2, conduct, "abort", 6)
+tap.ok(status == 6 and any("aborted the job with code 6" in l for l in err), "MPI_Abort with 6: %s" % err[-1:])
+status, out, err = run("-n", 2, "-clusters", 2, conduct, "hello", ":", "-n", 1, conduct, "hello")
+tap.ok(status == 0 and sorted(l.split(",")[0] for l in out) == ["hello from rank %d of 3" % r for r in range(3)],
+       "two MPI programs in one job", out, err)
+
 # ---- signals ---------------------------------------------------------------------------------------------------------
 
 for sig, again, script, want in (

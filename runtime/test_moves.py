@@ -87,6 +87,24 @@ tap.ok(status == 0 and sorted(job.out()) == ["end 0", "end 1", "up", "up"] and h
        st[0]["epoch"] == 8 and st[1]["epoch"] == 0, "a rank that never speaks MPI moves eight times and ends well",
        status, homes, texts, *job.tail())
 
+# ---- many at once ----------------------------------------------------------------------------------------------------
+
+N = 24
+job = Job(tap, ["-n", N, "-clusters", 3, "sh", "-c", "read x; echo end $PMI_RANK; exec sleep 1000"], stdin=True)
+while not job.head_name():
+	threading.Event().wait(0.01)
+head, over = job.head(), time.monotonic() + 20
+while any(r["state"] == "starting" for r in head.status()["ranks"]) and time.monotonic() < over:
+	pass
+texts = []
+for to in (2, 0, 1):
+	ranks = [r for r, x in head.ranks().items() if x["cluster"] != to]
+	texts += [m["text"] for m in head.migrate(ranks, to) if m["status"] != 0]
+	texts += ["rank %d is on cluster %d" % (r, x["cluster"]) for r, x in head.ranks().items() if x["cluster"] != to]
+tap.ok(not texts, "%d ranks move at once, three times" % N, *texts[:5])
+job.proc.terminate()
+tap.ok(end(job) == 143, "and the job ends as it should")
+
 # ---- start and end ---------------------------------------------------------------------------------------------------
 
 storms, bad = [], []
