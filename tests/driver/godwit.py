@@ -289,7 +289,9 @@ class Mover(threading.Thread):
 				else:
 					self.refused.append(m)
 		except (OSError, EOFError, RuntimeError) as e:
-			if self.job.is_running():  # else: the job has ended, and its head with it
+			try:
+				self.job.proc.wait(10)  # the job has ended, and its head with it
+			except subprocess.TimeoutExpired:
 				self.error = repr(e)
 
 	def finish(self):
