@@ -255,6 +255,8 @@ static uint64_t cntr_read(struct fid_cntr *fid)
 
 	ct_gate_enter(CT_DOING_WAIT);
 	noc_poll(POLL_BUDGET);
+	if (GW_UNLIKELY(shim_the_ep && shim_the_ep->replies))
+		shim_rma_flush(shim_the_ep);
 	value = c->value;
 	ct_gate_leave();
 	return value;

@@ -50,7 +50,7 @@ static bool fits_tx(const struct fi_tx_attr *a)
 {
 	return !(a->caps & ~SHIM_CAPS) && !(a->op_flags & ~SHIM_TX_FLAGS) && !(a->msg_order & ~FI_ORDER_SAS) &&
 	       !(a->comp_order & ~FI_ORDER_STRICT) && a->inject_size <= SHIM_INJECT_SIZE &&
-	       a->iov_limit <= SHIM_IOV_LIMIT && !a->rma_iov_limit;
+	       a->iov_limit <= SHIM_IOV_LIMIT && a->rma_iov_limit <= 1;
 }
 
 static bool fits_rx(const struct fi_rx_attr *a)
@@ -104,23 +104,27 @@ int shim_getinfo(uint32_t version, const char *node, const char *service, uint64
 		caps = hints->caps | FI_LOCAL_COMM | FI_REMOTE_COMM;
 		if (!(caps & (FI_SEND | FI_RECV)))
 			caps |= FI_SEND | FI_RECV;
+		if ((caps & FI_RMA) && !(caps & (SHIM_RMA & ~FI_RMA)))
+			caps |= SHIM_RMA;
 	}
 	info->caps = caps;
 	info->mode = SHIM_MODE;
 	info->addr_format = FI_FORMAT_UNSPEC;
 
-	info->tx_attr->caps = caps & (FI_MSG | FI_TAGGED | FI_SEND);
+	info->tx_attr->caps = caps & (FI_MSG | FI_TAGGED | FI_SEND | FI_RMA | FI_READ | FI_WRITE);
 	info->tx_attr->mode = SHIM_MODE;
-	/* FI_DELIVERY_COMPLETE is there for one-sided operations, which are not offered; a message's completion says
-	 * that its buffer is free, and MPI asks no more. */
+	/* MPICH asks for FI_DELIVERY_COMPLETE because of one-sided operations, which are always so. A message's completion
+	 * says that its buffer is free, and MPI asks no more. */
 	info->tx_attr->op_flags = hints && hints->tx_attr ? hints->tx_attr->op_flags & ~FI_DELIVERY_COMPLETE : 0;
 	info->tx_attr->msg_order = FI_ORDER_SAS;
 	info->tx_attr->comp_order = FI_ORDER_NONE;
 	info->tx_attr->inject_size = SHIM_INJECT_SIZE;
 	info->tx_attr->size = 65536; /* a hint: what bounds sends is the channel's queue */
 	info->tx_attr->iov_limit = SHIM_IOV_LIMIT;
+	info->tx_attr->rma_iov_limit = 1;
 
-	info->rx_attr->caps = caps & (FI_MSG | FI_TAGGED | FI_RECV | FI_MULTI_RECV | FI_DIRECTED_RECV | FI_SOURCE);
+	info->rx_attr->caps = caps & (FI_MSG | FI_TAGGED | FI_RECV | FI_MULTI_RECV | FI_DIRECTED_RECV | FI_SOURCE | FI_RMA |
+	                              FI_REMOTE_READ | FI_REMOTE_WRITE);
 	info->rx_attr->mode = SHIM_MODE;
 	info->rx_attr->op_flags = hints && hints->rx_attr ? hints->rx_attr->op_flags : 0;
 	info->rx_attr->msg_order = FI_ORDER_SAS;

@@ -10,7 +10,7 @@
  *   domain.c  domain, event queue, operations    tagged.c  tagged messages
  *             that are refused                   msg.c     untagged messages, multi-receive buffers
  *   av.c      address vector                     match.c   who takes what
- *   ep.c      endpoint, options, cancel               rma.c     memory regions, remote reads
+ *   ep.c      endpoint, options, cancel               rma.c     one-sided operations
  *
  * Every entry point that touches state is between ct_gate_enter() and ct_gate_leave(), and never waits in there for
  * anybody. The handlers of the two ports run inside noc_poll(), by the program's thread or by the agent's: they
@@ -40,7 +40,8 @@
 #define SHIM_MAX_MSG     ((size_t)INT64_MAX)    /* MPICH then never leaves the plain path */
 _Static_assert(SHIM_INJECT_SIZE <= NOC_EAGER_MAX, "an inject must be eager");
 
-#define SHIM_CAPS (FI_MSG | FI_TAGGED | FI_SEND | FI_RECV | FI_MULTI_RECV | FI_DIRECTED_RECV | FI_SOURCE | \
+#define SHIM_RMA  (FI_RMA | FI_READ | FI_WRITE | FI_REMOTE_READ | FI_REMOTE_WRITE)
+#define SHIM_CAPS (FI_MSG | FI_TAGGED | SHIM_RMA | FI_SEND | FI_RECV | FI_MULTI_RECV | FI_DIRECTED_RECV | FI_SOURCE | \
                    FI_LOCAL_COMM | FI_REMOTE_COMM)
 #define SHIM_MODE FI_CONTEXT2
 #define SHIM_TX_FLAGS (FI_COMPLETION | FI_INJECT | FI_INJECT_COMPLETE | FI_TRANSMIT_COMPLETE | FI_DELIVERY_COMPLETE)
@@ -128,7 +129,7 @@ struct shim_ep {
 	struct shim_match match;
 	struct shim_msg_recv *msg_first, *msg_last;    /* posted, in order */
 	struct shim_unexp *msg_unexp, *msg_unexp_last; /* untagged messages that found no buffer */
-	struct rma_reply *replies, *replies_last;      /* answers to remote reads that wait for room */
+	struct rma_reply *replies, *replies_last;      /* answers of rma.c that wait for room */
 	struct shim_domain *domain;
 	struct shim_av *av;
 };

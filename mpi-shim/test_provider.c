@@ -15,9 +15,10 @@
 struct fi_provider *fi_prov_ini(void);
 
 enum { ME, PEER };
-enum { TAG_COMMAND = 1000, TAG_ECHO = 2000, TAG_FREE = 3000 };
+enum { TAG_COMMAND = 1000, TAG_ECHO = 2000 };
+enum { WINDOW = 400000 };
 
-enum op { OP_SEND, OP_SEND_UNTAGGED, OP_SINK, OP_ECHO, OP_DEAF, OP_QUIT };
+enum op { OP_SEND, OP_SEND_UNTAGGED, OP_SINK, OP_ECHO, OP_DEAF, OP_WINDOW, OP_QUIT };
 
 struct command {
 	enum op op;
@@ -30,7 +31,7 @@ static struct fid_fabric *fabric;
 static struct fid_domain *domain;
 static struct fid_av *av;
 static struct fid_cq *cq;
-static struct fid_cntr *cntr;
+static struct fid_cntr *cntr, *rma_cntr;
 static struct fid_ep *ep;
 static struct fi_info *info;
 static fi_addr_t peers[2];
@@ -121,10 +122,10 @@ static void open_all(int segment_fd, uint32_t proc, const struct fi_info *hints)
 		tap_bail("%s", why.text);
 	if (p->getinfo(FI_VERSION(1, 13), NULL, NULL, 0, hints, &info) || p->fabric(info->fabric_attr, &fabric, NULL) ||
 	    fi_domain(fabric, info, &domain, NULL) || fi_av_open(domain, &av_attr, &av, NULL) ||
-	    fi_cntr_open(domain, &cntr_attr, &cntr, NULL) || fi_cq_open(domain, &cq_attr, &cq, NULL) ||
+	    fi_cntr_open(domain, &cntr_attr, &cntr, NULL) || fi_cntr_open(domain, &cntr_attr, &rma_cntr, NULL) || fi_cq_open(domain, &cq_attr, &cq, NULL) ||
 	    fi_endpoint(domain, info, &ep, NULL) || fi_ep_bind(ep, &av->fid, 0) ||
 	    fi_ep_bind(ep, &cq->fid, FI_SEND | FI_RECV | FI_SELECTIVE_COMPLETION) ||
-	    fi_ep_bind(ep, &cntr->fid, FI_SEND) || fi_enable(ep))
+	    fi_ep_bind(ep, &cntr->fid, FI_SEND) || fi_ep_bind(ep, &rma_cntr->fid, FI_READ | FI_WRITE) || fi_enable(ep))
 		tap_bail("the provider cannot be opened");
 	for (uint32_t i = 0; i < 2; i++)
 		both[i] = (struct shim_addr){ SHIM_ADDR_MAGIC, SHIM_ADDR_VERSION, noc_name_make(noc_job(), i) };
@@ -157,7 +158,8 @@ static int server(int segment_fd)
 	struct fi_context2 context;
 	struct command c;
 	size_t room = 8 << 20;
-	char *buf = malloc(room);
+	char *buf = malloc(room), *memory = malloc(WINDOW);
+	struct fid_mr *window = NULL;
 
 	open_all(segment_fd, PEER, mpich_hints());
 	for (;;) {
@@ -166,6 +168,16 @@ static int server(int segment_fd)
 			;
 		if (c.op == OP_QUIT)
 			break;
+		if (c.op == OP_WINDOW) { /* open the window, or close it */
+			if (!window) {
+				fill(memory, WINDOW, c.tag);
+				fi_mr_reg(domain, memory, WINDOW, FI_REMOTE_READ | FI_REMOTE_WRITE, 0, c.tag, 0, &window, NULL);
+			} else {
+				fi_close(&window->fid);
+				window = NULL;
+			}
+			continue;
+		}
 		if (c.op == OP_DEAF) {
 			while (atomic_load(word) != c.wait)
 				sched_yield();
@@ -188,7 +200,8 @@ static int server(int segment_fd)
 			send_fully(buf, c.len, c.data + i, tag, c.op == OP_SEND, ME);
 		}
 	}
-	if (fi_close(&ep->fid) || fi_close(&cq->fid) || fi_close(&cntr->fid) || fi_close(&av->fid) ||
+	if (fi_close(&ep->fid) || fi_close(&cq->fid) || fi_close(&cntr->fid) ||
+	    fi_close(&rma_cntr->fid) || fi_close(&av->fid) ||
 	    fi_close(&domain->fid))
 		return 1;
 	noc_stop();
@@ -228,7 +241,7 @@ static void test_getinfo(void)
 	rc = p->getinfo(FI_VERSION(0, 0), NULL, NULL, 0, NULL, &got);
 	if (ok(rc == 0 && got && !got->next, "no hints and version 0.0 give one description")) {
 		ok(got->ep_attr->type == FI_EP_RDM && (got->caps & FI_TAGGED) && (got->caps & FI_MULTI_RECV) &&
-		   !(got->caps & (FI_RMA | FI_ATOMIC)), "it is reliable-datagram and has no one-sided operations");
+		   (got->caps & FI_RMA) && !(got->caps & FI_ATOMIC), "it is reliable-datagram, one-sided, without atomics");
 		ok(got->domain_attr->threading == FI_THREAD_DOMAIN && got->domain_attr->av_type == FI_AV_MAP &&
 		   got->domain_attr->max_ep_tx_ctx == 1 && got->domain_attr->cq_data_size >= 4 && !got->nic,
 		   "its attributes are those that MPICH's choice rests on");
@@ -241,7 +254,7 @@ static void test_getinfo(void)
 	h->tx_attr->msg_order = FI_ORDER_SAS;
 	rc = p->getinfo(FI_VERSION(1, 13), NULL, NULL, 0, h, &got);
 	if (ok(rc == 0, "MPICH's relaxed hints are met")) {
-		ok(got->tx_attr->op_flags == FI_COMPLETION, "delivery-complete is for one-sided operations only");
+		ok(got->tx_attr->op_flags == FI_COMPLETION, "delivery-complete is no default of messages");
 		is_int(got->caps & h->caps, h->caps, "all capabilities asked for are granted");
 		free_info(got);
 	}
@@ -251,9 +264,9 @@ static void test_getinfo(void)
 	h->domain_attr->threading = FI_THREAD_SAFE;
 	is_int(p->getinfo(FI_VERSION(1, 13), NULL, NULL, 0, h, &got), -FI_ENODATA, "FI_THREAD_SAFE is refused");
 	h->domain_attr->threading = FI_THREAD_DOMAIN;
-	h->caps |= FI_RMA;
-	is_int(p->getinfo(FI_VERSION(1, 13), NULL, NULL, 0, h, &got), -FI_ENODATA, "FI_RMA is refused");
-	h->caps &= ~FI_RMA;
+	h->caps |= FI_ATOMIC;
+	is_int(p->getinfo(FI_VERSION(1, 13), NULL, NULL, 0, h, &got), -FI_ENODATA, "FI_ATOMIC is refused");
+	h->caps &= ~FI_ATOMIC;
 	h->mode = FI_CONTEXT;
 	is_int(p->getinfo(FI_VERSION(1, 13), NULL, NULL, 0, h, &got), -FI_ENODATA, "FI_CONTEXT2 is required");
 	h->mode = FI_CONTEXT2;
@@ -341,6 +354,8 @@ static void test_doing(void)
 		fi_trecv(ep, NULL, 0, NULL, peers[ME], cases[i].tag, 0, &context);
 		good = good && atomic_load(&ct_the_gate.doing) == cases[i].recv;
 		next_completion();
+		good = good && atomic_load(&ct_the_gate.doing) == cases[i].recv; /* still, while it waits for it */
+		queue_is_empty();
 		ok(good && atomic_load(&ct_the_gate.doing) == cases[i].wait, "%s is seen to be sent, received, waited for",
 		   cases[i].what);
 	}
@@ -588,34 +603,62 @@ static void test_multi_recv(void)
 	free(buf);
 }
 
-/* Our own memory through the key, as MPICH reads a huge message's. */
-static void test_read(void)
+/* The child's memory, filled with the pattern of its key, and ours. */
+static void test_one_sided(void)
 {
-	static const size_t sizes[] = { 0, 100, 30000, 400000 };
-	char *from = malloc(400000), *to = malloc(400000);
+	static const size_t sizes[] = { 0, 8, 100, 16384, 32744, 32745, WINDOW };
+	char *mine = malloc(WINDOW), *buf = malloc(WINDOW);
 	struct fid_mr *mr, *again;
 	struct fi_context2 context;
+	uint64_t counted = fi_cntr_read(rma_cntr);
+	struct fi_cq_err_entry e;
 
-	fill(from, 400000, 1);
-	ok(!fi_mr_reg(domain, from, 400000, FI_REMOTE_READ, 0, 77, 0, &mr, NULL) && fi_mr_key(mr) == 77,
+	ok(!fi_mr_reg(domain, mine, WINDOW, FI_REMOTE_READ, 0, 78, 0, &mr, NULL) && fi_mr_key(mr) == 78,
 	   "memory is registered under the key asked for");
-	is_int(fi_mr_reg(domain, from, 1, FI_REMOTE_READ, 0, 77, 0, &again, NULL), -FI_ENOKEY, "a key is used once");
+	is_int(fi_mr_reg(domain, mine, 1, FI_REMOTE_READ, 0, 78, 0, &again, NULL), -FI_ENOKEY, "a key is used once");
+	command(OP_WINDOW, 0, 0, 77, 0);
 	for (size_t i = 0; i < GW_ARRAY_LEN(sizes); i++) {
-		struct fi_cq_err_entry e;
+		size_t len = sizes[i], at = WINDOW - len;
 
-		memset(to, 0, 400000);
-		fi_read(ep, to, sizes[i], NULL, peers[ME], 400000 - sizes[i], 77, &context);
+		memset(buf, 0, WINDOW);
+		fi_read(ep, buf, len, NULL, peers[PEER], 0, 77, &context);
 		e = next_completion();
-		ok(!e.err && e.op_context == &context && (e.flags & FI_READ) &&
-		   !memcmp(to, from + 400000 - sizes[i], sizes[i]), "%zu bytes are read", sizes[i]);
+		ok(!e.err && e.op_context == &context && (e.flags & FI_READ) && is_filled(buf, len, 77), "%zu bytes are read",
+		   len);
+		fill(buf, len, i);
+		fi_write(ep, buf, len, NULL, peers[PEER], at, 77, &context);
+		e = next_completion();
+		memset(buf, 0, WINDOW);
+		fi_read(ep, buf, len, NULL, peers[PEER], at, 77, &context);
+		ok(!e.err && (e.flags & FI_WRITE) && next_completion().op_context == &context && is_filled(buf, len, i),
+		   "%zu bytes are written", len);
+		fill(mine, WINDOW, 77);
+		fi_write(ep, mine, WINDOW, NULL, peers[PEER], 0, 77, &context);
+		next_completion();
 	}
-	fi_read(ep, to, 2, NULL, peers[ME], 399999, 77, &context);
+	counted += 4 * GW_ARRAY_LEN(sizes);
+	is_int(fi_cntr_read(rma_cntr), counted, "all of them are counted");
+	fill(buf, 500, 5);
+	is_int(fi_inject_write(ep, buf, 500, peers[PEER], 1000, 77), 0, "a write can be injected");
+	memset(buf, 0, 500);
+	ok(fi_cntr_wait(rma_cntr, counted + 1, 10000) == 0 && queue_is_empty(), "it is counted, and completes nothing");
+	fi_read(ep, buf, 500, NULL, peers[PEER], 1000, 77, &context);
+	next_completion();
+	ok(is_filled(buf, 500, 5), "and has arrived");
+	fi_read(ep, buf, 2, NULL, peers[PEER], WINDOW - 1, 77, &context);
 	is_int(next_completion().err, FI_EACCES, "reading beyond the region is refused");
+	fi_write(ep, buf, 2, NULL, peers[PEER], UINT64_MAX, 77, &context);
+	is_int(next_completion().err, FI_EACCES, "so is an offset that wraps");
+	fi_write(ep, buf, WINDOW, NULL, peers[PEER], 1, 77, &context);
+	is_int(next_completion().err, FI_EACCES, "and a long write that would go beyond");
+	fi_write(ep, buf, 2, NULL, peers[ME], 0, 78, &context);
+	is_int(next_completion().err, FI_EACCES, "and writing where only reading is allowed");
 	fi_close(&mr->fid);
-	fi_read(ep, to, 2, NULL, peers[PEER], 0, 77, &context);
-	is_int(next_completion().err, FI_EACCES, "so is an unknown key");
-	free(from);
-	free(to);
+	fi_read(ep, buf, 2, NULL, peers[ME], 0, 78, &context);
+	is_int(next_completion().err, FI_EACCES, "and a key that is gone");
+	command(OP_WINDOW, 0, 0, 77, 0);
+	free(mine);
+	free(buf);
 }
 
 /* What a peer that computes or moves does to its senders. */
@@ -695,7 +738,7 @@ int main(void)
 	test_cancel();
 	test_directed();
 	test_multi_recv();
-	test_read();
+	test_one_sided();
 	test_deaf_peer();
 	test_many_completions();
 	diag("user area: %zu bytes at start, %zu now", used, ct_area_used());
@@ -703,7 +746,8 @@ int main(void)
 	is_int(fi_close(&cq->fid), -FI_EBUSY, "nor does a queue that an endpoint uses");
 	command(OP_QUIT, 0, 0, 0, 0);
 	ok(waitpid(child, &status, 0) == child && status == 0, "the peer ended well");
-	ok(!fi_close(&ep->fid) && !fi_close(&cq->fid) && !fi_close(&cntr->fid) && !fi_close(&av->fid) &&
+	ok(!fi_close(&ep->fid) && !fi_close(&cq->fid) && !fi_close(&cntr->fid) &&
+	   !fi_close(&rma_cntr->fid) && !fi_close(&av->fid) &&
 	   !fi_close(&domain->fid) && !fi_close(&fabric->fid), "everything closes");
 	free_info(info);
 	noc_stop();
