@@ -463,8 +463,9 @@ static bool hear(struct world *w, struct packet *p, int timeout_ms)
 			if (!f[i].revents)
 				continue;
 			if (recv(w->ctl[i], p, sizeof(*p), 0) != (ssize_t)sizeof(*p)) {
-				bury(w, i);
-				continue;
+				bury(w, i); /* that is news too: a caller may wait for it alone */
+				*p = (struct packet){ 0 };
+				return true;
 			}
 			if ((p->word == ARRIVED || p->word == STAYED || p->word == SPAWNED) && p->epoch >= w->epoch[p->proc]) {
 				w->epoch[p->proc] = p->epoch;
