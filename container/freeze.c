@@ -180,15 +180,42 @@ size_t ct_threads_let_go(struct ct_rank *r)
 	return running;
 }
 
+/*
+ * Only a stopped thread can be let go, and one that we have interrupted will stop, or end. All are looked at in turn: when
+ * the rank is killed, a leader that has ended is told of only after every other thread has been reaped, by us, those that
+ * stood still before included.
+ */
+static void settle(struct ct_rank *r)
+{
+	uint64_t warn_at = gw_now_ns() + 1000000000;
+	bool is_settled = false;
+	int status;
+
+	while (!is_settled) {
+		is_settled = true;
+		for CT_EACH(struct ct_thread, t, &r->threads)
+			if (t->is_seized && t->is_stopped && waitpid(t->tid, &status, __WALL | WNOHANG) == t->tid &&
+			    !WIFSTOPPED(status))
+				t->is_seized = false;
+		for CT_EACH(struct ct_thread, t, &r->threads) {
+			if (!t->is_seized || t->is_stopped)
+				continue;
+			thread_wait(t, gw_now_ns() + 5000000);
+			if (!t->is_seized || t->is_stopped)
+				continue;
+			is_settled = false;
+			if (gw_now_ns() > warn_at) {
+				gw_log(GW_WARN, "thread %d: waiting for it to stop, to let it go", (int)t->tid);
+				warn_at = gw_now_ns() + 1000000000;
+			}
+		}
+	}
+}
+
 void ct_threads_detach(struct ct_rank *r, bool is_restoring)
 {
+	settle(r);
 	for CT_EACH(struct ct_thread, t, &r->threads) {
-		if (!t->is_seized)
-			continue;
-		/* only a stopped thread can be let go, and one that we have interrupted will stop */
-		while (!t->is_stopped && t->is_seized)
-			if (thread_wait(t, gw_now_ns() + 1000000000) < 0 && !t->is_stopped)
-				gw_log(GW_WARN, "thread %d: waiting for it to stop, to let it go", (int)t->tid);
 		if (!t->is_seized)
 			continue;
 		if (is_restoring && t->has_sigmask) {
