@@ -459,6 +459,11 @@ static bool hear(struct world *w, struct packet *p, int timeout_ms)
 			f[i] = (struct pollfd){ w->ctl[i], POLLIN, 0 };
 		if (now >= end || poll(f, DAEMONS, (int)((end - now) / 1000000) + 1) <= 0)
 			return false;
+		/* who owns a rank is heard first: it was said before the source's last word, on another socket */
+		for (unsigned i = 0; i < DAEMONS; i++)
+			if (f[i].revents && recv(w->ctl[i], p, sizeof(*p), MSG_PEEK) == (ssize_t)sizeof(*p) && p->word == ARRIVED)
+				for (unsigned k = 0; k < DAEMONS; k++)
+					f[k].revents = k == i ? f[k].revents : 0;
 		for (unsigned i = 0; i < DAEMONS; i++) {
 			if (!f[i].revents)
 				continue;
