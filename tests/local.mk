@@ -27,8 +27,13 @@ check_PROGRAMS += %D%/programs/conduct
 %C%_programs_conduct_LDADD = $(MPI_LIBS) -lpthread
 EXTRA_DIST += %D%/driver/godwit.py %D%/driver/storm.py %D%/driver/move.py %D%/driver/examples.py \
 	%D%/driver/programs.py %D%/driver/faults.py %D%/driver/busy.py
-TESTS += %D%/test_programs.sh %D%/test_move.sh %D%/test_busy.sh %D%/test_examples.sh %D%/test_faults.sh %D%/test_storm.sh
-dist_check_SCRIPTS += %D%/test_programs.sh %D%/test_move.sh %D%/test_busy.sh %D%/test_examples.sh %D%/test_faults.sh %D%/test_storm.sh
+SYSTEM_TESTS = %D%/test_programs.sh %D%/test_move.sh %D%/test_busy.sh %D%/test_examples.sh %D%/test_faults.sh \
+	%D%/test_storm.sh
+dist_check_SCRIPTS += $(SYSTEM_TESTS)
+if !GW_SANITIZE
+# A sanitizer's shadow memory does not move: sanitizers are for unit tests.
+TESTS += $(SYSTEM_TESTS)
+endif
 
 # The long storm: at least 200 moves, and on until a rank was caught in everything that it does. A seed replays it:
 # make check-storm STORM_SEED=17
