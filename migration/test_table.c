@@ -178,7 +178,8 @@ static void test_frames(void)
 int main(void)
 {
 	tap_begin(60);
-	setenv("GODWIT_LOG", "error", 1); /* refusals are logged as warnings, and there will be many */
+	setenv("GODWIT_LOG", "error", 1);
+	gw_log_init("test_table"); /* refusals are logged as warnings, and there will be many */
 	test_ways_out();
 	test_rules_of_the_commit();
 	test_unknown_pairs();
