@@ -36,6 +36,8 @@ enum word {
 	SPAWN = 1, MOVE, DEAD, LOOK, CANCEL, SHUTDOWN, STALL,
 	/* from a daemon */
 	SPAWNED = 64, STARTED, REFUSED, FINISHED, ARRIVED, STAYED, LEFT, LOST, EXITED, LOOKED,
+	/* of a daemon: its socket has ended */
+	DIED,
 };
 
 struct packet {
@@ -422,6 +424,8 @@ struct world {
 	uint64_t incarnation[DAEMONS];
 	uint64_t epoch[RANKS];
 	uint32_t at[RANKS];
+	struct packet said[64]; /* read, and not yet heard */
+	unsigned n_said;
 	char dir[64];
 };
 
@@ -446,7 +450,35 @@ static void bury(struct world *w, unsigned i)
 			say(w, j, DEAD, 0, i, 0);
 }
 
-/* The next word of any daemon; the directory is kept meanwhile: the highest epoch wins. */
+/* Read all that has been said, until a whole round brings nothing. The directory is kept at once (the highest epoch wins):
+ * an arrival is said before the end of its session, but by another daemon, and must not be heard after it. */
+static void listen_to_all(struct world *w)
+{
+	unsigned before;
+
+	do {
+		before = w->n_said;
+		for (unsigned i = 0; i < DAEMONS; i++)
+			while (w->pid[i] && w->n_said < GW_ARRAY_LEN(w->said)) {
+				struct packet *p = &w->said[w->n_said];
+				ssize_t n = recv(w->ctl[i], p, sizeof(*p), MSG_DONTWAIT);
+
+				if (n < 0 && (errno == EAGAIN || errno == EINTR))
+					break;
+				if (n != (ssize_t)sizeof(*p)) {
+					bury(w, i);
+					*p = (struct packet){ .word = DIED, .cluster = i };
+				} else if ((p->word == ARRIVED || p->word == STAYED || p->word == SPAWNED) &&
+				           p->epoch >= w->epoch[p->proc]) {
+					w->epoch[p->proc] = p->epoch;
+					w->at[p->proc] = p->cluster;
+				}
+				w->n_said++;
+			}
+	} while (w->n_said != before);
+}
+
+/* The next word of any daemon */
 static bool hear(struct world *w, struct packet *p, int timeout_ms)
 {
 	uint64_t end = gw_now_ns() + (uint64_t)timeout_ms * 1000000;
@@ -455,29 +487,17 @@ static bool hear(struct world *w, struct packet *p, int timeout_ms)
 		struct pollfd f[DAEMONS];
 		uint64_t now = gw_now_ns();
 
+		listen_to_all(w);
+		if (w->n_said) {
+			*p = w->said[0];
+			w->n_said--;
+			memmove(w->said, w->said + 1, w->n_said * sizeof(w->said[0]));
+			return true;
+		}
 		for (unsigned i = 0; i < DAEMONS; i++)
 			f[i] = (struct pollfd){ w->ctl[i], POLLIN, 0 };
 		if (now >= end || poll(f, DAEMONS, (int)((end - now) / 1000000) + 1) <= 0)
 			return false;
-		/* who owns a rank is heard first: it was said before the source's last word, on another socket */
-		for (unsigned i = 0; i < DAEMONS; i++)
-			if (f[i].revents && recv(w->ctl[i], p, sizeof(*p), MSG_PEEK) == (ssize_t)sizeof(*p) && p->word == ARRIVED)
-				for (unsigned k = 0; k < DAEMONS; k++)
-					f[k].revents = k == i ? f[k].revents : 0;
-		for (unsigned i = 0; i < DAEMONS; i++) {
-			if (!f[i].revents)
-				continue;
-			if (recv(w->ctl[i], p, sizeof(*p), 0) != (ssize_t)sizeof(*p)) {
-				bury(w, i); /* that is news too: a caller may wait for it alone */
-				*p = (struct packet){ 0 };
-				return true;
-			}
-			if ((p->word == ARRIVED || p->word == STAYED || p->word == SPAWNED) && p->epoch >= w->epoch[p->proc]) {
-				w->epoch[p->proc] = p->epoch;
-				w->at[p->proc] = p->cluster;
-			}
-			return true;
-		}
 	}
 }
 
@@ -662,7 +682,7 @@ static void none_lives(struct world *w, uint32_t proc, const char *what)
 
 static void test_moves(void)
 {
-	struct world w;
+	static struct world w;
 	struct packet p;
 	json_t *m;
 	bool good = true;
@@ -711,7 +731,7 @@ static void test_moves(void)
 
 static void test_refusals(void)
 {
-	struct world w;
+	static struct world w;
 	struct packet p;
 
 	world_start(&w, NULL, NULL, NULL);
@@ -742,7 +762,7 @@ enum left { AT_SOURCE, AT_SOURCE_LATER, AT_DESTINATION, NOWHERE, AT_SOURCE_OR_NO
 
 static void test_fault(const char *name, const char *action, bool is_source, enum left left)
 {
-	struct world w;
+	static struct world w;
 	struct packet p = { 0 };
 	char fault[64], what[96];
 	bool is_kill = !strcmp(action, "kill");
@@ -829,7 +849,7 @@ static void test_faults(void)
 /* The program is killed while it is sent: the session ends with that, nothing arrives. */
 static void test_exit_while_moving(void)
 {
-	struct world w;
+	static struct world w;
 	struct packet p;
 	pid_t pid = 0;
 	bool is_sending = false;
@@ -886,7 +906,7 @@ static bool is_zombie(pid_t pid)
  * made by stopping the destination's daemon at that edge. */
 static void test_kill_before_given(void)
 {
-	struct world w;
+	static struct world w;
 	struct packet p;
 	pid_t pid;
 	int status;
@@ -922,7 +942,7 @@ static void test_storm(unsigned seed, int moves)
 		"mig.dst.prepared@5=fail,mig.dst.given@4=cut,mig.src.frozen@8=fail,mig.src.given@5=cut,mig.dst.taken@7=fail,"
 		"mig.src.sending@30=cut,mig.dst.given@10=fail",
 	};
-	struct world w;
+	static struct world w;
 	struct packet p;
 	int moved = 0, stayed = 0, refused = 0, flying = 0, asked = 0, max_flying = 0;
 	bool is_moving[4] = { false };
