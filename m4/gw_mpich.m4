@@ -15,8 +15,6 @@ AS_CASE([$with_mpich],
 		AS_IF([test -x "$srcdir/mpi-shim/mpich/build-mpich"],
 			[MPICH_PREFIX=`"$srcdir/mpi-shim/mpich/build-mpich" --print-prefix 2>/dev/null`])
 		AS_IF([test -z "$MPICH_PREFIX" || test ! -x "$MPICH_PREFIX/bin/mpichversion"], [MPICH_PREFIX=none])
-		AS_IF([test ! -x "$MPICH_PREFIX/bin/mpichversion" && test -x "$gw_cache/dev/bin/mpichversion"],
-			[MPICH_PREFIX=$gw_cache/dev])
 		AS_IF([test ! -x "$MPICH_PREFIX/bin/mpichversion"], [
 			AC_MSG_RESULT([no])
 			AC_MSG_ERROR([there is no MPICH for Godwit in $gw_cache;
