@@ -37,7 +37,7 @@ GW_WRAPPERS += mpifort
 endif
 bin_SCRIPTS += $(GW_WRAPPERS)
 CLEANFILES += $(GW_WRAPPERS)
-EXTRA_DIST += %D%/wrapper.in %D%/mpich/build-mpich %D%/mpich/recipe
+EXTRA_DIST += doc/provider.md %D%/wrapper.in %D%/mpich/build-mpich %D%/mpich/recipe
 $(GW_WRAPPERS): $(srcdir)/%D%/wrapper.in Makefile
 	$(AM_V_GEN)$(SED) -e 's|@tool[@]|$@|g' -e 's|@MPICH_PREFIX[@]|$(MPICH_PREFIX)|g' \
 		$(srcdir)/%D%/wrapper.in > $@.tmp && chmod +x $@.tmp && mv $@.tmp $@
