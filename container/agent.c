@@ -91,8 +91,12 @@ static int agent_attach(const struct ct_ctl_msg *m, int segment_fd)
 	uint64_t start = gw_now_ns();
 	int rc;
 
-	rc = segment_fd < 0 ? gw_fail(&why, -EPROTO, "ATTACH came without the host segment") :
-	                      agent.ops->attach(segment_fd, m->cluster, &answer.incarnation, &why);
+	if (segment_fd < 0)
+		rc = gw_fail(&why, -EPROTO, "ATTACH came without the host segment");
+	else if (m->session && gw_fault("ct.agent.attach") != GW_FAULT_NONE)
+		rc = gw_fail(&why, -ENOMEM, "a test wants it so");
+	else
+		rc = agent.ops->attach(segment_fd, m->cluster, &answer.incarnation, &why);
 	if (rc) {
 		answer.status = rc;
 		snprintf(answer.text, sizeof(answer.text), "%.*s", (int)sizeof(answer.text) - 1, why.text);

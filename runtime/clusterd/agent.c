@@ -27,6 +27,8 @@ int agent_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *wh
 
 void agent_close(struct rank *r)
 {
+	gw_timer_cancel(r->attach_timer);
+	r->attach_timer = NULL;
 	gw_watch_remove(r->ctl_watch);
 	r->ctl_watch = NULL;
 	if (r->ctl_fd >= 0)
@@ -70,16 +72,59 @@ int agent_send(struct rank *r, enum ct_ctl_op op, uint32_t session, uint64_t dea
 	return 0;
 }
 
+#define ATTACH_TRIES 8 /* 20, 40, ... 1280 ms apart: two and a half seconds in all */
+
+static void attach_again(void *ctx)
+{
+	struct rank *r = ctx;
+
+	r->attach_timer = NULL; /* gone with its call */
+	agent_reattach(r, r->attach_session);
+}
+
+/* An agent that is not attached keeps the gate closed, so its program stands at the next MPI call. What it lacks (memory,
+ * addresses under a limit) may come back, so it is asked again for a while; then the job ends with a sentence, since a
+ * rank that cannot talk would let all others wait without end. */
+static void attach_failed(struct rank *r, uint32_t session, const char *text)
+{
+	gw_log(GW_WARN, "rank %u: its agent cannot attach: %s", r->proc, text);
+	r->agent = AGENT_STARTING;
+	r->attach_session = session;
+	if (r->attach_timer)
+		return;
+	if (++r->attach_failures < ATTACH_TRIES &&
+	    gw_loop_timer(r->d->loop, &r->attach_timer, 10u << r->attach_failures, 0, attach_again, r) == 0)
+		return;
+	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:s}", "op", "attach-failed", "rank", (int)r->proc, "text", text));
+}
+
+void agent_reattach(struct rank *r, uint32_t session)
+{
+	int code;
+
+	r->agent = AGENT_STARTING;
+	code = agent_send(r, CT_CTL_ATTACH, session, 0);
+	if (code < 0)
+		attach_failed(r, session, strerror(-code)); /* also when the rank is gone: then its end is heard first */
+}
+
 static void on_attached(struct rank *r, const struct ct_ctl_msg *m)
 {
+	char text[sizeof(m->text)];
+
 	if (m->status < 0) {
-		gw_log(GW_ERROR, "rank %u: its agent cannot attach: %.*s", r->proc, (int)sizeof(m->text), m->text);
-		if (m->session == 0)
-			r->agent = AGENT_NONE; /* MPI_Init fails in the rank and says so */
-		else
-			moves_attached(r, m);
+		snprintf(text, sizeof(text), "%.*s", (int)sizeof(m->text) - 1, m->text);
+		if (m->session != 0) {
+			attach_failed(r, m->session, text);
+			return;
+		}
+		gw_log(GW_ERROR, "rank %u: its agent cannot attach: %s", r->proc, text);
+		r->agent = AGENT_NONE; /* MPI_Init fails in the rank and says so */
 		return;
 	}
+	gw_timer_cancel(r->attach_timer);
+	r->attach_timer = NULL;
+	r->attach_failures = 0;
 	r->agent = AGENT_ATTACHED;
 	r->incarnation = m->incarnation;
 	agent_publish(r, NOC_NAME_HERE);
@@ -101,8 +146,8 @@ static void on_quiet(struct rank *r, const struct ct_ctl_msg *m)
 		agent_publish(r, NOC_NAME_HERE);
 	if (moves_quiet(r, m))
 		return;
-	if (is_quiet && agent_send(r, CT_CTL_ATTACH, m->session, 0) < 0) /* too late: its session has ended */
-		gw_log(GW_ERROR, "rank %u: its agent does not read its socket", r->proc);
+	if (is_quiet) /* too late: its session has ended */
+		agent_reattach(r, m->session);
 }
 
 static void on_message(struct rank *r, const struct ct_ctl_msg *m)

@@ -103,6 +103,9 @@ struct rank {
 	int ctl_fd;
 	struct gw_watch *ctl_watch;
 	enum agent_state agent;
+	struct gw_timer *attach_timer; /* ATTACH failed: when it is asked again, */
+	uint32_t attach_failures;      /* how often it has, and the session that it is answered for */
+	uint32_t attach_session;
 
 	int pmi_fd;
 	bool is_pmi_held;            /* the rank is frozen and its unread bytes are copied: answers wait in pmi_held */
@@ -151,6 +154,7 @@ int agent_watch(struct rank *r);
 void agent_drain(struct rank *r);                                /* handle all that it has said so far */
 void agent_close(struct rank *r);
 int agent_send(struct rank *r, enum ct_ctl_op op, uint32_t session, uint64_t deadline_ms);
+void agent_reattach(struct rank *r, uint32_t session);           /* ATTACH, again until it works or the job ends */
 void agent_publish(struct rank *r, enum noc_name_state state);
 const char *agent_state_name(enum agent_state s);
 

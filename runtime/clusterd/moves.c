@@ -245,11 +245,8 @@ static void on_stay(void *ctx, void *rank, uint32_t session, uint64_t epoch, boo
 	r->epoch = epoch;
 	r->is_exported = false;
 	pmi_port_let_go(r);
-	if (is_quiet) {
-		r->agent = AGENT_STARTING;
-		if (agent_send(r, CT_CTL_ATTACH, session, 0) < 0)
-			gw_log(GW_ERROR, "rank %u: its agent does not read its socket", r->proc);
-	}
+	if (is_quiet)
+		agent_reattach(r, session);
 	gw_event("mig.stayed", "{s:i, s:i, s:I}", "rank", (int)r->proc, "cluster", (int)r->d->cluster, "epoch",
 	         (json_int_t)epoch);
 	if (!was_exported)

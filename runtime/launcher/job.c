@@ -484,6 +484,16 @@ static void do_lost(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		         text_of(msg, "text"));
 }
 
+static void do_attach_failed(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	uint32_t n;
+
+	(void)fds; (void)n_fds;
+	if (rank_of(c->head, msg, &n))
+		job_fail(c->head, 1, "rank %u cannot take up its communication again on cluster %u after a move: %s; ending the job",
+		         n, c->index, text_of(msg, "text"));
+}
+
 static void do_cluster_lost_ack(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)fds; (void)n_fds;
@@ -525,6 +535,7 @@ static const struct cluster_op {
 	{ "stdin-closed", do_stdin_closed },
 	{ "undelivered", do_undelivered },
 	{ "lost", do_lost },
+	{ "attach-failed", do_attach_failed },
 	{ "cluster-lost-ack", do_cluster_lost_ack },
 	{ "migrate-done", do_migrate_done },
 	{ "status-answer", do_status_answer },

@@ -76,8 +76,9 @@ def one(name, action):
 			said = [json.loads(l)["event"] for l in f if l.endswith("\n")]
 	given = "mig.given" in said
 	# the job's head decides within its own deadlines whether the job can go on
-	if m["status"] is None or (m["status"] < 0 and action == "kill"):
-		job.wait(3)
+	is_end = name.startswith("ct.agent.") and action != "fail"  # it has moved, and ends the job then
+	if m["status"] is None or (m["status"] < 0 and action == "kill") or is_end:
+		job.wait(30 if is_end else 3)
 	details = ["answer: %s %s" % (m["status"], m["text"]), "events: %s" % said] + job.tail(8)
 	if not job.is_running():
 		status = job.wait(1)
@@ -122,5 +123,8 @@ for name in names:
 	for action in a.actions.split(","):
 		if action == "kill" or not name.startswith("ct."):  # ct. edges cannot fail by themselves
 			one(name, action)
+if a.only in "ct.agent.attach":
+	one("ct.agent.attach", "fail")
+	one("ct.agent.attach", ",".join(["fail"] + ["ct.agent.attach=fail"] * 7))
 shutil.rmtree(work)
 sys.exit(tap.done())
