@@ -23,7 +23,8 @@ godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks
 godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 godwitd_LDADD = libmig.la libct.la libnoc.la libct-rank.la libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
 
-mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/env.c %D%/launcher/job.c %D%/launcher/output.c \
+mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/env.c %D%/launcher/job.c \
+	%D%/launcher/clusters.c %D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/topology.c %D%/topology.h
 mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' \
 	-DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'

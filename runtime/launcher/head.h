@@ -8,7 +8,11 @@
  *
  *   main.c       what was asked for: options, help
  *   env.c        the environment of the ranks
- *   job.c        daemons and ranks from start to end; what a failure means
+ *   job.c        one job from start to exit status
+ *   clusters.c   its daemons: started, given their ranks, lost
+ *   reports.c    what the daemons report, as a table
+ *   verdict.c    what the end of a rank means for the job
+ *   signals.c    signals that mpirun passes on
  *   output.c     streams joined by offset, labelled lines, slow readers
  *   input.c      standard input to one rank, with a window, across moves
  *   pmi_head.c   barriers and published names
@@ -152,8 +156,29 @@ struct head {
 
 int job_run(struct job_spec *spec);                       /* returns the exit code of mpirun */
 void job_fail(struct head *h, int code, const char *fmt, ...) GW_PRINTF(3, 4);
+void job_note_code(struct head *h, int code);             /* the first one counts */
+void job_end(struct head *h, const char *op);             /* no rank runs on: "shutdown" all have ended, "kill" it failed */
+void job_check_all_ended(struct head *h);                 /* the loop stops when no daemon is left */
 bool job_cluster_send(struct head *h, uint32_t cluster, json_t *msg); /* steals; false when it is not up */
 void job_say(struct head *h, const char *fmt, ...) GW_PRINTF(2, 3); /* a sentence on standard error */
+
+/* ---- clusters.c ---- */
+int clusters_start(struct head *h, struct cluster *c, const char *path, struct gw_error *why);
+void clusters_send_start(struct head *h, struct cluster *c);
+void clusters_launch(struct head *h, struct cluster *c);  /* the ranks that begin there */
+void clusters_closed(struct gw_link *l, void *cluster, int error);
+void clusters_lost_ack(struct head *h, uint32_t lost, uint32_t from);
+
+/* ---- reports.c ---- */
+extern const struct gw_link_ops reports_link_ops;         /* its context is a struct cluster */
+
+/* ---- verdict.c ---- */
+const char *verdict_describe(int wait_status, char *buf, size_t cap);
+void verdict_rank_ended(struct head *h, uint32_t rank, int status, enum pmi_phase phase);
+
+/* ---- signals.c ---- */
+int signals_init(struct head *h);
+void signals_send(struct head *h, uint32_t rank, int sig);
 
 /* ---- input.c ---- */
 int input_init(struct head *h);

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The daemons of a job: started, given their ranks, lost. What they say is in reports.c. */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "runtime/launcher/head.h"
+
+/* ---- lost ---------------------------------------------------------------------------------------------------------- */
+
+/* Every surviving daemon has said which ranks it owns: what is still thought to be at @c is gone with it. */
+static void decide_lost(struct head *h, struct cluster *c)
+{
+	char end[128], list[256] = "";
+	uint32_t n = 0;
+	size_t at = 0;
+
+	for (uint32_t r = 0; r < h->size; r++) {
+		output_skip_gaps(h, r);
+		if (h->ranks[r].cluster != c->index || h->ranks[r].state == RANK_ENDED)
+			continue;
+		if (at < sizeof(list) - 16)
+			at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%u", n ? ", " : "", r);
+		n++;
+	}
+	verdict_describe(c->wait_status, end, sizeof(end));
+	tools_cluster_lost(h, c->index);
+	if (n)
+		job_fail(h, WIFSIGNALED(c->wait_status) ? 128 + WTERMSIG(c->wait_status) : 1,
+		         "the daemon of cluster %u (pid %d) %s, and rank%s %s with it; ending the job", c->index, (int)c->pid, end,
+		         n > 1 ? "s" : "", list);
+	else if (!h->is_ending)
+		job_say(h, "mpirun: the daemon of cluster %u (pid %d) %s; no rank lived there, the job goes on", c->index,
+		        (int)c->pid, end);
+}
+
+void clusters_lost_ack(struct head *h, uint32_t lost, uint32_t from)
+{
+	struct cluster *c;
+
+	if (lost >= h->n_clusters || !h->clusters[lost].acks_due_from)
+		return;
+	c = &h->clusters[lost];
+	if (!c->acks_due_from[from])
+		return;
+	c->acks_due_from[from] = false;
+	if (--c->lost_acks_due == 0)
+		decide_lost(h, c);
+}
+
+static void cluster_lost(struct head *h, struct cluster *c)
+{
+	kill(c->pid, SIGKILL); /* it has closed its link: whatever it is still doing, the verdict is final */
+	if (!c->is_reaped && waitpid(c->pid, &c->wait_status, 0) == c->pid)
+		c->is_reaped = true;
+	c->state = CLUSTER_LOST;
+	gw_event("cluster.lost", "{s:i, s:i}", "cluster", (int)c->index, "status", c->wait_status);
+	c->acks_due_from = calloc(h->n_clusters, sizeof(bool));
+	for (uint32_t i = 0; i < h->n_clusters; i++) {
+		if (h->clusters[i].state == CLUSTER_UP && c->acks_due_from &&
+		    job_cluster_send(h, i, json_pack("{s:s, s:i, s:I}", "op", "cluster-lost", "cluster", (int)c->index, "incarnation",
+		                                     (json_int_t)c->incarnation))) {
+			c->acks_due_from[i] = true;
+			c->lost_acks_due++;
+		}
+		clusters_lost_ack(h, i, c->index); /* it will not answer for the ones that were lost before it */
+	}
+	if (c->lost_acks_due == 0)
+		decide_lost(h, c);
+}
+
+void clusters_closed(struct gw_link *l, void *ctx, int error)
+{
+	struct cluster *c = ctx;
+	struct head *h = c->head;
+
+	(void)error;
+	gw_link_destroy(l);
+	c->link = NULL;
+	if (h->is_ending) {
+		c->state = CLUSTER_ENDED;
+		job_check_all_ended(h);
+	} else {
+		cluster_lost(h, c);
+		job_check_all_ended(h);
+	}
+}
+
+/* ---- launch -------------------------------------------------------------------------------------------------------- */
+
+static void append(char **buf, size_t *len, const char *text)
+{
+	size_t n = strlen(text) + 1;
+	char *bigger = realloc(*buf, *len + n);
+
+	if (!bigger)
+		abort(); /* a launcher without memory for its own command line */
+	memcpy(bigger + *len, text, n);
+	*buf = bigger;
+	*len += n;
+}
+
+static int launch_rank(struct head *h, struct cluster *c, uint32_t rank, const struct strings *env, const char *cwd)
+{
+	const struct app *app = &h->spec->apps[h->ranks[rank].app];
+	struct rt_launch l = { .rank = rank, .ns_pid = h->base_pid + rank, .has_stdin = rank == h->input.rank,
+	                       .argc = (uint32_t)app->argv.n, .envc = (uint32_t)env->n, .appnum = h->ranks[rank].app };
+	gw_autofree char *frame = malloc(sizeof(l));
+	size_t len = sizeof(l);
+
+	if (!frame)
+		return -ENOMEM;
+	memcpy(frame, &l, sizeof(l));
+	append(&frame, &len, cwd);
+	for (size_t i = 0; i < app->argv.n; i++)
+		append(&frame, &len, app->argv.list[i]);
+	for (size_t i = 0; i < env->n; i++)
+		append(&frame, &len, env->list[i]);
+	return gw_link_send(c->link, RT_FRAME_LAUNCH, frame, len, NULL, 0);
+}
+
+void clusters_launch(struct head *h, struct cluster *c)
+{
+	uint32_t built_for = UINT32_MAX;
+	struct strings env = { 0 };
+	gw_autofree char *here = getcwd(NULL, 0);
+
+	for (uint32_t r = 0; r < h->size; r++) {
+		const struct app *app = &h->spec->apps[h->ranks[r].app];
+		struct gw_error why = { 0 };
+		int code;
+
+		if (h->ranks[r].cluster != c->index)
+			continue;
+		if (built_for != h->ranks[r].app) {
+			strings_fini(&env);
+			if (env_build(&env, h->spec, app, &why) < 0) {
+				job_fail(h, 1, "%s", why.text);
+				break;
+			}
+			built_for = h->ranks[r].app;
+		}
+		code = launch_rank(h, c, r, &env, app->wdir ? app->wdir : here ? here : "/");
+		if (code < 0) {
+			job_fail(h, 1, "rank %u: its command line and environment cannot be sent to cluster %u: %s", r, c->index,
+			         strerror(-code));
+			break;
+		}
+	}
+	strings_fini(&env);
+}
+
+void clusters_send_start(struct head *h, struct cluster *c)
+{
+	json_t *cores = json_array();
+
+	for (int i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET((size_t)i, &c->cores.cpus))
+			json_array_append_new(cores, json_integer(i));
+	gw_link_send_json_fds(c->link, json_pack("{s:s, s:i, s:i, s:i, s:i, s:I, s:i, s:i, s:s, s:i, s:I, s:o}", "op", "start",
+	                      "cluster", (int)c->index, "clusters", (int)h->n_clusters, "domain", (int)c->cores.domain, "domains",
+	                      (int)h->n_domains, "job", (json_int_t)h->job, "names", (int)h->size, "size", (int)h->size, "kvsname",
+	                      h->kvsname, "universe", (int)h->size, "incarnation", (json_int_t)c->incarnation, "cores", cores),
+	                      &h->segment_fd, h->segment_fd >= 0 ? 1 : 0);
+}
+
+/* ---- started ------------------------------------------------------------------------------------------------------- */
+
+/* In a session of its own: what the terminal sends is for the head to decide, which forwards it. */
+static void exec_daemon(const char *path, int head_fd)
+{
+	char arg[32];
+	char *argv[] = { "godwitd", arg, NULL };
+	sigset_t none;
+	int null = open("/dev/null", O_RDONLY);
+
+	snprintf(arg, sizeof(arg), "--head-fd=%d", head_fd);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	signal(SIGTTIN, SIG_DFL);
+	setsid();
+	if (null >= 0 && null != STDIN_FILENO)
+		dup2(null, STDIN_FILENO);
+	dup2(STDERR_FILENO, STDOUT_FILENO); /* a reader of our standard output waits for its end */
+	if (null > STDERR_FILENO)
+		close(null);
+	fcntl(head_fd, F_SETFD, 0);
+	execv(path, argv);
+	_exit(127);
+}
+
+int clusters_start(struct head *h, struct cluster *c, const char *path, struct gw_error *why)
+{
+	int sv[2], code;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		return gw_fail(why, -errno, "no socket for the daemon of cluster %u: %s", c->index, strerror(errno));
+	c->pid = fork();
+	if (c->pid == 0)
+		exec_daemon(path, sv[1]);
+	close(sv[1]);
+	if (c->pid < 0) {
+		code = -errno;
+		close(sv[0]);
+		return gw_fail(why, code, "the daemon of cluster %u cannot be started: %s", c->index, strerror(-code));
+	}
+	code = gw_link_create(&c->link, h->loop, sv[0], &reports_link_ops, c);
+	return code < 0 ? gw_fail(why, code, "no link to the daemon of cluster %u: %s", c->index, strerror(-code)) : 0;
+}

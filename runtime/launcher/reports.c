@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the daemons report: a table of their words (runtime/wire.h) and what each means for the head. */
+#include <signal.h>
+
+#include "runtime/launcher/head.h"
+
+static struct rank *rank_of(struct head *h, json_t *msg, uint32_t *number)
+{
+	json_t *rank = json_object_get(msg, "rank");
+	json_int_t r = json_integer_value(rank);
+
+	if (!json_is_integer(rank) || r < 0 || r >= (json_int_t)h->size)
+		return NULL;
+	*number = (uint32_t)r;
+	return &h->ranks[r];
+}
+
+static json_int_t number_of(json_t *msg, const char *key)
+{
+	return json_integer_value(json_object_get(msg, key));
+}
+
+static const char *text_of(json_t *msg, const char *key)
+{
+	const char *text = json_string_value(json_object_get(msg, key));
+
+	return text ? text : "";
+}
+
+static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	struct head *h = c->head;
+
+	(void)msg;
+	if (c->state != CLUSTER_STARTING)
+		return;
+	c->state = CLUSTER_UP;
+	h->up++;
+	if (n_fds && h->segment_fd < 0) { /* the first made the segment; now the others can start */
+		h->segment_fd = fds[0];
+		fds[0] = -1;
+		for (uint32_t i = 0; i < h->n_clusters; i++)
+			if (h->clusters[i].state == CLUSTER_STARTING)
+				clusters_send_start(h, &h->clusters[i]);
+	}
+	clusters_launch(h, c);
+}
+
+static void do_launched(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	struct head *h = c->head;
+	uint32_t n;
+	struct rank *r = rank_of(h, msg, &n);
+
+	(void)fds; (void)n_fds;
+	if (!r || r->state != RANK_WAITING)
+		return;
+	r->state = RANK_RUNNING;
+	r->pid = (pid_t)number_of(msg, "pid");
+	if (h->spec->is_verbose)
+		job_say(h, "mpirun: rank %u runs on cluster %u as process %d", n, c->index, (int)r->pid);
+	if (n == h->input.rank)
+		input_start(h);
+}
+
+static void do_launch_failed(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	int code = (int)number_of(msg, "code");
+
+	(void)fds; (void)n_fds;
+	/* as a shell says it: 127 not found, 126 found but not to be executed */
+	job_fail(c->head, code == -ENOENT ? 127 : code == -EACCES || code == -ENOEXEC ? 126 : 1, "%s", text_of(msg, "text"));
+}
+
+static void do_attached(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	uint32_t n;
+	struct rank *r = rank_of(c->head, msg, &n);
+
+	(void)fds; (void)n_fds;
+	if (r)
+		r->is_attached = true;
+}
+
+static void do_exited(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	struct head *h = c->head;
+	enum pmi_phase phase = (enum pmi_phase)number_of(msg, "phase");
+	uint32_t n;
+	struct rank *r = rank_of(h, msg, &n);
+
+	(void)fds; (void)n_fds;
+	if (!r || r->state == RANK_ENDED)
+		return;
+	r->cluster = c->index;
+	verdict_rank_ended(h, n, (int)number_of(msg, "status"), phase);
+}
+
+static void do_moved(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	struct head *h = c->head;
+	uint64_t epoch = (uint64_t)number_of(msg, "epoch");
+	uint32_t n;
+	struct rank *r = rank_of(h, msg, &n);
+
+	(void)fds; (void)n_fds;
+	if (!r || r->state != RANK_RUNNING || epoch < r->epoch)
+		return; /* the highest epoch wins, whatever order the daemons' words come in */
+	r->epoch = epoch;
+	r->cluster = c->index;
+	r->pid = (pid_t)number_of(msg, "pid");
+	for (int i = 0; i < 2; i++) /* an acknowledgement may have gone to the old owner only */
+		job_cluster_send(h, c->index, json_pack("{s:s, s:i, s:i, s:I}", "op", "output-ack", "rank", (int)n, "stream",
+		                                        RT_STDOUT + i, "offset", (json_int_t)r->out[i].acked));
+	input_moved(h, n, (uint64_t)number_of(msg, "stdin"));
+	if (r->held_signal)
+		signals_send(h, n, r->held_signal);
+	r->held_signal = 0;
+}
+
+static void do_barrier(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	uint32_t n;
+
+	(void)fds; (void)n_fds;
+	if (rank_of(c->head, msg, &n))
+		pmi_head_barrier(c->head, n, (uint64_t)number_of(msg, "number"), json_object_get(msg, "puts"));
+}
+
+static void do_pmi_ask(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	uint32_t n;
+
+	(void)fds; (void)n_fds;
+	if (rank_of(c->head, msg, &n))
+		pmi_head_ask(c->head, n, (uint64_t)number_of(msg, "id"), text_of(msg, "what"), json_object_get(msg, "args"));
+}
+
+static void do_abort(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	int code = (int)number_of(msg, "code");
+	const char *text = text_of(msg, "text");
+	uint32_t n;
+	struct rank *r = rank_of(c->head, msg, &n);
+
+	(void)fds; (void)n_fds;
+	if (r)
+		job_fail(c->head, code & 255, "rank %u (pid %d, cluster %u) aborted the job with code %d%s%s", n, (int)r->pid,
+		         c->index, code, *text ? ": " : "", text);
+}
+
+static void do_stdin_ack(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	uint32_t n;
+
+	(void)fds; (void)n_fds;
+	if (rank_of(c->head, msg, &n))
+		input_acked(c->head, n, (uint64_t)number_of(msg, "offset"));
+}
+
+static void do_stdin_closed(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	uint32_t n;
+
+	(void)fds; (void)n_fds;
+	if (rank_of(c->head, msg, &n) && n == c->head->input.rank)
+		input_stop(c->head);
+}
+
+/* The rank is on its way, and whether its new owner has spoken yet tells where the signal must go. */
+static void do_undelivered(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	int sig = (int)number_of(msg, "signal");
+	uint32_t n;
+	struct rank *r = rank_of(c->head, msg, &n);
+
+	(void)fds; (void)n_fds;
+	if (!r || r->state != RANK_RUNNING)
+		return;
+	if (r->cluster == c->index)
+		r->held_signal = sig;
+	else
+		signals_send(c->head, n, sig);
+}
+
+static void do_lost(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	uint32_t n;
+
+	(void)fds; (void)n_fds;
+	if (rank_of(c->head, msg, &n))
+		job_fail(c->head, 128 + SIGKILL, "rank %u died in a move from cluster %u: %s; ending the job", n, c->index,
+		         text_of(msg, "text"));
+}
+
+static void do_attach_failed(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	uint32_t n;
+
+	(void)fds; (void)n_fds;
+	if (rank_of(c->head, msg, &n))
+		job_fail(c->head, 1, "rank %u cannot take up its communication again on cluster %u after a move: %s; ending the job",
+		         n, c->index, text_of(msg, "text"));
+}
+
+static void do_cluster_lost_ack(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	clusters_lost_ack(c->head, (uint32_t)number_of(msg, "cluster"), c->index);
+}
+
+static void do_migrate_done(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	tools_migrate_done(c->head, msg);
+}
+
+static void do_status_answer(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	tools_status_answer(c->head, c->index, msg);
+}
+
+static void do_fatal(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	job_fail(c->head, 1, "%s; ending the job", text_of(msg, "text"));
+}
+
+static const struct cluster_op {
+	const char *name;
+	void (*handle)(struct cluster *c, json_t *msg, int *fds, size_t n_fds);
+} cluster_ops[] = {
+	{ "up", do_up },
+	{ "launched", do_launched },
+	{ "launch-failed", do_launch_failed },
+	{ "attached", do_attached },
+	{ "exited", do_exited },
+	{ "moved", do_moved },
+	{ "barrier", do_barrier },
+	{ "pmi-ask", do_pmi_ask },
+	{ "abort", do_abort },
+	{ "stdin-ack", do_stdin_ack },
+	{ "stdin-closed", do_stdin_closed },
+	{ "undelivered", do_undelivered },
+	{ "lost", do_lost },
+	{ "attach-failed", do_attach_failed },
+	{ "cluster-lost-ack", do_cluster_lost_ack },
+	{ "migrate-done", do_migrate_done },
+	{ "status-answer", do_status_answer },
+	{ "fatal", do_fatal },
+};
+
+static void on_cluster_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
+{
+	const char *op = json_string_value(json_object_get(msg, "op"));
+	struct cluster *c = ctx;
+
+	(void)l;
+	for (size_t i = 0; op && i < GW_ARRAY_LEN(cluster_ops); i++)
+		if (strcmp(op, cluster_ops[i].name) == 0) {
+			cluster_ops[i].handle(c, msg, fds, n_fds);
+			return;
+		}
+	gw_log(GW_WARN, "cluster %u says '%s', which is unknown here", c->index, op ? op : "(nothing)");
+}
+
+static void on_cluster_frame(struct gw_link *l, void *ctx, uint16_t type, const void *payload, size_t len, int *fds,
+                             size_t n_fds)
+{
+	const struct rt_piece *p = payload;
+	struct cluster *c = ctx;
+
+	(void)l; (void)fds; (void)n_fds;
+	if (type == RT_FRAME_OUTPUT && len >= sizeof(*p))
+		output_piece(c->head, p->rank, p->stream, p->offset, (const char *)(p + 1), len - sizeof(*p));
+	else
+		gw_log(GW_WARN, "cluster %u sends a frame of type %u, which is unknown here", c->index, type);
+}
+
+const struct gw_link_ops reports_link_ops = { .frame = on_cluster_frame, .json = on_cluster_json, .closed = clusters_closed };
