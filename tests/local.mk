@@ -26,9 +26,9 @@ check_PROGRAMS += %D%/programs/conduct
 %C%_programs_conduct_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_programs_conduct_LDADD = $(MPI_LIBS) -lpthread
 EXTRA_DIST += %D%/driver/godwit.py %D%/driver/storm.py %D%/driver/move.py %D%/driver/examples.py \
-	%D%/driver/programs.py %D%/driver/faults.py %D%/driver/busy.py
+	%D%/driver/programs.py %D%/driver/faults.py %D%/driver/busy.py %D%/driver/soak.py
 SYSTEM_TESTS = %D%/test_programs.sh %D%/test_move.sh %D%/test_busy.sh %D%/test_examples.sh %D%/test_faults.sh \
-	%D%/test_storm.sh
+	%D%/test_storm.sh %D%/test_soak.sh
 dist_check_SCRIPTS += $(SYSTEM_TESTS)
 if !GW_SANITIZE
 # A sanitizer's shadow memory does not move: sanitizers are for unit tests.
@@ -40,4 +40,14 @@ endif
 .PHONY: check-storm
 check-storm: all $(check_PROGRAMS)
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_storm.sh --moves 250 --counts --seconds 400
+
+# Ten thousand jobs in a row, and more than a thousand that are killed; the seed in the output replays the choices:
+# make check-starts STARTS=100 KILLS=0 MOVED_KILLS=0 SEED="--seed 17"
+STARTS = 10000
+KILLS = 1000
+MOVED_KILLS = 200
+.PHONY: check-starts
+check-starts: all $(check_PROGRAMS)
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_soak.sh --starts $(STARTS) --kills $(KILLS) \
+		--moved-kills $(MOVED_KILLS) $(SEED)
 include tests/model/local.mk
