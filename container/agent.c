@@ -114,7 +114,7 @@ static void agent_quiesce(const struct ct_ctl_msg *request)
 	struct ct_gate *g = &ct_the_gate;
 	struct ct_ctl_msg answer = ctl_msg(CT_CTL_QUIET, request->session);
 	uint32_t entries = atomic_load_explicit(&g->entries, memory_order_relaxed);
-	uint64_t start = gw_now_ns();
+	uint64_t start = gw_now_ns(), spent_ms;
 	struct gw_error why = { 0 };
 	bool was_asleep;
 	int rc, fd;
@@ -133,7 +133,8 @@ static void agent_quiesce(const struct ct_ctl_msg *request)
 	if (was_asleep)
 		answer.doing |= CT_DOING_ASLEEP;
 	agent.ops->wake_sleepers();
-	rc = agent.ops->detach(request->deadline_ms, &why);
+	spent_ms = (gw_now_ns() - start) / 1000000; /* one deadline for all: the session at the daemon has no more either */
+	rc = agent.ops->detach(spent_ms < request->deadline_ms ? request->deadline_ms - spent_ms : 0, &why);
 	if (rc) {
 		ct_gate_open();
 		goto busy;

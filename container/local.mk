@@ -29,3 +29,8 @@ check_PROGRAMS += %D%/test_gate
 TESTS += %D%/test_gate
 %C%_test_gate_SOURCES = %D%/test_gate.c
 %C%_test_gate_LDADD = libct-rank.la libgw-base.la -lpthread
+
+check_PROGRAMS += %D%/test_agent
+TESTS += %D%/test_agent
+%C%_test_agent_SOURCES = %D%/test_agent.c
+%C%_test_agent_LDADD = libct-rank.la libgw-base.la -lpthread

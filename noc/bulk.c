@@ -240,7 +240,7 @@ static int push_chunk(struct noc_bulk_out *o)
 
 	if (open != NOC_INBOX_OPEN)
 		return open == NOC_INBOX_SHUT ? -EHOSTUNREACH : -EAGAIN;
-	cell = noc_inbox_claim_cell(in, NOC_CELLS_BULK);
+	cell = noc_inbox_claim_cell(in, noc_me->proc, NOC_CELLS_BULK);
 	if (cell < 0) {
 		atomic_store_explicit(&in->want_space, noc_me->proc + 1, memory_order_relaxed);
 		return -EAGAIN;

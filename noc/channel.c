@@ -72,7 +72,7 @@ static int post(struct noc_peer *p, const struct noc_pending *m, const struct io
 	if (GW_UNLIKELY(open != NOC_INBOX_OPEN))
 		return why_not(p, open);
 	if (m->kind == NOC_KIND_EAGER && m->len > NOC_INLINE_MAX) {
-		cell = noc_inbox_claim_cell(in, NOC_CELLS);
+		cell = noc_inbox_claim_cell(in, noc_me->proc, NOC_CELLS);
 		if (cell < 0) {
 			atomic_store_explicit(&in->want_space, noc_me->proc + 1, memory_order_relaxed);
 			return -EAGAIN;

@@ -43,6 +43,8 @@ void noc_inbox_publish(struct noc_inbox *in, uint32_t writer, struct noc_slot *s
 {
 	uint64_t lap = noc_word_lap(atomic_load_explicit(&slot->word, memory_order_relaxed));
 
+	if (slot->has_cell) /* before the message is out: from then on its reader frees the cell, and nobody else may */
+		atomic_store_explicit(&in->cell_writer[slot->cell % NOC_CELLS], 0, memory_order_relaxed);
 	/* A locked instruction: it releases the contents, and it is the full fence without which reading `asleep` may
 	 * overtake it and a wake-up is lost (rule 8). */
 	atomic_exchange_explicit(&slot->word, noc_word(lap, writer, NOC_SLOT_READY), memory_order_seq_cst);
@@ -51,7 +53,7 @@ void noc_inbox_publish(struct noc_inbox *in, uint32_t writer, struct noc_slot *s
 		noc_inbox_ring(in);
 }
 
-int noc_inbox_claim_cell(struct noc_inbox *in, unsigned limit)
+int noc_inbox_claim_cell(struct noc_inbox *in, uint32_t writer, unsigned limit)
 {
 	uint64_t used = atomic_load_explicit(&in->cells_used, memory_order_relaxed);
 
@@ -63,13 +65,17 @@ int noc_inbox_claim_cell(struct noc_inbox *in, unsigned limit)
 		cell = (unsigned)__builtin_ctzll(~used); /* the lowest: recently used, so warm in the shared cache */
 		/* acquire: pairs with noc_inbox_free_cell, the owner has read the old contents */
 		if (atomic_compare_exchange_weak_explicit(&in->cells_used, &used, used | 1ull << cell, memory_order_acquire,
-		                                          memory_order_relaxed))
+		                                          memory_order_relaxed)) {
+			/* a writer that is killed before this store loses the cell; after it noc_inbox_void() finds it */
+			atomic_store_explicit(&in->cell_writer[cell], writer + 1, memory_order_relaxed);
 			return (int)cell;
+		}
 	}
 }
 
 void noc_inbox_free_cell(struct noc_inbox *in, unsigned cell)
 {
+	atomic_store_explicit(&in->cell_writer[cell], 0, memory_order_relaxed); /* not the next holder's: released below */
 	atomic_fetch_and_explicit(&in->cells_used, ~(1ull << cell), memory_order_release);
 }
 

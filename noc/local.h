@@ -77,6 +77,9 @@ struct noc_inbox {
 	uint64_t incarnation;                      /* owner, at attach */
 	uint64_t head;                             /* owner, at detach: where the next incarnation goes on */
 	_Alignas(64) _Atomic uint64_t cells_used;  /* bit per cell: writer sets by CAS, owner clears */
+	/* proc+1 of a writer that holds a cell and has not published it yet; then 0, and the message says who frees it.
+	 * Written by who holds the cell; read by a clusterd that has reaped the writer. */
+	_Alignas(64) _Atomic uint32_t cell_writer[NOC_CELLS];
 	_Alignas(4096) struct noc_slot slots[NOC_SLOTS];
 	_Alignas(4096) unsigned char cells[NOC_CELLS][NOC_CELL_SIZE];
 };
@@ -92,7 +95,7 @@ int noc_inbox_claim(struct noc_inbox *in, uint32_t writer, struct noc_slot **slo
 /** noc_inbox_publish - the claimed slot is filled: make it visible and wake the owner if it sleeps */
 void noc_inbox_publish(struct noc_inbox *in, uint32_t writer, struct noc_slot *slot);
 /** noc_inbox_claim_cell - a free cell's number, or -EAGAIN; at most @limit cells may be in use after it */
-int noc_inbox_claim_cell(struct noc_inbox *in, unsigned limit);
+int noc_inbox_claim_cell(struct noc_inbox *in, uint32_t writer, unsigned limit);
 void noc_inbox_free_cell(struct noc_inbox *in, unsigned cell);
 /** noc_inbox_ring - wake the owner, whatever it said */
 void noc_inbox_ring(struct noc_inbox *in);

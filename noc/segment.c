@@ -163,6 +163,10 @@ void noc_inbox_void(struct noc_segment *seg, uint32_t proc)
 				found |= atomic_compare_exchange_strong(&in->slots[s].word, &w,
 				                                        noc_word(noc_word_lap(w), proc, NOC_SLOT_VOID));
 		}
+		/* the writer is dead: what it held unpublished stays its own until we free it */
+		for (unsigned c = 0; c < NOC_CELLS; c++)
+			if (atomic_load_explicit(&in->cell_writer[c], memory_order_relaxed) == proc + 1)
+				noc_inbox_free_cell(in, c);
 		if (found)
 			noc_inbox_ring(in);
 	}

@@ -102,7 +102,7 @@ int noc_names_lookup(const struct noc_segment *seg, uint32_t proc, struct noc_pl
  */
 int noc_names_publish(struct noc_segment *seg, uint32_t proc, const struct noc_place *place, uint32_t writer_cluster);
 
-/** noc_inbox_void - after @proc has been reaped: free the slots it had claimed in every inbox and never published */
+/** noc_inbox_void - after @proc has been reaped: free the slots and cells that it held in every inbox, unpublished */
 void noc_inbox_void(struct noc_segment *seg, uint32_t proc);
 
 #endif

@@ -153,18 +153,44 @@ static void test_cells(void)
 	uint64_t seen = 0;
 	int n = 0, c;
 
-	while ((c = noc_inbox_claim_cell(other, NOC_CELLS_BULK)) >= 0) {
+	while ((c = noc_inbox_claim_cell(other, 3, NOC_CELLS_BULK)) >= 0) {
 		seen |= 1ull << c;
 		n++;
 	}
 	is_int(n, NOC_CELLS_BULK, "bulk transfers leave some cells to small messages");
-	while ((c = noc_inbox_claim_cell(other, NOC_CELLS)) >= 0) {
+	while ((c = noc_inbox_claim_cell(other, 3, NOC_CELLS)) >= 0) {
 		seen |= 1ull << c;
 		n++;
 	}
 	ok(n == NOC_CELLS && seen == UINT64_MAX, "each cell is given once");
 	noc_inbox_free_cell(other, 33);
-	is_int(noc_inbox_claim_cell(other, NOC_CELLS), 33, "and again when it is free");
+	is_int(noc_inbox_claim_cell(other, 3, NOC_CELLS), 33, "and again when it is free");
+	for (unsigned i = 0; i < NOC_CELLS; i++)
+		noc_inbox_free_cell(other, i);
+}
+
+/* A writer is killed with two cells in its hands: one filled and not published, one in a message that is out. */
+static void test_cells_of_the_dead(void)
+{
+	struct noc_inbox *other = noc_inbox_at(&seg, 2);
+	struct noc_slot *s = NULL;
+	int held, sent, alive;
+
+	atomic_store(&other->open, NOC_INBOX_OPEN);
+	held = noc_inbox_claim_cell(other, 7, NOC_CELLS);
+	sent = noc_inbox_claim_cell(other, 7, NOC_CELLS);
+	alive = noc_inbox_claim_cell(other, 3, NOC_CELLS);
+	is_int(noc_inbox_claim(other, 7, &s), 0, "a message with a cell");
+	s->has_cell = 1;
+	s->cell = (uint8_t)sent;
+	noc_inbox_publish(other, 7, s);
+	noc_inbox_void(&seg, 7);
+	ok(atomic_load(&other->cells_used) == (1ull << sent | 1ull << alive),
+	   "reaping a writer frees the cell that it held, not that of its published message, not that of others (%llx)",
+	   (unsigned long long)atomic_load(&other->cells_used));
+	is_int(noc_inbox_claim_cell(other, 4, NOC_CELLS), held, "somebody else gets it");
+	noc_inbox_void(&seg, 7);
+	ok(atomic_load(&other->cells_used) == (1ull << sent | 1ull << alive | 1ull << held), "and keeps it");
 }
 
 int main(void)
@@ -180,5 +206,6 @@ int main(void)
 	test_storm();
 	test_full_and_void();
 	test_cells();
+	test_cells_of_the_dead();
 	return tap_done();
 }
