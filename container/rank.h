@@ -10,6 +10,7 @@
 #define CT_RANK_H
 
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/user.h>
 
@@ -277,12 +278,19 @@ int ct_container_start(struct ct_rank *r, const struct ct_start *s, struct gw_er
 bool ct_container_is_gone(struct ct_rank *r, int *init_status); /* reaps */
 void ct_container_kill(struct ct_rank *r);
 
-/* check.c */
+/* around.c */
 int ct_look(struct ct_rank *r, struct gw_error *why);  /* stops nothing; refuses what cannot move; fills r->look */
-int ct_fds_scan(struct ct_rank *r, struct ct_snapshot *s, bool is_frozen, struct gw_error *why);
-int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapshot *s, struct gw_error *why);
 int ct_others_check(struct ct_rank *r, struct gw_error *why); /* no other process in its namespace */
+
+/* fds.c */
+int ct_fds_scan(struct ct_rank *r, struct ct_snapshot *s, bool is_frozen, struct gw_error *why);
+int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, uint32_t flags, uint32_t *index);
+
+/* vmas.c */
+int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapshot *s, struct gw_error *why);
 int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct gw_error *why);
+
+/* check.c */
 uint64_t ct_fnv(const void *p, size_t len);
 int ct_cpuid_read(struct ct_vec *out);
 int ct_vdso_own(uint64_t *start, uint64_t *end, uint64_t *hash); /* [vvar]..[vdso] of this process */

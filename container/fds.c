@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The descriptors of a rank: what each is, which belong together, and which hold it here. */
+#include "container/rank.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, uint32_t flags, uint32_t *index)
+{
+	struct ct_img_file *f;
+
+	for (size_t i = s->files.n; i-- > 0;) {
+		f = CT_AT(struct ct_img_file, &s->files, i);
+		if (f->ino == st->st_ino && f->dev == st->st_dev && strcmp(ct_snapshot_text(s, f->path), path) == 0) {
+			f->flags |= flags;
+			*index = (uint32_t)i;
+			return 0;
+		}
+	}
+	*index = (uint32_t)s->files.n;
+	f = ct_vec_add(&s->files, 1);
+	if (!f)
+		return -ENOMEM;
+	*f = (struct ct_img_file){ .dev = st->st_dev, .ino = st->st_ino, .size = (uint64_t)st->st_size,
+		.mtime_s = st->st_mtim.tv_sec, .mtime_ns = (uint32_t)st->st_mtim.tv_nsec, .flags = flags, .mode = st->st_mode };
+	f->path = ct_snapshot_string(s, path);
+	return f->path ? 0 : -ENOMEM;
+}
+
+static void address_text(const struct sockaddr_storage *a, char *text, size_t len)
+{
+	char host[INET6_ADDRSTRLEN] = "?";
+
+	if (a->ss_family == AF_INET) {
+		const struct sockaddr_in *in = (const struct sockaddr_in *)a;
+
+		inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
+		snprintf(text, len, "%s:%u", host, ntohs(in->sin_port));
+	} else if (a->ss_family == AF_INET6) {
+		const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)a;
+
+		inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof(host));
+		snprintf(text, len, "[%s]:%u", host, ntohs(in->sin6_port));
+	} else {
+		snprintf(text, len, "?");
+	}
+}
+
+/* "a connected TCP socket (10.0.0.4:443)" */
+static void socket_text(struct ct_rank *r, int number, char *text, size_t len)
+{
+	gw_autoclose int fd = (int)syscall(SYS_pidfd_getfd, r->pidfd, number, 0);
+	struct sockaddr_storage a = { 0 };
+	socklen_t n = sizeof(int);
+	int domain = 0, type = 0, is_listening = 0;
+	const char *kind;
+	char where[80];
+
+	snprintf(text, len, "a socket");
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) < 0)
+		return;
+	kind = domain == AF_UNIX ? "UNIX" : domain == AF_NETLINK ? "netlink" :
+	       domain != AF_INET && domain != AF_INET6 ? "unknown" : type == SOCK_STREAM ? "TCP" :
+	       type == SOCK_DGRAM ? "UDP" : "raw";
+	n = sizeof(a);
+	if (getpeername(fd, (struct sockaddr *)&a, &n) == 0) {
+		address_text(&a, where, sizeof(where));
+		if (domain == AF_INET || domain == AF_INET6)
+			snprintf(text, len, "a connected %s socket (%s)", kind, where);
+		else
+			snprintf(text, len, "a connected %s socket to something outside the rank", kind);
+		return;
+	}
+	n = sizeof(is_listening);
+	getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &n);
+	n = sizeof(a);
+	if (is_listening && (domain == AF_INET || domain == AF_INET6) && getsockname(fd, (struct sockaddr *)&a, &n) == 0) {
+		address_text(&a, where, sizeof(where));
+		snprintf(text, len, "a %s socket that listens at %s", kind, where);
+	} else {
+		snprintf(text, len, "a %s%s socket", is_listening ? "listening " : "", kind);
+	}
+}
+
+static const char *anon_text(const char *link)
+{
+	static const struct { const char *link, *text; } known[] = {
+		{ "anon_inode:[eventpoll]", "an epoll instance" },  { "anon_inode:[timerfd]", "a timer descriptor" },
+		{ "anon_inode:[signalfd]", "a signal descriptor" }, { "anon_inode:inotify", "an inotify watch" },
+		{ "anon_inode:[perf_event]", "a performance counter" }, { "anon_inode:[io_uring]", "an io_uring" },
+		{ "anon_inode:[userfaultfd]", "a userfaultfd" },    { "anon_inode:[pidfd]", "a handle of another process" },
+		{ "pidfd:", "a handle of another process" },        { "anon_inode:bpf", "a BPF object" },
+		{ "anon_inode:[fanotify]", "a fanotify watch" },    { "/memfd:", "a memory file (memfd)" },
+		{ "mqueue:", "a message queue" },
+	};
+
+	for (size_t i = 0; i < GW_ARRAY_LEN(known); i++)
+		if (strncmp(link, known[i].link, strlen(known[i].link)) == 0)
+			return known[i].text;
+	return NULL;
+}
+
+static int int_order(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+static int hold_fd(struct gw_error *why, int n, const char *what, const char *link)
+{
+	return gw_fail(why, -EBUSY, "fd %d is %s%s%s%s; close it, or keep the rank with 'godwit pin'", n, what,
+	               link ? " (" : "", link ? link : "", link ? ")" : "");
+}
+
+static uint32_t plumb_of(const struct ct_rank *r, const struct stat *st)
+{
+	for (uint32_t i = 1; i < CT_PLUMB_MAX; i++)
+		if (r->ends[i].ino && r->ends[i].ino == st->st_ino && r->ends[i].dev == st->st_dev &&
+		    (S_ISFIFO(st->st_mode) || S_ISSOCK(st->st_mode)))
+			return i;
+	return 0;
+}
+
+static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_vec *inodes, bool is_frozen,
+                    struct gw_error *why)
+{
+	char name[32], link[4096], path[64], info[4096];
+	const char *text, *field;
+	struct ct_img_fd *fd;
+	struct stat st;
+	int rc;
+
+	snprintf(name, sizeof(name), "fd/%d", n);
+	rc = ct_proc_link(r->pid, name, link, sizeof(link));
+	if (rc == -ENOENT && !is_frozen)
+		return 0; /* closed meanwhile */
+	/* the host segment on its way into the agent of a rank that runs; the agent closes it as soon as it is mapped */
+	if (rc >= 0 && !is_frozen && strcmp(link, "/memfd:godwit-segment (deleted)") == 0)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)r->pid, n);
+	if (rc >= 0 && stat(path, &st) < 0)
+		rc = -errno;
+	snprintf(name, sizeof(name), "fdinfo/%d", n);
+	if (rc >= 0)
+		rc = ct_proc_read(r->pid, name, info, sizeof(info));
+	if (rc == -ENOENT && !is_frozen)
+		return 0;
+	if (rc < 0)
+		return gw_fail(why, rc, "cannot look at fd %d of pid %d: %s", n, (int)r->pid, strerror(-rc));
+	fd = ct_vec_add(&s->fds, 1);
+	if (!fd || ct_vec_append(inodes, &(struct ct_end){ .dev = st.st_dev, .ino = st.st_ino }, 1) < 0)
+		return gw_fail(why, -ENOMEM, "no memory for a list of descriptors");
+	fd->number = (uint32_t)n;
+	field = ct_proc_field(info, "flags:");
+	fd->status_flags = field ? (uint32_t)strtoul(field, NULL, 8) : 0;
+	fd->is_cloexec = (fd->status_flags & O_CLOEXEC) != 0;
+	fd->status_flags &= ~(uint32_t)O_CLOEXEC;
+	field = ct_proc_field(info, "pos:");
+	fd->offset = field ? strtoull(field, NULL, 10) : 0;
+	if (ct_proc_field(info, "lock:"))
+		return hold_fd(why, n, "a locked file", link);
+	fd->plumb = plumb_of(r, &st);
+	if (fd->plumb) {
+		fd->kind = CT_FD_PLUMB;
+	} else if (strncmp(link, "socket:", 7) == 0) {
+		char what[160];
+
+		socket_text(r, n, what, sizeof(what));
+		return hold_fd(why, n, what, NULL);
+	} else if (strncmp(link, "pipe:", 5) == 0) {
+		fd->kind = CT_FD_PIPE;
+	} else if (strcmp(link, "anon_inode:[eventfd]") == 0) {
+		fd->kind = CT_FD_EVENTFD;
+		field = ct_proc_field(info, "eventfd-count:");
+		fd->offset = field ? strtoull(field, NULL, 16) : 0;
+		field = ct_proc_field(info, "eventfd-semaphore:");
+		fd->semaphore = field && *field == '1';
+	} else if ((text = anon_text(link)) != NULL) {
+		return hold_fd(why, n, text, NULL);
+	} else if (link[0] != '/') {
+		return hold_fd(why, n, "of a kind that cannot move", link);
+	} else if (S_ISCHR(st.st_mode) && !(major(st.st_rdev) == 1 && (minor(st.st_rdev) == 3 || minor(st.st_rdev) == 5 ||
+	           minor(st.st_rdev) == 7 || minor(st.st_rdev) == 8 || minor(st.st_rdev) == 9))) {
+		return hold_fd(why, n, "a device", link);
+	} else if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) && !S_ISCHR(st.st_mode)) {
+		return hold_fd(why, n, S_ISFIFO(st.st_mode) ? "a named pipe" : "of a kind that cannot move", link);
+	} else if (st.st_nlink == 0) {
+		return hold_fd(why, n, "a file that was deleted", link);
+	} else {
+		fd->kind = CT_FD_FILE;
+		rc = ct_file_add(s, link, &st, CT_IMG_FILE_OPEN |
+		              ((fd->status_flags & O_ACCMODE) != O_RDONLY ? CT_IMG_FILE_WRITES : 0), &fd->file);
+		if (rc < 0)
+			return gw_fail(why, rc, "no memory for a list of files");
+	}
+	return 0;
+}
+
+/* both ends of a pipe must be in the rank, or its other end be closed; then it is its own */
+static int pipes_number(struct ct_rank *r, struct ct_snapshot *s, const struct ct_vec *inodes, struct gw_error *why)
+{
+	uint32_t pipes = 0;
+
+	for (size_t i = 0; i < s->fds.n; i++) {
+		struct ct_img_fd *fd = CT_AT(struct ct_img_fd, &s->fds, i);
+		bool has_reader = false, has_writer = false;
+
+		if (fd->kind != CT_FD_PIPE)
+			continue;
+		for (size_t j = 0; j < s->fds.n; j++) {
+			struct ct_img_fd *other = CT_AT(struct ct_img_fd, &s->fds, j);
+
+			if (other->kind != CT_FD_PIPE ||
+			    CT_AT(struct ct_end, inodes, j)->ino != CT_AT(struct ct_end, inodes, i)->ino)
+				continue;
+			has_reader |= (other->status_flags & O_ACCMODE) != O_WRONLY;
+			has_writer |= (other->status_flags & O_ACCMODE) != O_RDONLY;
+			if (j < i)
+				fd->plumb = other->plumb;
+		}
+		if (!has_reader || !has_writer)
+			return hold_fd(why, (int)fd->number, "one end of a pipe whose other end is not in the rank", NULL);
+		if (!fd->plumb) {
+			gw_autoclose int copy = (int)syscall(SYS_pidfd_getfd, r->pidfd, fd->number, 0);
+			int size = copy >= 0 ? fcntl(copy, F_GETPIPE_SZ) : 0;
+
+			fd->plumb = ++pipes;
+			fd->offset = size > 0 ? (uint64_t)size : 65536;
+		}
+	}
+	return 0;
+}
+
+int ct_fds_scan(struct ct_rank *r, struct ct_snapshot *s, bool is_frozen, struct gw_error *why)
+{
+	struct ct_vec numbers, inodes;
+	int rc;
+
+	ct_vec_init(&numbers, sizeof(int));
+	ct_vec_init(&inodes, sizeof(struct ct_end));
+	s->fds.n = 0;
+	rc = ct_proc_ids(r->pid, "fd", &numbers);
+	if (rc < 0)
+		gw_fail(why, rc, "cannot list the descriptors of pid %d: %s", (int)r->pid, strerror(-rc));
+	if (numbers.n)
+		qsort(numbers.at, numbers.n, sizeof(int), int_order);
+	for (size_t i = 0; rc == 0 && i < numbers.n; i++)
+		rc = scan_one(r, s, *CT_AT(int, &numbers, i), &inodes, is_frozen, why);
+	if (rc == 0)
+		rc = pipes_number(r, s, &inodes, why);
+	for (size_t i = 0; rc == 0 && i < s->fds.n; i++) {
+		struct ct_img_fd *fd = CT_AT(struct ct_img_fd, &s->fds, i);
+
+		fd->same_as = (uint32_t)i;
+		for (size_t j = 0; j < i; j++) {
+			struct ct_img_fd *other = CT_AT(struct ct_img_fd, &s->fds, j);
+
+			/* descriptors of one open file share position and flags, and must go on sharing them */
+			if (other->same_as == j && other->kind == fd->kind &&
+			    CT_AT(struct ct_end, &inodes, i)->ino == CT_AT(struct ct_end, &inodes, j)->ino &&
+			    syscall(SYS_kcmp, r->pid, r->pid, KCMP_FILE, fd->number, other->number) == 0) {
+				fd->same_as = (uint32_t)j;
+				break;
+			}
+		}
+	}
+	ct_vec_fini(&numbers);
+	ct_vec_fini(&inodes);
+	return rc;
+}

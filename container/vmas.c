@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The mappings of a rank: how each moves, or why it holds the rank; and which pages are present. */
+#include "container/rank.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int hold_map(struct gw_error *why, const struct ct_map *m, const char *what)
+{
+	return gw_fail(why, -EBUSY, "the mapping at %#llx (%s) is %s; unmap it, or keep the rank with 'godwit pin'",
+	               (unsigned long long)m->start, m->name[0] ? m->name : "no name", what);
+}
+
+static bool is_under(const char *path, const char *dir)
+{
+	return strncmp(path, dir, strlen(dir)) == 0;
+}
+
+static int map_one(struct ct_snapshot *s, const struct ct_map *m, struct ct_img_vma *v, struct gw_error *why)
+{
+	size_t len = strlen(m->name);
+	bool is_deleted = len > 10 && strcmp(m->name + len - 10, " (deleted)") == 0;
+	struct stat st;
+	int rc;
+
+	if (m->is_locked_pages)
+		return hold_map(why, m, "memory of a device");
+	if (m->is_shared) {
+		if (!m->name[0] || is_under(m->name, "/dev/zero")) {
+			v->kind = CT_VMA_SHARED_ANON;
+			return 0;
+		}
+		if (is_under(m->name, "/SYSV"))
+			return hold_map(why, m, "System V shared memory");
+		if (is_under(m->name, "/memfd:"))
+			return hold_map(why, m, "a shared memory file (memfd)");
+		if (is_under(m->name, "/dev/shm/"))
+			return hold_map(why, m, "POSIX shared memory");
+		if (is_under(m->name, "/dev/"))
+			return hold_map(why, m, "a device");
+		if (m->prot & PROT_WRITE)
+			return hold_map(why, m, "a file that is shared and written through memory");
+		v->kind = CT_VMA_SHARED_FILE;
+	} else if (!m->name[0] || is_under(m->name, "[heap]") || is_under(m->name, "[stack") || is_under(m->name, "[anon") ||
+	           strcmp(m->name, "/dev/zero") == 0) {
+		v->kind = CT_VMA_ANON;
+		return 0;
+	} else {
+		v->kind = CT_VMA_FILE;
+	}
+	if (m->name[0] != '/')
+		return hold_map(why, m, "of a kind that cannot move");
+	if (is_deleted)
+		return hold_map(why, m, "of a file that was deleted");
+	if (is_under(m->name, "/dev/"))
+		return hold_map(why, m, "a device");
+	/* names repeat: the mappings of a library stand together */
+	if (s->files.n) {
+		uint32_t last = (uint32_t)s->files.n - 1;
+		const struct ct_img_file *f = CT_AT(struct ct_img_file, &s->files, last);
+
+		if (f->ino == m->ino && (f->flags & CT_IMG_FILE_MAPPED) && strcmp(ct_snapshot_text(s, f->path), m->name) == 0) {
+			v->file = last;
+			v->offset = m->offset;
+			return 0;
+		}
+	}
+	if (stat(m->name, &st) < 0)
+		return gw_fail(why, -EBUSY, "the mapped file '%s' cannot be found any more: %s", m->name, strerror(errno));
+	if (st.st_ino != m->ino)
+		return gw_fail(why, -EBUSY, "the mapped file '%s' was replaced since the rank mapped it; restart the job", m->name);
+	rc = ct_file_add(s, m->name, &st, CT_IMG_FILE_MAPPED, &v->file);
+	if (rc < 0)
+		return gw_fail(why, rc, "no memory for a list of files");
+	v->offset = m->offset;
+	return 0;
+}
+
+int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapshot *s, struct gw_error *why)
+{
+	uint64_t lo = 0, hi = 0;
+
+	s->vmas.n = 0;
+	for CT_EACH(const struct ct_map, m, &maps->list) {
+		struct ct_img_vma v = { .start = m->start, .end = m->end, .prot = m->prot, .advice = m->advice };
+		const struct ct_map *seen;
+		int rc;
+
+		if (m->name[0] == '[' && (is_under(m->name, "[vvar") || is_under(m->name, "[vdso]"))) {
+			if (lo && m->start != hi)
+				return hold_map(why, m, "apart from the rest of the vdso");
+			lo = lo ? lo : m->start;
+			hi = m->end;
+			continue;
+		}
+		/* the agent's: it will have detached from it before the freeze, where it is refused like any other */
+		if (maps == &r->look && m->is_shared && strcmp(m->name, "/memfd:godwit-segment (deleted)") == 0)
+			continue;
+		if (is_under(m->name, "[vsyscall]") || (r->remote.base && m->start == r->remote.base && m->is_shared))
+			continue;
+		if (maps != &r->look && (seen = ct_maps_find(&r->look, m->start)) != NULL && seen->is_shared == m->is_shared)
+			v.advice |= seen->advice;
+		rc = map_one(s, m, &v, why);
+		if (rc < 0)
+			return rc;
+		if (ct_vec_append(&s->vmas, &v, 1) < 0)
+			return gw_fail(why, -ENOMEM, "no memory for a list of mappings");
+	}
+	if (!lo)
+		return gw_fail(why, -EBUSY, "pid %d has no vdso", (int)r->pid);
+	s->process.vdso_start = lo;
+	s->process.vdso_end = hi;
+	return 0;
+}
+
+/* ---- present pages --------------------------------------------------------------------------------------------- */
+
+struct pm_scan_arg {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+struct page_region { uint64_t start, end, categories; };
+#define PM_FILE    (1u << 2)
+#define PM_PRESENT (1u << 3)
+#define PM_SWAPPED (1u << 4)
+#define PM_PFNZERO (1u << 5)
+#define PAGEMAP_SCAN_ 0xc0606610ul /* _IOWR('f', 16, struct pm_scan_arg), which this libc may not know */
+#define REGIONS 16384
+
+int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct gw_error *why)
+{
+	struct pm_scan_arg arg = { .size = sizeof(arg), .end = 0x7ffffffff000ull, .vec_len = REGIONS,
+		.category_inverted = PM_FILE | PM_PFNZERO, .category_mask = PM_FILE | PM_PFNZERO,
+		.category_anyof_mask = PM_PRESENT | PM_SWAPPED, .return_mask = PM_PRESENT };
+	const struct ct_img_vma *v = s->vmas.at, *end = v + s->vmas.n;
+	int n;
+
+	extents->n = 0;
+	if (r->regions.cap < REGIONS) {
+		r->regions.n = 0;
+		if (!ct_vec_add(&r->regions, REGIONS)) /* zeroes it, and so touches it before anything is frozen */
+			return gw_fail(why, -ENOMEM, "no memory for a list of pages");
+	}
+	if (r->pagemap_fd < 0) {
+		char path[64];
+
+		snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)r->pid);
+		r->pagemap_fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (r->pagemap_fd < 0)
+			return gw_fail(why, -errno, "cannot open %s: %s", path, strerror(errno));
+	}
+	arg.vec = (uint64_t)(uintptr_t)r->regions.at;
+	do {
+		n = (int)syscall(SYS_ioctl, r->pagemap_fd, PAGEMAP_SCAN_, &arg);
+		if (n < 0)
+			return gw_fail(why, -errno, "cannot find the pages in use (PAGEMAP_SCAN): %s; it needs Linux 6.7",
+			               strerror(errno));
+		for (int i = 0; i < n; i++) {
+			struct page_region *p = CT_AT(struct page_region, &r->regions, i);
+
+			while (v < end && v->end <= p->start)
+				v++;
+			for (const struct ct_img_vma *w = v; w < end && w->start < p->end; w++) {
+				struct ct_extent e = { .start = p->start > w->start ? p->start : w->start,
+					.end = p->end < w->end ? p->end : w->end, .is_forced = !(w->prot & PROT_READ) };
+				struct ct_extent *last = extents->n ? CT_AT(struct ct_extent, extents, extents->n - 1) : NULL;
+
+				if (w->kind == CT_VMA_SHARED_FILE || w->kind == CT_VMA_SHARED_ANON)
+					continue;
+				if (last && last->end == e.start && last->is_forced == e.is_forced && e.start != w->start)
+					last->end = e.end;
+				else if (ct_vec_append(extents, &e, 1) < 0)
+					return gw_fail(why, -ENOMEM, "no memory for a list of pages");
+			}
+		}
+		arg.start = arg.walk_end;
+	} while (n == REGIONS && arg.start < arg.end);
+	/* pages of anonymous shared memory are the kernel's file pages, mapped or not: all of it goes */
+	for (const struct ct_img_vma *w = s->vmas.at; w < end; w++)
+		if (w->kind == CT_VMA_SHARED_ANON) {
+			size_t at = 0;
+
+			while (at < extents->n && CT_AT(struct ct_extent, extents, at)->start < w->start)
+				at++;
+			if (!ct_vec_add(extents, 1))
+				return gw_fail(why, -ENOMEM, "no memory for a list of pages");
+			memmove(CT_AT(struct ct_extent, extents, at + 1), CT_AT(struct ct_extent, extents, at),
+			        (extents->n - 1 - at) * sizeof(struct ct_extent));
+			*CT_AT(struct ct_extent, extents, at) = (struct ct_extent){ .start = w->start, .end = w->end,
+				.is_forced = !(w->prot & PROT_READ) };
+		}
+	return 0;
+}
