@@ -407,8 +407,10 @@ static int set_process(struct ct_rank *r, struct gw_error *why)
 	return 0;
 }
 
-/* what must be last, since it takes rights away */
-static void drop_rights(struct ct_rank *r)
+/* of the thread that makes the calls: rights are each thread's own. Always the same number of calls */
+#define RIGHTS_CALLS 2
+
+static void rights_calls(struct ct_rank *r)
 {
 	struct ct_remote *m = &r->remote;
 	const struct ct_img_process *p = &r->snap.process;
@@ -417,19 +419,30 @@ static void drop_rights(struct ct_rank *r)
 		{ (uint32_t)p->cap_effective, (uint32_t)p->cap_permitted, (uint32_t)p->cap_inheritable },
 		{ (uint32_t)(p->cap_effective >> 32), (uint32_t)(p->cap_permitted >> 32), (uint32_t)(p->cap_inheritable >> 32) } };
 
-	for (unsigned i = 0; i < CT_IMG_LIMITS; i++) /* raising may be forbidden, and then it was as low here before */
-		CT_CALL(m, "set a limit", 0, SYS_prlimit64, 0, i, ct_remote_data(m, &p->limits[i], sizeof(p->limits[i])));
 	CT_CALL(m, "set its capabilities", CT_CALL_OK, SYS_capset, ct_remote_data(m, &head, sizeof(head)),
 	        ct_remote_data(m, caps, sizeof(caps)));
 	if (p->no_new_privs)
 		CT_CALL(m, "no_new_privs", CT_CALL_OK, SYS_prctl, PR_SET_NO_NEW_PRIVS, 1);
+	else
+		CT_CALL(m, "no_new_privs", 0, SYS_getpid);
+}
+
+/* what must be last, since it takes rights away */
+static void drop_rights(struct ct_rank *r)
+{
+	struct ct_remote *m = &r->remote;
+	const struct ct_img_process *p = &r->snap.process;
+
+	for (unsigned i = 0; i < CT_IMG_LIMITS; i++) /* raising may be forbidden, and then it was as low here before */
+		CT_CALL(m, "set a limit", 0, SYS_prlimit64, 0, i, ct_remote_data(m, &p->limits[i], sizeof(p->limits[i])));
+	rights_calls(r);
 	if (p->dumpable < 2)
 		CT_CALL(m, "dumpable", CT_CALL_OK, SYS_prctl, PR_SET_DUMPABLE, p->dumpable);
 }
 
 /* ---- threads --------------------------------------------------------------------------------------------------- */
 
-#define THREAD_CALLS 5
+#define THREAD_CALLS (5 + RIGHTS_CALLS)
 
 static void thread_calls(struct ct_rank *r, const struct ct_img_thread *t)
 {
@@ -532,15 +545,17 @@ static int make_threads(struct ct_rank *r, struct gw_error *why)
 		size_t n = total - first < THREADS_AT_ONCE ? total - first : THREADS_AT_ONCE, part;
 		struct ct_call *calls;
 
-		rc = room(r, n * (THREAD_CALLS + 1), n * 320, why);
+		rc = room(r, n * (THREAD_CALLS + 1), n * 400, why);
 		if (rc < 0)
 			break;
 		for (size_t i = first; i < first + n; i++)
 			clone_call(r, &all[i]);
 		part = m->calls;
 		calls = (struct ct_call *)(void *)(m->local + CT_PAGE) + part;
-		for (size_t i = first; i < first + n; i++)
+		for (size_t i = first; i < first + n; i++) {
 			thread_calls(r, &all[i]);
+			rights_calls(r);
+		}
 		for (size_t i = 0; i < n; i++) {
 			struct ct_call *clone = calls - n + i;
 
