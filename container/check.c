@@ -91,11 +91,67 @@ void ct_needs_fini(struct ct_needs *n)
 	n->blob_len = 0;
 }
 
+/* All that can be seen without stopping it; what holds it goes to @holds. */
+static int look_around(struct ct_rank *r, struct ct_snapshot *s, struct ct_holds *holds, struct gw_error *why)
+{
+	int rc;
+
+	r->holds = holds;
+	rc = ct_look(r, why);
+	if (rc == 0)
+		rc = ct_vmas_scan(r, &r->look, s, why);
+	if (rc == 0)
+		rc = ct_fds_scan(r, s, false, why);
+	r->holds = NULL;
+	return rc;
+}
+
+int ct_rank_holds(struct ct_rank *r, struct ct_holds *out, struct gw_error *why)
+{
+	struct ct_holds holds = { 0 };
+	struct ct_snapshot s;
+	int rc;
+
+	if (r->state != CT_RUNNING)
+		return gw_fail(why, -EBUSY, "it is being moved");
+	ct_snapshot_init(&s);
+	rc = look_around(r, &s, &holds, why);
+	ct_snapshot_fini(&s);
+	if (rc < 0)
+		ct_holds_fini(&holds);
+	else
+		*out = holds;
+	return rc;
+}
+
+/* Its first reason; and how many more there are. */
+static int holds_refuse(struct ct_holds *h, struct gw_error *why)
+{
+	bool is_process = false, is_passing = true;
+	int rc;
+
+	if (h->n == 0)
+		return 0;
+	for (size_t i = 0; i < h->n; i++) {
+		is_process |= h->list[i].kind == CT_HOLD_PROCESS;
+		is_passing &= h->list[i].is_passing;
+	}
+	rc = is_process && is_passing ? -ECHILD : -EBUSY;
+	if (h->n == 1)
+		gw_fail(why, rc, "%s", h->list[0].text);
+	else
+		gw_fail(why, rc, "%s (%zu more hold%s it: see 'godwit status --movable')", h->list[0].text, h->n - 1,
+		        h->n == 2 ? "s" : "");
+	ct_holds_fini(h);
+	return rc;
+}
+
 int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 {
 	struct ct_img_needs needs = { 0 };
 	struct ct_needs n = { .version = CT_NEEDS_VERSION };
 	struct ct_vec blob, cpuid, extents, hints, tasks;
+	struct ct_holds holds = { 0 };
 	struct ct_snapshot s;
 	unsigned char vdso[65536];
 	uint64_t len;
@@ -103,18 +159,15 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 
 	if (r->state != CT_RUNNING)
 		return gw_fail(why, -EBUSY, "it is being moved already");
-	rc = ct_look(r, why);
-	if (rc < 0)
-		return rc;
 	ct_snapshot_init(&s);
 	ct_vec_init(&blob, 1);
 	ct_vec_init(&cpuid, sizeof(struct ct_img_cpuid));
 	ct_vec_init(&extents, sizeof(struct ct_extent));
 	ct_vec_init(&hints, sizeof(struct ct_img_extent));
 	ct_vec_init(&tasks, sizeof(int));
-	rc = ct_vmas_scan(r, &r->look, &s, why);
+	rc = look_around(r, &s, &holds, why);
 	if (rc == 0)
-		rc = ct_fds_scan(r, &s, false, why);
+		rc = holds_refuse(&holds, why);
 	if (rc == 0)
 		rc = ct_extents_scan(r, &s, &extents, why);
 	if (rc == 0 && (ct_proc_ids(r->pid, "task", &tasks) < 0 || hole_find(&r->look, &needs.hole) < 0 ||
@@ -168,6 +221,7 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 		ct_vec_init(&blob, 1);
 		*out = n;
 	}
+	ct_holds_fini(&holds);
 	ct_snapshot_fini(&s);
 	ct_vec_fini(&blob);
 	ct_vec_fini(&cpuid);

@@ -100,10 +100,40 @@ struct ct_needs {
 #define CT_NEEDS_VERSION 1
 void ct_needs_fini(struct ct_needs *n);
 
+/* Something that keeps a rank where it is, until it goes away. */
+enum ct_hold_kind {
+	CT_HOLD_DESCRIPTOR, /* number: of the descriptor */
+	CT_HOLD_MAPPING,    /* its address */
+	CT_HOLD_PROCESS,    /* another process in the container: its pid here, or in the container where that is not known */
+	CT_HOLD_DEBUGGER,   /* its pid */
+	CT_HOLD_THREAD,     /* its id */
+	CT_HOLD_STATE,      /* of the whole process; 0 */
+};
+struct ct_hold {
+	enum ct_hold_kind kind;
+	bool is_passing;    /* it may well be gone in a moment: a process, a pipe to one */
+	long long number;
+	char *text;         /* a sentence: object, cause, next step */
+};
+struct ct_holds {
+	struct ct_hold *list;
+	size_t n;
+};
+const char *ct_hold_kind_name(enum ct_hold_kind kind);
+void ct_holds_fini(struct ct_holds *h);
+
+/**
+ * ct_rank_holds - all that keeps this rank here, not only the first. Stops nothing and disturbs nothing.
+ * @out: ct_holds_fini; empty when it could move now
+ * Return: 0, or an errno when looking failed, as when it has just ended.
+ */
+int ct_rank_holds(struct ct_rank *r, struct ct_holds *out, struct gw_error *why);
+
 /**
  * ct_rank_check - can this rank move now? Stops nothing.
  * @why names the rank-side object that holds it: a descriptor with its number and kind, a child, a debugger, a mapping.
- * Return: 0 with *out filled; -EBUSY with @why when something holds it; another errno when looking failed.
+ * Return: 0 with *out filled; -EBUSY with @why when something holds it; -ECHILD when only other processes (and pipes to
+ * them) hold it, which may be gone in a moment; another errno when looking failed.
  */
 int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why);
 

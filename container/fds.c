@@ -6,11 +6,13 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, uint32_t flags, uint32_t *index)
@@ -35,60 +37,101 @@ int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, 
 	return f->path ? 0 : -ENOMEM;
 }
 
-static void address_text(const struct sockaddr_storage *a, char *text, size_t len)
+static void address_text(const struct sockaddr_storage *a, socklen_t len, char *text, size_t cap)
 {
 	char host[INET6_ADDRSTRLEN] = "?";
 
+	text[0] = '\0';
 	if (a->ss_family == AF_INET) {
 		const struct sockaddr_in *in = (const struct sockaddr_in *)a;
 
 		inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
-		snprintf(text, len, "%s:%u", host, ntohs(in->sin_port));
+		snprintf(text, cap, "%s:%u", host, ntohs(in->sin_port));
 	} else if (a->ss_family == AF_INET6) {
 		const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)a;
 
 		inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof(host));
-		snprintf(text, len, "[%s]:%u", host, ntohs(in->sin6_port));
-	} else {
-		snprintf(text, len, "?");
+		snprintf(text, cap, "[%s]:%u", host, ntohs(in->sin6_port));
+	} else if (a->ss_family == AF_UNIX && len > offsetof(struct sockaddr_un, sun_path)) {
+		const char *path = ((const struct sockaddr_un *)a)->sun_path;
+		int n = (int)(len - offsetof(struct sockaddr_un, sun_path));
+
+		if (path[0])
+			snprintf(text, cap, "%.*s", n, path);
+		else
+			snprintf(text, cap, "@%.*s", n - 1, path + 1);
 	}
 }
 
-/* "a connected TCP socket (10.0.0.4:443)" */
-static void socket_text(struct ct_rank *r, int number, char *text, size_t len)
+static const char *socket_kind(int domain, int type, int protocol)
+{
+	switch (domain) {
+	case AF_UNIX:
+		return "UNIX";
+	case AF_NETLINK:
+		return "netlink";
+	case AF_PACKET:
+		return "packet";
+	case AF_ALG:
+		return "cryptography (AF_ALG)";
+	case AF_VSOCK:
+		return "virtual machine (AF_VSOCK)";
+	case AF_INET:
+	case AF_INET6:
+		return protocol == IPPROTO_SCTP ? "SCTP" : type == SOCK_STREAM ? "TCP" : type == SOCK_DGRAM ? "UDP" : "raw";
+	default:
+		return "network";
+	}
+}
+
+/* "a connected TCP socket (10.0.0.4:443)", "a connected UNIX socket (/run/pipe, of pid 812: sssd_nss)" */
+static void socket_text(struct ct_rank *r, int number, char *text, size_t cap)
 {
 	gw_autoclose int fd = (int)syscall(SYS_pidfd_getfd, r->pidfd, number, 0);
+	int domain = 0, type = 0, protocol = 0, is_listening = 0;
 	struct sockaddr_storage a = { 0 };
-	socklen_t n = sizeof(int);
-	int domain = 0, type = 0, is_listening = 0;
+	socklen_t n = sizeof(int), n_type = n, n_protocol = n, n_listening = n, len = sizeof(a);
+	struct ucred cred = { 0 };
+	char where[160], owner[64] = "", comm[32];
 	const char *kind;
-	char where[80];
 
-	snprintf(text, len, "a socket");
+	snprintf(text, cap, "a socket");
 	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) < 0 ||
-	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) < 0)
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n_type) < 0)
 		return;
-	kind = domain == AF_UNIX ? "UNIX" : domain == AF_NETLINK ? "netlink" :
-	       domain != AF_INET && domain != AF_INET6 ? "unknown" : type == SOCK_STREAM ? "TCP" :
-	       type == SOCK_DGRAM ? "UDP" : "raw";
-	n = sizeof(a);
-	if (getpeername(fd, (struct sockaddr *)&a, &n) == 0) {
-		address_text(&a, where, sizeof(where));
-		if (domain == AF_INET || domain == AF_INET6)
-			snprintf(text, len, "a connected %s socket (%s)", kind, where);
+	getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &n_protocol);
+	getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &n_listening);
+	kind = socket_kind(domain, type, protocol);
+	if (domain != AF_NETLINK && getpeername(fd, (struct sockaddr *)&a, &len) == 0) {
+		address_text(&a, len, where, sizeof(where));
+		n = sizeof(cred);
+		if (domain == AF_UNIX && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) == 0 && cred.pid == r->pid) {
+			snprintf(text, cap, "one of a pair of connected UNIX sockets");
+			return;
+		}
+		if (cred.pid > 0) {
+			int got = ct_proc_read(cred.pid, "comm", comm, sizeof(comm));
+
+			comm[got > 0 ? strcspn(comm, "\n") : 0] = '\0';
+			snprintf(owner, sizeof(owner), "%spid %d%s%s", where[0] ? ", of " : "of ", (int)cred.pid, got > 0 ? ": " : "",
+			         comm);
+		}
+		if (where[0] || owner[0])
+			snprintf(text, cap, "a connected %s socket (%s%s)", kind, where, owner);
 		else
-			snprintf(text, len, "a connected %s socket to something outside the rank", kind);
+			snprintf(text, cap, "a connected %s socket to something outside the rank", kind);
 		return;
 	}
-	n = sizeof(is_listening);
-	getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &n);
-	n = sizeof(a);
-	if (is_listening && (domain == AF_INET || domain == AF_INET6) && getsockname(fd, (struct sockaddr *)&a, &n) == 0) {
-		address_text(&a, where, sizeof(where));
-		snprintf(text, len, "a %s socket that listens at %s", kind, where);
-	} else {
-		snprintf(text, len, "a %s%s socket", is_listening ? "listening " : "", kind);
-	}
+	len = sizeof(a);
+	if (domain == AF_NETLINK || getsockname(fd, (struct sockaddr *)&a, &len) < 0)
+		len = 0;
+	address_text(&a, len, where, sizeof(where));
+	if (is_listening && where[0])
+		snprintf(text, cap, "a %s socket that listens at %s", kind, where);
+	else if (where[0] && strcmp(where, "0.0.0.0:0") != 0 && strcmp(where, "[::]:0") != 0)
+		snprintf(text, cap, "a %s socket bound to %s", kind, where);
+	else
+		snprintf(text, cap, "a %s%s socket", is_listening ? "listening " : "", kind);
 }
 
 static const char *anon_text(const char *link)
@@ -100,7 +143,11 @@ static const char *anon_text(const char *link)
 		{ "anon_inode:[userfaultfd]", "a userfaultfd" },    { "anon_inode:[pidfd]", "a handle of another process" },
 		{ "pidfd:", "a handle of another process" },        { "anon_inode:bpf", "a BPF object" },
 		{ "anon_inode:[fanotify]", "a fanotify watch" },    { "/memfd:", "a memory file (memfd)" },
-		{ "mqueue:", "a message queue" },
+		{ "mqueue:", "a message queue" },                   { "/dev/mqueue/", "a message queue" },
+		{ "anon_inode:kvm", "a virtual machine (KVM)" },    { "anon_inode:[io_uring", "an io_uring" },
+		{ "anon_inode:[landlock", "a Landlock rule set" },  { "anon_inode:seccomp", "a listener of a seccomp filter" },
+		{ "mnt:[", "a namespace" }, { "net:[", "a namespace" }, { "user:[", "a namespace" }, { "pid:[", "a namespace" },
+		{ "ipc:[", "a namespace" }, { "uts:[", "a namespace" }, { "time:[", "a namespace" }, { "cgroup:[", "a namespace" },
 	};
 
 	for (size_t i = 0; i < GW_ARRAY_LEN(known); i++)
@@ -114,9 +161,9 @@ static int int_order(const void *a, const void *b)
 	return *(const int *)a - *(const int *)b;
 }
 
-static int hold_fd(struct gw_error *why, int n, const char *what, const char *link)
+static int hold_fd(struct ct_rank *r, struct gw_error *why, int n, const char *what, const char *link)
 {
-	return gw_fail(why, -EBUSY, "fd %d is %s%s%s%s; close it, or keep the rank with 'godwit pin'", n, what,
+	return ct_hold(r, why, CT_HOLD_DESCRIPTOR, n, "fd %d is %s%s%s%s; close it, or keep the rank with 'godwit pin'", n, what,
 	               link ? " (" : "", link ? link : "", link ? ")" : "");
 }
 
@@ -127,6 +174,13 @@ static uint32_t plumb_of(const struct ct_rank *r, const struct stat *st)
 		    (S_ISFIFO(st->st_mode) || S_ISSOCK(st->st_mode)))
 			return i;
 	return 0;
+}
+
+static bool is_terminal(const struct stat *st)
+{
+	unsigned m = major(st->st_rdev);
+
+	return m == 4 || m == 5 || (m >= 136 && m <= 143); /* consoles, /dev/tty and /dev/ptmx, pseudoterminals */
 }
 
 static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_vec *inodes, bool is_frozen,
@@ -165,16 +219,22 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 	fd->status_flags &= ~(uint32_t)O_CLOEXEC;
 	field = ct_proc_field(info, "pos:");
 	fd->offset = field ? strtoull(field, NULL, 10) : 0;
-	if (ct_proc_field(info, "lock:"))
-		return hold_fd(why, n, "a locked file", link);
+	field = ct_proc_field(info, "lock:");
+	if (field) {
+		char what[64];
+
+		snprintf(what, sizeof(what), "a locked file (%s)", strstr(field, "FLOCK") ? "flock" : strstr(field, "OFDLCK") ?
+		         "fcntl, F_OFD_SETLK" : strstr(field, "LEASE") ? "a lease" : "fcntl, F_SETLK");
+		return hold_fd(r, why, n, what, link);
+	}
 	fd->plumb = plumb_of(r, &st);
 	if (fd->plumb) {
 		fd->kind = CT_FD_PLUMB;
 	} else if (strncmp(link, "socket:", 7) == 0) {
-		char what[160];
+		char what[256];
 
 		socket_text(r, n, what, sizeof(what));
-		return hold_fd(why, n, what, NULL);
+		return hold_fd(r, why, n, what, NULL);
 	} else if (strncmp(link, "pipe:", 5) == 0) {
 		fd->kind = CT_FD_PIPE;
 	} else if (strcmp(link, "anon_inode:[eventfd]") == 0) {
@@ -184,16 +244,16 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 		field = ct_proc_field(info, "eventfd-semaphore:");
 		fd->semaphore = field && *field == '1';
 	} else if ((text = anon_text(link)) != NULL) {
-		return hold_fd(why, n, text, NULL);
+		return hold_fd(r, why, n, text, NULL);
 	} else if (link[0] != '/') {
-		return hold_fd(why, n, "of a kind that cannot move", link);
+		return hold_fd(r, why, n, "of a kind that cannot move", link);
 	} else if (S_ISCHR(st.st_mode) && !(major(st.st_rdev) == 1 && (minor(st.st_rdev) == 3 || minor(st.st_rdev) == 5 ||
 	           minor(st.st_rdev) == 7 || minor(st.st_rdev) == 8 || minor(st.st_rdev) == 9))) {
-		return hold_fd(why, n, "a device", link);
+		return hold_fd(r, why, n, is_terminal(&st) ? "a terminal" : "a device", link);
 	} else if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) && !S_ISCHR(st.st_mode)) {
-		return hold_fd(why, n, S_ISFIFO(st.st_mode) ? "a named pipe" : "of a kind that cannot move", link);
+		return hold_fd(r, why, n, S_ISFIFO(st.st_mode) ? "a named pipe" : "of a kind that cannot move", link);
 	} else if (st.st_nlink == 0) {
-		return hold_fd(why, n, "a file that was deleted", link);
+		return hold_fd(r, why, n, "a file that was deleted", link);
 	} else {
 		fd->kind = CT_FD_FILE;
 		rc = ct_file_add(s, link, &st, CT_IMG_FILE_OPEN |
@@ -226,8 +286,14 @@ static int pipes_number(struct ct_rank *r, struct ct_snapshot *s, const struct c
 			if (j < i)
 				fd->plumb = other->plumb;
 		}
-		if (!has_reader || !has_writer)
-			return hold_fd(why, (int)fd->number, "one end of a pipe whose other end is not in the rank", NULL);
+		if (!has_reader || !has_writer) {
+			int rc = hold_fd(r, why, (int)fd->number, "one end of a pipe whose other end is not in the rank", NULL);
+
+			if (rc < 0)
+				return rc;
+			r->holds->list[r->holds->n - 1].is_passing = true; /* as long as the process at the other end lives */
+			continue;
+		}
 		if (!fd->plumb) {
 			gw_autoclose int copy = (int)syscall(SYS_pidfd_getfd, r->pidfd, fd->number, 0);
 			int size = copy >= 0 ? fcntl(copy, F_GETPIPE_SZ) : 0;

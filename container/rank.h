@@ -230,6 +230,7 @@ struct ct_rank {
 	/* check */
 	struct ct_maps look;           /* with flags, from the last check */
 	bool has_look;
+	struct ct_holds *holds;        /* while all that holds it is being collected; else NULL */
 
 	/* frozen */
 	struct ct_vec threads;         /* struct ct_thread; leader first */
@@ -277,6 +278,14 @@ struct ct_start {
 int ct_container_start(struct ct_rank *r, const struct ct_start *s, struct gw_error *why);
 bool ct_container_is_gone(struct ct_rank *r, int *init_status); /* reaps */
 void ct_container_kill(struct ct_rank *r);
+
+/* holds.c */
+/**
+ * ct_hold - something keeps the rank here
+ * Return: 0 when all reasons are being collected: look on; else -EBUSY (-ECHILD for another process) with @why filled.
+ */
+int ct_hold(struct ct_rank *r, struct gw_error *why, enum ct_hold_kind kind, long long number, const char *fmt, ...)
+	GW_PRINTF(5, 6);
 
 /* around.c */
 int ct_look(struct ct_rank *r, struct gw_error *why);  /* stops nothing; refuses what cannot move; fills r->look */

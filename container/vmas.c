@@ -8,9 +8,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static int hold_map(struct gw_error *why, const struct ct_map *m, const char *what)
+static int hold_map(struct ct_rank *r, struct gw_error *why, const struct ct_map *m, const char *what)
 {
-	return gw_fail(why, -EBUSY, "the mapping at %#llx (%s) is %s; unmap it, or keep the rank with 'godwit pin'",
+	return ct_hold(r, why, CT_HOLD_MAPPING, (long long)m->start, "the mapping at %#llx (%s) is %s; unmap it, or keep the rank with 'godwit pin'",
 	               (unsigned long long)m->start, m->name[0] ? m->name : "no name", what);
 }
 
@@ -19,7 +19,7 @@ static bool is_under(const char *path, const char *dir)
 	return strncmp(path, dir, strlen(dir)) == 0;
 }
 
-static int map_one(struct ct_snapshot *s, const struct ct_map *m, struct ct_img_vma *v, struct gw_error *why)
+static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map *m, struct ct_img_vma *v, struct gw_error *why)
 {
 	size_t len = strlen(m->name);
 	bool is_deleted = len > 10 && strcmp(m->name + len - 10, " (deleted)") == 0;
@@ -27,22 +27,28 @@ static int map_one(struct ct_snapshot *s, const struct ct_map *m, struct ct_img_
 	int rc;
 
 	if (m->is_locked_pages)
-		return hold_map(why, m, "memory of a device");
+		return hold_map(r, why, m, "memory of a device");
 	if (m->is_shared) {
 		if (!m->name[0] || is_under(m->name, "/dev/zero")) {
 			v->kind = CT_VMA_SHARED_ANON;
 			return 0;
 		}
 		if (is_under(m->name, "/SYSV"))
-			return hold_map(why, m, "System V shared memory");
+			return hold_map(r, why, m, "System V shared memory");
+		if (is_under(m->name, "/[aio]"))
+			return hold_map(r, why, m, "an asynchronous I/O context (io_setup)");
+		if (is_under(m->name, "anon_inode:[io_uring]"))
+			return hold_map(r, why, m, "an io_uring");
+		if (is_under(m->name, "anon_inode:[perf_event]"))
+			return hold_map(r, why, m, "a performance counter");
 		if (is_under(m->name, "/memfd:"))
-			return hold_map(why, m, "a shared memory file (memfd)");
+			return hold_map(r, why, m, "a shared memory file (memfd)");
 		if (is_under(m->name, "/dev/shm/"))
-			return hold_map(why, m, "POSIX shared memory");
-		if (is_under(m->name, "/dev/"))
-			return hold_map(why, m, "a device");
+			return hold_map(r, why, m, "POSIX shared memory");
+		if (is_under(m->name, "/dev/") || is_under(m->name, "/sys/") || is_under(m->name, "/proc/"))
+			return hold_map(r, why, m, "a device");
 		if (m->prot & PROT_WRITE)
-			return hold_map(why, m, "a file that is shared and written through memory");
+			return hold_map(r, why, m, "a file that is shared and written through memory");
 		v->kind = CT_VMA_SHARED_FILE;
 	} else if (!m->name[0] || is_under(m->name, "[heap]") || is_under(m->name, "[stack") || is_under(m->name, "[anon") ||
 	           strcmp(m->name, "/dev/zero") == 0) {
@@ -52,11 +58,11 @@ static int map_one(struct ct_snapshot *s, const struct ct_map *m, struct ct_img_
 		v->kind = CT_VMA_FILE;
 	}
 	if (m->name[0] != '/')
-		return hold_map(why, m, "of a kind that cannot move");
+		return hold_map(r, why, m, "of a kind that cannot move");
 	if (is_deleted)
-		return hold_map(why, m, "of a file that was deleted");
-	if (is_under(m->name, "/dev/"))
-		return hold_map(why, m, "a device");
+		return hold_map(r, why, m, "of a file that was deleted");
+	if (is_under(m->name, "/dev/") && !is_under(m->name, "/dev/shm/"))
+		return hold_map(r, why, m, "a device");
 	/* names repeat: the mappings of a library stand together */
 	if (s->files.n) {
 		uint32_t last = (uint32_t)s->files.n - 1;
@@ -69,9 +75,10 @@ static int map_one(struct ct_snapshot *s, const struct ct_map *m, struct ct_img_
 		}
 	}
 	if (stat(m->name, &st) < 0)
-		return gw_fail(why, -EBUSY, "the mapped file '%s' cannot be found any more: %s", m->name, strerror(errno));
+		return ct_hold(r, why, CT_HOLD_MAPPING, (long long)m->start, "the mapped file '%s' cannot be found any more: %s", m->name, strerror(errno));
 	if (st.st_ino != m->ino)
-		return gw_fail(why, -EBUSY, "the mapped file '%s' was replaced since the rank mapped it; restart the job", m->name);
+		return ct_hold(r, why, CT_HOLD_MAPPING, (long long)m->start,
+		               "the mapped file '%s' was replaced since the rank mapped it; restart the job", m->name);
 	rc = ct_file_add(s, m->name, &st, CT_IMG_FILE_MAPPED, &v->file);
 	if (rc < 0)
 		return gw_fail(why, rc, "no memory for a list of files");
@@ -90,8 +97,8 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 		int rc;
 
 		if (m->name[0] == '[' && (is_under(m->name, "[vvar") || is_under(m->name, "[vdso]"))) {
-			if (lo && m->start != hi)
-				return hold_map(why, m, "apart from the rest of the vdso");
+			if (lo && m->start != hi && (rc = hold_map(r, why, m, "apart from the rest of the vdso")) < 0)
+				return rc;
 			lo = lo ? lo : m->start;
 			hi = m->end;
 			continue;
@@ -103,14 +110,14 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 			continue;
 		if (maps != &r->look && (seen = ct_maps_find(&r->look, m->start)) != NULL && seen->is_shared == m->is_shared)
 			v.advice |= seen->advice;
-		rc = map_one(s, m, &v, why);
+		rc = map_one(r, s, m, &v, why);
 		if (rc < 0)
 			return rc;
 		if (ct_vec_append(&s->vmas, &v, 1) < 0)
 			return gw_fail(why, -ENOMEM, "no memory for a list of mappings");
 	}
 	if (!lo)
-		return gw_fail(why, -EBUSY, "pid %d has no vdso", (int)r->pid);
+		return ct_hold(r, why, CT_HOLD_STATE, 0, "it has no vdso, which a move needs; start the host without vdso=0");
 	s->process.vdso_start = lo;
 	s->process.vdso_end = hi;
 	return 0;
