@@ -27,6 +27,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include "runtime/base/base.h"
@@ -58,6 +59,7 @@ struct ct_spawn {
 	const char *cwd;
 	struct ct_plumbing plumbing;
 	const cpu_set_t *cpus;   /* where it may run; NULL: as the daemon */
+	const struct rlimit *files; /* its limit of open files, where the daemon has raised its own; NULL: as the daemon */
 	pid_t ns_pid;            /* the pid that the program sees, unique in the pool (rule 22); 0: any */
 };
 
@@ -80,7 +82,8 @@ pid_t ct_rank_init_pid(const struct ct_rank *r);  /* host pid of its init, a chi
 int ct_rank_status_fd(const struct ct_rank *r);
 int ct_rank_reap(struct ct_rank *r, int *wait_status);
 
-int ct_rank_signal(struct ct_rank *r, int sig);   /* to the program; -EAGAIN while frozen or not yet thawed: send later */
+int ct_rank_signal(struct ct_rank *r, int sig);   /* to the program and its process group, as a terminal does; -EAGAIN
+                                                   * while frozen or not yet thawed: send later */
 void ct_rank_kill(struct ct_rank *r);             /* SIGKILL to init, the whole namespace with it, reap, free. NULL ok */
 
 /* What a destination must know before anything stops; flat, versioned, printable. */

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define START_TIMEOUT_MS 10000
+#define PIDFD_TO_GROUP   4u /* PIDFD_SIGNAL_PROCESS_GROUP */
 
 /* What the new processes say on the start socket. Their sender's pid comes with it, as the kernel knows it here. */
 struct start_msg {
@@ -198,6 +199,8 @@ __attribute__((noreturn)) static void program_main(const struct ct_start *s, int
 	close_others(keep, (size_t)n_keep);
 	if (spec->cwd && chdir(spec->cwd) < 0)
 		give_up(fd, -errno, "cannot change to directory '%s': %s", spec->cwd, strerror(errno));
+	if (spec->files && setrlimit(RLIMIT_NOFILE, spec->files) < 0)
+		give_up(fd, -errno, "cannot set its limit of open files: %s", strerror(errno));
 	say(fd, &here);
 	environ = (char **)spec->envp;
 	execvp(spec->argv[0], spec->argv);
@@ -593,9 +596,14 @@ int ct_rank_signal(struct ct_rank *r, int sig)
 {
 	if (r->state != CT_RUNNING)
 		return -EAGAIN; /* it would be lost: send it where the rank runs next */
-	if (r->pidfd >= 0)
-		return syscall(SYS_pidfd_send_signal, r->pidfd, sig, NULL, 0) < 0 ? -errno : 0;
-	return kill(r->pid, sig) < 0 ? -errno : 0;
+	if (r->pidfd < 0)
+		return kill(r->pid, sig) < 0 ? -errno : 0;
+	if (syscall(SYS_pidfd_send_signal, r->pidfd, sig, NULL, PIDFD_TO_GROUP) == 0)
+		return 0;
+	/* before Linux 6.9; where it leads no group any more, the program alone */
+	if (errno == EINVAL && getpgid(r->pid) == r->pid && kill(-r->pid, sig) == 0)
+		return 0;
+	return syscall(SYS_pidfd_send_signal, r->pidfd, sig, NULL, 0) < 0 ? -errno : 0;
 }
 
 void ct_rank_kill(struct ct_rank *r)
