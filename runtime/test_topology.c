@@ -42,12 +42,39 @@ static void check(const char *machine, uint32_t clusters, const char *want_cpus,
 	free(cut);
 }
 
+/* "0-3 4": the sets of the first cluster, one after the other */
+static void check_binds(const char *machine, uint32_t clusters, uint32_t of, const char *bind, const char *map, const char *want)
+{
+	struct rt_cluster_cores *cut = NULL;
+	struct gw_error why = { 0 };
+	char text[512] = "", *at = text;
+
+	if (rt_topology_cut(&cut, clusters, machine, &why) < 0 ||
+	    rt_topology_bind(cut, clusters, bind, map, machine, &why) < 0) {
+		is_str(why.text, want, "%s, bound to %s: refused", machine, bind);
+		rt_topology_free(cut, clusters);
+		return;
+	}
+	for (uint32_t i = 0; i < cut[of].n_binds; i++) {
+		bool is_first = true;
+
+		at += sprintf(at, "%s", i ? " " : "");
+		for (int k = 0; k < CPU_SETSIZE; k++)
+			if (CPU_ISSET((size_t)k, &cut[of].binds[i])) {
+				at += sprintf(at, "%s%d", is_first ? "" : "+", k);
+				is_first = false;
+			}
+	}
+	is_str(text, want, "%s, cluster %u of %u, bound to %s, mapped by %s", machine, of, clusters, bind, map ? map : "the same");
+	rt_topology_free(cut, clusters);
+}
+
 int main(void)
 {
 	struct rt_cluster_cores *cut = NULL;
 	struct gw_error why = { 0 };
 
-	tap_begin(20);
+	tap_begin(35);
 	check("pack:2 core:4 pu:1", 2, "0-3|4-7", "01", 4);
 	check("pack:2 core:4 pu:2", 2, "0-7|8-15", "01", 8);
 	check("pack:1 core:8 pu:1", 3, "0-1|2-4|5-7", "012", 2);
@@ -59,5 +86,21 @@ int main(void)
 	cut = NULL;
 	ok(rt_topology_cut(&cut, 0, NULL, &why) == -EINVAL && !cut, "no clusters: %s", why.text);
 	ok(rt_topology_cut(&cut, 2, "nonsense", &why) < 0 && !cut, "no machine: %s", why.text);
+	check_binds("pack:2 core:2 pu:2", 1, 0, "none", NULL, "");
+	check_binds("pack:2 core:2 pu:2", 1, 0, "core", NULL, "0+1 2+3 4+5 6+7");
+	check_binds("pack:2 core:2 pu:2", 1, 0, "hwthread", NULL, "0 1 2 3 4 5 6 7");
+	check_binds("pack:2 core:2 pu:2", 1, 0, "socket", NULL, "0+1+2+3 4+5+6+7");
+	check_binds("pack:2 core:2 pu:2", 1, 0, "core:2", NULL, "0+1+2+3 4+5+6+7");
+	check_binds("pack:2 core:2 pu:2", 1, 0, "core", "socket", "0+1 4+5 2+3 6+7");
+	check_binds("pack:2 core:2 pu:2", 1, 0, "socket", "core", "0+1+2+3 4+5+6+7");
+	check_binds("pack:2 core:2 pu:2", 2, 1, "core", NULL, "4+5 6+7");
+	check_binds("pack:2 core:2 pu:2", 4, 3, "socket", NULL, "6+7");
+	check_binds("numa:2 core:2 pu:1", 1, 0, "numa", NULL, "0+1 2+3");
+	check_binds("pack:2 core:2 pu:2", 2, 1, "user:0+2,1,0-3", NULL, "4+6 5 4+5+6+7");
+	check_binds("pack:2 core:2 pu:2", 2, 1, "user:4", NULL,
+	            "'user:4': cluster 0 has processors 0 to 3, counted in the cluster");
+	check_binds("pack:2 core:2 pu:2", 1, 0, "user:0,,1", NULL, "'user:0,,1' is no list of processors such as 0+2,1,4-5");
+	check_binds("pack:2 core:2 pu:2", 1, 0, "l3cache", NULL, "hwloc knows no 'l3cache' on this machine");
+	check_binds("pack:2 core:2 pu:2", 1, 0, "core:0", NULL, "'core:0': after ':' stands how many of them");
 	return tap_done();
 }

@@ -17,6 +17,8 @@ struct rt_cluster_cores {
 	cpu_set_t cpus;     /* logical processors, as the kernel numbers them */
 	uint32_t cores;     /* how many of them: what can run at once */
 	uint32_t domain;
+	cpu_set_t *binds;   /* for ranks that are bound: one set each, in this order; heap */
+	uint32_t n_binds;   /* 0: a rank may use all of the cluster's */
 };
 
 /**
@@ -25,5 +27,17 @@ struct rt_cluster_cores {
  * Return: number of core domains; *out is @clusters entries on the heap, the caller frees.
  */
 int rt_topology_cut(struct rt_cluster_cores **out, uint32_t clusters, const char *machine, struct gw_error *why);
+
+/**
+ * rt_topology_bind - sets of processors for the ranks of each cluster, in the order in which they are to be used
+ * @bind: none; hwthread, core, l1cache .. l5cache, numa, socket, machine, each with :N for N of them; rr (processors in the
+ *        kernel's order); user:0+2,1,4-5 (the cluster's processors counted from 0)
+ * @map:  the same words: successive sets come from successive ones of these; NULL: in order
+ * An object that lies partly in a cluster counts with that part.
+ */
+int rt_topology_bind(struct rt_cluster_cores *cores, uint32_t clusters, const char *bind, const char *map,
+                     const char *machine, struct gw_error *why);
+
+void rt_topology_free(struct rt_cluster_cores *cores, uint32_t clusters); /* NULL ok */
 
 #endif
