@@ -18,12 +18,13 @@ libgw_rt_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 libgw_rt_la_LIBADD = libgw-loop.la $(JANSSON_LIBS)
 
 bin_PROGRAMS += godwitd mpirun mpiexec godwit
-godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/streams.c \
+godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/explain.c %D%/clusterd/streams.c \
 	%D%/clusterd/agent.c %D%/clusterd/pmi_port.c %D%/clusterd/moves.c
 godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 godwitd_LDADD = libmig.la libct.la libnoc.la libct-rank.la libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
 
-mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/env.c %D%/launcher/job.c \
+mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h %D%/launcher/options.c \
+	%D%/launcher/core.h %D%/launcher/core.c %D%/launcher/limits.c %D%/launcher/sink.c %D%/sigqueue.h %D%/launcher/env.c %D%/launcher/job.c \
 	%D%/launcher/clusters.c %D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/topology.c %D%/topology.h
 mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' \
@@ -54,6 +55,12 @@ TESTS += %D%/test_topology mpi-shim/test_pmi
 mpi_shim_test_pmi_SOURCES = mpi-shim/test_pmi.c
 mpi_shim_test_pmi_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 mpi_shim_test_pmi_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
+
+check_PROGRAMS += %D%/launcher/test_words
+TESTS += %D%/launcher/test_words
+%C%_launcher_test_words_SOURCES = %D%/launcher/test_words.c %D%/launcher/core.c %D%/launcher/options.c %D%/launcher/env.c
+%C%_launcher_test_words_CPPFLAGS = $(mpirun_CPPFLAGS)
+%C%_launcher_test_words_LDADD = libgw-base.la
 
 TESTS += %D%/test_launch.sh %D%/test_moves.sh %D%/test_user.sh
 dist_check_SCRIPTS += %D%/test_launch.sh %D%/test_moves.sh %D%/test_user.sh

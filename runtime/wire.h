@@ -8,9 +8,11 @@
  * digits). The head's link to each clusterd is a socket pair made before exec (godwitd --head-fd).
  *
  * head -> clusterd
- *   start         cluster clusters domain domains job names size kvsname universe incarnation base_pid cores[]
- *                 (descriptor: the host segment; without one the clusterd makes it)
- *   signal        rank signal                 answered by undelivered when the rank does not live there
+ *   start         cluster clusters domain domains job names size kvsname universe incarnation base_pid cores[] binds[[]]
+ *                 (descriptor: the host segment; without one the clusterd makes it). binds: sets of processors, one for
+ *                 each rank; none when a rank may use all of the cluster's
+ *   signal        rank signal                 to its process group; answered by undelivered when the rank does not live
+ *                                             there. SIGTSTP stops it, and is answered by signalled
  *   kill                                      SIGKILL to every rank; `exited` follows for each
  *   shutdown                                  no rank will come: exit 0
  *   barrier-done  number puts{}               all ranks have entered PMI barrier @number
@@ -23,7 +25,7 @@
  *
  * clusterd -> head
  *   up            cluster pid incarnation     (descriptor: the segment, if this clusterd made it)
- *   launched      rank pid
+ *   launched      rank pid slot            @slot: of binds; -1: it is not bound
  *   launch-failed rank code text
  *   attached      rank epoch                  its agent is attached: the name is `here`
  *   exited        rank status phase pid epoch it has been reaped, its output has been sent; status as from waitpid
@@ -35,6 +37,7 @@
  *   stdin-ack     rank offset                 written to the rank's pipe
  *   stdin-closed  rank                        the program has closed it: nobody reads more
  *   undelivered   rank signal                 it does not live here (any more): the head follows it
+ *   signalled     rank signal                 SIGTSTP has been delivered
  *   lost          rank text                   it was given to a cluster that died
  *   attach-failed rank text                   its agent could not attach after a move, and not later either
  *   cluster-lost-ack cluster                  every `moved` of a rank from there has been sent before this

@@ -26,9 +26,9 @@ check_PROGRAMS += %D%/programs/conduct
 %C%_programs_conduct_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_programs_conduct_LDADD = $(MPI_LIBS) -lpthread
 EXTRA_DIST += %D%/driver/godwit.py %D%/driver/storm.py %D%/driver/move.py %D%/driver/examples.py \
-	%D%/driver/programs.py %D%/driver/faults.py %D%/driver/busy.py %D%/driver/soak.py
-SYSTEM_TESTS = %D%/test_programs.sh %D%/test_move.sh %D%/test_busy.sh %D%/test_examples.sh %D%/test_faults.sh \
-	%D%/test_storm.sh %D%/test_soak.sh
+	%D%/driver/programs.py %D%/driver/faults.py %D%/driver/busy.py %D%/driver/soak.py %D%/driver/launch.py
+SYSTEM_TESTS = %D%/test_programs.sh %D%/test_launch.sh %D%/test_move.sh %D%/test_busy.sh %D%/test_examples.sh \
+	%D%/test_faults.sh %D%/test_storm.sh %D%/test_soak.sh
 dist_check_SCRIPTS += $(SYSTEM_TESTS)
 if !GW_SANITIZE
 # A sanitizer's shadow memory does not move: sanitizers are for unit tests.

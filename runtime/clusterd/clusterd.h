@@ -7,6 +7,7 @@
  *
  *   main.c      arguments, the link to the head, the end
  *   ranks.c     struct rank: made by a launch or a move, ended by its death or a move
+ *   explain.c   why a program cannot be executed
  *   streams.c   standard input, output and error
  *   agent.c     the control socket (container/ctl.h) and what it means for the name page
  *   pmi_port.c  the PMI socket: mpi-shim/pmi.h on one side, the head on the other
@@ -25,6 +26,7 @@
 #include "mpi-shim/pmi.h"
 #include "noc/segment.h"
 #include "runtime/base/event.h"
+#include "runtime/sigqueue.h"
 #include "runtime/wire.h"
 
 /* The numbers that the rank sees; inside the first 64, where a process needs no larger table. */
@@ -40,6 +42,8 @@ struct clusterd {
 	uint64_t incarnation;
 	bool is_started, is_ending;
 	cpu_set_t cpus;
+	cpu_set_t *binds;           /* sets of processors for ranks that are bound, and how many are bound to each */
+	uint32_t *bind_users, n_binds;
 	struct rlimit files;        /* as it was set for this daemon, and as its ranks get it */
 	uint32_t cores;
 	int segment_fd;
@@ -95,7 +99,8 @@ struct rank {
 	struct gw_watch *status_watch;
 	bool is_exported;            /* frozen and described for a move: nothing may reach it here */
 	bool is_counted;             /* in the loads of cluster and domain */
-	int undelivered;             /* a signal that waits for a move to end; 0: none */
+	struct rt_sigqueue undelivered; /* signals that wait for a move to end */
+	int slot;                    /* of the daemon's binds; -1: it may use all of the cluster's cores */
 
 	struct out_stream out[2];    /* stdout, stderr */
 	struct in_stream in;
@@ -128,11 +133,17 @@ void rank_launch(struct clusterd *d, const void *frame, size_t len);
 int rank_adopt(struct rank *r, struct ct_rank *ct);              /* it runs here now: watch and count it */
 int rank_watch_status(struct rank *r);                           /* again, after a move that failed */
 void rank_uncount(struct rank *r);
+const cpu_set_t *rank_bind(struct rank *r, int slot);            /* the set that fewest use; @slot if it is one of them */
 void rank_signal(struct rank *r, int sig);
+bool rank_is_stopped(const struct rank *r);                      /* by a signal */
 void rank_look_at_status(struct rank *r);                        /* has it ended? */
 json_t *rank_status_json(const struct rank *r);
 void plumbing_close(struct ct_plumbing *p);
 void plumbing_init(struct ct_plumbing *p);
+
+/* ---- explain.c ---- */
+/** explain_exec - add to @why what a person would look for first. Return: is it the failure of an exec at all? */
+bool explain_exec(struct gw_error *why, int code, const char *program, const char *cwd, char *const *envp);
 
 /* ---- streams.c ---- */
 int streams_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *why);

@@ -69,18 +69,25 @@ static int enter_segment(struct clusterd *d, uint32_t names, uint32_t domains, i
 	return 0;
 }
 
+static void read_cpus(const json_t *list, cpu_set_t *cpus)
+{
+	CPU_ZERO(cpus);
+	for (size_t i = 0; i < json_array_size(list); i++)
+		CPU_SET((size_t)json_integer_value(json_array_get(list, i)), cpus);
+}
+
 static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	int cluster, clusters, domain, domains, names, size, universe, given = -1;
 	json_int_t job, incarnation;
 	const char *kvsname;
-	json_t *cores;
+	json_t *cores, *binds;
 	struct gw_error why = { 0 };
 	char who[32];
 
-	if (d->is_started || json_unpack(msg, "{s:i, s:i, s:i, s:i, s:I, s:i, s:i, s:s, s:i, s:I, s:o}", "cluster", &cluster,
+	if (d->is_started || json_unpack(msg, "{s:i, s:i, s:i, s:i, s:I, s:i, s:i, s:s, s:i, s:I, s:o, s:o}", "cluster", &cluster,
 	                "clusters", &clusters, "domain", &domain, "domains", &domains, "job", &job, "names", &names, "size",
-	                &size, "kvsname", &kvsname, "universe", &universe, "incarnation", &incarnation, "cores", &cores) < 0) {
+	                &size, "kvsname", &kvsname, "universe", &universe, "incarnation", &incarnation, "cores", &cores, "binds", &binds) < 0) {
 		clusterd_fatal(d, "the head's 'start' is malformed");
 		return;
 	}
@@ -94,9 +101,16 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	snprintf(who, sizeof(who), "godwitd %u", d->cluster);
 	gw_log_init(who);
 	gw_event_init(who);
-	CPU_ZERO(&d->cpus);
-	for (size_t i = 0; i < json_array_size(cores); i++)
-		CPU_SET((size_t)json_integer_value(json_array_get(cores, i)), &d->cpus);
+	read_cpus(cores, &d->cpus);
+	d->n_binds = (uint32_t)json_array_size(binds);
+	d->binds = calloc(d->n_binds + 1, sizeof(*d->binds));
+	d->bind_users = calloc(d->n_binds + 1, sizeof(*d->bind_users));
+	if (!d->binds || !d->bind_users) {
+		clusterd_fatal(d, "cluster %u cannot start: out of memory", d->cluster);
+		return;
+	}
+	for (uint32_t i = 0; i < d->n_binds; i++)
+		read_cpus(json_array_get(binds, i), &d->binds[i]);
 	d->cores = (uint32_t)CPU_COUNT(&d->cpus);
 	if (n_fds) {
 		given = fds[0];
@@ -402,6 +416,8 @@ int main(int argc, char **argv)
 		rank_destroy(gw_list_entry(e, struct rank, node));
 	gw_link_destroy(d.head);
 	pmi_job_fini(&d.pmi);
+	free(d.binds);
+	free(d.bind_users);
 	noc_segment_unmap(&d.segment);
 	gw_loop_destroy(d.loop);
 	return code;

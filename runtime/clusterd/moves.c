@@ -95,7 +95,15 @@ static void begin(struct move *m)
 	struct rank *r = m->rank;
 	struct mig_request req = { .proc = r->proc, .rank = r->ct, .owner = r, .epoch = r->epoch, .to_cluster = m->to };
 	struct gw_error why = { 0 };
-	int code = mig_session_start(r->d->mig, &req, &m->session, &why);
+	int code;
+
+	if (rank_is_stopped(r)) { /* its agent would not answer, and a move must not set it going */
+		gw_fail(&why, -EBUSY, "rank %u is stopped by a signal (SIGSTOP, Ctrl-Z); continue it first: 'fg', or SIGCONT to mpirun",
+		        r->proc);
+		move_done(m, -EBUSY, why.text, NULL);
+		return;
+	}
+	code = mig_session_start(r->d->mig, &req, &m->session, &why);
 
 	if (code < 0) {
 		m->session = 0;
@@ -172,7 +180,7 @@ static json_t *on_hints(void *ctx, void *rank)
 	const struct rank *r = rank;
 
 	(void)ctx;
-	return json_pack("{s:b}", "has_stdin", (int)r->in.is_wanted);
+	return json_pack("{s:b, s:i}", "has_stdin", (int)r->in.is_wanted, "slot", r->slot);
 }
 
 static int on_quiesce(void *ctx, void *rank, uint32_t session, uint64_t deadline_ms, struct gw_error *why)
@@ -264,9 +272,9 @@ static void on_left(void *ctx, void *rank, uint32_t to_cluster, uint64_t epoch)
 	(void)ctx;
 	gw_event("mig.left", "{s:i, s:i, s:i, s:I}", "rank", (int)r->proc, "from", (int)r->d->cluster, "to", (int)to_cluster,
 	         "epoch", (json_int_t)epoch);
-	if (r->undelivered)
+	for (uint8_t i = 0; i < r->undelivered.n; i++)
 		gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:i}", "op", "undelivered", "rank", (int)r->proc, "signal",
-		                                        r->undelivered));
+		                                        (int)r->undelivered.list[i]));
 	if (m)
 		m->rank = NULL;
 	r->ct = NULL;
@@ -295,13 +303,13 @@ static void after_sessions(void *ctx)
 
 	gw_list_for_safe(e, &d->ranks) {
 		struct rank *r = gw_list_entry(e, struct rank, node);
-		int sig = r->undelivered;
+		struct rt_sigqueue waiting = r->undelivered;
 
 		if (r->state != RANK_HERE || mig_rank_is_busy(d->mig, r->proc))
 			continue;
-		r->undelivered = 0;
-		if (sig)
-			rank_signal(r, sig);
+		r->undelivered.n = 0;
+		for (uint8_t i = 0; i < waiting.n; i++)
+			rank_signal(r, waiting.list[i]);
 		if (rank_watch_status(r) < 0)
 			clusterd_fatal(d, "rank %u cannot be watched any more", r->proc);
 		moves_try(r);
@@ -358,7 +366,7 @@ static int on_prepare(void *ctx, const struct mig_offer *offer, struct ct_plumbi
 		return code;
 	}
 	r->epoch = offer->epoch + 1;
-	*cpus = d->cpus;
+	*cpus = *rank_bind(r, (int)json_integer_value(json_object_get(offer->hints, "slot")));
 	*rank = r;
 	return 0;
 }

@@ -45,7 +45,7 @@ int rank_create(struct rank **out, struct clusterd *d, uint32_t proc, uint32_t a
 	r->d = d;
 	r->proc = proc;
 	r->state = RANK_ARRIVING;
-	r->ctl_fd = r->pmi_fd = -1;
+	r->ctl_fd = r->pmi_fd = r->slot = -1;
 	r->out[0].fd = r->out[1].fd = r->in.fd = -1;
 	r->in.is_wanted = has_stdin;
 	gw_list_append(&d->ranks, &r->node);
@@ -83,11 +83,30 @@ static void count(struct rank *r)
 	atomic_fetch_add_explicit(&d->segment.domains[d->domain].ranks, 1, memory_order_relaxed);
 }
 
+const cpu_set_t *rank_bind(struct rank *r, int slot)
+{
+	struct clusterd *d = r->d;
+	uint32_t best = 0;
+
+	if (d->n_binds == 0)
+		return &d->cpus;
+	for (uint32_t i = 1; i < d->n_binds; i++)
+		if (d->bind_users[i] < d->bind_users[best])
+			best = i;
+	if (slot >= 0 && d->bind_users[(uint32_t)slot % d->n_binds] == d->bind_users[best])
+		best = (uint32_t)slot % d->n_binds;
+	d->bind_users[best]++;
+	r->slot = (int)best;
+	return &d->binds[best];
+}
+
 void rank_destroy(struct rank *r)
 {
 	if (!r)
 		return;
 	rank_uncount(r);
+	if (r->slot >= 0)
+		r->d->bind_users[r->slot]--;
 	gw_watch_remove(r->status_watch);
 	ct_rank_kill(r->ct);
 	agent_close(r);
@@ -212,7 +231,7 @@ static int launch(struct clusterd *d, const struct rt_launch *l, const char *str
 	gw_autofree char **cwd = cut_strings(&strings, end, 1, 0);
 	gw_autofree char **argv = cwd ? cut_strings(&strings, end, l->argc, 0) : NULL;
 	gw_autofree char **envp = argv ? cut_strings(&strings, end, l->envc, GW_ARRAY_LEN(own)) : NULL;
-	struct ct_spawn spec = { .cpus = &d->cpus, .ns_pid = (pid_t)l->ns_pid };
+	struct ct_spawn spec = { .ns_pid = (pid_t)l->ns_pid, .files = d->files.rlim_max ? &d->files : NULL };
 	struct ct_rank *ct = NULL;
 	struct rank *r;
 	int code;
@@ -235,21 +254,22 @@ static int launch(struct clusterd *d, const struct rt_launch *l, const char *str
 		plumbing_close(&spec.plumbing);
 		return code;
 	}
+	spec.cpus = rank_bind(r, -1);
 	code = ct_rank_spawn(&ct, &spec, why);
 	plumbing_close(&spec.plumbing);
 	if (code < 0) {
 		rank_destroy(r);
-		return code;
+		/* the head makes 127 and 126 of these, as a shell, but only where it is about the program */
+		return explain_exec(why, code, argv[0], cwd[0], envp) ? code : -EIO;
 	}
-	if (d->files.rlim_max)
-		prlimit(ct_rank_pid(ct), RLIMIT_NOFILE, &d->files, NULL);
 	code = rank_adopt(r, ct);
 	if (code < 0) {
 		rank_destroy(r);
 		return gw_fail(why, code, "rank %u: cannot be watched: %s", l->rank, strerror(-code));
 	}
 	gw_event("rank.started", "{s:i, s:i, s:i}", "rank", (int)r->proc, "cluster", (int)d->cluster, "rank_pid", (int)r->pid);
-	gw_link_send_json(d->head, json_pack("{s:s, s:i, s:i}", "op", "launched", "rank", (int)r->proc, "pid", (int)r->pid));
+	gw_link_send_json(d->head, json_pack("{s:s, s:i, s:i, s:i}", "op", "launched", "rank", (int)r->proc, "pid", (int)r->pid,
+	                                     "slot", r->slot));
 	return 0;
 }
 
@@ -271,19 +291,68 @@ void rank_launch(struct clusterd *d, const void *frame, size_t len)
 
 /* ---- signals and status ---------------------------------------------------------------------------------------- */
 
+/* A hexadecimal mask of /proc/<pid>/status, as SigCgt */
+static uint64_t signal_mask(pid_t pid, const char *key)
+{
+	char path[64], line[256];
+	unsigned long long mask = 0;
+	size_t len = strlen(key);
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (strncmp(line, key, len) == 0 && sscanf(line + len, ": %llx", &mask) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return mask;
+}
+
+/*
+ * A rank leads a session of its own, where the kernel drops a SIGTSTP that the program does not catch: only one that has
+ * a handler for it gets it, the others are stopped.
+ */
+static int stop_signal(const struct rank *r)
+{
+	uint64_t cares = signal_mask(r->pid, "SigCgt") | signal_mask(r->pid, "SigIgn");
+
+	return cares >> (SIGTSTP - 1) & 1 ? SIGTSTP : SIGSTOP;
+}
+
 void rank_signal(struct rank *r, int sig)
 {
 	int code;
 
-	if (moves_is_busy(r)) {
-		r->undelivered = sig; /* a frozen rank's pending signals are already in its image: deliver after the move */
+	if (moves_is_busy(r) || r->undelivered.n) {
+		/* a frozen rank's pending signals are already in its image: deliver after the move, in order */
+		rt_sigqueue_add(&r->undelivered, sig);
 		return;
 	}
-	code = r->ct ? ct_rank_signal(r->ct, sig) : 0;
-	if (code == -EAGAIN)
-		r->undelivered = sig;
-	else if (code < 0 && code != -ESRCH)
+	code = r->ct ? ct_rank_signal(r->ct, sig == SIGTSTP ? stop_signal(r) : sig) : 0;
+	if (code == -EAGAIN) {
+		rt_sigqueue_add(&r->undelivered, sig);
+		return;
+	}
+	if (code < 0 && code != -ESRCH)
 		gw_log(GW_WARN, "rank %u: signal %d cannot be sent: %s", r->proc, sig, strerror(-code));
+	if (sig == SIGTSTP)
+		gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:i}", "op", "signalled", "rank", (int)r->proc, "signal", sig));
+}
+
+bool rank_is_stopped(const struct rank *r)
+{
+	char path[64], line[512];
+	const char *end = NULL;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)r->pid);
+	f = fopen(path, "re");
+	if (f) {
+		end = fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL; /* the name before it may hold anything */
+		fclose(f);
+	}
+	return end && end[1] && end[2] == 'T';
 }
 
 /* "Threads:" and "RssAnon:" of /proc/<pid>/status; 0 where the process has just ended */

@@ -2,6 +2,7 @@
 /* godwit: which subcommand, which job, and the conversation with its head. */
 #include <argp.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "runtime/control/control.h"
@@ -12,6 +13,30 @@ int control_fail(const struct gw_error *why)
 {
 	fprintf(stderr, "godwit: %s\n", why->text);
 	return 1;
+}
+
+/* A head that is stopped (Ctrl-Z) accepts connections, but answers nobody: say so instead of waiting. */
+static int check_awake(int fd, struct gw_error *why)
+{
+	char path[64], line[512];
+	struct ucred cred = { 0 };
+	socklen_t len = sizeof(cred);
+	const char *end = NULL;
+	FILE *f;
+
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+		return fd;
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)cred.pid);
+	f = fopen(path, "re");
+	if (f) {
+		end = fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
+		fclose(f);
+	}
+	if (!end || !end[1] || end[2] != 'T')
+		return fd;
+	close(fd);
+	return gw_fail(why, -EBUSY, "mpirun (process %d) is stopped, and its job with it; continue it first: 'fg' in its shell, or "
+	               "kill -CONT %d", (int)cred.pid, (int)cred.pid);
 }
 
 int control_connect(const struct control *c, struct gw_error *why)
@@ -32,7 +57,7 @@ int control_connect(const struct control *c, struct gw_error *why)
 		n = gw_connect_unix(name, why);
 		if (n == -ECONNREFUSED)
 			return gw_fail(why, -ENOENT, "no job %08lx of user %u runs on this host", job, (unsigned)geteuid());
-		return n;
+		return check_awake(n, why);
 	}
 	if (n == 0)
 		return gw_fail(why, -ENOENT, "no job of user %u runs on this host; start one with mpirun", (unsigned)geteuid());
@@ -46,7 +71,7 @@ int control_connect(const struct control *c, struct gw_error *why)
 		               (unsigned)geteuid(), list);
 	}
 	rt_socket_name(name, jobs[0], -1);
-	return gw_connect_unix(name, why);
+	return check_awake(gw_connect_unix(name, why), why);
 }
 
 struct talk {

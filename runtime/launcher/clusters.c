@@ -106,7 +106,7 @@ static void append(char **buf, size_t *len, const char *text)
 static int launch_rank(struct head *h, struct cluster *c, uint32_t rank, const struct strings *env, const char *cwd)
 {
 	const struct app *app = &h->spec->apps[h->ranks[rank].app];
-	struct rt_launch l = { .rank = rank, .ns_pid = h->base_pid + rank, .has_stdin = rank == h->input.rank,
+	struct rt_launch l = { .rank = rank, .ns_pid = h->base_pid + rank, .has_stdin = input_is_for(h, rank),
 	                       .argc = (uint32_t)app->argv.n, .envc = (uint32_t)env->n, .appnum = h->ranks[rank].app };
 	gw_autofree char *frame = malloc(sizeof(l));
 	size_t len = sizeof(l);
@@ -120,6 +120,21 @@ static int launch_rank(struct head *h, struct cluster *c, uint32_t rank, const s
 	for (size_t i = 0; i < env->n; i++)
 		append(&frame, &len, env->list[i]);
 	return gw_link_send(c->link, RT_FRAME_LAUNCH, frame, len, NULL, 0);
+}
+
+/*
+ * An OpenMP runtime takes as many threads as its process may use processors. Ranks that share them would each take all:
+ * each gets its part, where the user has not said it.
+ */
+static uint32_t threads_of(const struct head *h, const struct cluster *c)
+{
+	uint32_t places = c->cores.n_binds ? c->cores.n_binds : 1, ranks = 0, cpus;
+
+	for (uint32_t r = 0; r < h->size; r++) /* clusters of one domain are on the same cores */
+		ranks += h->clusters[h->ranks[r].cluster].cores.domain == c->cores.domain;
+	cpus = (uint32_t)CPU_COUNT(c->cores.n_binds ? &c->cores.binds[0] : &c->cores.cpus);
+	ranks = (ranks + places - 1) / places;
+	return ranks <= 1 ? 0 : cpus / ranks ? cpus / ranks : 1;
 }
 
 void clusters_launch(struct head *h, struct cluster *c)
@@ -137,7 +152,7 @@ void clusters_launch(struct head *h, struct cluster *c)
 			continue;
 		if (built_for != h->ranks[r].app) {
 			strings_fini(&env);
-			if (env_build(&env, h->spec, app, &why) < 0) {
+			if (env_build(&env, h->spec, app, threads_of(h, c), &why) < 0) {
 				job_fail(h, 1, "%s", why.text);
 				break;
 			}
@@ -153,24 +168,34 @@ void clusters_launch(struct head *h, struct cluster *c)
 	strings_fini(&env);
 }
 
-void clusters_send_start(struct head *h, struct cluster *c)
+static json_t *cpus_json(const cpu_set_t *cpus)
 {
-	json_t *cores = json_array();
+	json_t *list = json_array();
 
 	for (int i = 0; i < CPU_SETSIZE; i++)
-		if (CPU_ISSET((size_t)i, &c->cores.cpus))
-			json_array_append_new(cores, json_integer(i));
-	gw_link_send_json_fds(c->link, json_pack("{s:s, s:i, s:i, s:i, s:i, s:I, s:i, s:i, s:s, s:i, s:I, s:o}", "op", "start",
+		if (CPU_ISSET((size_t)i, cpus))
+			json_array_append_new(list, json_integer(i));
+	return list;
+}
+
+void clusters_send_start(struct head *h, struct cluster *c)
+{
+	json_t *binds = json_array();
+
+	for (uint32_t i = 0; i < c->cores.n_binds; i++)
+		json_array_append_new(binds, cpus_json(&c->cores.binds[i]));
+	gw_link_send_json_fds(c->link, json_pack("{s:s, s:i, s:i, s:i, s:i, s:I, s:i, s:i, s:s, s:i, s:I, s:o, s:o}", "op", "start",
 	                      "cluster", (int)c->index, "clusters", (int)h->n_clusters, "domain", (int)c->cores.domain, "domains",
 	                      (int)h->n_domains, "job", (json_int_t)h->job, "names", (int)h->size, "size", (int)h->size, "kvsname",
-	                      h->kvsname, "universe", (int)h->size, "incarnation", (json_int_t)c->incarnation, "cores", cores),
+	                      h->kvsname, "universe", (int)(h->spec->universe ? h->spec->universe : h->size), "incarnation",
+	                      (json_int_t)c->incarnation, "cores", cpus_json(&c->cores.cpus), "binds", binds),
 	                      &h->segment_fd, h->segment_fd >= 0 ? 1 : 0);
 }
 
 /* ---- started ------------------------------------------------------------------------------------------------------- */
 
 /* In a session of its own: what the terminal sends is for the head to decide, which forwards it. */
-static void exec_daemon(const char *path, int head_fd)
+static void exec_daemon(const char *path, int head_fd, const struct rlimit *files)
 {
 	char arg[32];
 	char *argv[] = { "godwitd", arg, NULL };
@@ -189,6 +214,8 @@ static void exec_daemon(const char *path, int head_fd)
 	if (null > STDERR_FILENO)
 		close(null);
 	fcntl(head_fd, F_SETFD, 0);
+	if (files->rlim_max)
+		setrlimit(RLIMIT_NOFILE, files); /* ours is raised; the ranks keep what was set */
 	execv(path, argv);
 	_exit(127);
 }
@@ -201,7 +228,7 @@ int clusters_start(struct head *h, struct cluster *c, const char *path, struct g
 		return gw_fail(why, -errno, "no socket for the daemon of cluster %u: %s", c->index, strerror(errno));
 	c->pid = fork();
 	if (c->pid == 0)
-		exec_daemon(path, sv[1]);
+		exec_daemon(path, sv[1], &h->files);
 	close(sv[1]);
 	if (c->pid < 0) {
 		code = -errno;

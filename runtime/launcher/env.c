@@ -12,6 +12,7 @@ static const struct { const char *name, *value; bool is_forced; } settings[] = {
 	{ "FI_PROVIDER", "godwit", true },
 	{ "MPIR_CVAR_NOLOCAL", "1", true },
 	{ "MPIR_CVAR_CH4_OFI_MAX_EAGAIN_RETRY", "-1", true },
+	{ "GFORTRAN_UNBUFFERED_PRECONNECTED", "y", false },
 	{ "MPIR_CVAR_ENABLE_GPU", "0", false },
 	{ "MPIR_CVAR_CH4_OFI_MAX_NICS", "1", false },
 	{ "MPIR_CVAR_CH4_NUM_VCIS", "1", false },
@@ -128,8 +129,45 @@ static int provider_dir(char *buf, size_t cap)
 	return access(GODWIT_PKGLIBDIR "/libgodwit-fi.so", R_OK) == 0 ? 0 : -ENOENT;
 }
 
-int env_build(struct strings *out, const struct job_spec *spec, const struct app *app, struct gw_error *why)
+/* Is @pair of mpirun's environment for the ranks of @app? */
+static bool is_inherited(const char *pair, const struct job_spec *spec, const struct app *app)
 {
+	bool is_own = app->inherit != ENV_UNSAID;
+	enum env_policy policy = is_own ? app->inherit : spec->inherit;
+	size_t len = strcspn(pair, "=");
+
+	if (policy != ENV_LIST)
+		return policy != ENV_NONE;
+	for (const char *at = is_own ? app->inherit_list : spec->inherit_list; *at; at += strcspn(at, ","), at += *at == ',')
+		if (strcspn(at, ",") == len && strncmp(at, pair, len) == 0)
+			return true;
+	return false;
+}
+
+size_t env_overridden(const struct job_spec *spec, char *buf, size_t cap)
+{
+	size_t at = 0;
+
+	buf[0] = '\0';
+	for (size_t i = 0; i < GW_ARRAY_LEN(settings); i++) {
+		const char *value = getenv(settings[i].name), *given = find(&spec->genv, settings[i].name);
+
+		for (uint32_t a = 0; a < spec->n_apps && !given; a++)
+			given = find(&spec->apps[a].env, settings[i].name);
+		value = given ? given : value;
+		if (!settings[i].is_forced || !value || strcmp(value, settings[i].value) == 0)
+			continue;
+		at += (size_t)snprintf(buf + at, cap - at, "%s%s=%s", at ? ", " : "", settings[i].name, value);
+		if (at >= cap)
+			return cap - 1;
+	}
+	return at;
+}
+
+int env_build(struct strings *out, const struct job_spec *spec, const struct app *app, uint32_t threads,
+              struct gw_error *why)
+{
+	char number[16];
 	char dir[4096];
 	int code = 0;
 
@@ -138,7 +176,7 @@ int env_build(struct strings *out, const struct job_spec *spec, const struct app
 
 		for (size_t i = 0; i < GW_ARRAY_LEN(removed); i++)
 			is_removed |= has_name(*e, removed[i]);
-		if (!is_removed && strchr(*e, '='))
+		if (!is_removed && strchr(*e, '=') && is_inherited(*e, spec, app))
 			code = set_pair(out, *e);
 	}
 	for (size_t i = 0; i < spec->genv.n && code == 0; i++)
@@ -148,6 +186,9 @@ int env_build(struct strings *out, const struct job_spec *spec, const struct app
 	for (size_t i = 0; i < GW_ARRAY_LEN(settings) && code == 0; i++)
 		if (settings[i].is_forced || !find(out, settings[i].name))
 			code = set(out, settings[i].name, settings[i].value);
+	snprintf(number, sizeof(number), "%u", threads);
+	if (code == 0 && threads && !find(out, "OMP_NUM_THREADS"))
+		code = set(out, "OMP_NUM_THREADS", number);
 	if (code == 0 && provider_dir(dir, sizeof(dir)) < 0)
 		return gw_fail(why, -ENOENT, "libgodwit-fi.so, which MPI programs need, is neither in .libs or ../lib/godwit beside "
 		               "mpirun nor in " GODWIT_PKGLIBDIR "; build or install Godwit completely");

@@ -6,57 +6,64 @@
  * input, completes PMI barriers, and answers `godwit` tools. It owns no rank: where each one lives it is told by the
  * daemons, and the highest epoch counts. When it ends, however, everything of the job ends.
  *
- *   main.c       what was asked for: options, help
+ *   main.c       from the command line to the exit status
+ *   options.c    what was asked for, as a table
  *   env.c        the environment of the ranks
  *   job.c        one job from start to exit status
  *   clusters.c   its daemons: started, given their ranks, lost
  *   reports.c    what the daemons report, as a table
  *   verdict.c    what the end of a rank means for the job
  *   signals.c    signals that mpirun passes on
- *   output.c     streams joined by offset, labelled lines, slow readers
- *   input.c      standard input to one rank, with a window, across moves
+ *   core.c       where a core file is
+ *   limits.c     can this machine carry so many ranks?
+ *   output.c     streams joined by offset, labelled lines
+ *   sink.c       where output ends, slow readers
+ *   input.c      standard input to one rank or several, with a window, across moves
  *   pmi_head.c   barriers and published names
  *   tools.c      the socket of `godwit status` and `godwit migrate`
  */
 #ifndef RT_HEAD_H
 #define RT_HEAD_H
 
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include "mpi-shim/pmi.h"
 #include "runtime/base/event.h"
+#include "runtime/launcher/options.h"
+#include "runtime/sigqueue.h"
 #include "runtime/topology.h"
 #include "runtime/wire.h"
 
-struct strings { /* a growing list of strings on the heap, NULL at its end */
-	char **list;
-	size_t n, cap;
-};
-int strings_add(struct strings *s, const char *text);
-void strings_fini(struct strings *s);
-
-struct app { /* one program of the command line; several when ':' is used */
-	uint32_t n;
-	struct strings argv, env; /* env: NAME=VALUE of -env */
-	const char *wdir;
-};
-
-struct job_spec {
-	struct app apps[16];
-	uint32_t n_apps, clusters, size;
-	struct strings genv;      /* NAME=VALUE of -genv */
-	bool is_labelled, is_verbose;
-};
-
 /* ---- env.c ---- */
-/** env_build - the environment of the ranks of @app. Forced settings win over the user's, others do not. */
-int env_build(struct strings *out, const struct job_spec *spec, const struct app *app, struct gw_error *why);
+/**
+ * env_build - the environment of the ranks of @app. Forced settings win over the user's, others do not.
+ * @threads: OpenMP threads for each rank where the user has not said it; 0: say nothing
+ */
+int env_build(struct strings *out, const struct job_spec *spec, const struct app *app, uint32_t threads,
+              struct gw_error *why);
+/** env_overridden - what the user has set and a forced setting replaces, "A=1, B=2". Return its length. */
+size_t env_overridden(const struct job_spec *spec, char *buf, size_t cap);
 /** own_path - "<directory of this program>/<name>" */
 int own_path(char *buf, size_t cap, const char *name);
 
-/* ---- output.c ---- */
+/* ---- sink.c ---- */
 struct head;
 struct sink;
+
+int sink_open(struct sink **out, struct head *h, int fd);      /* standard output or error */
+int sink_open_file(struct sink **out, struct head *h, const char *path, struct gw_error *why); /* once for each path */
+void sink_close(struct sink *s);
+void sink_add_stream(struct sink *s);                          /* one more stream of a rank ends there */
+void sink_put(struct sink *s, const char *bytes, size_t len);
+void sink_push(struct sink *s);                                /* write what can be written now */
+void sink_flush(struct sink *s);                               /* write all; blocks */
+bool sink_is_full(const struct sink *s);
+bool sink_is_shared(const struct sink *s);
+bool sink_is_terminal(const struct sink *s);
+struct sink *sink_of_node(struct gw_list *node);               /* of head.files */
+
+/* ---- output.c ---- */
 
 struct segment { /* bytes that came before those that precede them: a rank moved, its old daemon is behind */
 	struct segment *next;
@@ -73,12 +80,13 @@ struct joined {          /* one output stream of one rank */
 	size_t line_len, line_cap;
 };
 
-int output_init(struct head *h);
+int output_init(struct head *h, struct gw_error *why);
 void output_fini(struct head *h);
 void output_piece(struct head *h, uint32_t rank, uint32_t stream, uint64_t offset, const char *bytes, size_t len);
 void output_skip_gaps(struct head *h, uint32_t rank); /* what is missing will never come */
 void output_end_lines(struct head *h);                /* write what has no line end */
 void output_flush(struct head *h);                    /* blocking; before exit */
+void output_has_room(struct head *h, const struct sink *s); /* it was full */
 
 /* ---- the job ---- */
 enum cluster_state { CLUSTER_STARTING, CLUSTER_UP, CLUSTER_LOST, CLUSTER_ENDED };
@@ -106,21 +114,25 @@ struct rank {
 	uint64_t epoch;
 	bool is_attached;
 	int status;
-	int held_signal;          /* its owner has given it away: for the new one */
+	struct rt_sigqueue held;  /* it has not been started, or its owner has given it away: for the new one */
+	bool is_stop_due;         /* it has not said yet that it is stopped */
 	struct joined out[2];
+	struct sink *sink[2];
 	/* PMI: the last barrier it entered; the last question and its answer */
 	uint64_t barrier, asked;
 	json_t *answer;
 };
 
+struct receiver;
 struct input {
 	struct gw_watch *watch;
+	struct gw_timer *timer;
 	bool is_open, is_always_ready, is_deferred; /* a regular file cannot be watched */
-	uint32_t rank;
-	char *buf;             /* bytes [acked, acked + len) of standard input */
+	struct receiver *receivers;
+	uint32_t n;
+	char *buf;              /* bytes [start, start + len) of standard input */
 	size_t len;
-	uint64_t acked, sent, eof_at; /* eof_at: UINT64_MAX until it is seen */
-	bool is_eof_sent;
+	uint64_t start, eof_at; /* eof_at: UINT64_MAX until it is seen */
 };
 
 struct head {
@@ -135,15 +147,18 @@ struct head {
 	uint32_t base_pid;
 	char kvsname[64];
 
-	bool is_launched, is_ending, is_told_to_end; /* all spawned; no rank will run on; by a signal */
+	bool is_ending, is_told_to_end; /* no rank will run on; by a signal */
+	bool is_stopping;               /* SIGTSTP: until all ranks have stopped */
 	int exit_code;
 	bool has_exit_code;
-	struct gw_timer *grace;
+	struct gw_timer *grace, *stop_timer, *time_limit;
+	struct rlimit files;            /* as mpirun got it, and as its daemons get it */
 	int signal_fd, listener;
 	struct gw_watch *signal_watch, *listener_watch;
 	uint64_t started_ns;
 
 	struct sink *sinks[2];
+	struct gw_list files_out;       /* struct sink */
 	struct gw_timer *line_timer;
 	struct input input;
 	uint64_t barriers_done;
@@ -159,6 +174,7 @@ void job_fail(struct head *h, int code, const char *fmt, ...) GW_PRINTF(3, 4);
 void job_note_code(struct head *h, int code);             /* the first one counts */
 void job_end(struct head *h, const char *op);             /* no rank runs on: "shutdown" all have ended, "kill" it failed */
 void job_check_all_ended(struct head *h);                 /* the loop stops when no daemon is left */
+void job_fail_output(struct head *h, int code, const char *fmt, ...) GW_PRINTF(3, 4); /* counts at the very end, too */
 bool job_cluster_send(struct head *h, uint32_t cluster, json_t *msg); /* steals; false when it is not up */
 void job_say(struct head *h, const char *fmt, ...) GW_PRINTF(2, 3); /* a sentence on standard error */
 
@@ -175,17 +191,32 @@ extern const struct gw_link_ops reports_link_ops;         /* its context is a st
 /* ---- verdict.c ---- */
 const char *verdict_describe(int wait_status, char *buf, size_t cap);
 void verdict_rank_ended(struct head *h, uint32_t rank, int status, enum pmi_phase phase);
+void verdict_print_codes(struct head *h);                 /* how each rank ended */
+
+/* ---- core.c ---- */
+void core_describe(const struct head *h, uint32_t rank, char *buf, size_t cap); /* ", core dumped: FILE" */
+
+/* ---- limits.c ---- */
+/** limits_check - a job that this machine cannot carry is refused before anything starts, with the limit's name */
+int limits_check(const struct head *h, struct gw_error *why);
+void limits_raise(struct head *h);                        /* mpirun's own open files */
 
 /* ---- signals.c ---- */
 int signals_init(struct head *h);
 void signals_send(struct head *h, uint32_t rank, int sig);
+void signals_send_held(struct head *h, uint32_t rank);    /* it runs, or runs elsewhere now */
+void signals_undelivered(struct head *h, uint32_t rank, uint32_t cluster, int sig);
+void signals_delivered(struct head *h, uint32_t rank, int sig);
+void signals_rank_ended(struct head *h);
 
 /* ---- input.c ---- */
-int input_init(struct head *h);
+int input_init(struct head *h, struct gw_error *why);
 void input_fini(struct head *h);
-void input_start(struct head *h);                         /* the rank runs */
+bool input_is_for(const struct head *h, uint32_t rank);
+void input_start(struct head *h, uint32_t rank);          /* the rank runs */
 void input_acked(struct head *h, uint32_t rank, uint64_t offset);
 void input_moved(struct head *h, uint32_t rank, uint64_t written);
+void input_closed(struct head *h, uint32_t rank);         /* it has ended, or reads no more */
 void input_stop(struct head *h);
 
 /* ---- pmi_head.c ---- */

@@ -80,6 +80,33 @@ void job_fail(struct head *h, int code, const char *fmt, ...)
 	job_end(h, "kill");
 }
 
+void job_fail_output(struct head *h, int code, const char *fmt, ...)
+{
+	char text[900];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (!h->is_ending) {
+		job_fail(h, code, "%s", text);
+		return;
+	}
+	if (h->exit_code != 0)
+		return;
+	h->exit_code = code; /* all ranks have ended well, but what they said is lost */
+	if (text[0])
+		job_say(h, "mpirun: %s", text);
+}
+
+static void on_time_limit(void *ctx)
+{
+	struct head *h = ctx;
+
+	h->time_limit = NULL;
+	job_fail(h, 124, "the job has run for %u s, its limit (-timeout, MPIEXEC_TIMEOUT); ending it", h->spec->timeout_s);
+}
+
 /* ---- start --------------------------------------------------------------------------------------------------------- */
 
 /* Pids that the ranks see: unique in the job, and unlikely to be those of another job (rule 22). */
@@ -123,16 +150,28 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	h->n_clusters = spec->clusters;
 	h->segment_fd = h->signal_fd = h->listener = -1;
 	h->started_ns = gw_now_ns();
+	gw_list_init(&h->files_out);
 	gw_list_init(&h->tools);
 	gw_list_init(&h->moves);
+	code = limits_check(h, why);
+	if (code < 0)
+		return code;
+	limits_raise(h);
 	code = rt_topology_cut(&cores, h->n_clusters, NULL, why);
 	if (code < 0)
 		return code;
 	h->n_domains = (uint32_t)code;
+	if (spec->bind) {
+		code = rt_topology_bind(cores, h->n_clusters, spec->bind, spec->map, NULL, why);
+		if (code < 0) {
+			rt_topology_free(cores, h->n_clusters);
+			return code;
+		}
+	}
 	h->clusters = calloc(h->n_clusters, sizeof(*h->clusters));
 	h->ranks = calloc(h->size, sizeof(*h->ranks));
 	if (!h->clusters || !h->ranks) {
-		free(cores);
+		rt_topology_free(cores, h->n_clusters);
 		return gw_fail(why, -ENOMEM, "no memory for %u ranks on %u clusters", h->size, h->n_clusters);
 	}
 	for (uint32_t c = 0; c < h->n_clusters; c++) {
@@ -144,7 +183,8 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	for (uint32_t a = 0; a < spec->n_apps; a++)
 		for (uint32_t i = 0; i < spec->apps[a].n; i++, rank++) {
 			h->ranks[rank].app = a;
-			h->ranks[rank].cluster = (uint32_t)((uint64_t)rank * h->n_clusters / h->size);
+			h->ranks[rank].cluster = spec->ppn ? rank / spec->ppn % h->n_clusters
+			                                   : (uint32_t)((uint64_t)rank * h->n_clusters / h->size);
 		}
 	code = random_ids(h);
 	if (code == 0)
@@ -152,13 +192,14 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	if (code == 0)
 		code = signals_init(h);
 	if (code == 0)
-		code = output_init(h);
-	if (code == 0)
-		code = input_init(h);
-	if (code == 0)
 		code = pmi_head_init(h);
 	if (code < 0)
 		return gw_fail(why, code, "cannot start: %s", strerror(-code));
+	code = input_init(h, why);
+	if (code == 0)
+		code = output_init(h, why);
+	if (code < 0)
+		return code;
 	snprintf(h->kvsname, sizeof(h->kvsname), "godwit-%08x", h->job);
 	h->base_pid = choose_base_pid(h);
 	return tools_init(h, why);
@@ -190,10 +231,10 @@ static void teardown(struct head *h)
 		if (cl->pid > 0 && !cl->is_reaped)
 			waitpid(cl->pid, &cl->wait_status, 0);
 		free(cl->acks_due_from);
+		free(cl->cores.binds);
 	}
 	tools_fini(h);
-	if (h->input.buf)
-		input_fini(h);
+	input_fini(h);
 	pmi_head_fini(h);
 	output_fini(h);
 	gw_loop_destroy(h->loop);
@@ -217,9 +258,15 @@ int job_run(struct job_spec *spec)
 		teardown(&h);
 		return 1;
 	}
+	if (env_overridden(spec, why.text, sizeof(why.text)))
+		job_say(&h, "mpirun: overridden, since ranks could not talk or move with it: %s", why.text);
+	if (spec->timeout_s)
+		gw_loop_timer(h.loop, &h.time_limit, 1000ull * spec->timeout_s, 0, on_time_limit, &h);
 	gw_event("job.started", "{s:s, s:i, s:i}", "job", h.kvsname + 7, "ranks", (int)h.size, "clusters", (int)h.n_clusters);
 	code = gw_loop_run(h.loop);
 	output_end_lines(&h);
+	if (spec->is_printing_codes)
+		verdict_print_codes(&h);
 	output_flush(&h);
 	gw_event("job.ended", "{s:i}", "code", h.exit_code);
 	code = code < 0 ? 1 : h.exit_code;

@@ -46,6 +46,25 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	clusters_launch(h, c);
 }
 
+static void say_launched(const struct cluster *c, uint32_t n, json_int_t slot)
+{
+	const cpu_set_t *cpus = slot >= 0 && slot < (json_int_t)c->cores.n_binds ? &c->cores.binds[slot] : &c->cores.cpus;
+	char list[512] = "";
+	size_t at = 0;
+
+	for (int i = 0; i < CPU_SETSIZE && at < sizeof(list) - 16; i++) {
+		int from = i;
+
+		if (!CPU_ISSET((size_t)i, cpus))
+			continue;
+		while (i + 1 < CPU_SETSIZE && CPU_ISSET((size_t)i + 1, cpus))
+			i++;
+		at += (size_t)snprintf(list + at, sizeof(list) - at, i > from ? "%s%d-%d" : "%s%d", at ? "," : "", from, i);
+	}
+	job_say(c->head, "mpirun: rank %u runs on cluster %u as process %d, processors %s", n, c->index,
+	        (int)c->head->ranks[n].pid, list);
+}
+
 static void do_launched(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	struct head *h = c->head;
@@ -58,9 +77,9 @@ static void do_launched(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	r->state = RANK_RUNNING;
 	r->pid = (pid_t)number_of(msg, "pid");
 	if (h->spec->is_verbose)
-		job_say(h, "mpirun: rank %u runs on cluster %u as process %d", n, c->index, (int)r->pid);
-	if (n == h->input.rank)
-		input_start(h);
+		say_launched(c, n, number_of(msg, "slot"));
+	input_start(h, n);
+	signals_send_held(h, n);
 }
 
 static void do_launch_failed(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -113,9 +132,7 @@ static void do_moved(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		job_cluster_send(h, c->index, json_pack("{s:s, s:i, s:i, s:I}", "op", "output-ack", "rank", (int)n, "stream",
 		                                        RT_STDOUT + i, "offset", (json_int_t)r->out[i].acked));
 	input_moved(h, n, (uint64_t)number_of(msg, "stdin"));
-	if (r->held_signal)
-		signals_send(h, n, r->held_signal);
-	r->held_signal = 0;
+	signals_send_held(h, n);
 }
 
 static void do_barrier(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -163,24 +180,26 @@ static void do_stdin_closed(struct cluster *c, json_t *msg, int *fds, size_t n_f
 	uint32_t n;
 
 	(void)fds; (void)n_fds;
-	if (rank_of(c->head, msg, &n) && n == c->head->input.rank)
-		input_stop(c->head);
+	if (rank_of(c->head, msg, &n))
+		input_closed(c->head, n);
 }
 
-/* The rank is on its way, and whether its new owner has spoken yet tells where the signal must go. */
 static void do_undelivered(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
-	int sig = (int)number_of(msg, "signal");
 	uint32_t n;
-	struct rank *r = rank_of(c->head, msg, &n);
 
 	(void)fds; (void)n_fds;
-	if (!r || r->state != RANK_RUNNING)
-		return;
-	if (r->cluster == c->index)
-		r->held_signal = sig;
-	else
-		signals_send(c->head, n, sig);
+	if (rank_of(c->head, msg, &n))
+		signals_undelivered(c->head, n, c->index, (int)number_of(msg, "signal"));
+}
+
+static void do_signalled(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	uint32_t n;
+
+	(void)fds; (void)n_fds;
+	if (rank_of(c->head, msg, &n))
+		signals_delivered(c->head, n, (int)number_of(msg, "signal"));
 }
 
 static void do_lost(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -243,6 +262,7 @@ static const struct cluster_op {
 	{ "stdin-ack", do_stdin_ack },
 	{ "stdin-closed", do_stdin_closed },
 	{ "undelivered", do_undelivered },
+	{ "signalled", do_signalled },
 	{ "lost", do_lost },
 	{ "attach-failed", do_attach_failed },
 	{ "cluster-lost-ack", do_cluster_lost_ack },

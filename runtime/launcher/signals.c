@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Signals that mpirun gets, passed on to the ranks wherever they live. */
+/*
+ * Signals that mpirun gets, passed on to the ranks wherever they live.
+ *
+ * The daemons and ranks are in sessions of their own, so what a terminal sends reaches mpirun only. At SIGTSTP (Ctrl-Z)
+ * mpirun waits until every rank has been stopped, and stops itself; at SIGCONT all go on.
+ */
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -7,12 +12,107 @@
 #include "runtime/launcher/head.h"
 
 #define TERM_GRACE_MS 8000 /* after a forwarded signal: ranks that have not ended are killed */
+#define STOP_WAIT_MS  2000 /* after SIGTSTP: mpirun stops, whether all ranks have said that they are stopped or not */
 
 void signals_send(struct head *h, uint32_t rank, int sig)
 {
-	job_cluster_send(h, h->ranks[rank].cluster, json_pack("{s:s, s:i, s:i}", "op", "signal", "rank", (int)rank, "signal",
-	                                                      sig));
+	struct rank *r = &h->ranks[rank];
+
+	if (r->state == RANK_WAITING || r->held.n) /* it is not started, or others wait until its new owner speaks */
+		rt_sigqueue_add(&r->held, sig);
+	else if (r->state == RANK_RUNNING)
+		job_cluster_send(h, r->cluster, json_pack("{s:s, s:i, s:i}", "op", "signal", "rank", (int)rank, "signal", sig));
 }
+
+void signals_send_held(struct head *h, uint32_t rank)
+{
+	struct rt_sigqueue held = h->ranks[rank].held;
+
+	h->ranks[rank].held.n = 0;
+	for (uint8_t i = 0; i < held.n; i++)
+		signals_send(h, rank, held.list[i]);
+}
+
+/* Its owner has given it away: whether the new one has spoken yet tells where the signal must go. */
+void signals_undelivered(struct head *h, uint32_t rank, uint32_t cluster, int sig)
+{
+	struct rank *r = &h->ranks[rank];
+
+	if (r->state != RANK_RUNNING || (sig == SIGTSTP && !h->is_stopping) || (sig == SIGCONT && h->is_stopping))
+		return; /* the opposite has been asked for meanwhile */
+	if (r->cluster == cluster)
+		rt_sigqueue_add(&r->held, sig);
+	else
+		signals_send(h, rank, sig);
+}
+
+static void forward(struct head *h, int sig)
+{
+	for (uint32_t r = 0; r < h->size; r++)
+		signals_send(h, r, sig);
+}
+
+/* ---- Ctrl-Z ---------------------------------------------------------------------------------------------------------- */
+
+static void stop_self(struct head *h)
+{
+	gw_timer_cancel(h->stop_timer);
+	h->stop_timer = NULL;
+	h->is_stopping = false;
+	kill(getpid(), SIGSTOP); /* and here we go on; SIGCONT waits in our descriptor */
+}
+
+static void check_stopped(struct head *h)
+{
+	if (!h->is_stopping)
+		return;
+	for (uint32_t r = 0; r < h->size; r++)
+		if (h->ranks[r].state == RANK_RUNNING && h->ranks[r].is_stop_due)
+			return;
+	stop_self(h);
+}
+
+static void on_stop_timer(void *ctx)
+{
+	struct head *h = ctx;
+
+	h->stop_timer = NULL;
+	stop_self(h);
+}
+
+void signals_delivered(struct head *h, uint32_t rank, int sig)
+{
+	if (sig == SIGTSTP)
+		h->ranks[rank].is_stop_due = false;
+	check_stopped(h);
+}
+
+void signals_rank_ended(struct head *h)
+{
+	check_stopped(h);
+}
+
+static void stop_all(struct head *h)
+{
+	if (h->is_stopping)
+		return;
+	h->is_stopping = true;
+	for (uint32_t r = 0; r < h->size; r++)
+		h->ranks[r].is_stop_due = h->ranks[r].state == RANK_RUNNING;
+	forward(h, SIGTSTP);
+	gw_loop_timer(h->loop, &h->stop_timer, STOP_WAIT_MS, 0, on_stop_timer, h);
+	check_stopped(h);
+}
+
+static void continue_all(struct head *h)
+{
+	gw_timer_cancel(h->stop_timer);
+	h->stop_timer = NULL;
+	h->is_stopping = false;
+	forward(h, SIGCONT);
+}
+
+/* ---- the end --------------------------------------------------------------------------------------------------------- */
 
 static void on_term_grace(void *ctx)
 {
@@ -22,12 +122,30 @@ static void on_term_grace(void *ctx)
 	job_fail(h, 128 + SIGKILL, "ranks have not ended %d s after the signal; killing them", TERM_GRACE_MS / 1000);
 }
 
-static void forward(struct head *h, int sig)
+static void end_all(struct head *h, int sig)
 {
+	bool is_running = false;
+
 	for (uint32_t r = 0; r < h->size; r++)
-		if (h->ranks[r].state == RANK_RUNNING)
-			signals_send(h, r, sig);
+		is_running |= h->ranks[r].state == RANK_RUNNING;
+	if (h->is_told_to_end || !is_running) {
+		job_fail(h, 128 + sig, "%s", ""); /* a second time, or before there is anybody to forward to */
+		return;
+	}
+	if (h->is_ending)
+		return;
+	h->is_told_to_end = true;
+	if (sig == SIGINT && isatty(STDERR_FILENO))
+		job_say(h, "mpirun: SIGINT is passed on to the ranks; press Ctrl-C again to kill them");
+	forward(h, sig);
+	gw_loop_timer(h->loop, &h->grace, TERM_GRACE_MS, 0, on_term_grace, h);
 }
+
+static const struct { int sig; void (*act)(struct head *h, int sig); } table[] = {
+	{ SIGINT, end_all },  { SIGTERM, end_all }, { SIGHUP, end_all },   { SIGQUIT, end_all },
+	{ SIGUSR1, forward }, { SIGUSR2, forward }, { SIGWINCH, forward }, { SIGTSTP, NULL },
+	{ SIGCONT, NULL },    { SIGCHLD, NULL },
+};
 
 static void on_signal(void *ctx, uint32_t events)
 {
@@ -38,29 +156,26 @@ static void on_signal(void *ctx, uint32_t events)
 	while (read(h->signal_fd, &si, sizeof(si)) == sizeof(si)) {
 		int sig = (int)si.ssi_signo;
 
-		if (sig == SIGCHLD)
-			continue; /* a daemon's end is seen on its link */
-		if (sig == SIGUSR1 || sig == SIGUSR2) {
-			forward(h, sig);
-		} else if (h->is_told_to_end || h->up < h->n_clusters) {
-			job_fail(h, 128 + sig, "%s", ""); /* a second time, or before there is anybody to forward to */
-		} else if (!h->is_ending) {
-			h->is_told_to_end = true;
-			forward(h, sig);
-			gw_loop_timer(h->loop, &h->grace, TERM_GRACE_MS, 0, on_term_grace, h);
-		}
+		if (sig == SIGTSTP)
+			stop_all(h);
+		else if (sig == SIGCONT)
+			continue_all(h);
+		for (size_t i = 0; i < GW_ARRAY_LEN(table); i++)
+			if (table[i].sig == sig && table[i].act)
+				table[i].act(h, sig);
 	}
 }
 
 int signals_init(struct head *h)
 {
-	static const int wanted[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCHLD };
+	struct sigaction now;
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
-	for (size_t i = 0; i < GW_ARRAY_LEN(wanted); i++)
-		sigaddset(&set, wanted[i]);
+	for (size_t i = 0; i < GW_ARRAY_LEN(table); i++) /* what nohup or a shell's '&' has us ignore stays ignored */
+		if (sigaction(table[i].sig, NULL, &now) == 0 && now.sa_handler != SIG_IGN)
+			sigaddset(&set, table[i].sig);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	h->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (h->signal_fd < 0)

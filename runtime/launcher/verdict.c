@@ -5,24 +5,38 @@
 
 #include "runtime/launcher/head.h"
 
-const char *verdict_describe(int wait_status, char *buf, size_t cap)
+static void describe(int wait_status, char *buf, size_t cap)
 {
 	if (WIFSIGNALED(wait_status))
-		snprintf(buf, cap, "was killed by signal %d (%s)%s", WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)),
-		         WCOREDUMP(wait_status) ? ", core dumped" : "");
+		snprintf(buf, cap, "killed by signal %d (%s)", WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)));
 	else
 		snprintf(buf, cap, "exited with status %d", WEXITSTATUS(wait_status));
+}
+
+const char *verdict_describe(int wait_status, char *buf, size_t cap)
+{
+	size_t n = WIFSIGNALED(wait_status) ? (size_t)snprintf(buf, cap, "was ") : 0;
+
+	describe(wait_status, buf + n, cap - n);
 	return buf;
+}
+
+static void rank_killed(struct head *h, uint32_t n, struct rank *r)
+{
+	char end[128], core[600] = "";
+
+	if (WCOREDUMP(r->status))
+		core_describe(h, n, core, sizeof(core));
+	job_fail(h, 128 + WTERMSIG(r->status), "rank %u (pid %d, cluster %u) %s%s%s", n, (int)r->pid, r->cluster,
+	         verdict_describe(r->status, end, sizeof(end)), core, h->ended < h->size ? "; ending the job" : "");
 }
 
 static void rank_failed(struct head *h, uint32_t n, struct rank *r, enum pmi_phase phase)
 {
 	char end[128];
 
-	verdict_describe(r->status, end, sizeof(end));
 	if (WIFSIGNALED(r->status)) {
-		job_fail(h, 128 + WTERMSIG(r->status), "rank %u (pid %d, cluster %u) %s; ending the job", n, (int)r->pid, r->cluster,
-		         end);
+		rank_killed(h, n, r);
 	} else if (WEXITSTATUS(r->status) == 0) {
 		if (h->ended < h->size)
 			job_fail(h, 1, "rank %u (pid %d, cluster %u) ended without calling MPI_Finalize; ending the job", n,
@@ -30,8 +44,8 @@ static void rank_failed(struct head *h, uint32_t n, struct rank *r, enum pmi_pha
 	} else if (phase == PMI_FINALIZED) {
 		job_note_code(h, WEXITSTATUS(r->status)); /* the others do not need it any more: let them finish */
 	} else {
-		job_fail(h, WEXITSTATUS(r->status), "rank %u (pid %d, cluster %u) %s%s", n, (int)r->pid, r->cluster, end,
-		         h->ended < h->size ? "; ending the job" : "");
+		job_fail(h, WEXITSTATUS(r->status), "rank %u (pid %d, cluster %u) %s%s", n, (int)r->pid, r->cluster,
+		         verdict_describe(r->status, end, sizeof(end)), h->ended < h->size ? "; ending the job" : "");
 	}
 }
 
@@ -42,8 +56,7 @@ void verdict_rank_ended(struct head *h, uint32_t n, int status, enum pmi_phase p
 	r->state = RANK_ENDED;
 	r->status = status;
 	h->ended++;
-	if (n == h->input.rank)
-		input_stop(h);
+	input_closed(h, n);
 	if (h->is_ending)
 		return;
 	if (status != 0 && h->is_told_to_end)
@@ -54,4 +67,55 @@ void verdict_rank_ended(struct head *h, uint32_t n, int status, enum pmi_phase p
 		pmi_head_rank_ended(h);
 	if (h->ended == h->size)
 		job_end(h, "shutdown");
+	else
+		signals_rank_ended(h);
+}
+
+/* ---- -print-all-exitcodes -------------------------------------------------------------------------------------------- */
+
+static bool is_same_end(const struct rank *a, const struct rank *b)
+{
+	return a->state == b->state && (a->state != RANK_ENDED || a->status == b->status);
+}
+
+/* "ranks 0-2, 5" of all that ended as @first did */
+static void list_ranks(const struct head *h, uint32_t first, char *buf, size_t cap)
+{
+	uint32_t count = 0;
+	size_t at = 0;
+
+	buf[0] = '\0';
+	for (uint32_t r = first; r < h->size; r++) {
+		uint32_t from = r;
+
+		if (!is_same_end(&h->ranks[r], &h->ranks[first]))
+			continue;
+		while (r + 1 < h->size && is_same_end(&h->ranks[r + 1], &h->ranks[first]))
+			r++;
+		if (at > cap - 40) {
+			snprintf(buf + at, cap - at, ", ...");
+			break;
+		}
+		at += (size_t)snprintf(buf + at, cap - at, r > from ? "%s%u-%u" : "%s%u", count ? ", " : "", from, r);
+		count += r - from + 1;
+	}
+}
+
+void verdict_print_codes(struct head *h)
+{
+	for (uint32_t r = 0; r < h->size; r++) {
+		char list[700], end[128] = "ended with the job";
+		bool is_told = false;
+
+		for (uint32_t before = 0; before < r && !is_told; before++)
+			is_told = is_same_end(&h->ranks[before], &h->ranks[r]);
+		if (is_told)
+			continue;
+		if (h->ranks[r].state == RANK_ENDED)
+			describe(h->ranks[r].status, end, sizeof(end));
+		else if (h->ranks[r].state == RANK_WAITING)
+			snprintf(end, sizeof(end), "not started");
+		list_ranks(h, r, list, sizeof(list));
+		job_say(h, "mpirun: rank%s %s: %s", strpbrk(list, "-,") ? "s" : "", list, end);
+	}
 }

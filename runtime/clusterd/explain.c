@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Why a program cannot be executed: what a person would look for after "No such file or directory". */
+#include "runtime/clusterd/clusterd.h"
+
+#include <limits.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void add(struct gw_error *why, const char *fmt, ...) GW_PRINTF(2, 3);
+static void add(struct gw_error *why, const char *fmt, ...)
+{
+	size_t n = strlen(why->text);
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why->text + n, sizeof(why->text) - n, fmt, ap);
+	va_end(ap);
+}
+
+/* "#!/usr/bin/python9 -x" of a script, or "" */
+static void interpreter_of(const char *path, char *buf, size_t cap)
+{
+	char line[300] = "";
+	FILE *f = fopen(path, "re");
+	char *name;
+
+	buf[0] = '\0';
+	if (!f)
+		return;
+	if (fgets(line, sizeof(line), f) && strncmp(line, "#!", 2) == 0) {
+		name = line + 2 + strspn(line + 2, " \t");
+		name[strcspn(name, " \t\r\n")] = '\0';
+		snprintf(buf, cap, "%s", name);
+	}
+	fclose(f);
+}
+
+bool explain_exec(struct gw_error *why, int code, const char *program, const char *cwd, char *const *envp)
+{
+	bool has_slash = strchr(program, '/');
+	char path[PATH_MAX], interpreter[300];
+	const char *search = "";
+	struct stat st;
+
+	if (!strstr(why->text, "cannot run"))
+		return false;
+	for (; *envp; envp++)
+		if (strncmp(*envp, "PATH=", 5) == 0)
+			search = *envp + 5;
+	snprintf(path, sizeof(path), "%s%s%s", program[0] == '/' ? "" : cwd, program[0] == '/' ? "" : "/", program);
+	if (code == -ENOENT && !has_slash) {
+		if (stat(path, &st) == 0 && S_ISREG(st.st_mode))
+			add(why, "; it is not in PATH, but in this directory: './%s'?", program);
+		else
+			add(why, "; it is not in PATH%s", *search ? "" : ", which is empty for the ranks (-genvnone, -genvlist)");
+		return true;
+	}
+	if (!has_slash || stat(path, &st) < 0)
+		return true;
+	if (code == -ENOENT) { /* the file is there: what it needs to run is not */
+		interpreter_of(path, interpreter, sizeof(interpreter));
+		add(why, interpreter[0] ? "; the interpreter '%s' that it names is missing" : "; a file that it needs to run is missing%s",
+		    interpreter);
+	} else if (S_ISDIR(st.st_mode)) {
+		add(why, "; it is a directory");
+	} else if (code == -EACCES && !(st.st_mode & 0111)) {
+		add(why, "; it is not executable: chmod +x '%s'?", program);
+	}
+	return true;
+}

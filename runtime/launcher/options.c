@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The options of mpirun, as a table: those of MPICH's mpiexec, and what users of Open MPI type out of habit. */
+#include "runtime/launcher/options.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct parser {
+	struct job_spec *spec;
+	char **argv;             /* argv[at .. end): not read yet */
+	int at, end;
+	const char *word;        /* the option as it was typed */
+	char *inlined;           /* VALUE of -option=VALUE, until it is taken */
+	bool is_file;            /* reading the configuration file: the command line wins */
+	struct gw_error *why;
+};
+
+struct option {
+	const char *names;       /* separated by blanks; the first is the one that is explained */
+	const char *values;      /* as help shows them; NULL: none */
+	int (*set)(struct parser *p, const char *value);
+	const char *help;        /* NULL: accepted, not explained */
+	bool is_local;           /* of one program, not of the job */
+	bool takes_more;         /* its handler takes values itself */
+};
+
+static struct app *app_of(struct parser *p)
+{
+	return &p->spec->apps[p->spec->n_apps - 1];
+}
+
+static char *next_value(struct parser *p)
+{
+	char *value = p->inlined;
+
+	p->inlined = NULL;
+	return value ? value : p->at < p->end ? p->argv[p->at++] : NULL;
+}
+
+/* ---- values ---------------------------------------------------------------------------------------------------------- */
+
+static int parse_count(struct parser *p, const char *text, const char *what, uint32_t max, uint32_t *out)
+{
+	char *end;
+	unsigned long v;
+
+	errno = 0;
+	v = strtoul(text, &end, 10);
+	if (errno || *end || end == text || !isdigit((unsigned char)text[0]) || v == 0 || v > max)
+		return gw_fail(p->why, -EINVAL, "%s '%s' is not a number from 1 to %u", what, text, max);
+	*out = (uint32_t)v;
+	return 0;
+}
+
+static int add_pair(struct parser *p, struct strings *to, const char *key, size_t key_len, const char *value)
+{
+	gw_autofree char *pair = NULL;
+
+	if (key_len == 0)
+		return gw_fail(p->why, -EINVAL, "'%s' of '%s' is not the name of a variable", key, p->word);
+	if (asprintf(&pair, "%.*s=%s", (int)key_len, key, value) < 0) {
+		pair = NULL;
+		return gw_fail(p->why, -ENOMEM, "out of memory");
+	}
+	return strings_add(to, pair);
+}
+
+/* "K V" or "K=V" */
+static int add_variable(struct parser *p, struct strings *to)
+{
+	const char *key = next_value(p), *equals, *value;
+
+	if (!key)
+		return gw_fail(p->why, -EINVAL, "the option '%s' needs a value: the name of a variable", p->word);
+	equals = strchr(key, '=');
+	if (equals)
+		return add_pair(p, to, key, (size_t)(equals - key), equals + 1);
+	value = next_value(p);
+	if (!value)
+		return gw_fail(p->why, -EINVAL, "'%s' needs a name and a value; the value of '%s' is missing", p->word, key);
+	return add_pair(p, to, key, strlen(key), value);
+}
+
+static int set_n(struct parser *p, const char *v) { return parse_count(p, v, "the number of ranks", OPTIONS_RANKS_MAX, &app_of(p)->n); }
+static int set_clusters(struct parser *p, const char *v)
+{
+	return parse_count(p, v, "the number of clusters", OPTIONS_CLUSTERS_MAX, &p->spec->clusters);
+}
+static int set_ppn(struct parser *p, const char *v)
+{
+	return parse_count(p, v, "the number of ranks of a cluster", OPTIONS_RANKS_MAX, &p->spec->ppn);
+}
+static int set_universe(struct parser *p, const char *v)
+{
+	if (strcmp(v, "SYSTEM") == 0 || strcmp(v, "INFINITE") == 0)
+		return 0;
+	return parse_count(p, v, "the size of the universe", OPTIONS_RANKS_MAX, &p->spec->universe);
+}
+static int set_timeout(struct parser *p, const char *v)
+{
+	return parse_count(p, v, "the number of seconds", 4000000, &p->spec->timeout_s);
+}
+static int set_env(struct parser *p, const char *v) { (void)v; return add_variable(p, &app_of(p)->env); }
+static int set_genv(struct parser *p, const char *v) { (void)v; return add_variable(p, &p->spec->genv); }
+static int set_x(struct parser *p, const char *v)
+{
+	const char *equals = strchr(v, '=');
+
+	/* a name alone: it is passed on as everything is */
+	return equals ? add_pair(p, &p->spec->genv, v, (size_t)(equals - v), equals + 1) : 0;
+}
+
+static int set_inherit(struct parser *p, enum env_policy *policy, const char **list, enum env_policy now, const char *names)
+{
+	if (*policy != ENV_UNSAID && *policy != now)
+		return gw_fail(p->why, -EINVAL, "'%s' contradicts an earlier option on what the ranks inherit; keep one of them",
+		               p->word);
+	*policy = now;
+	*list = names;
+	return 0;
+}
+static int set_envall(struct parser *p, const char *v) { return set_inherit(p, &app_of(p)->inherit, &app_of(p)->inherit_list, ENV_ALL, v); }
+static int set_envnone(struct parser *p, const char *v) { return set_inherit(p, &app_of(p)->inherit, &app_of(p)->inherit_list, ENV_NONE, v); }
+static int set_envlist(struct parser *p, const char *v) { return set_inherit(p, &app_of(p)->inherit, &app_of(p)->inherit_list, ENV_LIST, v); }
+static int set_genvall(struct parser *p, const char *v) { return set_inherit(p, &p->spec->inherit, &p->spec->inherit_list, ENV_ALL, v); }
+static int set_genvnone(struct parser *p, const char *v) { return set_inherit(p, &p->spec->inherit, &p->spec->inherit_list, ENV_NONE, v); }
+static int set_genvlist(struct parser *p, const char *v) { return set_inherit(p, &p->spec->inherit, &p->spec->inherit_list, ENV_LIST, v); }
+
+static int set_wdir(struct parser *p, const char *v) { app_of(p)->wdir = v; return 0; }
+static int set_label(struct parser *p, const char *v) { (void)v; p->spec->label = "[%r] "; return 0; }
+static int set_pattern(struct parser *p, const char *v) { p->spec->label = v; return 0; }
+static int set_outfile(struct parser *p, const char *v) { p->spec->file[0] = v; return 0; }
+static int set_errfile(struct parser *p, const char *v) { p->spec->file[1] = v; return 0; }
+static int set_input(struct parser *p, const char *v) { p->spec->input = v; return 0; }
+static int set_bind(struct parser *p, const char *v) { p->spec->bind = v; return 0; }
+static int set_map(struct parser *p, const char *v)
+{
+	if (strcmp(v, "cluster") == 0 || strcmp(v, "node") == 0)
+		p->spec->ppn = 1;
+	else if (strcmp(v, "slot") != 0)
+		p->spec->map = v;
+	return 0;
+}
+static int set_codes(struct parser *p, const char *v) { (void)v; p->spec->is_printing_codes = true; return 0; }
+static int set_verbose(struct parser *p, const char *v) { (void)v; p->spec->is_verbose = true; return 0; }
+static int set_nothing(struct parser *p, const char *v) { (void)p; (void)v; return 0; }
+static int set_config(struct parser *p, const char *v)
+{
+	if (p->is_file)
+		return gw_fail(p->why, -EINVAL, "-configfile inside a configuration file is not possible");
+	p->spec->config = v;
+	return 0;
+}
+
+static int set_launcher(struct parser *p, const char *v)
+{
+	if (strcmp(v, "fork") == 0)
+		return 0;
+	return gw_fail(p->why, -ENOTSUP, "'%s %s': this machine only, so far, and its daemons are started with fork; leave it out",
+	               p->word, v);
+}
+
+/* Names of this machine are welcome: many a script says "-host localhost". "localhost:4" too. */
+static int set_hosts(struct parser *p, const char *v)
+{
+	char own[256] = "";
+
+	gethostname(own, sizeof(own) - 1);
+	for (const char *at = v; *at; at += strcspn(at, ","), at += *at == ',') {
+		size_t n = strcspn(at, ",:");
+
+		if ((n == 9 && strncmp(at, "localhost", 9) == 0) || (n == 9 && strncmp(at, "127.0.0.1", 9) == 0) ||
+		    (n == strlen(own) && strncmp(at, own, n) == 0) || (n == strcspn(own, ".") && strncmp(at, own, n) == 0))
+			continue;
+		return gw_fail(p->why, -ENOTSUP, "'%s %s': ranks run on this machine (%s) only, so far; leave it out, and see "
+		               "-clusters", p->word, v, own);
+	}
+	return 0;
+}
+
+static int refuse_hosts(struct parser *p, const char *v)
+{
+	return gw_fail(p->why, -ENOTSUP, "'%s %s': ranks run on this machine only, so far; leave it out, and see -clusters",
+	               p->word, v);
+}
+
+static int refuse_mca(struct parser *p, const char *v)
+{
+	return gw_fail(p->why, -ENOTSUP, "'%s %s' sets a component of Open MPI, which has no meaning here; leave it out", p->word, v);
+}
+
+static int refuse(struct parser *p, const char *v)
+{
+	(void)v;
+	return gw_fail(p->why, -ENOTSUP, "the option '%s' of other launchers is not supported here; leave it out", p->word);
+}
+
+static int show_help(struct parser *p, const char *v);
+static int show_version(struct parser *p, const char *v);
+
+/* A row with help only is a heading. */
+static const struct option options[] = {
+	{ .help = "Programs" },
+	{ "n np c", "N", set_n, "start N ranks of this program (default 1)", .is_local = true },
+	{ "wdir wd", "DIR", set_wdir, "start this program in DIR", .is_local = true },
+	{ "configfile", "FILE", set_config, "read options and programs from FILE, one program a line" },
+	{ .help = "Environment" },
+	{ "env", "K V", set_env, "set a variable for this program; also K=V", .is_local = true, .takes_more = true },
+	{ "envlist", "A,B,...", set_envlist, "let this program inherit these variables only", .is_local = true },
+	{ "envnone", NULL, set_envnone, "let it inherit none", .is_local = true },
+	{ "envall", NULL, set_envall, "let it inherit all (default)", .is_local = true },
+	{ "genv", "K V", set_genv, "set a variable for all ranks; also K=V", .takes_more = true },
+	{ "genvlist", "A,B,...", set_genvlist, "let all programs inherit these variables only" },
+	{ "genvnone", NULL, set_genvnone, "let them inherit none" },
+	{ "genvall", NULL, set_genvall, "let them inherit all (default)" },
+	{ "x", "K[=V]", set_x, "pass a variable to all ranks, with a new value if one is given" },
+	{ .help = "Input and output" },
+	{ "prepend-rank l tag-output", NULL, set_label, "begin each line of output with the rank that wrote it" },
+	{ "prepend-pattern", "TEXT", set_pattern, "begin it with TEXT, where %r is the rank, %p its cluster, %h the host, %g the group, "
+	  "%t the time" },
+	{ "outfile-pattern outfile", "FILE", set_outfile, "write standard output to FILE, with the same words in its name" },
+	{ "errfile-pattern errfile", "FILE", set_errfile, "write standard error to FILE" },
+	{ "s stdin", "RANKS", set_input, "give standard input to RANKS: 0 (default), all, none, or a list as 0,3-5" },
+	{ .help = "Places" },
+	{ "clusters", "N", set_clusters, "cut this machine into N clusters (default 1); clusters share cores when there are fewer" },
+	{ "ppn N npernode perhost", "N", set_ppn, "start N ranks on a cluster before the next has its turn (default: spread evenly)" },
+	{ "bind-to binding", "WHAT", set_bind, "bind each rank within its cluster: none (default), hwthread, core, l1cache to l3cache, numa, "
+	  "socket, with :N for several; rr; user:0+2,1,..." },
+	{ "map-by", "WHAT", set_map, "go from one WHAT to the next for successive ranks of a cluster (default: as bound); or from one cluster to the next" },
+	{ .help = "The job" },
+	{ "timeout", "SECONDS", set_timeout, "end the job when it has run for so long" },
+	{ "print-all-exitcodes", NULL, set_codes, "say how each rank ended" },
+	{ "usize", "N", set_universe, "what MPI_UNIVERSE_SIZE shall say" },
+	{ "verbose v debug report-bindings display-map", NULL, set_verbose, "say where ranks are started" },
+	{ "version V info", NULL, show_version, "print the version" },
+	{ "help h ?", NULL, show_help, "print this" },
+	/* harmless here */
+	{ "oversubscribe allow-run-as-root enable-x disable-x enable-auto-cleanup disable-hostname-propagation "
+	  "enable-hostname-propagation quiet q nooversubscribe skip-launch-node pmi-port", NULL, set_nothing },
+	{ "topolib demux rmk order-nodes localhost", "X", set_nothing },
+	{ "host hosts hostlist machine machines machinelist H", "HOST,...", set_hosts },
+	{ "launcher bootstrap", "X", set_launcher },
+	/* with a meaning that cannot be given, or not yet */
+	{ "f hostfile machinefile", "FILE", refuse_hosts },
+	{ "mca gmca pmixmca", "K V", refuse_mca },
+	{ "launcher-exec bootstrap-exec iface nameserver membind gpus-per-proc g output-from output-filename rankfile rf", "X", refuse },
+	{ "disable-auto-cleanup dac profile enable-recovery do-not-launch", NULL, refuse },
+};
+
+static void print_row(const char *left, const char *text)
+{
+	const char *at = text;
+	int column = printf("  %-22s ", left);
+
+	if (column > 25)
+		column = printf("\n%25s", "") - 1;
+	while (*at) { /* break at blanks, before column 110 */
+		size_t n = strlen(at), room = 85;
+
+		if (n > room)
+			for (n = room; n && at[n] != ' '; n--)
+				;
+		if (n == 0)
+			n = strlen(at);
+		printf("%.*s\n", (int)n, at);
+		at += n;
+		at += strspn(at, " ");
+		if (*at)
+			printf("%25s", "");
+	}
+}
+
+static int show_help(struct parser *p, const char *v)
+{
+	(void)p; (void)v;
+	puts("usage: mpirun [options] [-n N] PROGRAM [ARG...] [: [-n N] [options] PROGRAM [ARG...]]...\n"
+	     "Run N processes of an MPI program on the clusters of this machine; any of them can be moved with 'godwit migrate'.");
+	for (size_t i = 0; i < GW_ARRAY_LEN(options); i++) {
+		const struct option *o = &options[i];
+		char left[80] = "";
+		int len = 0;
+
+		if (!o->names && o->help)
+			printf("\n%s\n", o->help);
+		if (!o->names || !o->help)
+			continue;
+		for (const char *name = o->names; *name && len < 22; name += strcspn(name, " "), name += *name == ' ') {
+			int n = (int)strcspn(name, " ");
+
+			if (len && n > 3)
+				continue; /* synonyms that are short, as -l */
+			len += snprintf(left + len, sizeof(left) - (size_t)len, "%s-%.*s", len ? ", " : "", n, name);
+		}
+		if (o->values)
+			snprintf(left + len, sizeof(left) - (size_t)len, " %s", o->values);
+		print_row(left, o->help);
+	}
+	puts("\nRank i of n starts on cluster i * clusters / n (rounded down). Options may also begin with two dashes.\n"
+	     "The exit status is that of the first rank that failed: its own, or 128 + the signal that ended it. See mpirun(1).");
+	return 1;
+}
+
+static int show_version(struct parser *p, const char *v)
+{
+	(void)p; (void)v;
+	puts("Godwit " PACKAGE_VERSION);
+	return 1;
+}
+
+/* ---- the command line ------------------------------------------------------------------------------------------------ */
+
+static bool has_name(const struct option *o, const char *word, size_t len)
+{
+	for (const char *name = o->names; name && *name; name += strcspn(name, " "), name += *name == ' ')
+		if (strcspn(name, " ") == len && strncmp(name, word, len) == 0)
+			return true;
+	return false;
+}
+
+static const struct option *find(const char *word, size_t len)
+{
+	for (size_t i = 0; i < GW_ARRAY_LEN(options); i++)
+		if (options[i].names && has_name(&options[i], word, len))
+			return &options[i];
+	return NULL;
+}
+
+/* Return what the handler of the option returns. */
+static int parse_option(struct parser *p, bool *given)
+{
+	const char *name = p->word + (p->word[1] == '-' ? 2 : 1), *value = NULL;
+	const struct option *o = find(name, strcspn(name, "="));
+
+	if (!o)
+		return gw_fail(p->why, -EINVAL, "there is no option '%s'; 'mpirun -help' lists the options", p->word);
+	p->inlined = strchr(name, '=');
+	if (p->inlined && !o->values)
+		return gw_fail(p->why, -EINVAL, "the option '%s' takes no value", p->word);
+	if (p->inlined)
+		p->inlined++;
+	if (o->values && !o->takes_more) {
+		value = next_value(p);
+		if (!value)
+			return gw_fail(p->why, -EINVAL, "the option '%s' needs a value; 'mpirun -help' lists the options", p->word);
+	}
+	if (!o->is_local && !o->takes_more) {
+		if (p->is_file && given[o - options])
+			return 0; /* the command line has said it */
+		if (!p->is_file)
+			given[o - options] = true;
+	}
+	return o->set(p, value);
+}
+
+static int add_app(struct parser *p)
+{
+	struct job_spec *spec = p->spec;
+	struct app *more = realloc(spec->apps, (spec->n_apps + 1) * sizeof(*more));
+
+	if (!more)
+		return gw_fail(p->why, -ENOMEM, "out of memory");
+	spec->apps = more;
+	more[spec->n_apps++] = (struct app){ .n = 1 };
+	return 0;
+}
+
+/* One program with its options, up to a ':' of its own. */
+static int parse_app(struct parser *p, bool *given)
+{
+	int code = add_app(p);
+	struct app *app;
+
+	while (code == 0 && p->at < p->end && p->argv[p->at][0] == '-' && p->argv[p->at][1]) {
+		p->word = p->argv[p->at++];
+		if (strcmp(p->word, "--") == 0)
+			break;
+		code = parse_option(p, given);
+	}
+	if (code != 0)
+		return code;
+	app = app_of(p);
+	while (p->at < p->end && strcmp(p->argv[p->at], ":") != 0)
+		if (strings_add(&app->argv, p->argv[p->at++]) < 0)
+			return gw_fail(p->why, -ENOMEM, "out of memory");
+	if (app->argv.n == 0 && !(p->spec->config && !p->is_file && p->spec->n_apps == 1 && p->at == p->end))
+		return gw_fail(p->why, -EINVAL, "no program is named%s; 'mpirun -help' shows how",
+		               p->spec->n_apps > 1 ? " after ':'" : "");
+	if (p->spec->size + app->n > OPTIONS_RANKS_MAX)
+		return gw_fail(p->why, -EINVAL, "a job has at most %u ranks", OPTIONS_RANKS_MAX);
+	p->spec->size += app->n;
+	return 0;
+}
+
+static int parse_words(struct parser *p, bool *given)
+{
+	int code = parse_app(p, given);
+
+	while (code == 0 && p->at < p->end) {
+		p->at++; /* the ':' */
+		code = parse_app(p, given);
+	}
+	return code;
+}
+
+/* ---- the configuration file ------------------------------------------------------------------------------------------ */
+
+int options_split(const char *line, struct strings *words)
+{
+	gw_autofree char *word = malloc(strlen(line) + 1);
+	const char *at = line;
+
+	while (word) {
+		size_t n = 0;
+		char quote = '\0';
+
+		at += strspn(at, " \t\r\n");
+		if (!*at || *at == '#')
+			return 0;
+		for (; *at && (quote || !strchr(" \t\r\n", *at)); at++) {
+			if (quote ? *at == quote : *at == '\'' || *at == '"')
+				quote = quote ? '\0' : *at;
+			else if (*at == '\\' && quote != '\'' && at[1])
+				word[n++] = *++at;
+			else
+				word[n++] = *at;
+		}
+		if (quote)
+			return -EINVAL;
+		word[n] = '\0';
+		if (strings_add(words, word) < 0)
+			return -ENOMEM;
+	}
+	return -ENOMEM;
+}
+
+/* Programs that are separated by ':' on a command line are on lines of their own here. */
+static int read_config(struct job_spec *spec, struct gw_error *why)
+{
+	FILE *f = fopen(spec->config, "re");
+	gw_autofree char *line = NULL;
+	size_t cap = 0, number = 0;
+	int code = 0;
+	ssize_t n;
+
+	if (!f)
+		return gw_fail(why, -errno, "the configuration file '%s' cannot be read: %s", spec->config, strerror(errno));
+	while (code == 0 && (n = getline(&line, &cap, f)) >= 0) {
+		size_t before = spec->words.n;
+
+		number++;
+		while (n >= 2 && line[n - 1] == '\n' && line[n - 2] == '\\') { /* goes on in the next line */
+			gw_autofree char *rest = NULL;
+			size_t rest_cap = 0;
+			ssize_t more = getline(&rest, &rest_cap, f);
+			char *joined = more < 0 ? NULL : realloc(line, (size_t)(n + more));
+
+			line[n - 2] = '\0';
+			if (!joined)
+				break;
+			line = joined;
+			cap = (size_t)(n + more);
+			memcpy(line + n - 2, rest, (size_t)more + 1);
+			n += more - 2;
+			number++;
+		}
+		if (before && strcmp(spec->words.list[before - 1], ":") != 0)
+			code = strings_add(&spec->words, ":");
+		before = spec->words.n;
+		if (code == 0)
+			code = options_split(line, &spec->words);
+		if (code == -EINVAL)
+			gw_fail(why, code, "'%s', line %zu: a quote is not closed", spec->config, number);
+	}
+	if (code == 0 && ferror(f))
+		code = gw_fail(why, -EIO, "the configuration file '%s' cannot be read", spec->config);
+	fclose(f);
+	while (spec->words.n && strcmp(spec->words.list[spec->words.n - 1], ":") == 0) /* empty lines at the end */
+		free(spec->words.list[--spec->words.n]);
+	if (code == 0 && spec->words.n == 0)
+		return gw_fail(why, -EINVAL, "the configuration file '%s' names no program", spec->config);
+	return code == -ENOMEM ? gw_fail(why, code, "out of memory") : code;
+}
+
+/* ---- all of it ------------------------------------------------------------------------------------------------------- */
+
+/* Variables that people set for mpiexec once and for all; an option wins. */
+static int defaults(struct parser *p)
+{
+	static const struct { const char *name; const char *option; } variables[] = {
+		{ "MPIEXEC_TIMEOUT", "timeout" }, { "MPIEXEC_UNIVERSE_SIZE", "usize" },
+		{ "HYDRA_BINDING", "bind-to" }, { "HYDRA_MAPPING", "map-by" },
+	};
+
+	if (getenv("MPIEXEC_PREFIX_DEFAULT"))
+		set_label(p, NULL);
+	for (size_t i = 0; i < GW_ARRAY_LEN(variables); i++) {
+		const char *value = getenv(variables[i].name);
+		int code;
+
+		/* hydra takes -1 for no limit */
+		if (!value || !*value || strcmp(value, "-1") == 0)
+			continue;
+		p->word = variables[i].name;
+		code = find(variables[i].option, strlen(variables[i].option))->set(p, value);
+		if (code < 0)
+			return gw_fail_more(p->why, "the variable %s: ", variables[i].name);
+	}
+	return 0;
+}
+
+int options_parse(struct job_spec *spec, int argc, char **argv, struct gw_error *why)
+{
+	struct parser p = { .spec = spec, .argv = argv, .at = 1, .end = argc, .why = why };
+	bool given[GW_ARRAY_LEN(options)] = { false };
+	int code = defaults(&p);
+
+	spec->clusters = 1;
+	if (code == 0)
+		code = parse_words(&p, given);
+	if (code != 0 || !spec->config)
+		return code;
+	if (spec->apps[0].argv.n)
+		return gw_fail(why, -EINVAL, "programs are named on the command line and in '%s'; only one of them can be", spec->config);
+	strings_fini(&spec->apps[0].env);
+	spec->n_apps = spec->size = 0;
+	code = read_config(spec, why);
+	if (code < 0)
+		return code;
+	p = (struct parser){ .spec = spec, .argv = spec->words.list, .end = (int)spec->words.n, .is_file = true, .why = why };
+	code = parse_words(&p, given);
+	return code < 0 ? gw_fail_more(why, "'%s': ", spec->config) : code;
+}
+
+void options_fini(struct job_spec *spec)
+{
+	for (uint32_t i = 0; i < spec->n_apps; i++) {
+		strings_fini(&spec->apps[i].argv);
+		strings_fini(&spec->apps[i].env);
+	}
+	free(spec->apps);
+	strings_fini(&spec->genv);
+	strings_fini(&spec->words);
+}

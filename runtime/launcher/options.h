@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What a user asks of mpirun: the command line, a configuration file and the environment, as one struct job_spec. */
+#ifndef RT_OPTIONS_H
+#define RT_OPTIONS_H
+
+#include "runtime/base/base.h"
+
+struct strings { /* a growing list of strings on the heap, NULL at its end */
+	char **list;
+	size_t n, cap;
+};
+int strings_add(struct strings *s, const char *text);
+void strings_fini(struct strings *s);
+
+enum env_policy { ENV_UNSAID, ENV_ALL, ENV_NONE, ENV_LIST }; /* what of mpirun's environment the ranks inherit */
+
+struct app { /* one program of the command line; several when ':' is used */
+	uint32_t n;
+	struct strings argv, env; /* env: NAME=VALUE of -env */
+	enum env_policy inherit;
+	const char *inherit_list; /* A,B,C of -envlist */
+	const char *wdir;
+};
+
+#define OPTIONS_RANKS_MAX    65536
+#define OPTIONS_CLUSTERS_MAX 4096
+
+struct job_spec {
+	struct app *apps;
+	uint32_t n_apps, clusters, size;
+	uint32_t ppn;             /* ranks that begin on one cluster before the next has its turn; 0: evenly */
+	uint32_t universe;        /* 0: as many as ranks */
+	uint32_t timeout_s;       /* 0: none */
+	struct strings genv;      /* NAME=VALUE of -genv */
+	enum env_policy inherit;
+	const char *inherit_list;
+	const char *label;        /* before each line of output, with %r and the like; NULL: none */
+	const char *file[2];      /* where standard output and error go, by rank; NULL: mpirun's own */
+	const char *input;        /* ranks that get standard input: "0", "all", "none", "0,3-5"; NULL: rank 0 */
+	const char *bind, *map;   /* runtime/topology.h */
+	const char *config;
+	bool is_verbose, is_printing_codes;
+	struct strings words;     /* of the configuration file: what above points into */
+};
+
+/**
+ * options_parse - fill @spec from what main() got, from -configfile and from MPIEXEC_ variables
+ * Return: 0; 1 when all has been said that was asked for (-help, -version); negative errno with @why.
+ * @spec must be zeroed before; options_fini() in any case.
+ */
+int options_parse(struct job_spec *spec, int argc, char **argv, struct gw_error *why);
+void options_fini(struct job_spec *spec);
+
+/**
+ * options_split - words of one line of a configuration file, as a shell would cut it without expanding anything
+ * Quotes '...' and "...", backslash, # for a comment at the start of a word. Return: 0 or -EINVAL for an open quote.
+ */
+int options_split(const char *line, struct strings *words);
+
+#endif

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Unit tests of what the launcher reads: lines of a configuration file, the kernel's pattern of core files; and of signals
+ * that wait. */
+#include "runtime/launcher/core.h"
+
+#include <signal.h>
+
+#include "runtime/launcher/options.h"
+#include "runtime/sigqueue.h"
+#include "tests/tap.h"
+
+static void check_split(const char *line, int want_code, const char *want)
+{
+	struct strings words = { 0 };
+	char text[512] = "";
+	int code = options_split(line, &words);
+
+	for (size_t i = 0; i < words.n; i++)
+		sprintf(text + strlen(text), "<%s>", words.list[i]);
+	ok(code == want_code && (code < 0 || strcmp(text, want) == 0), "a line is cut into words: %s", want);
+	if (code != want_code || (code == 0 && strcmp(text, want) != 0))
+		printf("# %d %s\n", code, text);
+	strings_fini(&words);
+}
+
+static void check_core(const char *pattern, int uses_pid, int want_code, const char *want)
+{
+	struct core_facts facts = { .pid = 301, .host_pid = 77, .uid = 5, .gid = 6, .signal = 11, .host = "bay", .cwd = "/home/u" };
+	char text[256] = "";
+	int code = core_glob(pattern, uses_pid, &facts, text, sizeof(text));
+
+	ok(code == want_code && (code < 0 || strcmp(text, want) == 0), "core_pattern '%s' is looked for as '%s'", pattern, want);
+	if (code != want_code || (code == 0 && strcmp(text, want) != 0))
+		printf("# %d %s\n", code, text);
+}
+
+static void check_queue(void)
+{
+	struct rt_sigqueue q = { 0 };
+
+	for (int i = 0; i < 3; i++) {
+		rt_sigqueue_add(&q, SIGUSR2);
+		rt_sigqueue_add(&q, SIGUSR1);
+	}
+	ok(q.n == 6 && q.list[0] == SIGUSR2 && q.list[1] == SIGUSR1 && q.list[5] == SIGUSR1, "signals wait in their order, each");
+	for (int i = 0; i < 1000; i++)
+		rt_sigqueue_add(&q, SIGUSR1);
+	rt_sigqueue_add(&q, SIGTERM);
+	ok(q.n <= sizeof(q.list) && q.list[0] == SIGUSR2 && rt_sigqueue_has(&q, SIGTERM) && q.list[q.n - 1] == SIGTERM,
+	   "a full queue keeps one of each kind, and takes more");
+	rt_sigqueue_add(&q, 0);
+	rt_sigqueue_add(&q, 65);
+	ok(q.list[q.n - 1] == SIGTERM, "what is no signal is not kept");
+}
+
+int main(void)
+{
+	tap_begin(17);
+	check_split("-n 2 ./a.out x", 0, "<-n><2><./a.out><x>");
+	check_split("  \t a\t b \n", 0, "<a><b>");
+	check_split("# a comment", 0, "");
+	check_split("a # b", 0, "<a>");
+	check_split("a#b '#' c", 0, "<a#b><#><c>");
+	check_split("'one two' \"three 'four'\" '' a\\ b 'c\\d' \"e\\\"f\"", 0, "<one two><three 'four'><><a b><c\\d><e\"f>");
+	check_split("a 'b", -EINVAL, "");
+	check_core("core", 0, 0, "/home/u/core");
+	check_core("core", 1, 0, "/home/u/core.301");
+	check_core("/var/crash/%e-%p-%s.%h", 1, 0, "/var/crash/*-301-11.bay");
+	check_core("/c/%P.%u.%g.%t%%", 0, 0, "/c/77.5.6.*%");
+	check_core("core[%p]*", 0, 0, "/home/u/core\\[301]\\*");
+	check_core("core%", 0, 0, "/home/u/core");
+	check_core("|/usr/lib/systemd/systemd-coredump %P", 0, -ENOTSUP, "");
+	check_queue();
+	return tap_done();
+}
