@@ -64,5 +64,8 @@ TESTS += %D%/launcher/test_words
 
 TESTS += %D%/test_launch.sh %D%/test_moves.sh %D%/test_user.sh
 dist_check_SCRIPTS += %D%/test_launch.sh %D%/test_moves.sh %D%/test_user.sh
-dist_man_MANS += doc/mpirun.1 doc/godwit.1
+dist_man_MANS += doc/mpirun.1 doc/godwit.1 doc/godwitd.1 doc/mpicc.1
+# Completion: bash-completion looks there, by the name of the command.
+bashcompdir = $(datadir)/bash-completion/completions
+dist_bashcomp_DATA = %D%/completion/mpirun %D%/completion/mpiexec %D%/completion/godwit
 EXTRA_DIST += doc/events.md doc/runtime.md %D%/test_launch.py %D%/test_moves.py

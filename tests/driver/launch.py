@@ -407,6 +407,42 @@ tap.ok(stopped and got and answers and answers[0]["status"] == 0, "three signals
 job.proc.terminate()
 finish(job, "and so does the one that ends it", 0)
 
+# Threads that have bound themselves, as those of OpenMP do: after a move they run in the new cluster
+if cpus < 2:
+	tap.skip("threads that bound themselves follow their rank", "one processor")
+else:
+	threads = "import os, threading, time\nc = sorted(os.sched_getaffinity(0))\ndef f(i):\n\tos.sched_setaffinity(0, {c[i % len(c)]})\n" \
+	          "\tos.write(1, b'bound\\n')\n\ttime.sleep(1000)\nfor i in range(2): threading.Thread(target=f, args=[i]).start()\nf(2)\n"
+	job = Job(tap, ["-n", 1, "-clusters", 2, "python3", "-S", "-c", threads])
+	job.wait_line("^bound$", 30, count=3)
+	head = job.head()
+	m = head.migrate([0], 1)[0]
+	pid, cores = head.ranks()[0]["pid"], set(head.status()["clusters"][1]["cores"])
+	masks = [os.sched_getaffinity(int(tid)) for tid in os.listdir("/proc/%d/task" % pid)]
+	tap.ok(m["status"] == 0 and len(masks) == 3 and all(mask <= cores for mask in masks), "threads that bound themselves follow their rank to the new "
+	       "cluster's processors", m["text"], masks, cores)
+	job.proc.kill()
+	finish(job, "a killed mpirun takes them along", -9)
+
+# ---- completion ----------------------------------------------------------------------------------------------------------
+
+
+def complete(command, *words):
+	script = ". '%s/runtime/completion/%s'; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); %s; printf '%%s\\n' \"${COMPREPLY[@]}\"" % (
+		os.environ.get("top_srcdir", "."), command, "_godwit" if command == "godwit" else "_godwit_mpirun")
+	env = dict(os.environ, PATH=BUILD + ":" + os.environ["PATH"])
+	return set(lines(subprocess.run(["bash", "-c", script, "bash"] + list(words), capture_output=True, env=env, timeout=20).stdout))
+
+
+if not os.path.exists(os.path.join(os.environ.get("top_srcdir", "."), "runtime/completion/mpirun")):
+	tap.skip("completion", "the source is not here")
+else:
+	tap.ok(complete("mpirun", "mpirun", "-n", "2", "-gen") == {"-genv", "-genvlist", "-genvnone", "-genvall"}, "mpirun -gen<TAB>")
+	tap.ok(complete("mpiexec", "mpiexec", "--bind-to", "hw") == {"hwthread"} and complete("mpirun", "mpirun", "-env", "-n", "1", "-s", "a") == {"all"},
+	       "values of mpirun's options; a value is not taken for an option")
+	tap.ok(complete("mpirun", "mpirun", "true", "-") == {""} and "-wdir" in complete("mpirun", "mpirun", "true", "-n", ":", "-w"), "what is the program's own is left alone")
+	tap.ok(complete("godwit", "godwit", "mig") == {"migrate"} and "--to" in complete("godwit", "godwit", "migrate", "--t"), "godwit's commands and their options")
+
 # ---- a terminal ----------------------------------------------------------------------------------------------------------
 
 
