@@ -256,6 +256,7 @@ int ct_agent_start(const struct ct_agent_ops *ops, struct gw_error *why)
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) || type != SOCK_SEQPACKET)
 		return gw_fail(why, -ENOENT, "GODWIT_CTL_FD=%s is not the control socket: closed by the program or its shell?", number);
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	ct_gate_probe();
 	agent.ctl = fd;
 	agent.ops = ops;
 	agent.turn_ms = -1;

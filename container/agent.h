@@ -28,6 +28,7 @@ struct ct_gate {
 	_Atomic uint32_t is_closed; /* closer writes; program thread reads; futex */
 	_Atomic uint32_t doing;     /* enum ct_doing, of the last entry; a hint */
 	_Atomic uint32_t sleepers;  /* threads asleep on the doorbell: outside the gate, but the segment must stay mapped */
+	_Atomic uint32_t needs_fence; /* agent writes: no membarrier here (a seccomp filter), so whoever enters pays a fence */
 	_Atomic uint32_t entries;           /* program thread counts; the closer compares two readings: is the program in MPI now? */
 };
 extern struct ct_gate ct_the_gate; /* process-wide: one gate per rank */
@@ -46,6 +47,8 @@ static inline void ct_gate_enter(enum ct_doing doing)
 	atomic_store_explicit(&g->entries, atomic_load_explicit(&g->entries, memory_order_relaxed) + 1, memory_order_relaxed);
 	atomic_store_explicit(&g->is_inside, 1, memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst); /* order in program text; the closer's membarrier does the rest */
+	if (GW_UNLIKELY(atomic_load_explicit(&g->needs_fence, memory_order_relaxed)))
+		atomic_thread_fence(memory_order_seq_cst);
 	if (GW_UNLIKELY(atomic_load_explicit(&g->is_closed, memory_order_acquire)))
 		ct_gate_enter_slow();
 }
@@ -57,10 +60,13 @@ static inline void ct_gate_leave(void)
 
 /**
  * ct_gate_close - own the provider state from the agent's side (or any thread that is not inside)
- * Waits for a thread that is inside to leave, at most @deadline_ms. Return: 0, or -ETIMEDOUT with the gate open.
+ * Waits for a thread that is inside to leave, at most @deadline_ms. Return: 0; -ETIMEDOUT, or -EAGAIN on a kernel that has
+ * just turned out to lack membarrier, with the gate open.
  * A second closer must not come while one owns the gate: the agent is the only one.
  */
 int ct_gate_close(uint64_t deadline_ms);
+/** ct_gate_probe - find out whether this kernel has membarrier; before there is a second thread that uses the gate */
+void ct_gate_probe(void);
 void ct_gate_open(void);
 
 /* ---- agent ----------------------------------------------------------------------------------------------------- */

@@ -216,13 +216,26 @@ static int terminal_check(struct ct_rank *r, struct gw_error *why)
 	               (tty & 0xff) | (tty >> 12 & 0xfff00));
 }
 
+/* A filter that this daemon has too, as of a container that all of it runs in, is there at the destination as well. They
+ * are inherited and never taken off, so the same number is the same filters. */
+static bool has_our_filters(const char *status)
+{
+	char text[8192];
+	const char *ours, *its = ct_proc_field(status, "Seccomp_filters:");
+
+	if (!its || ct_proc_read(getpid(), "status", text, sizeof(text)) <= 0)
+		return false;
+	ours = ct_proc_field(text, "Seccomp_filters:");
+	return ours && atoi(ours) == atoi(its);
+}
+
 static int rights_check(struct ct_rank *r, const char *status, struct gw_error *why)
 {
 	const char *f = ct_proc_field(status, "Seccomp:");
 	unsigned u[4] = { 0 };
 	int rc = 0;
 
-	if (f && *f != '0')
+	if (f && *f != '0' && !has_our_filters(status))
 		rc = ct_hold(r, why, CT_HOLD_STATE, 0, "it has a seccomp filter, which cannot move; start it without one, or keep "
 		             "the rank with 'godwit pin'");
 	f = ct_proc_field(status, "Uid:");
@@ -274,8 +287,14 @@ static int status_check(struct ct_rank *r, struct gw_error *why)
 
 int ct_look(struct ct_rank *r, struct gw_error *why)
 {
-	int rc = ct_others_check(r, why);
+	int rc = 0;
 
+	if (r->walls == CT_WALLS_NONE)
+		rc = ct_hold(r, why, CT_HOLD_STATE, 0, "it has no namespaces of its own, without which it cannot move: %s; allow "
+		             "user namespaces (user.max_user_namespaces, kernel.unprivileged_userns_clone) or run as root, and start "
+		             "the job again", r->no_walls);
+	if (rc == 0)
+		rc = ct_others_check(r, why);
 	if (rc == 0)
 		rc = status_check(r, why);
 	if (rc < 0)

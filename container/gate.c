@@ -30,20 +30,24 @@ void ct_gate_enter_slow(void)
 		while (atomic_load_explicit(&g->is_closed, memory_order_acquire))
 			futex_wait_private(&g->is_closed, 1);
 		atomic_store_explicit(&g->is_inside, 1, memory_order_relaxed);
-		atomic_signal_fence(memory_order_seq_cst);
+		atomic_thread_fence(memory_order_seq_cst);
 	} while (atomic_load_explicit(&g->is_closed, memory_order_acquire));
 }
 
 /* Every thread of the process has passed a full barrier on return. The registration is lost by exec and by a move that
  * could not carry it, so it is renewed where it is missed. */
-static void barrier_everywhere(void)
+static bool barrier_everywhere(void)
 {
-	if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0)
-		return;
-	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 &&
-	    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0)
-		return;
-	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0); /* slow (milliseconds), needs no registration */
+	return syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0 ||
+	       (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 &&
+	        syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0) ||
+	       syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0; /* slow (milliseconds), needs no registration */
+}
+
+void ct_gate_probe(void)
+{
+	if (!barrier_everywhere())
+		atomic_store_explicit(&ct_the_gate.needs_fence, 1, memory_order_relaxed);
 }
 
 int ct_gate_close(uint64_t deadline_ms)
@@ -54,7 +58,14 @@ int ct_gate_close(uint64_t deadline_ms)
 	atomic_store_explicit(&g->is_closed, 1, memory_order_relaxed);
 	/* Pairs with the two plain stores and the load of ct_gate_enter(): after this either the program thread has seen
 	 * is_closed, or we see is_inside. */
-	barrier_everywhere();
+	if (atomic_load_explicit(&g->needs_fence, memory_order_relaxed)) {
+		atomic_thread_fence(memory_order_seq_cst); /* pairs with that of whoever enters */
+	} else if (!barrier_everywhere()) {
+		/* a rank that came from a kernel that has it: who enters from now on pays, but one may be inside unseen */
+		atomic_store_explicit(&g->needs_fence, 1, memory_order_relaxed);
+		ct_gate_open();
+		return -EAGAIN;
+	}
 	for (unsigned tries = 0; atomic_load_explicit(&g->is_inside, memory_order_acquire); tries++) {
 		if (gw_now_ns() > end) {
 			ct_gate_open();

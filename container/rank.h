@@ -215,6 +215,13 @@ struct ct_extent { uint64_t start, end; bool is_forced; /* not readable by itsel
 
 struct ct_end { uint64_t dev, ino; uint32_t mode; };  /* of a plumbed descriptor */
 
+/* What keeps a rank apart. Tried in this order, by root from the first, by others from the second. */
+enum ct_walls {
+	CT_WALLS_ROOT = 0,              /* PID, mount and time namespaces */
+	CT_WALLS_USER = 1,              /* the same inside a user namespace */
+	CT_WALLS_NONE = 2               /* all are forbidden here: it runs, but cannot move */
+};
+
 struct ct_rank {
 	enum ct_state state;
 	pid_t init_pid, pid;           /* on the host */
@@ -223,7 +230,9 @@ struct ct_rank {
 	int start_fd;                  /* shell: its start socket; it exits when this closes before it was seized */
 	uid_t uid;
 	gid_t gid;
-	bool has_userns, has_timens;
+	enum ct_walls walls;
+	char no_walls[200];            /* CT_WALLS_NONE: why */
+	bool has_timens;
 	int64_t monotonic_offset_ns, boottime_offset_ns;
 	struct ct_end ends[CT_PLUMB_MAX];
 
@@ -264,9 +273,6 @@ struct ct_rank {
 	uint32_t cursor;               /* VMA of the last pages */
 };
 
-/* spawn.c */
-struct ct_rank *ct_rank_new(void);
-void ct_rank_free(struct ct_rank *r);              /* memory and descriptors only */
 struct ct_start {
 	const struct ct_spawn *spec;    /* NULL: a shell */
 	const struct ct_plumbing *plumbing;
@@ -274,7 +280,28 @@ struct ct_start {
 	int64_t monotonic_offset_ns, boottime_offset_ns;
 	int park_from;                  /* shell: lowest number for its plumbing */
 	void *area;                     /* shell: shared memory that it keeps */
+	enum ct_walls walls;            /* set by ct_container_start */
+	pid_t init_pid;                 /* in the child, CT_WALLS_NONE */
 };
+
+/* What the new processes say on the start socket. Their sender's pid comes with it, as the kernel knows it here. */
+struct ct_start_msg {
+	int what;                       /* CT_START_* */
+	int code;                       /* negative errno of CT_START_FAILED and CT_START_NO_WALLS */
+	bool has_timens;
+	char text[600];
+};
+enum { CT_START_WALLS = 0, CT_START_HERE = 1, CT_START_FAILED = 2, CT_START_NO_WALLS = 3 };
+
+/* init.c */
+struct ct_clone3_args {
+	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+};
+__attribute__((noreturn)) void ct_init_main(struct ct_start *s, int fd, int status_fd, uid_t uid, gid_t gid);
+
+/* spawn.c */
+struct ct_rank *ct_rank_new(void);
+void ct_rank_free(struct ct_rank *r);              /* memory and descriptors only */
 int ct_container_start(struct ct_rank *r, const struct ct_start *s, struct gw_error *why);
 bool ct_container_is_gone(struct ct_rank *r, int *init_status); /* reaps */
 void ct_container_kill(struct ct_rank *r);

@@ -24,6 +24,22 @@ int gw_fail(struct gw_error *why, int code, const char *fmt, ...)
 	return code;
 }
 
+const char *gw_advice(int error)
+{
+	switch (error < 0 ? -error : error) {
+	case EMFILE:
+		return "; raise 'ulimit -n'";
+	case ENFILE:
+		return "; the whole system has too many open files (fs.file-max)";
+	case EAGAIN: /* of fork and clone */
+		return "; raise 'ulimit -u', or the limit of the control group";
+	case ENOMEM:
+		return "; raise 'ulimit -v', or the memory of the control group";
+	default:
+		return "";
+	}
+}
+
 int gw_fail_more(struct gw_error *why, const char *fmt, ...)
 {
 	char head[256], old[sizeof(why->text)];

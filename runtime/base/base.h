@@ -41,6 +41,9 @@ struct gw_error {
  */
 int gw_fail(struct gw_error *why, int code, const char *fmt, ...) GW_PRINTF(3, 4);
 
+/** gw_advice - "; raise 'ulimit -n'" for an errno that says which limit was met, or "" */
+const char *gw_advice(int error);
+
 /** gw_fail_more - put a prefix in front of an error that a callee filled ("rank 3: "); returns why->code */
 int gw_fail_more(struct gw_error *why, const char *fmt, ...) GW_PRINTF(2, 3);
 

@@ -237,7 +237,8 @@ int streams_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *
 		plumbing->rank_fd[CT_PLUMB_STDIN] = open("/dev/null", O_RDONLY | O_CLOEXEC);
 		code = plumbing->rank_fd[CT_PLUMB_STDIN] < 0 ? -errno : 0;
 	}
-	return code < 0 ? gw_fail(why, code, "no pipes for its standard streams: %s", strerror(-code)) : 0;
+	return code < 0 ? gw_fail(why, code, "no pipes for its standard streams: %s%s", strerror(-code),
+	                          gw_advice(code)) : 0;
 }
 
 int streams_watch(struct rank *r)
