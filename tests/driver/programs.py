@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """Programs that do not move: they run, with more ranks than cores, and end in every way without a hang."""
+import tempfile
 from godwit import *
 
 tap = Tap(240)
@@ -56,6 +57,10 @@ ends("MPI_Abort with 6 ends the job with 6", status == 6, status, job)
 status, job = run(3, 2, "crash")
 ends("a rank that crashes ends the job with 139 (128 + SIGSEGV) and a message that names it", status == 139 and
      any("2" in l and ("egmentation" in l or "SIGSEGV" in l or "signal 11" in l) for l in job.out("err")), status, job)
+with tempfile.TemporaryDirectory(prefix="godwit-programs-") as where:
+	os.mkfifo(where + "/fifo")
+	status, job = run(3, 2, "late", where + "/fifo")
+ends("a message to a rank that has finalized is no error", status == 0, status, job)
 status, job = run(2, 2, "no-finalize")
 ends("ranks that return from main without MPI_Finalize end", status is not None, status, job)
 status, job = run(2, 1, "hello", program="/nonexistent/program")

@@ -5,6 +5,7 @@
  *	mpirun -n 2 conduct hello
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <mpi.h>
 #include <pthread.h>
 #include <signal.h>
@@ -403,6 +404,33 @@ static int no_finalize(char **args)
 	return 0;
 }
 
+/* late FIFO: rank 0 sends to a rank that has finalized. A receive that was freed has promised nobody to wait. */
+static int late(char **args)
+{
+	MPI_Request r;
+	int x = 7, fd;
+
+	start();
+	if (rank == 1)
+		MPI_Irecv(&x, 1, MPI_INT, 0, 1, MPI_COMM_WORLD, &r), MPI_Request_free(&r);
+	MPI_Barrier(MPI_COMM_WORLD);
+	if (rank == 1)
+		finish();
+	if (rank < 2) {
+		fd = open(args[0], rank == 0 ? O_RDONLY : O_WRONLY); /* returns when both are here */
+		if (fd < 0)
+			wrong("cannot open the FIFO", errno);
+	}
+	if (rank == 1)
+		return 0;
+	if (rank == 0)
+		for (int i = 0; i < 3; i++) {
+			MPI_Send(&x, 1, MPI_INT, 1, 1, MPI_COMM_WORLD);
+			MPI_Isend(&x, 1, MPI_INT, 1, 1, MPI_COMM_WORLD, &r), MPI_Wait(&r, MPI_STATUS_IGNORE);
+		}
+	return finish();
+}
+
 static const struct { const char *name; int args; int (*run)(char **); const char *usage; } ways[] = {
 	{ "hello",       0, hello,       "" },
 	{ "gaps",        1, gaps,        "SECONDS" },
@@ -418,6 +446,7 @@ static const struct { const char *name; int args; int (*run)(char **); const cha
 	{ "abort",       1, abort_all,   "STATUS" },
 	{ "crash",       0, crash,       "" },
 	{ "no-finalize", 0, no_finalize, "" },
+	{ "late",        1, late,        "FIFO" },
 };
 
 int main(int argc, char **argv)
