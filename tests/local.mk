@@ -35,6 +35,17 @@ if !GW_SANITIZE
 TESTS += $(SYSTEM_TESTS)
 endif
 
+# MPICH's own suite: all lists, unmoved, and with a random rank moved every 100 ms. SUITE_SEED=17 replays a choice of moves,
+# SUITE_LISTS=coll,f90/coll takes some lists only.
+EXTRA_DIST += %D%/driver/mpich.py %D%/mpich/suite %D%/mpich/expected %D%/mpich/different %D%/mpich/quick
+SYSTEM_TESTS += %D%/test_mpich.sh
+SUITE_LISTS = all
+.PHONY: check-mpich check-mpich-moves
+check-mpich: all
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_mpich.sh --lists $(SUITE_LISTS) --jobs 2 --stacks
+check-mpich-moves: all
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_mpich.sh --lists $(SUITE_LISTS) --moves --stacks
+
 # The long storm: at least 200 moves, and on until a rank was caught in everything that it does. A seed replays it:
 # make check-storm STORM_SEED=17
 .PHONY: check-storm

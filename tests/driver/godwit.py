@@ -109,15 +109,15 @@ class Head:
 class Job:
 	"""mpirun with a program; its output is read as it comes."""
 
-	def __init__(self, tap, args, env=None, stdin=None, events=None):
+	def __init__(self, tap, args, env=None, stdin=None, events=None, cwd=None, launcher=None):
 		self.mark = "GODWIT_TEST_MARK=" + uuid.uuid4().hex
 		full = dict(os.environ, **(env or {}))
 		full[self.mark.split("=")[0]] = self.mark.split("=")[1]
 		if events:
 			full["GODWIT_EVENTS"] = events
-		self.args = [os.path.join(BUILD, "mpirun")] + [str(a) for a in args]
+		self.args = (launcher or [os.path.join(BUILD, "mpirun")]) + [str(a) for a in args]
 		self.lines, self.cond, self.tap = [], threading.Condition(), tap
-		self.proc = subprocess.Popen(self.args, env=full, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+		self.proc = subprocess.Popen(self.args, env=full, cwd=cwd, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
 		                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 		self.threads = [threading.Thread(target=self._read, args=(f, name), daemon=True)
 		                for f, name in ((self.proc.stdout, "out"), (self.proc.stderr, "err"))]
