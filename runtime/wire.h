@@ -20,8 +20,9 @@
  *   stdin-eof     rank offset                 standard input ends at @offset
  *   output-ack    rank stream offset          the head has written all up to @offset
  *   migrate       id rank to                  answered by migrate-done
+ *   cancel        id                          the request @id is taken back, unless its move has begun
  *   cluster-lost  cluster incarnation         the head's verdict: that daemon is dead, for good
- *   status        id                          answered by status-answer
+ *   status        id movable                  answered by status-answer
  *
  * clusterd -> head
  *   up            cluster pid incarnation     (descriptor: the segment, if this clusterd made it)
@@ -46,7 +47,9 @@
  *   fatal         text                        the clusterd ends for this reason
  *
  * tool -> head, and its answers
- *   status                                 -> status: job{} clusters[] ranks[]
+ *   status        movable                  -> status: job{} clusters[] ranks[]; with @movable each rank has
+ *                                             movable: state ("yes", "no", "waits", "moving") reasons[]: kind number text
+ *   pin           ranks[] pinned           -> pinned: ranks[] pinned changed[] (or refused: text)
  *   migrate       ranks[] to timeout_ms    -> migrated: rank to status text measures{} (one for each), then done: failed
  *                                             (or refused: text, before anything was begun)
  */

@@ -11,7 +11,9 @@
  *   streams.c   standard input, output and error
  *   agent.c     the control socket (container/ctl.h) and what it means for the name page
  *   pmi_port.c  the PMI socket: mpi-shim/pmi.h on one side, the head on the other
+ *   requests.c  who asked for a move, and when it can begin
  *   moves.c     what migration/ asks of the owner of a rank
+ *   movable.c   what godwit status --movable says
  *
  * Everything here is on the cluster side: rebuilt where a rank arrives, from the JSON that rank_export() makes.
  */
@@ -49,7 +51,7 @@ struct clusterd {
 	int segment_fd;
 	struct noc_segment segment;
 	struct pmi_job pmi;
-	struct gw_list ranks, moves; /* struct rank; struct move of moves.c */
+	struct gw_list ranks, moves; /* struct rank; struct move of requests.c */
 	struct mig *mig;
 };
 
@@ -137,7 +139,7 @@ const cpu_set_t *rank_bind(struct rank *r, int slot);            /* the set that
 void rank_signal(struct rank *r, int sig);
 bool rank_is_stopped(const struct rank *r);                      /* by a signal */
 void rank_look_at_status(struct rank *r);                        /* has it ended? */
-json_t *rank_status_json(const struct rank *r);
+json_t *rank_status_json(struct rank *r, bool is_movable_asked);
 void plumbing_close(struct ct_plumbing *p);
 void plumbing_init(struct ct_plumbing *p);
 
@@ -178,12 +180,23 @@ json_t *pmi_port_export(struct rank *r, struct gw_error *why);
 void pmi_port_let_go(struct rank *r);                            /* it runs (here again, or here now): give what was held */
 int pmi_port_import(struct rank *r, const json_t *state, struct gw_error *why);
 
+/* ---- requests.c ---- */
+void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, uint64_t timeout_ms);
+void moves_cancel(struct clusterd *d, uint64_t id);              /* unless it has begun */
+void moves_try(struct rank *r);                                  /* the rank's agent or PMI state has changed */
+int moves_readiness(const struct rank *r, struct gw_error *why); /* 0 with its agent, 1 without, -EAGAIN with @why: later */
+void moves_rank_ended(struct rank *r);
+void moves_rank_left(struct rank *r);                            /* with a session that goes on */
+void moves_session_ended(struct clusterd *d, uint32_t session, struct rank *r, int status, const char *text,
+                         const json_t *measures);                /* @r: NULL when it is not ours any more */
+void moves_forget(struct clusterd *d);
+
+/* ---- movable.c ---- */
+json_t *movable_json(struct rank *r);
+
 /* ---- moves.c ---- */
 int moves_init(struct clusterd *d, struct gw_error *why);
 void moves_fini(struct clusterd *d);
-void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, uint64_t timeout_ms);
-void moves_try(struct rank *r);                                  /* the rank's agent or PMI state has changed */
-void moves_rank_ended(struct rank *r);
 bool moves_allow_reap(struct rank *r);                           /* false: its copy here was given away */
 bool moves_is_busy(const struct rank *r);                        /* it may be stopped, or given */
 bool moves_quiet(struct rank *r, const struct ct_ctl_msg *m);    /* QUIET or BUSY; false: no session waits for it */

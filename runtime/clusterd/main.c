@@ -207,6 +207,12 @@ static void do_migrate(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	              (uint64_t)json_integer_value(json_object_get(msg, "timeout_ms")));
 }
 
+static void do_cancel(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	moves_cancel(d, (uint64_t)json_integer_value(json_object_get(msg, "id")));
+}
+
 static void do_cluster_lost(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	uint32_t lost = (uint32_t)json_integer_value(json_object_get(msg, "cluster"));
@@ -235,7 +241,7 @@ static void do_status(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		struct rank *r = gw_list_entry(e, struct rank, node);
 
 		if (r->state == RANK_HERE)
-			json_array_append_new(ranks, rank_status_json(r));
+			json_array_append_new(ranks, rank_status_json(r, json_is_true(json_object_get(msg, "movable"))));
 	}
 	gw_link_send_json(d->head, json_pack("{s:s, s:O, s:o, s:o}", "op", "status-answer", "id", json_object_get(msg, "id"),
 	                                     "ranks", ranks, "sessions", moves_sessions_json(d)));
@@ -261,6 +267,7 @@ static const struct head_op {
 	{ "stdin-eof", do_stdin_eof, false },
 	{ "output-ack", do_output_ack, false },
 	{ "migrate", do_migrate, false },
+	{ "cancel", do_cancel, false },
 	{ "cluster-lost", do_cluster_lost, false },
 	{ "status", do_status, false },
 };

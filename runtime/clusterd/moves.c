@@ -1,177 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Moves: requests that wait until their rank can move, and what migration/ asks of the owner of a rank.
- *
- * A request waits while the rank's PMI session is open and its agent has not attached (MPI_Init), and from CLOSING until
- * it has finalized (MPI_Finalize): rule 12. A rank that never spoke PMI moves without QUIESCE.
+ * What migration/ asks of the owner of a rank, at both ends of a move; requests.c holds who asked for it.
  */
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "runtime/clusterd/clusterd.h"
-
-#define MOVE_TIMEOUT_MS 60000
-
-struct move {                /* asked for, not ended */
-	struct gw_list node; /* clusterd.moves */
-	struct clusterd *d;
-	struct rank *rank;   /* NULL: it has left */
-	uint64_t id;         /* of the head's request */
-	uint32_t proc, to, session; /* session 0: it waits */
-	uint64_t until_ns;
-	struct gw_timer *deadline;
-};
-
-static void move_done(struct move *m, int status, const char *text, const json_t *measures)
-{
-	gw_link_send_json(m->d->head, json_pack("{s:s, s:I, s:i, s:i, s:s, s:O?}", "op", "migrate-done", "id",
-	                                        (json_int_t)m->id, "rank", (int)m->proc, "status", status, "text", text,
-	                                        "measures", measures));
-	gw_timer_cancel(m->deadline);
-	gw_list_remove(&m->node);
-	free(m);
-}
-
-static struct move *move_of(struct clusterd *d, const struct rank *r)
-{
-	gw_list_for(e, &d->moves) {
-		struct move *m = gw_list_entry(e, struct move, node);
-
-		if (m->rank == r)
-			return m;
-	}
-	return NULL;
-}
-
-static struct move *move_of_session(struct clusterd *d, uint32_t session)
-{
-	gw_list_for(e, &d->moves) {
-		struct move *m = gw_list_entry(e, struct move, node);
-
-		if (m->session == session)
-			return m;
-	}
-	return NULL;
-}
-
-/* ---- can it move now? -------------------------------------------------------------------------------------------- */
-
-/* Return: 0 with its agent, 1 without, -EAGAIN with @why: later. */
-static int readiness(const struct rank *r, struct gw_error *why)
-{
-	enum pmi_phase phase = pmi_session_phase(r->pmi);
-
-	switch (r->agent) {
-	case AGENT_ATTACHED:
-		return 0;
-	case AGENT_NONE:
-		return phase == PMI_OPEN ? gw_fail(why, -EAGAIN, "rank %u is in MPI_Init", r->proc) : 1;
-	case AGENT_CLOSED:
-		return phase == PMI_OPEN ? gw_fail(why, -EAGAIN, "rank %u is in MPI_Finalize", r->proc) : 1;
-	case AGENT_STARTING:
-		return gw_fail(why, -EAGAIN, "the agent of rank %u is attaching", r->proc);
-	case AGENT_CLOSING:
-		return gw_fail(why, -EAGAIN, "rank %u is in MPI_Finalize", r->proc);
-	default:
-		return gw_fail(why, -EAGAIN, "the agent of rank %u has not come back from another move yet", r->proc);
-	}
-}
-
-static void on_deadline(void *ctx)
-{
-	struct move *m = ctx;
-	struct gw_error why = { 0 };
-
-	m->deadline = NULL; /* gone with its call */
-	if (m->session || !m->rank)
-		return; /* begun: the session has deadlines of its own */
-	readiness(m->rank, &why);
-	gw_fail_more(&why, "it was not moved in time: ");
-	move_done(m, -ETIMEDOUT, why.text, NULL);
-}
-
-static void begin(struct move *m)
-{
-	struct rank *r = m->rank;
-	struct mig_request req = { .proc = r->proc, .rank = r->ct, .owner = r, .epoch = r->epoch, .to_cluster = m->to };
-	struct gw_error why = { 0 };
-	int code;
-
-	if (rank_is_stopped(r)) { /* its agent would not answer, and a move must not set it going */
-		gw_fail(&why, -EBUSY, "rank %u is stopped by a signal (SIGSTOP, Ctrl-Z); continue it first: 'fg', or SIGCONT to mpirun",
-		        r->proc);
-		move_done(m, -EBUSY, why.text, NULL);
-		return;
-	}
-	code = mig_session_start(r->d->mig, &req, &m->session, &why);
-
-	if (code < 0) {
-		m->session = 0;
-		move_done(m, code, why.text, NULL);
-		return;
-	}
-	gw_event("mig.started", "{s:i, s:i, s:i, s:i}", "rank", (int)r->proc, "session", (int)m->session, "from",
-	         (int)r->d->cluster, "to", (int)m->to);
-}
-
-void moves_try(struct rank *r)
-{
-	struct move *m = r->state == RANK_HERE ? move_of(r->d, r) : NULL;
-
-	if (m && m->session == 0 && !mig_rank_is_busy(r->d->mig, r->proc) && readiness(r, NULL) >= 0)
-		begin(m);
-}
-
-static void refuse(struct clusterd *d, uint64_t id, uint32_t proc, int status, const char *text)
-{
-	gw_link_send_json(d->head, json_pack("{s:s, s:I, s:i, s:i, s:s}", "op", "migrate-done", "id", (json_int_t)id, "rank",
-	                                     (int)proc, "status", status, "text", text));
-}
-
-void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, uint64_t timeout_ms)
-{
-	struct rank *r = rank_find(d, proc);
-	struct move *m = r ? move_of(d, r) : NULL;
-	char text[128];
-
-	if (!timeout_ms)
-		timeout_ms = MOVE_TIMEOUT_MS;
-	if (!r) {
-		snprintf(text, sizeof(text), "rank %u does not live on cluster %u any more", proc, d->cluster);
-		refuse(d, id, proc, -ESRCH, text);
-		return;
-	}
-	if (m) {
-		snprintf(text, sizeof(text), "rank %u is on its way to cluster %u already", proc, m->to);
-		refuse(d, id, proc, -EBUSY, text);
-		return;
-	}
-	m = calloc(1, sizeof(*m));
-	if (!m) {
-		refuse(d, id, proc, -ENOMEM, "out of memory");
-		return;
-	}
-	m->d = d;
-	m->rank = r;
-	m->id = id;
-	m->proc = proc;
-	m->to = to;
-	m->until_ns = gw_now_ns() + timeout_ms * 1000000;
-	gw_list_append(&d->moves, &m->node);
-	gw_loop_timer(d->loop, &m->deadline, timeout_ms, 0, on_deadline, m);
-	moves_try(r);
-}
-
-void moves_rank_ended(struct rank *r)
-{
-	struct move *m = move_of(r->d, r);
-
-	if (!m)
-		return;
-	m->rank = NULL;
-	if (m->session == 0)
-		move_done(m, -ESRCH, "it has ended", NULL);
-}
 
 /* ---- as the source --------------------------------------------------------------------------------------------------- */
 
@@ -186,7 +20,7 @@ static json_t *on_hints(void *ctx, void *rank)
 static int on_quiesce(void *ctx, void *rank, uint32_t session, uint64_t deadline_ms, struct gw_error *why)
 {
 	struct rank *r = rank;
-	int code = readiness(r, why);
+	int code = moves_readiness(r, why);
 
 	(void)ctx;
 	if (code != 0)
@@ -208,7 +42,7 @@ static json_t *on_export(void *ctx, void *rank, struct gw_error *why)
 	agent_drain(r);
 	pmi = pmi_port_export(r, why);
 	/* MPI_Init may have begun between the last look and the freeze: then this move must wait */
-	if (pmi && r->agent != AGENT_QUIET && readiness(r, why) != 1)
+	if (pmi && r->agent != AGENT_QUIET && moves_readiness(r, why) != 1)
 		goto out;
 	if (pmi)
 		streams = streams_export(r, why);
@@ -267,7 +101,6 @@ static void on_stay(void *ctx, void *rank, uint32_t session, uint64_t epoch, boo
 static void on_left(void *ctx, void *rank, uint32_t to_cluster, uint64_t epoch)
 {
 	struct rank *r = rank;
-	struct move *m = move_of(r->d, r);
 
 	(void)ctx;
 	gw_event("mig.left", "{s:i, s:i, s:i, s:I}", "rank", (int)r->proc, "from", (int)r->d->cluster, "to", (int)to_cluster,
@@ -275,8 +108,7 @@ static void on_left(void *ctx, void *rank, uint32_t to_cluster, uint64_t epoch)
 	for (uint8_t i = 0; i < r->undelivered.n; i++)
 		gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:i}", "op", "undelivered", "rank", (int)r->proc, "signal",
 		                                        (int)r->undelivered.list[i]));
-	if (m)
-		m->rank = NULL;
+	moves_rank_left(r);
 	r->ct = NULL;
 	rank_destroy(r);
 }
@@ -284,13 +116,11 @@ static void on_left(void *ctx, void *rank, uint32_t to_cluster, uint64_t epoch)
 static void on_lost(void *ctx, void *rank, uint32_t to_cluster, const struct gw_error *why)
 {
 	struct rank *r = rank;
-	struct move *m = move_of(r->d, r);
 
 	(void)ctx;
 	gw_event("mig.lost", "{s:i, s:i, s:i}", "rank", (int)r->proc, "from", (int)r->d->cluster, "to", (int)to_cluster);
 	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:s}", "op", "lost", "rank", (int)r->proc, "text", why->text));
-	if (m)
-		m->rank = NULL;
+	moves_rank_left(r);
 	r->ct = NULL;
 	rank_destroy(r);
 }
@@ -320,24 +150,9 @@ static void on_finished(void *ctx, void *rank, uint32_t session, int status, con
                         const json_t *measures)
 {
 	struct clusterd *d = ctx;
-	struct rank *r = rank;
-	struct move *m = move_of_session(d, session);
 
 	gw_loop_defer(d->loop, after_sessions, d);
-	if (gw_event_on()) {
-		json_t *fields = json_pack("{s:i, s:i, s:s, s:O?}", "session", (int)session, "status", status, "text",
-		                           status < 0 && why ? why->text : "", "measures", measures);
-
-		if (m)
-			json_object_set_new(fields, "rank", json_integer(m->proc));
-		gw_event_object("mig.finished", fields);
-	}
-	if (!m)
-		return;
-	m->session = 0;
-	if (status == -EAGAIN && r && m->deadline && gw_now_ns() < m->until_ns)
-		return; /* MPI_Init or MPI_Finalize began meanwhile: it waits again */
-	move_done(m, status, status < 0 && why ? why->text : "", measures);
+	moves_session_ended(d, session, rank, status, status < 0 && why ? why->text : "", measures);
 }
 
 /* ---- as the destination ---------------------------------------------------------------------------------------------- */
@@ -524,11 +339,5 @@ void moves_fini(struct clusterd *d)
 		close(d->listener);
 	mig_destroy(d->mig);
 	d->mig = NULL;
-	gw_list_for_safe(e, &d->moves) {
-		struct move *m = gw_list_entry(e, struct move, node);
-
-		gw_timer_cancel(m->deadline);
-		free(m);
-	}
-	gw_list_init(&d->moves);
+	moves_forget(d);
 }

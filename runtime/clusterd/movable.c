@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Can a rank move now, and if not, what holds it or what would a request wait for? For godwit status --movable. */
+#include "runtime/clusterd/clusterd.h"
+
+static void add_reason(json_t *reasons, const char *kind, long long number, const char *text)
+{
+	json_array_append_new(reasons, json_pack("{s:s, s:I, s:s}", "kind", kind, "number", (json_int_t)number, "text", text));
+}
+
+/*
+ * state: "yes"; "waits": a request would wait for what reasons say; "no": reasons hold it; "moving".
+ * Looking stops nothing. What is seen may be otherwise a moment later: a move looks again.
+ */
+json_t *movable_json(struct rank *r)
+{
+	json_t *reasons = json_array();
+	struct ct_holds holds = { 0 };
+	struct gw_error why = { 0 };
+	const char *state = "yes";
+
+	if (moves_is_busy(r)) {
+		state = "moving";
+	} else if (ct_rank_holds(r->ct, &holds, &why) < 0) {
+		state = "no";
+		add_reason(reasons, "state", 0, why.text);
+	} else {
+		for (size_t i = 0; i < holds.n; i++)
+			add_reason(reasons, ct_hold_kind_name(holds.list[i].kind), holds.list[i].number, holds.list[i].text);
+		if (holds.n)
+			state = "no";
+		if (moves_readiness(r, &why) < 0) {
+			state = holds.n ? "no" : "waits";
+			gw_fail_more(&why, "a request waits: ");
+			add_reason(reasons, "agent", 0, why.text);
+		}
+	}
+	ct_holds_fini(&holds);
+	return json_pack("{s:s, s:o}", "state", state, "reasons", reasons);
+}
