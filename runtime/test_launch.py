@@ -224,7 +224,7 @@ if others:
 	tap.skip("no job: a sentence", "another job of this user runs here")
 else:
 	code, out, err = tool("status")
-	tap.ok(code == 1 and err == "godwit: no job of user %d runs on this host; start one with mpirun" % os.getuid(), "no job: %s" % err)
+	tap.ok(code == 3 and err == "godwit: no job of user %d runs on this host; start one with mpirun" % os.getuid(), "no job: %s" % err)
 jobs = []
 for i in range(2):
 	events = Events()
@@ -232,7 +232,8 @@ for i in range(2):
 	events.wait("rank.started", count=2)
 ids = [j.head_name().split("/")[2] for j in jobs]
 code, out, err = tool("status")
-tap.ok(code == 1 and all(i in err for i in ids) and "--job" in err, "several jobs: %s" % err)
+tap.ok(code == 3 and all(i in err for i in ids) and "--job" in err and "process %d: " % jobs[0].proc.pid in err,
+       "several jobs: %s" % err)
 for i in range(2):
 	code, out, err = tool("status", "--job", ids[i], "--json")
 	st = json.loads(out) if code == 0 else {}
@@ -241,8 +242,8 @@ for i in range(2):
 	       "status --job --json of job %d of two" % i, code, out, err)
 code, out, err = tool("status", "--job", ids[0])
 tap.ok(code == 0 and "CLUSTER" in out and len(out.splitlines()) == 9, "status as a table", out)
-code, out, err = tool("status", "--job", "12")
-tap.ok(code == 1 and "no job 00000012" in err, "a job that does not run: %s" % err)
+code, out, err = tool("status", "--job", "000000")
+tap.ok(code == 3 and "no job 000000" in err and all(i in err for i in ids), "a job that does not run: %s" % err)
 for args, want, words in ((["7", "--to", "1"], 1, "there is no rank 7"), (["0", "--to", "9"], 2, "there is no cluster 9"),
                           (["0", "--to", "0"], 1, "on cluster 0 already")):
 	code, out, err = tool("migrate", "--job", ids[0], *args)

@@ -1,14 +1,27 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* runtime/control: godwit, the tool that looks at running jobs and moves their ranks. One file per subcommand. */
+/* runtime/control: godwit, the tool that looks at running jobs and moves their ranks. One file per command. */
 #ifndef RT_CONTROL_H
 #define RT_CONTROL_H
 
 #include "runtime/wire.h"
 
 struct control {
-	const char *job;   /* of --job, or NULL: the only one that runs */
+	const char *job;   /* of --job: an id or its beginning; NULL: the only one that runs */
 	bool is_json;
 };
+
+/* Exit statuses, the same for all commands; doc/godwit.1 explains them. */
+enum { CONTROL_DONE = 0, CONTROL_FAILED = 1, CONTROL_WRONG = 2, CONTROL_NO_JOB = 3 };
+
+/* The options that every command takes, in its table; and what its parser does with keys that it does not know. */
+#define CONTROL_OPTIONS \
+	{ "job", 'j', "ID", 0, "The job, when several run: its id or the beginning of it", 10 }, \
+	{ "json", 'J', NULL, 0, "Print JSON", 10 }
+int control_option(struct control *c, int key, char *arg); /* 0, or ARGP_ERR_UNKNOWN */
+
+/** control_number - of a rank or the like (@what); ends the program with a sentence when it is none */
+struct argp_state;
+long control_number(struct argp_state *state, const char *text, const char *what);
 
 /** control_connect - to the head of the job that was named, or of the only one. Return a descriptor or -errno */
 int control_connect(const struct control *c, struct gw_error *why);
@@ -23,6 +36,8 @@ int control_talk(const struct control *c, json_t *request, int (*on_answer)(void
 /* Each takes its own arguments, argv[0] being its name, and returns the exit status. */
 int control_status(int argc, char **argv);
 int control_migrate(int argc, char **argv);
-int control_fail(const struct gw_error *why);
+int control_pin(int argc, char **argv);
+int control_unpin(int argc, char **argv);
+int control_fail(const struct gw_error *why); /* says it; returns the exit status that fits */
 
 #endif

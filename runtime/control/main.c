@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* godwit: which subcommand, which job, and the conversation with its head. */
 #include <argp.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -12,7 +14,91 @@ const char *argp_program_version = "Godwit " PACKAGE_VERSION;
 int control_fail(const struct gw_error *why)
 {
 	fprintf(stderr, "godwit: %s\n", why->text);
-	return 1;
+	switch (why->code) {
+	case -ENOENT: /* control_connect's; and control_talk's when the job ends meanwhile */
+	case -ENOTUNIQ:
+	case -EPIPE:
+		return CONTROL_NO_JOB;
+	case -EINVAL:
+		return CONTROL_WRONG;
+	default:
+		return CONTROL_FAILED;
+	}
+}
+
+int control_option(struct control *c, int key, char *arg)
+{
+	switch (key) {
+	case 'j':
+		c->job = arg;
+		return 0;
+	case 'J':
+		c->is_json = true;
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+long control_number(struct argp_state *state, const char *text, const char *what)
+{
+	char *end;
+	long v = strtol(text, &end, 10);
+
+	if (*end || end == text || v < 0 || v > 1000000000)
+		argp_error(state, "'%s' is not the number of a %s", text, what);
+	return v;
+}
+
+/* ---- which job ------------------------------------------------------------------------------------------------------ */
+
+/* "3fa85f64 (process 812: mpirun -n 4 ./wave)" */
+static void job_text(uint32_t job, char *text, size_t cap)
+{
+	char name[RT_SOCKET_NAME_MAX], words[96] = "";
+	gw_autoclose int fd = -1, file = -1;
+	struct ucred cred = { 0 };
+	socklen_t len = sizeof(cred);
+	ssize_t n;
+
+	snprintf(text, cap, "%08x", job);
+	rt_socket_name(name, job, -1);
+	fd = gw_connect_unix(name, NULL);
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+		return;
+	snprintf(name, sizeof(name), "/proc/%d/cmdline", (int)cred.pid);
+	file = open(name, O_RDONLY | O_CLOEXEC);
+	n = file >= 0 ? read(file, words, sizeof(words) - 1) : 0;
+	for (ssize_t i = 0; i + 1 < n; i++)
+		words[i] = words[i] ? words[i] : ' ';
+	snprintf(text, cap, "%08x (process %d: %s%s)", job, (int)cred.pid, words, n == sizeof(words) - 1 ? "..." : "");
+}
+
+static void jobs_text(const uint32_t *jobs, int n, char *text, size_t cap)
+{
+	size_t at = 0;
+
+	text[0] = '\0';
+	for (int i = 0; i < n && at + 160 < cap; i++) {
+		at += (size_t)snprintf(text + at, cap - at, "%s", i ? ", " : "");
+		job_text(jobs[i], text + at, cap - at);
+		at += strlen(text + at);
+	}
+}
+
+/* @jobs keeps those whose id begins with what was asked for */
+static int jobs_filter(uint32_t *jobs, int n, const char *begin)
+{
+	int kept = 0;
+
+	for (int i = 0; i < n; i++) {
+		char id[16];
+
+		snprintf(id, sizeof(id), "%08x", jobs[i]);
+		if (strncasecmp(id, begin, strlen(begin)) == 0)
+			jobs[kept++] = jobs[i];
+	}
+	return kept;
 }
 
 /* A head that is stopped (Ctrl-Z) accepts connections, but answers nobody: say so instead of waiting. */
@@ -41,38 +127,36 @@ static int check_awake(int fd, struct gw_error *why)
 
 int control_connect(const struct control *c, struct gw_error *why)
 {
-	char name[RT_SOCKET_NAME_MAX];
-	uint32_t jobs[16];
-	int n = rt_jobs_find(jobs, GW_ARRAY_LEN(jobs), why);
+	char name[RT_SOCKET_NAME_MAX], list[600];
+	unsigned uid = (unsigned)geteuid();
+	uint32_t jobs[256];
+	int n = rt_jobs_find(jobs, GW_ARRAY_LEN(jobs), why), all = n;
 
 	if (n < 0)
 		return n;
-	if (c->job) {
-		char *end;
-		unsigned long job = strtoul(c->job, &end, 16);
-
-		if (*end || end == c->job || job == 0 || job > UINT32_MAX)
-			return gw_fail(why, -EINVAL, "'%s' is not the id of a job, such as 3fa85f64; 'godwit status' shows it", c->job);
-		rt_socket_name(name, (uint32_t)job, -1);
-		n = gw_connect_unix(name, why);
-		if (n == -ECONNREFUSED)
-			return gw_fail(why, -ENOENT, "no job %08lx of user %u runs on this host", job, (unsigned)geteuid());
-		return check_awake(n, why);
-	}
+	if (n > (int)GW_ARRAY_LEN(jobs))
+		n = (int)GW_ARRAY_LEN(jobs);
 	if (n == 0)
-		return gw_fail(why, -ENOENT, "no job of user %u runs on this host; start one with mpirun", (unsigned)geteuid());
+		return gw_fail(why, -ENOENT, "no job of user %u runs on this host; start one with mpirun", uid);
+	if (c->job) {
+		if (!*c->job || strlen(c->job) > 8 || c->job[strspn(c->job, "0123456789abcdefABCDEF")])
+			return gw_fail(why, -EINVAL, "'%s' is not the id of a job, such as 3fa85f64; 'godwit status' shows it", c->job);
+		jobs_text(jobs, n, list, sizeof(list));
+		n = jobs_filter(jobs, n, c->job);
+		if (n == 0)
+			return gw_fail(why, -ENOENT, "no job %s of user %u runs on this host; these do: %s", c->job, uid, list);
+	}
 	if (n > 1) {
-		char list[256];
-		size_t at = 0;
-
-		for (int i = 0; i < n && i < (int)GW_ARRAY_LEN(jobs) && at < sizeof(list) - 16; i++)
-			at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%08x", i ? ", " : "", jobs[i]);
-		return gw_fail(why, -ENOTUNIQ, "%d jobs of user %u run on this host (%s); choose one with --job", n,
-		               (unsigned)geteuid(), list);
+		jobs_text(jobs, n, list, sizeof(list));
+		return gw_fail(why, -ENOTUNIQ, "%d jobs of user %u run on this host: %s; choose one with --job", c->job ? n : all,
+		               uid, list);
 	}
 	rt_socket_name(name, jobs[0], -1);
-	return check_awake(gw_connect_unix(name, why), why);
+	n = gw_connect_unix(name, why);
+	return n == -ECONNREFUSED ? gw_fail(why, -ENOENT, "job %08x has just ended", jobs[0]) : check_awake(n, why);
 }
+
+/* ---- the conversation ----------------------------------------------------------------------------------------------- */
 
 struct talk {
 	struct gw_loop *loop;
@@ -133,60 +217,113 @@ int control_talk(const struct control *c, json_t *request, int (*on_answer)(void
 	return code;
 }
 
+/* ---- commands ------------------------------------------------------------------------------------------------------- */
+
 static const struct { const char *name; int (*run)(int argc, char **argv); } commands[] = {
 	{ "status", control_status },
 	{ "migrate", control_migrate },
+	{ "pin", control_pin },
+	{ "unpin", control_unpin },
 };
 
 static const char doc[] =
 "godwit - look at running MPI jobs and move their ranks\v"
 "Commands:\n"
-"  status [--json]                 clusters, ranks and where each lives\n"
+"  status                          clusters, ranks and where each lives\n"
+"  status --movable                which ranks can move; what holds the rest\n"
 "  migrate RANK... --to CLUSTER    move ranks, now\n"
+"  pin RANK...                     keep ranks where they are\n"
+"  unpin RANK...                   let them go again\n"
+"  help [COMMAND]                  tell more\n"
 "\n"
-"'godwit COMMAND --help' tells more. A job is started with mpirun; when several of yours run on this host, --job says "
-"which one is meant.";
+"All take --json and --job. A job is started with mpirun; when several of yours run on this host, --job says which one is "
+"meant. The exit status is 0 when all was done, 1 when something of it was not, 2 when the request is wrong, 3 when there "
+"is no such job. godwit(1) has it all.";
 
-struct args { int command; };
+/* How many letters must be added, taken away or changed to come from @a to @b; at most 31 letters of each count. */
+static size_t distance(const char *a, const char *b)
+{
+	size_t row[32], n = strnlen(b, 31);
+
+	for (size_t k = 0; k <= n; k++)
+		row[k] = k;
+	for (size_t i = 0; a[i] && i < 31; i++) {
+		size_t before = row[0];
+
+		row[0] = i + 1;
+		for (size_t k = 0; k < n; k++) {
+			size_t change = before + (a[i] != b[k]), less = (row[k] < row[k + 1] ? row[k] : row[k + 1]) + 1;
+
+			before = row[k + 1];
+			row[k + 1] = change < less ? change : less;
+		}
+	}
+	return row[n];
+}
+
+/* The index of a command; or the exit status as a negative number, after a sentence. */
+static int find_command(const char *name)
+{
+	const char *near = NULL;
+	size_t least = 3;
+
+	for (size_t i = 0; i < GW_ARRAY_LEN(commands); i++) {
+		size_t far = distance(name, commands[i].name);
+
+		if (strcmp(name, commands[i].name) == 0)
+			return (int)i;
+		if (*name && strncmp(name, commands[i].name, strlen(name)) == 0)
+			far = 1;
+		if (far < least) {
+			least = far;
+			near = commands[i].name;
+		}
+	}
+	if (near)
+		fprintf(stderr, "godwit: there is no command '%s'; did you mean 'godwit %s'?\n", name, near);
+	else
+		fprintf(stderr, "godwit: there is no command '%s'; 'godwit help' lists the commands\n", name);
+	return -CONTROL_WRONG;
+}
+
+static int run_command(const char *name, int argc, char **argv)
+{
+	int i = find_command(name);
+
+	return i < 0 ? -i : commands[i].run(argc, argv);
+}
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
-	struct args *a = state->input;
-
-	switch (key) {
-	case ARGP_KEY_ARG:
-		for (size_t i = 0; i < GW_ARRAY_LEN(commands); i++)
-			if (strcmp(arg, commands[i].name) == 0) {
-				a->command = (int)i;
-				state->argv[state->next - 1] = arg;
-				return ARGP_KEY_SUCCESS;
-			}
-		argp_error(state, "there is no command '%s'", arg);
-		return EINVAL;
-	case ARGP_KEY_NO_ARGS:
+	(void)arg;
+	if (key == ARGP_KEY_NO_ARGS) {
 		argp_usage(state);
 		return EINVAL;
-	default:
-		return ARGP_ERR_UNKNOWN;
 	}
+	return key == ARGP_KEY_ARG ? 0 : ARGP_ERR_UNKNOWN;
 }
 
 int main(int argc, char **argv)
 {
 	static const struct argp argp = { NULL, parse_option, "COMMAND [ARG...]", doc, NULL, NULL, NULL };
-	struct args a = { .command = -1 };
+	char help[] = "--help";
 	int first = argc;
 
 	gw_log_init("godwit");
-	argp_err_exit_status = 2;
+	argp_err_exit_status = CONTROL_WRONG;
 	/* options before the command are ours, those after it the command's */
 	for (int i = 1; i < argc; i++)
 		if (argv[i][0] != '-') {
 			first = i;
 			break;
 		}
-	argp_parse(&argp, first < argc ? first + 1 : argc, argv, ARGP_IN_ORDER, NULL, &a);
-	if (a.command < 0)
-		return 2;
-	return commands[a.command].run(argc - first, argv + first);
+	if (first < argc && strcmp(argv[first], "help") == 0) {
+		char *words[] = { argv[0], help, NULL };
+
+		if (first + 1 < argc && strcmp(argv[first + 1], "help") != 0)
+			return run_command(argv[first + 1], 2, words);
+		argp_parse(&argp, 2, words, ARGP_IN_ORDER, NULL, NULL);
+	}
+	argp_parse(&argp, first < argc ? first + 1 : argc, argv, ARGP_IN_ORDER, NULL, NULL);
+	return first < argc ? run_command(argv[first], argc - first, argv + first) : CONTROL_WRONG;
 }

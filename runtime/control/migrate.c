@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* godwit migrate: move ranks, now; one line for each with its measures. */
 #include <argp.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "runtime/control/control.h"
 
@@ -15,21 +17,10 @@ struct migrate {
 
 static const struct argp_option options[] = {
 	{ "to", 't', "CLUSTER", 0, "Where to (required)", 0 },
-	{ "job", 'j', "ID", 0, "The job, when several run", 0 },
-	{ "json", 'J', NULL, 0, "Print one JSON array", 0 },
 	{ "timeout", 'T', "SECONDS", 0, "Give up when a rank is still in MPI_Init or MPI_Finalize by then (default 60)", 0 },
+	CONTROL_OPTIONS,
 	{ 0 }
 };
-
-static long parse_number(struct argp_state *state, const char *text, const char *what)
-{
-	char *end;
-	long v = strtol(text, &end, 10);
-
-	if (*end || end == text || v < 0 || v > 1000000000)
-		argp_error(state, "'%s' is not the number of a %s", text, what);
-	return v;
-}
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
@@ -37,19 +28,13 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case 't':
-		m->to = parse_number(state, arg, "cluster");
+		m->to = control_number(state, arg, "cluster");
 		return 0;
 	case 'T':
-		m->timeout_s = parse_number(state, arg, "second");
-		return 0;
-	case 'j':
-		m->c.job = arg;
-		return 0;
-	case 'J':
-		m->c.is_json = true;
+		m->timeout_s = control_number(state, arg, "second");
 		return 0;
 	case ARGP_KEY_ARG:
-		json_array_append_new(m->ranks, json_integer(parse_number(state, arg, "rank")));
+		json_array_append_new(m->ranks, json_integer(control_number(state, arg, "rank")));
 		return 0;
 	case ARGP_KEY_END:
 		if (json_array_size(m->ranks) == 0)
@@ -58,7 +43,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 			argp_error(state, "say where to with --to CLUSTER");
 		return 0;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return control_option(&m->c, key, arg);
 	}
 }
 
@@ -113,11 +98,23 @@ static int on_answer(void *ctx, json_t *msg)
 	return 0;
 }
 
+/* The head sees our end and takes back what has not begun. A move that has begun cannot be interrupted by us. */
+static void on_interrupt(int sig)
+{
+	static const char text[] = "godwit: interrupted; moves that have begun go on, requests that wait are taken back; "
+	                           "'godwit status' shows where the ranks are\n";
+
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
+		_exit(128 + sig);
+	_exit(128 + sig);
+}
+
 int control_migrate(int argc, char **argv)
 {
 	static const struct argp argp = { options, parse_option, "RANK... --to CLUSTER", "Move ranks of a running job to another "
 		"cluster while all ranks go on. Several are moved at the same time. The exit status is 0 when all were moved, 1 when "
-		"one was not (it goes on where it was), 2 when the request is wrong.", NULL, NULL, NULL };
+		"one was not (it goes on where it was), 2 when the request is wrong, 3 when there is no such job.\n"
+		"When it is interrupted, moves that have begun go on.", NULL, NULL, NULL };
 	struct migrate m = { .to = -1, .timeout_s = 60 };
 	struct gw_error why = { 0 };
 	char name[] = "godwit migrate";
@@ -127,6 +124,9 @@ int control_migrate(int argc, char **argv)
 	m.results = json_array();
 	argv[0] = name;
 	argp_parse(&argp, argc, argv, 0, NULL, &m);
+	signal(SIGINT, on_interrupt);
+	signal(SIGTERM, on_interrupt);
+	signal(SIGHUP, on_interrupt);
 	code = control_talk(&m.c, json_pack("{s:s, s:o, s:I, s:I}", "op", "migrate", "ranks", m.ranks, "to", (json_int_t)m.to,
 	                                    "timeout_ms", (json_int_t)m.timeout_s * 1000), on_answer, &m, &why);
 	if (m.c.is_json && !m.is_refused) {
@@ -136,5 +136,5 @@ int control_migrate(int argc, char **argv)
 	json_decref(m.results);
 	if (code < 0)
 		return control_fail(&why);
-	return m.is_refused ? 2 : m.failed ? 1 : 0;
+	return m.is_refused ? CONTROL_WRONG : m.failed ? CONTROL_FAILED : CONTROL_DONE;
 }

@@ -6,27 +6,29 @@
 #include "runtime/control/control.h"
 
 static const struct argp_option options[] = {
-	{ "job", 'j', "ID", 0, "The job, when several run", 0 },
-	{ "json", 'J', NULL, 0, "Print one JSON object", 0 },
+	{ "movable", 'm', NULL, 0, "Say of each rank whether it can move now, and all that holds it", 0 },
+	CONTROL_OPTIONS,
 	{ 0 }
+};
+
+struct status {
+	struct control c;
+	bool is_movable_asked;
 };
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
-	struct control *c = state->input;
+	struct status *s = state->input;
 
 	switch (key) {
-	case 'j':
-		c->job = arg;
-		return 0;
-	case 'J':
-		c->is_json = true;
+	case 'm':
+		s->is_movable_asked = true;
 		return 0;
 	case ARGP_KEY_ARG:
 		argp_error(state, "'%s' is too much: status takes options only", arg);
 		return EINVAL;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return control_option(&s->c, key, arg);
 	}
 }
 
@@ -61,10 +63,26 @@ static void cores_text(const json_t *cores, char *buf, size_t cap)
 	}
 }
 
-static void print_tables(const json_t *msg)
+/* "rank 17: fd 9 is ...", one line for each reason, then how many ranks can move */
+static void print_reasons(const json_t *ranks)
+{
+	size_t movable = 0;
+
+	for (size_t i = 0; i < json_array_size(ranks); i++) {
+		const json_t *r = json_array_get(ranks, i), *m = json_object_get(r, "movable");
+		const json_t *reasons = json_object_get(m, "reasons");
+
+		movable += strcmp(text_of(m, "state"), "yes") == 0;
+		for (size_t k = 0; k < json_array_size(reasons); k++)
+			printf("rank %lld: %s\n", (long long)number_of(r, "rank"), text_of(json_array_get(reasons, k), "text"));
+	}
+	printf("%zu of %zu ranks can move now\n", movable, json_array_size(ranks));
+}
+
+static void print_tables(const json_t *msg, bool is_movable_asked)
 {
 	const json_t *job = json_object_get(msg, "job"), *list = json_object_get(msg, "clusters");
-	char cores[256];
+	char cores[256], memory[32];
 
 	printf("job %s: %s, %lld rank%s on %zu cluster%s, process %lld, running for %.1f s\n\n", text_of(job, "id"),
 	       text_of(job, "program"), (long long)number_of(job, "ranks"), number_of(job, "ranks") == 1 ? "" : "s",
@@ -79,29 +97,37 @@ static void print_tables(const json_t *msg)
 		       (long long)number_of(c, "pid"), (long long)number_of(c, "ranks"), cores);
 	}
 	list = json_object_get(msg, "ranks");
-	printf("\n%7s  %7s  %8s  %-15s  %5s  %7s  %s\n", "RANK", "CLUSTER", "PID", "STATE", "MOVES", "THREADS", "MEMORY");
+	printf("\n%7s  %7s  %8s  %-15s  %5s  %7s  %s%s\n", "RANK", "CLUSTER", "PID", "STATE", "MOVES", "THREADS", "MEMORY",
+	       is_movable_asked ? "       MOVABLE" : "");
 	for (size_t i = 0; i < json_array_size(list); i++) {
 		const json_t *r = json_array_get(list, i);
 
-		printf("%7lld  %7lld  %8lld  %-15s  %5lld  %7lld  %.1f MiB\n", (long long)number_of(r, "rank"),
+		snprintf(memory, sizeof(memory), "%.1f MiB", (double)number_of(r, "private_kib") / 1024);
+		printf("%7lld  %7lld  %8lld  %-15s  %5lld  %7lld  %s%*s%s%s\n", (long long)number_of(r, "rank"),
 		       (long long)number_of(r, "cluster"), (long long)number_of(r, "pid"), text_of(r, "state"),
 		       (long long)number_of(r, "epoch"), (long long)number_of(r, "threads"),
-		       (double)number_of(r, "private_kib") / 1024);
+		       memory, is_movable_asked ? (int)(13 - strlen(memory)) : 0, "",
+		       is_movable_asked ? text_of(json_object_get(r, "movable"), "state") : "",
+		       json_is_true(json_object_get(r, "pinned")) ? "  pinned" : "");
+	}
+	if (is_movable_asked) {
+		putchar('\n');
+		print_reasons(list);
 	}
 }
 
 static int on_answer(void *ctx, json_t *msg)
 {
-	const struct control *c = ctx;
+	const struct status *s = ctx;
 
 	if (strcmp(text_of(msg, "op"), "status") != 0)
 		return 0;
-	if (c->is_json) {
+	if (s->c.is_json) {
 		json_object_del(msg, "op");
 		json_dumpf(msg, stdout, JSON_INDENT(2));
 		putchar('\n');
 	} else {
-		print_tables(msg);
+		print_tables(msg, s->is_movable_asked);
 	}
 	return 1;
 }
@@ -109,12 +135,15 @@ static int on_answer(void *ctx, json_t *msg)
 int control_status(int argc, char **argv)
 {
 	static const struct argp argp = { options, parse_option, "", "Show the clusters of a running job, its ranks and where each "
-		"lives. MOVES is how often a rank has moved; MEMORY is private and present.", NULL, NULL, NULL };
-	struct control c = { 0 };
+		"lives. MOVES is how often a rank has moved; MEMORY is private and present. With --movable the ranks are looked at "
+		"without being stopped, and every reason that keeps one where it is is a line of its own.", NULL, NULL, NULL };
+	struct status s = { 0 };
 	struct gw_error why = { 0 };
 	char name[] = "godwit status";
+	json_t *request;
 
 	argv[0] = name;
-	argp_parse(&argp, argc, argv, 0, NULL, &c);
-	return control_talk(&c, json_pack("{s:s}", "op", "status"), on_answer, &c, &why) < 0 ? control_fail(&why) : 0;
+	argp_parse(&argp, argc, argv, 0, NULL, &s);
+	request = json_pack("{s:s, s:b}", "op", "status", "movable", (int)s.is_movable_asked);
+	return control_talk(&s.c, request, on_answer, &s, &why) < 0 ? control_fail(&why) : CONTROL_DONE;
 }

@@ -20,7 +20,8 @@
  *   sink.c       where output ends, slow readers
  *   input.c      standard input to one rank or several, with a window, across moves
  *   pmi_head.c   barriers and published names
- *   tools.c      the socket of `godwit status` and `godwit migrate`
+ *   tools.c      the socket of the godwit command
+ *   pins.c       ranks that stay where they are
  */
 #ifndef RT_HEAD_H
 #define RT_HEAD_H
@@ -112,7 +113,7 @@ struct rank {
 	uint32_t cluster, app;
 	pid_t pid;
 	uint64_t epoch;
-	bool is_attached;
+	bool is_attached, is_pinned;
 	int status;
 	struct rt_sigqueue held;  /* it has not been started, or its owner has given it away: for the new one */
 	bool is_stop_due;         /* it has not said yet that it is stopped */
@@ -225,6 +226,12 @@ void pmi_head_fini(struct head *h);
 void pmi_head_barrier(struct head *h, uint32_t rank, uint64_t number, const json_t *puts);
 void pmi_head_ask(struct head *h, uint32_t rank, uint64_t id, const char *what, const json_t *args);
 void pmi_head_rank_ended(struct head *h);                 /* a barrier may have become impossible */
+
+/* ---- pins.c ---- */
+int pins_parse(struct head *h, const char *text, struct gw_error *why);
+int pins_refuse(const struct head *h, uint32_t rank, struct gw_error *why); /* 0: it is not pinned */
+json_t *pins_request(struct head *h, json_t *msg, struct gw_error *why);
+void pins_describe(const struct head *h, uint32_t rank, json_t *status);
 
 /* ---- tools.c ---- */
 int tools_init(struct head *h, struct gw_error *why);

@@ -186,6 +186,8 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 			h->ranks[rank].cluster = spec->ppn ? rank / spec->ppn % h->n_clusters
 			                                   : (uint32_t)((uint64_t)rank * h->n_clusters / h->size);
 		}
+	if (spec->pinned && pins_parse(h, spec->pinned, why) < 0)
+		return why->code;
 	code = random_ids(h);
 	if (code == 0)
 		code = gw_loop_create(&h->loop);

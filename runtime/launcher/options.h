@@ -38,6 +38,7 @@ struct job_spec {
 	const char *file[2];      /* where standard output and error go, by rank; NULL: mpirun's own */
 	const char *input;        /* ranks that get standard input: "0", "all", "none", "0,3-5"; NULL: rank 0 */
 	const char *bind, *map;   /* runtime/topology.h */
+	const char *pinned;       /* ranks that stay where they are: "all", or a list as "0,3-5"; NULL: none */
 	const char *config;
 	bool is_verbose, is_printing_codes;
 	struct strings words;     /* of the configuration file: what above points into */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The socket of the job's head: godwit status asks all daemons, godwit migrate asks the owners of ranks. */
+/* The socket of the job's head: godwit status asks all daemons, migrate asks the owners of ranks, pin the head alone. */
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -15,6 +15,7 @@ struct tool {            /* one connection */
 	/* a status question that is being answered */
 	uint64_t status_id;
 	uint32_t answers_due;
+	bool is_movable_asked;
 	json_t *ranks, *sessions;
 	struct gw_timer *deadline;
 };
@@ -22,7 +23,7 @@ struct tool {            /* one connection */
 struct move {            /* asked of an owner, not answered yet */
 	struct gw_list node;
 	uint64_t id;
-	struct tool *tool;   /* NULL: it has gone; the move goes on */
+	struct tool *tool;   /* NULL: it has gone; a move that has begun goes on */
 	uint32_t rank, from, to;
 };
 
@@ -31,8 +32,10 @@ static void tool_destroy(struct tool *t)
 	gw_list_for(e, &t->head->moves) {
 		struct move *m = gw_list_entry(e, struct move, node);
 
-		if (m->tool == t)
-			m->tool = NULL;
+		if (m->tool != t)
+			continue;
+		m->tool = NULL; /* what has begun goes on */
+		job_cluster_send(t->head, m->from, json_pack("{s:s, s:I}", "op", "cancel", "id", (json_int_t)m->id));
 	}
 	gw_timer_cancel(t->deadline);
 	json_decref(t->ranks);
@@ -126,6 +129,8 @@ static int begin_move(struct tool *t, json_int_t rank, uint32_t to, json_int_t t
 		return gw_fail(why, -EAGAIN, "rank %lld has not been started yet", (long long)rank);
 	if (r->cluster == to)
 		return gw_fail(why, -EALREADY, "rank %lld is on cluster %u already", (long long)rank, to);
+	if (pins_refuse(h, (uint32_t)rank, why) < 0)
+		return why->code;
 	m = calloc(1, sizeof(*m));
 	if (!m)
 		return gw_fail(why, -ENOMEM, "out of memory");
@@ -198,6 +203,15 @@ static json_t *clusters_json(const struct head *h)
 	return all;
 }
 
+static json_t *unmovable_json(const struct rank *r)
+{
+	const char *text = r->state == RANK_ENDED ? "it has ended" : r->state == RANK_WAITING ? "it has not been started yet" :
+	                   "it is on its way, or its daemon does not answer";
+
+	return json_pack("{s:s, s:[{s:s, s:i, s:s}]}", "state", r->state == RANK_RUNNING ? "moving" : "no", "reasons", "kind",
+	                 "state", "number", 0, "text", text);
+}
+
 /* What the owner said of a rank; or what the head knows when no owner spoke of it: it has ended, or is on its way. */
 static json_t *rank_json(struct tool *t, uint32_t rank)
 {
@@ -209,9 +223,10 @@ static json_t *rank_json(struct tool *t, uint32_t rank)
 		if (json_integer_value(json_object_get(one, "rank")) == (json_int_t)rank)
 			return json_incref(one);
 	}
-	return json_pack("{s:i, s:i, s:i, s:I, s:s, s:i, s:i}", "rank", (int)rank, "cluster", (int)r->cluster, "pid",
+	return json_pack("{s:i, s:i, s:i, s:I, s:s, s:i, s:i, s:o*}", "rank", (int)rank, "cluster", (int)r->cluster, "pid",
 	                 (int)r->pid, "epoch", (json_int_t)r->epoch, "state", r->state == RANK_ENDED ? "ended"
-	                 : r->state == RANK_WAITING ? "starting" : "moving", "threads", 0, "private_kib", 0);
+	                 : r->state == RANK_WAITING ? "starting" : "moving", "threads", 0, "private_kib", 0,
+	                 "movable", t->is_movable_asked ? unmovable_json(r) : NULL);
 }
 
 static void status_done(struct tool *t)
@@ -222,8 +237,12 @@ static void status_done(struct tool *t)
 	gw_timer_cancel(t->deadline);
 	t->deadline = NULL;
 	t->answers_due = 0;
-	for (uint32_t r = 0; r < h->size; r++)
-		json_array_append_new(ranks, rank_json(t, r));
+	for (uint32_t r = 0; r < h->size; r++) {
+		json_t *one = rank_json(t, r);
+
+		pins_describe(h, r, one);
+		json_array_append_new(ranks, one);
+	}
 	gw_link_send_json(t->link, json_pack("{s:s, s:{s:s, s:i, s:s, s:i, s:I}, s:o, s:o, s:O}", "op", "status", "job", "id",
 	                  h->kvsname + strlen("godwit-"), "pid", (int)getpid(), "program", h->spec->apps[0].argv.list[0], "ranks",
 	                  (int)h->size, "age_ms", (json_int_t)((gw_now_ns() - h->started_ns) / 1000000), "clusters",
@@ -242,9 +261,9 @@ static void do_status(struct tool *t, json_t *msg)
 {
 	struct head *h = t->head;
 
-	(void)msg;
 	if (t->answers_due)
 		return; /* one at a time on a connection */
+	t->is_movable_asked = json_is_true(json_object_get(msg, "movable"));
 	json_decref(t->ranks);
 	json_decref(t->sessions);
 	t->ranks = json_array();
@@ -252,7 +271,8 @@ static void do_status(struct tool *t, json_t *msg)
 	t->status_id = ++h->next_id;
 	for (uint32_t c = 0; c < h->n_clusters; c++)
 		if (h->clusters[c].state == CLUSTER_UP &&
-		    job_cluster_send(h, c, json_pack("{s:s, s:I}", "op", "status", "id", (json_int_t)t->status_id)))
+		    job_cluster_send(h, c, json_pack("{s:s, s:I, s:b}", "op", "status", "id", (json_int_t)t->status_id, "movable",
+		                                     (int)t->is_movable_asked)))
 			t->answers_due++;
 	if (t->answers_due)
 		gw_loop_timer(h->loop, &t->deadline, STATUS_MS, 0, on_status_deadline, t);
@@ -278,6 +298,19 @@ void tools_status_answer(struct head *h, uint32_t cluster, json_t *msg)
 	}
 }
 
+/* ---- pin --------------------------------------------------------------------------------------------------------------- */
+
+static void do_pin(struct tool *t, json_t *msg)
+{
+	struct gw_error why = { 0 };
+	json_t *answer = pins_request(t->head, msg, &why);
+
+	if (answer)
+		gw_link_send_json(t->link, answer);
+	else
+		refuse(t, why.text);
+}
+
 /* ---- connections --------------------------------------------------------------------------------------------------- */
 
 static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
@@ -290,6 +323,8 @@ static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t 
 		do_status(t, msg);
 	else if (op && strcmp(op, "migrate") == 0)
 		do_migrate(t, msg);
+	else if (op && strcmp(op, "pin") == 0)
+		do_pin(t, msg);
 	else
 		refuse(t, "this is not a request that mpirun knows");
 }
