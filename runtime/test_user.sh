@@ -26,7 +26,7 @@ as_user() {
 }
 # Each part has numbers of its own: they are counted on here, and a part without a plan is a failure.
 n=0
-for part in runtime/test_launch.py tests/driver/move.py; do
+for part in runtime/test_launch.py tests/driver/launch.py tests/driver/move.py; do
 	has_plan=no
 	while IFS= read -r line; do
 		case $line in

@@ -144,8 +144,11 @@ void plumbing_close(struct ct_plumbing *p);
 void plumbing_init(struct ct_plumbing *p);
 
 /* ---- explain.c ---- */
-/** explain_exec - add to @why what a person would look for first. Return: is it the failure of an exec at all? */
-bool explain_exec(struct gw_error *why, int code, const char *program, const char *cwd, char *const *envp);
+/**
+ * explain_exec - add to @why, of a spawn that failed with @code, what a person would look for first
+ * Return: -ENOENT or another code of the exec; -EIO when it is not about the program.
+ */
+int explain_exec(struct gw_error *why, int code, const char *program, const char *cwd, char *const *envp);
 
 /* ---- streams.c ---- */
 int streams_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *why);

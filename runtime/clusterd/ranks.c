@@ -260,7 +260,7 @@ static int launch(struct clusterd *d, const struct rt_launch *l, const char *str
 	if (code < 0) {
 		rank_destroy(r);
 		/* the head makes 127 and 126 of these, as a shell, but only where it is about the program */
-		return explain_exec(why, code, argv[0], cwd[0], envp) ? code : -EIO;
+		return explain_exec(why, code, argv[0], cwd[0], envp);
 	}
 	code = rank_adopt(r, ct);
 	if (code < 0) {

@@ -12,7 +12,7 @@
 #include "runtime/launcher/head.h"
 
 #define TERM_GRACE_MS 8000 /* after a forwarded signal: ranks that have not ended are killed */
-#define STOP_WAIT_MS  2000 /* after SIGTSTP: mpirun stops, whether all ranks have said that they are stopped or not */
+#define STOP_WAIT_MS 10000 /* after SIGTSTP: mpirun stops, whether all ranks have said that they are stopped or not */
 
 void signals_send(struct head *h, uint32_t rank, int sig)
 {
@@ -94,8 +94,10 @@ void signals_rank_ended(struct head *h)
 
 static void stop_all(struct head *h)
 {
-	if (h->is_stopping)
+	if (h->is_stopping) { /* a second time: now, even if a rank in a long move is not stopped yet */
+		stop_self(h);
 		return;
+	}
 	h->is_stopping = true;
 	for (uint32_t r = 0; r < h->size; r++)
 		h->ranks[r].is_stop_due = h->ranks[r].state == RANK_RUNNING;

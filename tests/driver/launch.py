@@ -367,7 +367,7 @@ head = job.head()
 ranks = [r["pid"] for r in head.ranks().values()]
 name = job.head_name()
 job.proc.send_signal(signal.SIGTSTP)
-tap.ok(wait_for(lambda: proc_stat(job.proc.pid)[0] == "T") and all(proc_stat(p)[0] == "T" for p in ranks), "SIGTSTP stops the ranks and then mpirun",
+tap.ok(wait_for(lambda: all(proc_stat(p)[0] == "T" for p in ranks + [job.proc.pid])), "SIGTSTP stops the ranks and then mpirun",
        [proc_stat(p) for p in ranks + [job.proc.pid]])
 tool = subprocess.run([os.path.join(BUILD, "godwit"), "status", "--job", name.split("/")[2]], capture_output=True, timeout=20, text=True)
 tap.ok(tool.returncode == 1 and "is stopped" in tool.stderr and str(job.proc.pid) in tool.stderr, "godwit says that the job is stopped: %s" % tool.stderr.strip())
@@ -395,12 +395,15 @@ answers = []
 mover = threading.Thread(target=lambda: answers.extend(head.migrate([0], 1)), daemon=True)
 mover.start()
 stopped = wait_for(lambda: proc_stat(daemon)[0] == "T")
-for s in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGWINCH):
+for s in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGWINCH, signal.SIGTSTP):
 	job.proc.send_signal(s)
-asker = job.head()
-asker.status()  # answered after the signals have been passed on
-time_out = not stopped
+	wait_for(lambda: re.search(r"^ShdPnd:\s+0+$", open("/proc/%d/status" % job.proc.pid).read(), re.M))  # it has been taken
 os.kill(daemon, signal.SIGCONT)
+asleep = wait_for(lambda: proc_stat(job.proc.pid)[0] == "T")
+ranks = [pid for pid, name in job.processes().items() if name == "python3"]
+tap.ok(asleep and len(ranks) == 1 and wait_for(lambda: proc_stat(ranks[0])[0] == "T"), "Ctrl-Z in the middle of a move: the rank is stopped where it has "
+       "arrived, then mpirun", ranks, [proc_stat(r) for r in ranks])
+job.proc.send_signal(signal.SIGCONT)
 mover.join(30)
 got = all(job.wait_line("^got %d$" % s, 20) for s in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGWINCH))
 tap.ok(stopped and got and answers and answers[0]["status"] == 0, "three signals during one move all arrive after it", answers, *job.tail())
