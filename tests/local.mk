@@ -61,8 +61,10 @@ MOVED_KILLS = 200
 check-starts: all $(check_PROGRAMS)
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_soak.sh --starts $(STARTS) --kills $(KILLS) \
 		--moved-kills $(MOVED_KILLS) $(SEED)
+
 # Emulated hosts: what tests of several hosts run in. It knows nothing of Godwit, nor Godwit of it: see doc/rig.md.
-EXTRA_DIST += doc/rig.md %D%/rig/hosts.sh %D%/driver/rig.py %D%/driver/hosts.py
+EXTRA_DIST += doc/rig.md %D%/rig/hosts.sh %D%/driver/rig.py %D%/driver/rig_slurm.py %D%/driver/hosts.py \
+	%D%/driver/hosts_slurm.py
 dist_check_SCRIPTS += %D%/test_rig.sh
 TESTS += %D%/test_rig.sh
 

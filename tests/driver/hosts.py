@@ -3,7 +3,7 @@
 import os, re, select, signal, socket, subprocess, sys, tempfile, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import godwit, rig
+import godwit, hosts_slurm, rig
 
 NAMESPACES = ("net", "uts", "ipc", "mnt", "pid")
 PYTHON = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable  # an ordinary user's too
@@ -81,27 +81,42 @@ def transfer(a, b, size):
 	return size / float(seconds)
 
 
-def spaces(r):
-	"""All namespaces of a rig, by inode."""
-	return {(n, os.stat("/proc/%d/ns/%s" % (pid, n)).st_ino) for pid in [r.outer] + [h.init for h in r.hosts] for n in NAMESPACES}
+class Traces:
+	"""What a rig could leave on this machine. The namespaces are held open, so that no new one takes the number of an old
+	one; that keeps no process alive."""
+
+	def __init__(self, pids, directory):
+		self.directory, self.fds = directory, []
+		for pid in pids:
+			for n in NAMESPACES:
+				self.fds.append((n, os.open("/proc/%d/ns/%s" % (pid, n), os.O_RDONLY | os.O_CLOEXEC)))
+		self.namespaces = {(n, os.fstat(fd).st_ino) for n, fd in self.fds}
+
+	def close(self):
+		for _, fd in self.fds:
+			os.close(fd)
+
+	def left(self):
+		"""What there is, in words."""
+		found = []
+		for p in filter(str.isdigit, os.listdir("/proc")):
+			for n in NAMESPACES:
+				try:
+					if (n, os.stat("/proc/%s/ns/%s" % (p, n)).st_ino) in self.namespaces:
+						found.append("process %s in a namespace (%s)" % (p, n))
+				except OSError:
+					pass
+		with open("/proc/self/mountinfo") as f:
+			found += ["mount " + l for l in f if self.directory in l]
+		group = "/sys/fs/cgroup/%s" + os.path.basename(self.directory)
+		for d in [self.directory, group % "", group % "memory/", group % "freezer/"]:
+			if os.path.exists(d):
+				found.append("directory " + d)
+		return found
 
 
-def left(namespaces, directory):
-	"""What is left of a rig on this machine, in words."""
-	found = []
-	for p in filter(str.isdigit, os.listdir("/proc")):
-		for n in NAMESPACES:
-			try:
-				if (n, os.stat("/proc/%s/ns/%s" % (p, n)).st_ino) in namespaces:
-					found.append("process %s in a namespace (%s)" % (p, n))
-			except OSError:
-				pass
-	with open("/proc/self/mountinfo") as f:
-		found += ["mount " + l for l in f if directory in l]
-	for d in (directory, "/sys/fs/cgroup/" + os.path.basename(directory)):
-		if os.path.exists(d):
-			found.append("directory " + d)
-	return found
+def traces(r):
+	return Traces([r.outer] + [h.init for h in r.hosts], r.dir)
 
 
 def devices():
@@ -215,9 +230,10 @@ def test_two(t, r):
 		t.ok(other[2].address == r[2].address and connects(r[1], other[2].address, 7001) and
 		     not connects(other[1], other[2].address, 7001), "two rigs with the same addresses do not meet")
 		rig.kill_tree(echo)
-		spaces_other, directory = spaces(other), other.dir
-	t.ok(left(spaces_other, directory) == [] and r[1].run("hostname").returncode == 0, "one ends, the other goes on",
-	     *left(spaces_other, directory))
+		of_other = traces(other)
+	found = of_other.left()
+	of_other.close()
+	t.ok(not found and r[1].run("hostname").returncode == 0, "one ends, the other goes on", *found)
 
 
 def test_clocks(t):
@@ -251,12 +267,12 @@ def test_ssh(t, r):
 
 
 OWNER = """
-import os, sys, time
+import sys, time
 sys.path.insert(0, sys.argv[1])
-import hosts, rig
+import rig
 r = rig.Rig(2)
 r[1].popen("setsid sleep 1000")
-print(r.keeper.pid, r.dir, *("%s:%d" % s for s in hosts.spaces(r)), flush=True)
+print(r.keeper.pid, r.dir, r.outer, *(h.init for h in r.hosts), flush=True)
 time.sleep(600)
 """
 
@@ -264,26 +280,28 @@ time.sleep(600)
 def test_killed(t):
 	owner = subprocess.Popen([sys.executable, "-c", OWNER, os.path.dirname(os.path.abspath(__file__))], stdout=subprocess.PIPE)
 	said = line(owner).split()
-	keeper, directory = int(said[0]), said[1]
-	namespaces = {(n, int(i)) for n, i in (s.split(":") for s in said[2:])}
-	there = left(namespaces, directory)
+	keeper, found = int(said[0]), Traces(map(int, said[2:]), said[1])
+	there = found.left()
 	fd = os.pidfd_open(keeper)
 	os.kill(owner.pid, signal.SIGKILL)
 	owner.wait(10)
 	over = bool(select.select([fd], [], [], 20)[0])
 	os.close(fd)
-	found = left(namespaces, directory)
-	t.ok(there and over and not found, "a rig whose owner is killed leaves nothing", *found)
+	left = found.left()
+	found.close()
+	t.ok(there and over and not left, "a rig whose owner is killed leaves nothing", *left)
 
 
 def main():
-	t = godwit.Tap(110)
+	t = godwit.Tap(240)
 	t.jobs = []
 	why = rig.why_not()
 	if why:
 		print("1..0 # SKIP " + why, flush=True)
 		t.timer.cancel()
 		return 0
+	slurm = hosts_slurm.test_slurm(t)
+	next(slurm, None)  # starts what takes its time, while the others are tested
 	with rig.Rig(3) as r:
 		test_isolation(t, r)
 		test_link(t, r)
@@ -291,12 +309,15 @@ def main():
 		test_power(t, r)
 		test_two(t, r)
 		test_ssh(t, r)
-		namespaces, directory = spaces(r), r.dir
-		there = left(namespaces, directory)
-	found = left(namespaces, directory)
-	t.ok(there and not found and devices() <= before, "a closed rig leaves no process, namespace, mount, link or file", *found)
+		found = traces(r)
+		there = found.left()
+	left = found.left()
+	found.close()
+	t.ok(there and not left and devices() <= before, "a closed rig leaves no process, mount, link or file", *left)
 	test_clocks(t)
 	test_killed(t)
+	for _ in slurm:
+		pass
 	return t.done()
 
 

@@ -10,9 +10,9 @@ machine's network, and all of them may use the same addresses. A rig ends with i
 		r[2].link(rate="100mbit")
 		r[2].cut(); r[2].restore(); r[3].power_off(); r[3].power_on()
 
-What runs in it: sshd (start_sshd). Nothing of it is known to the product.
+What runs in it: sshd (start_sshd) and Slurm (rig_slurm.py). Nothing of it is known to the product.
 """
-import os, pwd, re, select, shutil, signal, subprocess, tempfile, time
+import os, pwd, re, select, shutil, signal, subprocess, tempfile, time, uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HOSTS_SH = os.path.join(HERE, "..", "rig", "hosts.sh")
@@ -73,34 +73,50 @@ def why_not():
 	return None
 
 
-def tree(pid):
-	"""A process and all that descend from it, children first."""
-	parents = {}
+def why_no_cgroups():
+	"""Why hosts cannot have control groups of their own here; None when they can."""
+	if os.geteuid() != 0:
+		return "control groups for each host need root"
+	if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+		# A group with controllers for its children has no processes of its own there: a host's root would need a leaf.
+		return "the rig knows control groups of version 1 only"
+	if not os.path.isdir("/sys/fs/cgroup/memory") or not os.access("/sys/fs/cgroup/memory", os.W_OK):
+		return "no control groups that can be written are mounted at /sys/fs/cgroup"
+	return None
+
+
+def marked(mark):
+	"""All processes that have @mark in their environment."""
+	found = []
 	for p in filter(str.isdigit, os.listdir("/proc")):
 		try:
-			with open("/proc/%s/stat" % p) as f:
-				parents.setdefault(int(f.read().rsplit(")", 1)[1].split()[1]), []).append(int(p))
+			with open("/proc/%s/environ" % p, "rb") as f:
+				if mark in f.read():
+					found.append(int(p))
 		except OSError:
 			continue
-
-	def walk(p):
-		return [d for c in parents.get(p, []) for d in walk(c)] + [p]
-	return walk(pid)
+	return found
 
 
 def kill_tree(process):
-	"""Kill a Popen of Host.popen with all that it started: the death of nsenter alone leaves its child running. None of
-	them is alive when this returns."""
-	fds = []
-	for pid in tree(process.pid):
-		try:
-			fds.append(os.pidfd_open(pid))
-			signal.pidfd_send_signal(fds[-1], signal.SIGKILL)
-		except OSError:
-			pass
-	for fd in fds:
-		select.select([fd], [], [], 10)
-		os.close(fd)
+	"""Kill a Popen of Host.popen with all that it started, wherever that went: the death of nsenter alone leaves its child
+	running. None of them is alive when this returns."""
+	end = time.monotonic() + 20
+	while True:
+		fds = []
+		for pid in marked(process.mark):
+			try:
+				fds.append(os.pidfd_open(pid))
+				signal.pidfd_send_signal(fds[-1], signal.SIGKILL)
+			except OSError:
+				pass
+		if not fds:
+			break
+		for fd in fds:
+			select.select([fd], [], [], 10)
+			os.close(fd)
+		if time.monotonic() > end:
+			raise RigError("processes of '%s' do not end: %s" % (process.args, marked(process.mark)))
 	process.wait()
 
 
@@ -144,21 +160,25 @@ class Host:
 			cmd = ["sh", "-c", cmd]
 		full = self.rig.enter(self.init, "-m", "-u", "-i", "-n", "-p")
 		if self.rig.cgroup:
-			full = ["bash", "-c", 'for g in /sys/fs/cgroup/{,*/}"$1"; do [ ! -e "$g/cgroup.procs" ] || echo $$ > '
-			        '"$g/cgroup.procs"; done; shift; exec "$@"', "rig", "%s/%s" % (self.rig.cgroup, self.name)] + full + ["-C"]
+			full = ["bash", "-c", 'for f in /sys/fs/cgroup/{,*/}"$1"/cgroup.procs; do [ ! -e "$f" ] || echo $$ > "$f"; done; '
+			        'shift; exec "$@"', "rig", "%s/%s" % (self.rig.cgroup, self.name)] + full + ["-C"]
 		if self.rig.clocks:
 			full += ["-T"]
 		if self.cores:
 			full += ["taskset", "-c", self.cores]
 		name = user or "root"
-		full += ["env", "--chdir=" + (cwd or "/"), "HOME=" + self.rig.home(name), "USER=" + name, "LOGNAME=" + name]
+		full += ["env", "--chdir=" + (cwd or self.rig.home(name)), "HOME=" + self.rig.home(name), "USER=" + name, "LOGNAME=" + name]
 		full += ["%s=%s" % v for v in (env or {}).items()]
 		return full + self.rig.become(user) + [str(c) for c in cmd]
 
 	def popen(self, cmd, user=None, cwd=None, env=None, **how):
 		"""subprocess.Popen in this host; end it with kill_tree(). Nothing of it survives the host."""
 		how.setdefault("stdin", subprocess.DEVNULL)
-		return subprocess.Popen(self.command(cmd, user, cwd, env), env=self.rig.env, start_new_session=True, **how)
+		mark = "GODWIT_RIG_MARK=" + uuid.uuid4().hex
+		p = subprocess.Popen(self.command(cmd, user, cwd, env), env=dict(self.rig.env, GODWIT_RIG_MARK=mark.split("=")[1]),
+		                     start_new_session=True, **how)
+		p.mark = mark.encode()
+		return p
 
 	def run(self, cmd, timeout=30, user=None, cwd=None, env=None, input=None, check=False):
 		"""Run to the end in this host. Returns a CompletedProcess with text; status 124 when the time passed."""
@@ -213,7 +233,15 @@ class Host:
 	def power_on(self, timeout=10):
 		"""Boot it again: same name, address and disks, new /dev/shm, nothing running. Links are unlimited again."""
 		if self.init is None:
+			shutil.rmtree(os.path.join(self.dir, "run"), ignore_errors=True)
+			self.make_run()
 			self.rig._start([self], timeout)
+
+	def make_run(self):
+		"""/run, which every boot finds empty."""
+		for d, mode in (("run", 0o755), ("run/lock", 0o1777), ("run/sshd", 0o755)):
+			os.makedirs(os.path.join(self.dir, d))
+			os.chmod(os.path.join(self.dir, d), mode)
 
 	# -- link ------------------------------------------------------------------------------------------------------
 	def link(self, rate=None, delay=None, loss=None):
@@ -346,9 +374,10 @@ class Rig:
 		trees = sorted({t for t in trees if t.startswith("/tmp/")})
 		trees = [t for i, t in enumerate(trees) if not any(t.startswith(o + "/") for o in trees[:i])]
 		for h in self.hosts:
-			for d, mode in (("scratch", 0o1777), ("tmp", 0o1777), ("run", 0o755), ("run/lock", 0o1777), ("run/sshd", 0o755), ("sys", 0o755)):
+			for d, mode in (("scratch", 0o1777), ("tmp", 0o1777), ("sys", 0o755)):
 				os.makedirs(os.path.join(h.dir, d))
 				os.chmod(os.path.join(h.dir, d), mode)
+			h.make_run()
 			self._write(os.path.join(h.dir, "hostname"), h.name + "\n")
 			table = ["rig-proc /proc proc nosuid,nodev,noexec", "rig-shm /dev/shm tmpfs nosuid,nodev,mode=1777"]
 			table += self._sys_table(h)
@@ -375,24 +404,21 @@ class Rig:
 			return table
 		if not self.cgroup:
 			return table + ["%s/sys /sys/fs/cgroup none rbind" % host.dir]
-		if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
-			return table + ["rig-cgroup /sys/fs/cgroup cgroup2 nosuid,nodev,noexec"]
 		table.append("rig-cgroup /sys/fs/cgroup tmpfs nosuid,nodev,noexec,mode=755")
 		for at, kind, opts in self._hierarchies:
 			table.append("rig-cgroup-%s %s %s X-mount.mkdir,%s" % (os.path.basename(at), at, kind, opts))
 		return table
 
 	def _make_cgroups(self):
-		if os.geteuid() != 0:
-			raise RigUnavailable("control groups for each host need root")
+		why = why_no_cgroups()
+		if why:
+			raise RigUnavailable(why)
 		self._hierarchies = []
 		with open("/proc/self/mounts") as f:
 			for _, at, kind, opts in (l.split()[:4] for l in f):
 				if at.startswith("/sys/fs/cgroup") and kind in ("cgroup", "cgroup2"):
 					known = [o for o in opts.split(",") if o not in ("rw", "relatime", "nosuid", "nodev", "noexec", "clone_children")]
 					self._hierarchies.append((at, kind, ",".join(["rw"] + (known if kind == "cgroup" else []))))
-		if not self._hierarchies:
-			raise RigUnavailable("no control groups are mounted at /sys/fs/cgroup")
 		self.cgroup = os.path.basename(self.dir)
 		try:
 			for at, kind, opts in self._hierarchies:
@@ -403,16 +429,10 @@ class Rig:
 					os.mkdir(d)
 				for d in levels:
 					up = os.path.dirname(d)
-					if kind == "cgroup2":
-						with open(os.path.join(up, "cgroup.controllers")) as f:
-							have = f.read().split()
-						with open(os.path.join(up, "cgroup.subtree_control"), "w") as f:
-							f.write(" ".join("+" + c for c in have))
-					else:
-						for knob in ("cpuset.cpus", "cpuset.mems"):
-							if os.path.exists(os.path.join(d, knob)):
-								with open(os.path.join(up, knob)) as f, open(os.path.join(d, knob), "w") as g:
-									g.write(f.read())
+					for knob in ("cpuset.cpus", "cpuset.mems"):  # empty in a new group, and then nobody may enter
+						if os.path.exists(os.path.join(d, knob)):
+							with open(os.path.join(up, knob)) as f, open(os.path.join(d, knob), "w") as g:
+								g.write(f.read())
 		except OSError as e:
 			raise RigUnavailable("control groups cannot be made here: %s" % e) from None
 
@@ -548,7 +568,7 @@ class Rig:
 		try:
 			self.keeper.wait(20)
 		except subprocess.TimeoutExpired:
-			kill_tree(self.keeper)
+			self.keeper.kill()
 			raise RigError("the rig did not end by itself; it was killed, and '%s' may be left" % self.dir) from None
 		for h in self.hosts:
 			h.init = None

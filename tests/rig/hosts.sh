@@ -41,8 +41,8 @@ wire)
 		options=RIG_UNSHARE_$n
 		(
 			# A host's own group is the root of what the host sees, so that nobody climbs out of it.
-			for group in ${RIG_CGROUP:+/sys/fs/cgroup/{,*/}"$RIG_CGROUP/$RIG_PREFIX$n"}; do
-				[ ! -e "$group/cgroup.procs" ] || echo "$BASHPID" > "$group/cgroup.procs"
+			for procs in /sys/fs/cgroup/{,*/}"${RIG_CGROUP:-none}/$RIG_PREFIX$n"/cgroup.procs; do
+				[ ! -e "$procs" ] || echo "$BASHPID" > "$procs"
 			done
 			# shellcheck disable=SC2086
 			exec unshare --net --uts --ipc --mount --pid --fork --kill-child --propagation private \
