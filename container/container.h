@@ -86,6 +86,13 @@ int ct_rank_signal(struct ct_rank *r, int sig);   /* to the program and its proc
                                                    * while frozen or not yet thawed: send later */
 void ct_rank_kill(struct ct_rank *r);             /* SIGKILL to init, the whole namespace with it, reap, free. NULL ok */
 
+/**
+ * ct_shell_is_alive - has no thread of a stopped shell been killed?
+ * Its status descriptor cannot tell: init learns of its end only when the tracer, the caller, has reaped it. The kernel
+ * says SIGCHLD when there is a reason to ask.
+ */
+bool ct_shell_is_alive(const struct ct_rank *r);
+
 /* What a destination must know before anything stops; flat, versioned, printable. */
 struct ct_needs {
 	uint32_t version;                 /* CT_NEEDS_VERSION */

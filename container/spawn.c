@@ -269,6 +269,19 @@ bool ct_container_is_gone(struct ct_rank *r, int *init_status)
 	return true;
 }
 
+bool ct_shell_is_alive(const struct ct_rank *r)
+{
+	for (size_t i = 0; i < r->threads.n; i++) {
+		const struct ct_thread *t = CT_AT(struct ct_thread, &r->threads, i);
+		siginfo_t si = { 0 };
+
+		/* looked at, not taken: ct_container_kill() reaps */
+		if (t->is_seized && waitid(P_PID, (id_t)t->tid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && si.si_pid)
+			return false;
+	}
+	return true;
+}
+
 void ct_container_kill(struct ct_rank *r)
 {
 	int status;

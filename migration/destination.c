@@ -9,14 +9,27 @@ static const struct mig_ops *ops(const struct mig_session *s)
 	return s->m->c.ops;
 }
 
-static void on_shell_ended(void *ctx, uint32_t events)
+static void shell_ended(struct mig_session *s)
 {
-	struct mig_session *s = ctx;
-
-	(void)events;
 	gw_watch_remove(s->shell_watch);
 	s->shell_watch = NULL;
 	mig_post(s, MIG_EV_EXITED, -ESRCH, "its shell on cluster %u ended", s->id.to);
+}
+
+static void on_shell_ended(void *ctx, uint32_t events)
+{
+	(void)events;
+	shell_ended(ctx);
+}
+
+void mig_dst_look_at_shells(struct mig *m)
+{
+	gw_list_for_safe(e, &m->sessions) {
+		struct mig_session *s = gw_list_entry(e, struct mig_session, node);
+
+		if (s->shell_watch && s->rank && !ct_shell_is_alive(s->rank)) /* only while it has not been given */
+			shell_ended(s);
+	}
 }
 
 void mig_dst_prepare(struct mig_session *s)
@@ -148,6 +161,10 @@ void mig_dst_say_ready(struct mig_session *s)
 {
 	struct mig_wire_ready body = { .bytes = s->t.bytes };
 
+	if (!ct_shell_is_alive(s->rank)) { /* killed meanwhile: then the source need not give it away and take it back */
+		shell_ended(s);
+		return;
+	}
 	s->t.ready = gw_now_ns();
 	body.fill_ns = s->t.frozen ? s->t.sent - s->t.frozen : 0;
 	body.ready_ns = s->t.ready - s->t.sent;

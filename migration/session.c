@@ -3,8 +3,11 @@
 #include "migration/session.h"
 
 #include <assert.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 
 #define RETRY_FIRST_MS 10
 #define RETRY_ASK_MS   150 /* the destination is slower than the source, so that they do not cross for ever */
@@ -273,6 +276,9 @@ bool mig_edge(struct mig_session *s, const char *name)
 
 static void mig_free(struct mig *m)
 {
+	gw_watch_remove(m->child_watch);
+	if (m->child_fd >= 0)
+		close(m->child_fd);
 	free(m->buf);
 	free(m);
 }
@@ -307,9 +313,35 @@ void mig_turn_later(struct mig_session *s)
 
 /* ---- the daemon's calls ------------------------------------------------------------------------------------------ */
 
+static void on_child(void *ctx, uint32_t events)
+{
+	struct signalfd_siginfo si;
+	struct mig *m = ctx;
+
+	(void)events;
+	while (read(m->child_fd, &si, sizeof(si)) == sizeof(si))
+		; /* one stands for many: all shells are looked at */
+	mig_dst_look_at_shells(m);
+}
+
+/* A tracer hears SIGCHLD when one of its tracees dies; that one stops, as they do all the time, is not to be said. */
+static int watch_children(struct mig *m)
+{
+	struct sigaction sa = { .sa_handler = SIG_DFL, .sa_flags = SA_NOCLDSTOP };
+	sigset_t set;
+
+	sigaction(SIGCHLD, &sa, NULL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	m->child_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return m->child_fd < 0 ? -errno : gw_loop_watch(m->loop, &m->child_watch, m->child_fd, EPOLLIN, on_child, m);
+}
+
 int mig_create(struct mig **out, struct gw_loop *loop, const struct mig_config *config, struct gw_error *why)
 {
 	struct mig *m = calloc(1, sizeof(*m));
+	int code;
 
 	assert(config->incarnation && config->ops && config->address);
 	if (m)
@@ -325,6 +357,11 @@ int mig_create(struct mig **out, struct gw_loop *loop, const struct mig_config *
 	m->next_session = (config->cluster + 1) << 20;
 	gw_list_init(&m->sessions);
 	gw_list_init(&m->strangers);
+	code = watch_children(m);
+	if (code < 0) {
+		mig_free(m);
+		return gw_fail(why, code, "cannot watch for the end of shells: %s%s", strerror(-code), gw_advice(code));
+	}
 	*out = m;
 	return 0;
 }

@@ -137,6 +137,8 @@ struct mig {
 	bool is_raised;                     /* in priority, while there are sessions; @nice is what it was */
 	int nice;
 	char *buf;                          /* MIG_CHUNK bytes, faulted in */
+	int child_fd;                       /* SIGCHLD: perhaps a shell */
+	struct gw_watch *child_watch;
 };
 
 #define MIG_CHUNK     CT_IMAGE_CHUNK_MIN
@@ -181,6 +183,7 @@ void mig_src_note_exit(struct mig_session *s);
 void mig_src_say_done(struct mig_session *s);
 void mig_src_finish(struct mig_session *s);
 
+void mig_dst_look_at_shells(struct mig *m);
 void mig_dst_prepare(struct mig_session *s);
 void mig_dst_import(struct mig_session *s);
 void mig_dst_feed(struct mig_session *s);

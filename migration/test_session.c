@@ -931,6 +931,72 @@ static void test_kill_before_given(void)
 	world_stop(&w);
 }
 
+/* pid of the shell that @daemon holds: the child of its only init; 0: none */
+static pid_t shell_of(pid_t daemon)
+{
+	pid_t pid = daemon;
+
+	for (int level = 0; level < 2 && pid > 0; level++) {
+		char path[64];
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+		f = fopen(path, "re");
+		if (!f || fscanf(f, "%d", &pid) != 1)
+			pid = 0;
+		if (f)
+			fclose(f);
+	}
+	return pid;
+}
+
+static bool has_session(struct world *w, unsigned i)
+{
+	struct packet p;
+	json_t *o;
+	bool has = true;
+
+	say(w, i, LOOK, 0, 0, 0);
+	if (hear_word(w, LOOKED, 0, &p) && (o = json_loads(p.text, 0, NULL)) != NULL) {
+		has = json_array_size(json_object_get(o, "sessions")) > 0;
+		json_decref(o);
+	}
+	return has;
+}
+
+/* The shell is killed when it is complete: before READY was said, and after it, with the source held before GIVEN. */
+static void test_kill_shell(bool is_ready_said)
+{
+	const char *when = is_ready_said ? "after READY" : "before READY";
+	unsigned held = is_ready_said ? 0 : 1;
+	static struct world w;
+	struct packet p;
+	int status;
+	pid_t shell;
+
+	world_start(&w, is_ready_said ? "mig.src.ready=stop" : NULL, is_ready_said ? NULL : "mig.dst.ready=stop", NULL);
+	if (!spawn_at(&w, 0, 0, 1))
+		tap_bail("no program");
+	say(&w, 0, MOVE, 0, 1, 0);
+	ok(waitpid(w.pid[held], &status, WUNTRACED) == w.pid[held] && WIFSTOPPED(status), "a daemon is held %s", when);
+	shell = shell_of(w.pid[1]);
+	ok(shell > 0 && kill(shell, SIGKILL) == 0, "the shell (pid %d) is killed %s", (int)shell, when);
+	for (uint64_t end = gw_now_ns() + WAIT_MS * 1000000ull; !is_zombie(shell) && gw_now_ns() < end;)
+		sched_yield();
+	if (is_ready_said) {
+		bool has = true;
+
+		for (uint64_t end = gw_now_ns() + WAIT_MS * 1000000ull; has && gw_now_ns() < end;)
+			has = has_session(&w, 1);
+		ok(!has, "its daemon notices, and ends the session before it is given the rank");
+	}
+	kill(w.pid[held], SIGCONT);
+	ok(hear_word(&w, FINISHED, 0, &p) && p.status < 0 && (is_ready_said || strstr(p.text, "its shell")),
+	   "the move fails, before the rank was given: %s", p.text);
+	one_lives(&w, 0, "its shell was killed");
+	world_stop(&w);
+}
+
 /* Four programs, three daemons, every daemon sends and receives at once, connections are cut at random edges. */
 static void test_storm(unsigned seed, int moves)
 {
@@ -1024,6 +1090,8 @@ int main(int argc, char **argv)
 	if (argc > 1 && !strcmp(argv[1], "exit")) {
 		test_exit_while_moving();
 		test_kill_before_given();
+		test_kill_shell(false);
+		test_kill_shell(true);
 		return tap_done();
 	}
 	test_moves();
@@ -1031,6 +1099,8 @@ int main(int argc, char **argv)
 	test_faults();
 	test_exit_while_moving();
 	test_kill_before_given();
+	test_kill_shell(false);
+	test_kill_shell(true);
 	test_storm((unsigned)time(NULL), 80);
 	return tap_done();
 }
