@@ -13,7 +13,8 @@ libgw_loop_la_LIBADD = libgw-base.la $(JANSSON_LIBS)
 
 # What mpirun, godwitd and godwit share: names of sockets, events. PMI is a pure library; its other user is its test.
 noinst_LTLIBRARIES += libgw-rt.la
-libgw_rt_la_SOURCES = %D%/wire.c %D%/wire.h %D%/base/event.c %D%/base/event.h mpi-shim/pmi.c mpi-shim/pmi.h
+libgw_rt_la_SOURCES = %D%/wire.c %D%/wire.h %D%/elf.c %D%/elf.h %D%/base/event.c %D%/base/event.h mpi-shim/pmi.c \
+	mpi-shim/pmi.h
 libgw_rt_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 libgw_rt_la_LIBADD = libgw-loop.la $(JANSSON_LIBS)
 
@@ -48,8 +49,10 @@ TESTS += %D%/base/test_base %D%/base/test_loop %D%/base/test_link
 %C%_base_test_link_SOURCES = %D%/base/test_link.c tests/tap.h
 %C%_base_test_link_LDADD = libgw-loop.la libgw-base.la
 
-check_PROGRAMS += %D%/test_topology mpi-shim/test_pmi
-TESTS += %D%/test_topology mpi-shim/test_pmi
+check_PROGRAMS += %D%/test_topology %D%/test_elf mpi-shim/test_pmi
+TESTS += %D%/test_topology %D%/test_elf mpi-shim/test_pmi
+%C%_test_elf_SOURCES = %D%/test_elf.c
+%C%_test_elf_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
 %C%_test_topology_SOURCES = %D%/test_topology.c %D%/topology.c
 %C%_test_topology_CPPFLAGS = $(AM_CPPFLAGS) $(HWLOC_CFLAGS)
 %C%_test_topology_LDADD = libgw-base.la $(HWLOC_LIBS)
