@@ -27,6 +27,32 @@ install-provider:
 uninstall-provider:
 	rm -f $(DESTDIR)$(pkglibdir)/libgodwit-fi.so
 
+# MPICH's libraries under the names that Debian's wrappers link with: libraries without contents that need ours. mpirun puts
+# them first (runtime/launcher/libraries.c). They find ours by DT_RPATH, so that no LD_LIBRARY_PATH comes between.
+GW_STUBS = .libs/abi/libmpich.so.12
+if GW_HAVE_FORTRAN
+GW_STUBS += .libs/abi/libmpichfort.so.12
+endif
+if GW_HAVE_CXX
+GW_STUBS += .libs/abi/libmpichcxx.so.12
+endif
+all-local: $(GW_STUBS)
+.libs/abi/libmpich.so.12: GW_STUB_NEEDS = -lmpi
+.libs/abi/libmpichfort.so.12: GW_STUB_NEEDS = -lmpifort -lmpi
+.libs/abi/libmpichcxx.so.12: GW_STUB_NEEDS = -lmpicxx -lmpi
+$(GW_STUBS): Makefile
+	$(AM_V_GEN)$(MKDIR_P) .libs/abi && $(CC) -shared -nostdlib -x c /dev/null -x none -o $@ -Wl,-soname,$(@F) \
+		-Wl,--no-as-needed,--disable-new-dtags,-rpath,$(MPICH_PREFIX)/lib,-z,noseparate-code,-z,norelro \
+		-L$(MPICH_PREFIX)/lib $(GW_STUB_NEEDS)
+GW_INSTALL_HOOKS += install-stubs
+GW_UNINSTALL_HOOKS += uninstall-stubs
+.PHONY: install-stubs uninstall-stubs
+install-stubs: $(GW_STUBS)
+	$(MKDIR_P) $(DESTDIR)$(pkglibdir)/abi
+	$(INSTALL_PROGRAM) $(GW_STUBS) $(DESTDIR)$(pkglibdir)/abi
+uninstall-stubs:
+	rm -rf $(DESTDIR)$(pkglibdir)/abi
+
 # The compiler wrappers: usable from the build directory and installed.
 GW_WRAPPERS = mpicc
 if GW_HAVE_CXX

@@ -15,6 +15,7 @@ trap 'rm -rf "$place"' EXIT
 mkdir -p "$place"/build/.libs "$place"/build/tests/programs "$place"/lib "$place"/src/runtime "$place"/src/tests "$place"/tmp
 cp "$top_builddir"/mpirun "$top_builddir"/godwitd "$top_builddir"/godwit "$place"/build/ &&
 cp -L "$top_builddir"/.libs/libgodwit-fi.so "$place"/build/.libs/ &&
+cp -r "$top_builddir"/.libs/abi "$place"/build/.libs/ &&
 cp "$top_builddir"/tests/programs/conduct "$place"/build/tests/programs/ &&
 cp -a "$MPICH_PREFIX"/lib/lib*.so* "$place"/lib/ &&
 cp "$top_srcdir"/runtime/test_*.py "$place"/src/runtime/ &&
@@ -22,7 +23,7 @@ cp -r "$top_srcdir"/tests/driver "$place"/src/tests/ || exit 1
 chmod -R a+rX "$place" && chmod 1777 "$place"/tmp
 as_user() {
 	(cd "$place"/tmp && setpriv --reuid=65534 --regid=65534 --clear-groups env HOME="$place"/tmp TMPDIR="$place"/tmp \
-		LD_LIBRARY_PATH="$place"/lib top_builddir="$place"/build top_srcdir="$place"/src python3 "$@")
+		GODWIT_MPICH="$place" top_builddir="$place"/build top_srcdir="$place"/src python3 "$@")
 }
 # Each part has numbers of its own: they are counted on here, and a part without a plan is a failure.
 n=0

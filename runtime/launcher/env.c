@@ -58,7 +58,7 @@ static bool has_name(const char *pair, const char *name)
 	return strncmp(pair, name, n) == 0 && pair[n] == '=';
 }
 
-static const char *find(const struct strings *s, const char *name)
+const char *env_find(const struct strings *s, const char *name)
 {
 	for (size_t i = 0; i < s->n; i++)
 		if (has_name(s->list[i], name))
@@ -84,7 +84,7 @@ static int set_pair(struct strings *s, const char *pair)
 	return strings_add(s, pair);
 }
 
-static int set(struct strings *s, const char *name, const char *value)
+int env_set(struct strings *s, const char *name, const char *value)
 {
 	gw_autofree char *pair = NULL;
 
@@ -184,17 +184,19 @@ int env_build(struct strings *out, const struct job_spec *spec, const struct app
 	for (size_t i = 0; i < app->env.n && code == 0; i++)
 		code = set_pair(out, app->env.list[i]);
 	for (size_t i = 0; i < GW_ARRAY_LEN(settings) && code == 0; i++)
-		if (settings[i].is_forced || !find(out, settings[i].name))
-			code = set(out, settings[i].name, settings[i].value);
+		if (settings[i].is_forced || !env_find(out, settings[i].name))
+			code = env_set(out, settings[i].name, settings[i].value);
 	snprintf(number, sizeof(number), "%u", threads);
-	if (code == 0 && threads && !find(out, "OMP_NUM_THREADS"))
-		code = set(out, "OMP_NUM_THREADS", number);
+	if (code == 0 && threads && !env_find(out, "OMP_NUM_THREADS"))
+		code = env_set(out, "OMP_NUM_THREADS", number);
 	if (code == 0 && provider_dir(dir, sizeof(dir)) < 0)
 		return gw_fail(why, -ENOENT, "libgodwit-fi.so, which MPI programs need, is neither in .libs or ../lib/godwit beside "
 		               "mpirun nor in " GODWIT_PKGLIBDIR "; build or install Godwit completely");
 	if (code == 0)
-		code = set(out, "FI_PROVIDER_PATH", dir);
+		code = env_set(out, "FI_PROVIDER_PATH", dir);
+	if (code == 0 && env_add_libraries(out, app, dir, why) < 0)
+		return why->code;
 	if (code == 0 && app->wdir)
-		code = set(out, "PWD", app->wdir);
+		code = env_set(out, "PWD", app->wdir);
 	return code < 0 ? gw_fail(why, code, "out of memory for the environment") : 0;
 }

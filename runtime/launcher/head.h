@@ -45,8 +45,14 @@ int env_build(struct strings *out, const struct job_spec *spec, const struct app
               struct gw_error *why);
 /** env_overridden - what the user has set and a forced setting replaces, "A=1, B=2". Return its length. */
 size_t env_overridden(const struct job_spec *spec, char *buf, size_t cap);
+int env_set(struct strings *s, const char *name, const char *value); /* replaces a value that is there */
+const char *env_find(const struct strings *s, const char *name);      /* its value, or NULL */
 /** own_path - "<directory of this program>/<name>" */
 int own_path(char *buf, size_t cap, const char *name);
+
+/* ---- libraries.c ---- */
+/** env_add_libraries - let the ranks of @app load our MPI, whatever they were linked with: see the file */
+int env_add_libraries(struct strings *out, const struct app *app, const char *provider_dir, struct gw_error *why);
 
 /* ---- sink.c ---- */
 struct head;
