@@ -81,13 +81,20 @@ static void set_phase(struct pmi_session *s, enum pmi_phase phase)
 	s->ops->phase(s->ctx, phase);
 }
 
+static int allow(struct pmi_session *s, enum pmi_saying what, const char *key, struct gw_error *why)
+{
+	return s->ops->allow ? s->ops->allow(s->ctx, what, key, why) : 0;
+}
+
 /* ---- commands -------------------------------------------------------------------------------------------------- */
 
 static int do_init(struct pmi_session *s, const struct fields *f, struct gw_error *why)
 {
 	const char *version = field(f, "pmi_version");
+	int code = allow(s, PMI_SAYS_INIT, NULL, why);
 
-	(void)why;
+	if (code < 0)
+		return code;
 	if (!version || strcmp(version, "1") != 0) {
 		reply(s, "cmd=response_to_init pmi_version=1 pmi_subversion=1 rc=-1");
 		return 0;
@@ -128,8 +135,10 @@ static int do_get_universe_size(struct pmi_session *s, const struct fields *f, s
 static int do_put(struct pmi_session *s, const struct fields *f, struct gw_error *why)
 {
 	const char *kvs = field(f, "kvsname"), *key = field(f, "key"), *value = field(f, "value");
+	int code = allow(s, PMI_SAYS_PUT, key ? key : "", why);
 
-	(void)why;
+	if (code < 0)
+		return code;
 	if (!kvs || strcmp(kvs, s->job->kvsname) != 0)
 		reply(s, "cmd=put_result rc=-1 msg=kvs_%s_not_found", kvs ? kvs : "");
 	else if (!key || !*key || !value || strlen(key) >= PMI_KEY_MAX || strlen(value) >= PMI_VALUE_MAX)
@@ -173,7 +182,11 @@ static int do_barrier_in(struct pmi_session *s, const struct fields *f, struct g
 
 static int do_finalize(struct pmi_session *s, const struct fields *f, struct gw_error *why)
 {
-	(void)f; (void)why;
+	int code = allow(s, PMI_SAYS_FINALIZE, NULL, why);
+
+	(void)f;
+	if (code < 0)
+		return code;
 	reply(s, "cmd=finalize_ack");
 	set_phase(s, PMI_FINALIZED);
 	return 0;

@@ -54,6 +54,8 @@ enum pmi_phase { /* written numbers: they are in the exported state */
 	PMI_FINALIZED = 2, /* finalize was said */
 };
 
+enum pmi_saying { PMI_SAYS_INIT, PMI_SAYS_PUT, PMI_SAYS_FINALIZE };
+
 struct pmi_session;
 
 struct pmi_ops {
@@ -62,6 +64,9 @@ struct pmi_ops {
 	void (*ask)(void *ctx, uint64_t id, const char *what, const json_t *args);   /* publish lookup unpublish spawn */
 	void (*abort)(void *ctx, int exit_code, const char *message);
 	void (*phase)(void *ctx, enum pmi_phase phase);                              /* it has changed */
+	/* May the rank go on? Asked before it is answered; a negative errno with @why ends pmi_session_feed() with the same.
+	   @key: of a put. NULL: it always may. */
+	int (*allow)(void *ctx, enum pmi_saying what, const char *key, struct gw_error *why);
 };
 
 int pmi_session_create(struct pmi_session **out, struct pmi_job *job, uint32_t appnum, const struct pmi_ops *ops,
@@ -70,7 +75,8 @@ void pmi_session_destroy(struct pmi_session *s); /* NULL ok */
 
 enum pmi_phase pmi_session_phase(const struct pmi_session *s);
 
-/** pmi_session_feed - bytes that the rank wrote, cut anywhere. -EPROTO with @why: not PMI-1; the session is useless */
+/** pmi_session_feed - bytes that the rank wrote, cut anywhere. -EPROTO with @why: not PMI-1; the session is useless;
+ *  or what ops.allow() said */
 int pmi_session_feed(struct pmi_session *s, const char *bytes, size_t len, struct gw_error *why);
 
 /** pmi_session_resume - answer the rank if what it waits for has come true in the job */

@@ -60,7 +60,13 @@ static void on_phase(void *ctx, enum pmi_phase phase)
 	w.phase = phase;
 }
 
-static const struct pmi_ops ops = { on_reply, on_barrier, on_ask, on_abort, on_phase };
+static int on_allow(void *ctx, enum pmi_saying what, const char *key, struct gw_error *why)
+{
+	(void)ctx;
+	return what == PMI_SAYS_PUT && strcmp(key, "forbidden") == 0 ? gw_fail(why, -EPERM, "forbidden") : 0;
+}
+
+static const struct pmi_ops ops = { on_reply, on_barrier, on_ask, on_abort, on_phase, on_allow };
 
 static void begin(void)
 {
@@ -165,6 +171,9 @@ static void test_bad(void)
 
 	begin();
 	is_int(say(0, "hello\n"), -EPROTO, "a line that is no command is refused");
+	w.out[0][0] = '\0';
+	is_int(say(0, "cmd=put kvsname=kvs_0 key=forbidden value=1\n"), -EPERM, "what the owner does not allow is refused");
+	ok(w.out[0][0] == '\0', "without an answer");
 	is_int(say(0, "cmd=teleport\n"), -EPROTO, "an unknown command is refused");
 	is_int(say(0, "mcmd=teleport\n"), -EPROTO, "an unknown multi-line command is refused");
 	memset(huge, 'x', sizeof(huge));

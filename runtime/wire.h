@@ -35,6 +35,7 @@
  *   barrier       rank number puts{}          the rank entered PMI barrier @number
  *   pmi-ask       rank id what args{}         publish, lookup, unpublish, spawn
  *   abort         rank code text              PMI abort
+ *   broken        rank text                   not PMI-1, or another MPI than ours speaks there
  *   stdin-ack     rank offset                 written to the rank's pipe
  *   stdin-closed  rank                        the program has closed it: nobody reads more
  *   undelivered   rank signal                 it does not live here (any more): the head follows it

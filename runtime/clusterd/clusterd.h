@@ -12,6 +12,7 @@
  *   agent.c     the control socket (container/ctl.h) and what it means for the name page
  *   pmi_port.c  the PMI socket: mpi-shim/pmi.h on one side, the head on the other
  *   requests.c  who asked for a move, and when it can begin
+ *   guard.c     is it our MPI library that speaks there?
  *   moves.c     what migration/ asks of the owner of a rank
  *   movable.c   what godwit status --movable says
  *
@@ -115,6 +116,7 @@ struct rank {
 	uint32_t attach_session;
 
 	int pmi_fd;
+	pid_t pmi_speaker;           /* who wrote last: the rank, or a process of it */
 	bool is_pmi_held;            /* the rank is frozen and its unread bytes are copied: answers wait in pmi_held */
 	char *pmi_held;
 	size_t pmi_held_len;
@@ -196,6 +198,10 @@ void moves_forget(struct clusterd *d);
 
 /* ---- movable.c ---- */
 json_t *movable_json(struct rank *r);
+
+/* ---- guard.c ---- */
+/** guard_allow - may this process of the rank say this to PMI? @why says what kind of MPI it holds instead of ours */
+int guard_allow(struct rank *r, pid_t speaker, enum pmi_saying what, const char *key, struct gw_error *why);
 
 /* ---- moves.c ---- */
 int moves_init(struct clusterd *d, struct gw_error *why);

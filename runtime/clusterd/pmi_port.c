@@ -59,16 +59,42 @@ static void on_phase(void *ctx, enum pmi_phase phase)
 	moves_try(r);
 }
 
-static const struct pmi_ops session_ops = { on_reply, on_barrier, on_ask, on_abort, on_phase };
+static int on_allow(void *ctx, enum pmi_saying what, const char *key, struct gw_error *why)
+{
+	struct rank *r = ctx;
+
+	return guard_allow(r, r->pmi_speaker, what, key, why);
+}
+
+static const struct pmi_ops session_ops = { on_reply, on_barrier, on_ask, on_abort, on_phase, on_allow };
+
+/* What the rank wrote, of one process at a time, and which: in a rank that is a script it is not the rank's own. */
+static ssize_t take(struct rank *r, char *buf, size_t len)
+{
+	union { struct cmsghdr align; char bytes[CMSG_SPACE(sizeof(struct ucred))]; } control;
+	struct iovec iov = { buf, len };
+	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(r->pmi_fd, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	for (struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&h) : NULL; c; c = CMSG_NXTHDR(&h, c))
+		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS) {
+			struct ucred from;
+
+			memcpy(&from, CMSG_DATA(c), sizeof(from));
+			r->pmi_speaker = from.pid;
+		}
+	return n;
+}
 
 int pmi_port_open(struct rank *r, uint32_t appnum, struct ct_plumbing *plumbing, struct gw_error *why)
 {
-	int sv[2];
+	int sv[2], yes = 1;
 
 	if (pmi_session_create(&r->pmi, &r->d->pmi, appnum, &session_ops, r) < 0)
 		return gw_fail(why, -ENOMEM, "out of memory");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return gw_fail(why, -errno, "no PMI socket: %s", strerror(errno));
+	setsockopt(sv[0], SOL_SOCKET, SO_PASSCRED, &yes, sizeof(yes)); /* every message tells who wrote it */
 	r->pmi_fd = sv[0];
 	plumbing->rank_fd[CT_PLUMB_PMI] = sv[1];
 	plumbing->number_in_rank[CT_PLUMB_PMI] = RANK_PMI_FD;
@@ -94,13 +120,14 @@ void pmi_port_drain(struct rank *r)
 	char buf[4096];
 	ssize_t n = -1;
 
-	while (r->pmi_fd >= 0 && (n = recv(r->pmi_fd, buf, sizeof(buf), MSG_DONTWAIT)) > 0) {
+	while (r->pmi_fd >= 0 && (n = take(r, buf, sizeof(buf))) > 0) {
 		struct gw_error why = { 0 };
 
 		if (pmi_session_feed(r->pmi, buf, (size_t)n, &why) < 0) {
 			gw_watch_remove(r->pmi_watch);
 			r->pmi_watch = NULL;
-			on_abort(r, 1, why.text);
+			gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:s}", "op", "broken", "rank", (int)r->proc, "text",
+			                                        why.text));
 			return;
 		}
 	}

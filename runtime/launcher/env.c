@@ -150,10 +150,10 @@ size_t env_overridden(const struct job_spec *spec, char *buf, size_t cap)
 
 	buf[0] = '\0';
 	for (size_t i = 0; i < GW_ARRAY_LEN(settings); i++) {
-		const char *value = getenv(settings[i].name), *given = find(&spec->genv, settings[i].name);
+		const char *value = getenv(settings[i].name), *given = env_find(&spec->genv, settings[i].name);
 
 		for (uint32_t a = 0; a < spec->n_apps && !given; a++)
-			given = find(&spec->apps[a].env, settings[i].name);
+			given = env_find(&spec->apps[a].env, settings[i].name);
 		value = given ? given : value;
 		if (!settings[i].is_forced || !value || strcmp(value, settings[i].value) == 0)
 			continue;

@@ -166,6 +166,17 @@ static void do_abort(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		         c->index, code, *text ? ": " : "", text);
 }
 
+/* It does not speak PMI, or not with our MPI: @text says what it does. */
+static void do_broken(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	uint32_t n;
+	struct rank *r = rank_of(c->head, msg, &n);
+
+	(void)fds; (void)n_fds;
+	if (r)
+		job_fail(c->head, 1, "rank %u (pid %d, cluster %u) %s; ending the job", n, (int)r->pid, c->index, text_of(msg, "text"));
+}
+
 static void do_stdin_ack(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	uint32_t n;
@@ -259,6 +270,7 @@ static const struct cluster_op {
 	{ "barrier", do_barrier },
 	{ "pmi-ask", do_pmi_ask },
 	{ "abort", do_abort },
+	{ "broken", do_broken },
 	{ "stdin-ack", do_stdin_ack },
 	{ "stdin-closed", do_stdin_closed },
 	{ "undelivered", do_undelivered },
