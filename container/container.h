@@ -59,7 +59,7 @@ struct ct_spawn {
 	const char *cwd;
 	struct ct_plumbing plumbing;
 	const cpu_set_t *cpus;   /* where it may run; NULL: as the daemon */
-	const struct rlimit *files; /* its limit of open files, where the daemon has raised its own; NULL: as the daemon */
+	const struct rlimit *limits; /* RLIM_NLIMITS of them, where the daemon has raised its own; NULL: as the daemon */
 	pid_t ns_pid;            /* the pid that the program sees, unique in the pool (rule 22); 0: any */
 };
 

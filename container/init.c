@@ -238,8 +238,9 @@ __attribute__((noreturn)) static void program_main(const struct ct_start *s, int
 	close_others(keep, (size_t)n_keep);
 	if (spec->cwd && chdir(spec->cwd) < 0)
 		give_up(fd, -errno, "cannot change to directory '%s': %s", spec->cwd, strerror(errno));
-	if (spec->files && setrlimit(RLIMIT_NOFILE, spec->files) < 0)
-		give_up(fd, -errno, "cannot set its limit of open files: %s", strerror(errno));
+	for (int i = 0; spec->limits && i < (int)RLIM_NLIMITS; i++)
+		if (setrlimit((__rlimit_resource_t)i, &spec->limits[i]) < 0)
+			give_up(fd, -errno, "cannot set its limit %d: %s", i, strerror(errno));
 	say(fd, &here);
 	environ = (char **)spec->envp;
 	execvp(spec->argv[0], spec->argv);

@@ -40,8 +40,8 @@ int noc_segment_create(uint32_t job, uint32_t names, uint32_t clusters, uint32_t
 	if (fd < 0)
 		return gw_fail(why, -errno, "cannot create the host segment: %s", strerror(errno));
 	if (ftruncate(fd, (off_t)h.size))
-		return gw_fail(why, -errno, "cannot size the host segment to %llu bytes: %s", (unsigned long long)h.size,
-		               strerror(errno));
+		return gw_fail(why, -errno, "cannot size the host segment to %llu bytes: %s%s", (unsigned long long)h.size,
+		               strerror(errno), errno == EFBIG ? "; raise the limit of files' size (ulimit -f)" : "");
 	if (pwrite(fd, &h, sizeof(h), 0) != sizeof(h))
 		return gw_fail(why, -EIO, "cannot write the host segment's head: %s", strerror(errno));
 	out = fd;

@@ -47,7 +47,8 @@ struct clusterd {
 	cpu_set_t cpus;
 	cpu_set_t *binds;           /* sets of processors for ranks that are bound, and how many are bound to each */
 	uint32_t *bind_users, n_binds;
-	struct rlimit files;        /* as it was set for this daemon, and as its ranks get it */
+	struct rlimit limits[RLIM_NLIMITS]; /* as they were set for this daemon, and as its ranks get them */
+	bool has_limits;
 	uint32_t cores;
 	int segment_fd;
 	struct noc_segment segment;

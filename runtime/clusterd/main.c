@@ -38,7 +38,7 @@ void clusterd_fatal(struct clusterd *d, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	gw_log(GW_ERROR, "%s", text);
+	gw_log(d->head ? GW_INFO : GW_ERROR, "%s", text); /* the head says it */
 	if (d->head)
 		gw_link_send_json(d->head, json_pack("{s:s, s:s}", "op", "fatal", "text", text));
 	clusterd_end(d, 1);
@@ -340,6 +340,7 @@ static int watch_signals(struct clusterd *d)
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGINT, SIG_IGN); /* of the terminal: the head decides */
 	signal(SIGHUP, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* EFBIG, and a sentence */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_BLOCK, &set, NULL);
@@ -349,17 +350,27 @@ static int watch_signals(struct clusterd *d)
 	return gw_loop_watch(d->loop, &d->signals, d->signal_fd, EPOLLIN, on_signal, d);
 }
 
-/* A rank costs a dozen descriptors here: take what the hard limit gives. The ranks keep the limit that was set. */
-static void raise_files(struct clusterd *d)
+/*
+ * A user's limits are meant for the ranks, which get them as they were set. The daemon takes what the hard limit gives: a
+ * rank costs it a dozen descriptors, and it must not die of a limit of memory, files' size or processor time.
+ */
+static void raise_limits(struct clusterd *d)
 {
-	struct rlimit more;
+	static const __rlimit_resource_t raised[] = { RLIMIT_NOFILE, RLIMIT_FSIZE, RLIMIT_AS, RLIMIT_DATA, RLIMIT_CPU };
 
-	if (getrlimit(RLIMIT_NOFILE, &d->files) < 0)
-		return;
-	more = d->files;
-	more.rlim_cur = more.rlim_max < 65536 ? more.rlim_max : 65536;
-	if (more.rlim_cur > d->files.rlim_cur && setrlimit(RLIMIT_NOFILE, &more) < 0)
-		gw_log(GW_WARN, "cannot raise the limit of open files: %s", strerror(errno));
+	for (int i = 0; i < (int)RLIM_NLIMITS; i++)
+		if (getrlimit((__rlimit_resource_t)i, &d->limits[i]) < 0)
+			return;
+	d->has_limits = true;
+	for (size_t i = 0; i < GW_ARRAY_LEN(raised); i++) {
+		struct rlimit more = d->limits[raised[i]];
+
+		more.rlim_cur = more.rlim_max;
+		if (raised[i] == RLIMIT_NOFILE && more.rlim_cur > 65536)
+			more.rlim_cur = 65536 > d->limits[raised[i]].rlim_cur ? 65536 : d->limits[raised[i]].rlim_cur;
+		if (setrlimit(raised[i], &more) < 0)
+			gw_log(GW_WARN, "cannot raise limit %d: %s", (int)raised[i], strerror(errno));
+	}
 }
 
 /* ---- arguments ------------------------------------------------------------------------------------------------- */
@@ -403,7 +414,7 @@ int main(int argc, char **argv)
 	argp_parse(&argp, argc, argv, 0, NULL, &a);
 	gw_log_init("godwitd");
 	gw_prompt_set(0, true); /* a rank may stand still until we have had our turn; ranks do not inherit it */
-	raise_files(&d);
+	raise_limits(&d);
 	fcntl(a.head_fd, F_SETFD, FD_CLOEXEC);
 	gw_list_init(&d.ranks);
 	gw_list_init(&d.moves);

@@ -231,7 +231,7 @@ static int launch(struct clusterd *d, const struct rt_launch *l, const char *str
 	gw_autofree char **cwd = cut_strings(&strings, end, 1, 0);
 	gw_autofree char **argv = cwd ? cut_strings(&strings, end, l->argc, 0) : NULL;
 	gw_autofree char **envp = argv ? cut_strings(&strings, end, l->envc, GW_ARRAY_LEN(own)) : NULL;
-	struct ct_spawn spec = { .ns_pid = (pid_t)l->ns_pid, .files = d->files.rlim_max ? &d->files : NULL };
+	struct ct_spawn spec = { .ns_pid = (pid_t)l->ns_pid, .limits = d->has_limits ? d->limits : NULL };
 	struct ct_rank *ct = NULL;
 	struct rank *r;
 	int code;

@@ -174,6 +174,7 @@ int signals_init(struct head *h)
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* EFBIG, and a sentence */
 	sigemptyset(&set);
 	for (size_t i = 0; i < GW_ARRAY_LEN(table); i++) /* what nohup or a shell's '&' has us ignore stays ignored */
 		if (sigaction(table[i].sig, NULL, &now) == 0 && now.sa_handler != SIG_IGN)

@@ -280,11 +280,11 @@ else:
 
 # ---- limits and the like -------------------------------------------------------------------------------------------------
 
-ask = "echo $(ulimit -Sn) $(ulimit -Hn) $(ulimit -Sc) $(ulimit -Sv) $(ulimit -Ss) $(umask) $(nice) $(ulimit -St)"
+ask = "echo $(ulimit -Sn) $(ulimit -Hn) $(ulimit -Sc) $(ulimit -Sv) $(ulimit -Ss) $(umask) $(nice) $(ulimit -St) $(ulimit -Sf)"
 
 
 def strict():
-	for what, soft, hard in ((resource.RLIMIT_NOFILE, 300, 1000), (resource.RLIMIT_CORE, 1024 * 512, None), (resource.RLIMIT_AS, 1 << 40, None),
+	for what, soft, hard in ((resource.RLIMIT_NOFILE, 300, 1000), (resource.RLIMIT_CORE, 1024 * 512, None), (resource.RLIMIT_AS, 1 << 40, None), (resource.RLIMIT_FSIZE, 512 * 20, None),
 	                         (resource.RLIMIT_STACK, 4 << 20, None), (resource.RLIMIT_CPU, 1000, None)):
 		old = resource.getrlimit(what)[1]
 		resource.setrlimit(what, (soft if old < 0 else min(soft, old), old if hard is None else hard))
@@ -295,6 +295,12 @@ def strict():
 status, out, err = run("-n", 2, "-clusters", 2, "sh", "-c", ask, preexec_fn=strict)
 direct = subprocess.run(["sh", "-c", ask], capture_output=True, preexec_fn=strict).stdout
 tap.ok(status == 0 and lines(out) == lines(direct) * 2, "limits, umask and nice are the same as without mpirun: %s" % lines(out)[:1], direct, err)
+
+status, out, err = run("-n", 2, "-clusters", 2, conduct, "hello", preexec_fn=strict)
+tap.ok(status == 0 and len(lines(out)) == 2, "an MPI program runs under them", status, err)
+status, out, err = run("-n", 2, "true", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5120, 5120)))
+tap.ok(status == 1 and len(lines(err)) == 1 and "ulimit -f" in lines(err)[0], "a limit of files' size that leaves no room for the job's memory: %s" % err,
+       status)
 
 # ---- signals -------------------------------------------------------------------------------------------------------------
 
