@@ -197,8 +197,8 @@ __attribute__((noreturn)) static void program_main(const struct ct_start *s, int
 		if (getppid() != s->init_pid)
 			_exit(127);
 	}
-	if (spec->cpus && sched_setaffinity(0, sizeof(*spec->cpus), spec->cpus) < 0)
-		give_up(fd, -errno, "cannot bind it to its processors: %s", strerror(errno));
+	if (spec->cpus)
+		sched_setaffinity(0, sizeof(*spec->cpus), spec->cpus); /* where that is denied it runs where it may; the daemon warns */
 	for (int i = 0; i < CT_PLUMB_MAX; i++) {
 		high[i] = -1;
 		if (i == 0 || spec->plumbing.rank_fd[i] < 0)

@@ -41,7 +41,7 @@ int noc_segment_create(uint32_t job, uint32_t names, uint32_t clusters, uint32_t
 		return gw_fail(why, -errno, "cannot create the host segment: %s", strerror(errno));
 	if (ftruncate(fd, (off_t)h.size))
 		return gw_fail(why, -errno, "cannot size the host segment to %llu bytes: %s%s", (unsigned long long)h.size,
-		               strerror(errno), errno == EFBIG ? "; raise the limit of files' size (ulimit -f)" : "");
+		               strerror(errno), gw_advice(errno));
 	if (pwrite(fd, &h, sizeof(h), 0) != sizeof(h))
 		return gw_fail(why, -EIO, "cannot write the host segment's head: %s", strerror(errno));
 	out = fd;
@@ -66,8 +66,8 @@ int noc_segment_map(struct noc_segment *out, int fd, void *at, struct gw_error *
 		return gw_fail(why, -EPROTO, "the host segment's geometry does not add up");
 	p = mmap(at, h.size, PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
 	if (p == MAP_FAILED)
-		return gw_fail(why, -errno, "cannot map the host segment (%llu bytes): %s", (unsigned long long)h.size,
-		               strerror(errno));
+		return gw_fail(why, -errno, "cannot map the host segment (%llu bytes): %s%s", (unsigned long long)h.size,
+		               strerror(errno), gw_advice(errno));
 	madvise(p, h.size, MADV_DONTFORK);
 	out->head = (struct noc_seg_head *)(void *)p;
 	out->domains = (struct noc_domain_entry *)(void *)(p + h.domains_at);

@@ -29,6 +29,8 @@ const char *gw_advice(int error)
 	switch (error < 0 ? -error : error) {
 	case EMFILE:
 		return "; raise 'ulimit -n'";
+	case EFBIG:
+		return "; raise 'ulimit -f'";
 	case ENFILE:
 		return "; the whole system has too many open files (fs.file-max)";
 	case EAGAIN: /* of fork and clone */

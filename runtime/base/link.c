@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@
 #define RECV_MIN      (64u << 10)
 #define LOW_MARK      (64u << 10)
 #define FLUSH_MS      5000
+#define CONNECT_S     3
 
 struct frame_head { /* little endian; version 1 is its magic */
 	uint32_t magic;
@@ -497,6 +499,20 @@ static int check_peer(int fd, const char *name, struct gw_error *why)
 	return 0;
 }
 
+/* Somebody else has the name: who? */
+static int name_taken(const struct sockaddr_un *a, socklen_t len, const char *name, struct gw_error *why)
+{
+	gw_autoclose int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct ucred cred = { 0 };
+	socklen_t size = sizeof(cred);
+
+	if (fd < 0 || connect(fd, (const struct sockaddr *)a, len) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
+		return gw_fail(why, -EADDRINUSE, "cannot listen at socket '%s': the name is taken", name);
+	return gw_fail(why, -EADDRINUSE, "cannot listen at socket '%s': process %d of user %u has taken that name", name,
+	               (int)cred.pid, (unsigned)cred.uid);
+}
+
 int gw_listen_unix(const char *name, struct gw_error *why)
 {
 	struct sockaddr_un a;
@@ -508,7 +524,8 @@ int gw_listen_unix(const char *name, struct gw_error *why)
 		return code;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&a, len) < 0 || listen(fd, 128) < 0)
-		return gw_fail(why, -errno, "cannot listen at socket '%s': %s", name, strerror(errno));
+		return fd >= 0 && errno == EADDRINUSE ? name_taken(&a, len, name, why) :
+		       gw_fail(why, -errno, "cannot listen at socket '%s': %s%s", name, strerror(errno), gw_advice(errno));
 	out = fd;
 	fd = -1;
 	return out;
@@ -518,20 +535,39 @@ int gw_connect_unix(const char *name, struct gw_error *why)
 {
 	struct sockaddr_un a;
 	socklen_t len;
+	struct timeval limit = { .tv_sec = CONNECT_S };
 	gw_autoclose int fd = -1;
 	int code = unix_address(&a, &len, name, why), out;
 
 	if (code < 0)
 		return code;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0) /* who does not accept must not hold us up for ever; connect() waits as sending does */
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 	if (fd < 0 || connect(fd, (struct sockaddr *)&a, len) < 0)
-		return gw_fail(why, -errno, "cannot connect to socket '%s': %s", name, strerror(errno));
+		return gw_fail(why, -errno, "cannot connect to socket '%s': %s", name,
+		               errno == EAGAIN ? "whoever listens there does not accept" : strerror(errno));
 	code = check_peer(fd, name, why);
 	if (code < 0)
 		return code;
 	out = fd;
 	fd = -1;
 	return out;
+}
+
+int gw_probe_unix(const char *name)
+{
+	struct sockaddr_un a;
+	socklen_t len;
+	gw_autoclose int fd = -1;
+	int code = unix_address(&a, &len, name, NULL);
+
+	if (code < 0)
+		return code;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&a, len) < 0)
+		return -errno;
+	return check_peer(fd, name, NULL);
 }
 
 int gw_accept_unix(int listener, struct gw_error *why)

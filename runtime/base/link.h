@@ -45,6 +45,8 @@ int gw_link_fd(const struct gw_link *l);
 /** gw_listen_unix, gw_connect_unix - abstract AF_UNIX stream sockets (a name without a leading NUL); leave no file
  *  behind. Accepted peers of another user (SO_PEERCRED) are refused unless root. Return a descriptor or -errno. */
 int gw_listen_unix(const char *name, struct gw_error *why);
+/** gw_probe_unix - does one of ours listen there? Never waits. 0; -EACCES: another user; -EAGAIN: it does not accept */
+int gw_probe_unix(const char *name);
 int gw_connect_unix(const char *name, struct gw_error *why);
 int gw_accept_unix(int listener, struct gw_error *why);
 

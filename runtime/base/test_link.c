@@ -274,6 +274,8 @@ static void test_unix(void)
 	l = gw_listen_unix(name, &why);
 	ok(l >= 0, "an abstract name can be listened at: %s", why.text);
 	is_int(gw_listen_unix(name, &why), -EADDRINUSE, "only once");
+	ok(strstr(why.text, "has taken that name"), "and the sentence tells who has it: %s", why.text);
+	close(gw_accept_unix(l, &why)); /* it had asked */
 	c = gw_connect_unix(name, &why);
 	s = gw_accept_unix(l, &why);
 	ok(c >= 0 && s >= 0 && write(c, "z", 1) == 1 && read(s, &byte, 1) == 1 && byte == 'z', "and connected to");

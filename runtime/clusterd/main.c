@@ -46,12 +46,26 @@ void clusterd_fatal(struct clusterd *d, const char *fmt, ...)
 
 /* ---- start ----------------------------------------------------------------------------------------------------- */
 
+/* A limit of file sizes is meant for the files of ranks, and they keep it; the kernel counts the segment as one too. */
+static int create_segment(struct clusterd *d, uint32_t names, uint32_t domains, struct gw_error *why)
+{
+	struct rlimit was = { RLIM_INFINITY, RLIM_INFINITY }, more;
+	int fd;
+
+	getrlimit(RLIMIT_FSIZE, &was);
+	more = (struct rlimit){ was.rlim_max, was.rlim_max };
+	setrlimit(RLIMIT_FSIZE, &more);
+	fd = noc_segment_create(d->job, names, d->clusters, domains, why);
+	setrlimit(RLIMIT_FSIZE, &was);
+	return fd;
+}
+
 static int enter_segment(struct clusterd *d, uint32_t names, uint32_t domains, int fd, struct gw_error *why)
 {
 	struct noc_cluster_entry *c;
 	int code;
 
-	d->segment_fd = fd >= 0 ? fd : noc_segment_create(d->job, names, d->clusters, domains, why);
+	d->segment_fd = fd >= 0 ? fd : create_segment(d, names, domains, why);
 	if (d->segment_fd < 0)
 		return d->segment_fd;
 	code = noc_segment_map(&d->segment, d->segment_fd, NULL, why);

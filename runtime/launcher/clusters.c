@@ -233,7 +233,8 @@ int clusters_start(struct head *h, struct cluster *c, const char *path, struct g
 	if (c->pid < 0) {
 		code = -errno;
 		close(sv[0]);
-		return gw_fail(why, code, "the daemon of cluster %u cannot be started: %s", c->index, strerror(-code));
+		return gw_fail(why, code, "the daemon of cluster %u cannot be started: %s%s", c->index, strerror(-code),
+		               gw_advice(code));
 	}
 	code = gw_link_create(&c->link, h->loop, sv[0], &reports_link_ops, c);
 	return code < 0 ? gw_fail(why, code, "no link to the daemon of cluster %u: %s", c->index, strerror(-code)) : 0;

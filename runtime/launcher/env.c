@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The environment of the ranks: the user's, what MPICH needs to run over our provider, what spares start-up time. */
 #include <stdlib.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include "runtime/launcher/head.h"
@@ -100,8 +101,15 @@ int own_path(char *buf, size_t cap, const char *name)
 	ssize_t n = readlink("/proc/self/exe", buf, cap - 1);
 	char *slash;
 
-	if (n < 0)
-		return -errno;
+	if (n < 0) { /* no /proc, as in a bare chroot: the path that execve() was given */
+		const char *given = (const char *)getauxval(AT_EXECFN);
+		gw_autofree char *real = given ? realpath(given, NULL) : NULL;
+
+		if (!real || strlen(real) >= cap)
+			return real ? -ENAMETOOLONG : -ENOENT;
+		n = (ssize_t)strlen(real);
+		memcpy(buf, real, (size_t)n);
+	}
 	buf[n] = '\0';
 	slash = strrchr(buf, '/');
 	if (!slash || (size_t)(slash - buf) + strlen(name) + 2 > cap)
