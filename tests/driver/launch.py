@@ -48,6 +48,23 @@ def wait_for(what, timeout=20):
 	return False
 
 
+# Each handler writes at once; "up" when all are set.
+catcher = r"""
+import os, signal, sys
+for s in sys.argv[1:]:
+	signal.signal(getattr(signal, "SIG" + s), lambda n, f: (os.write(1, b"got %d\n" % n), n in (15, 3, 1, 2) and os._exit(0)))
+os.write(1, b"up\n")
+while True:
+	signal.pause()
+"""
+
+
+# Ranks that ignore what tells them to end; looked at when everything else has been tried
+deaf = Job(tap, ["-n", 2, "-clusters", 2, "sh", "-c", "trap '' TERM; echo up; while :; do sleep 1000; done"])
+if not deaf.wait_line("^up$", 30, count=2):
+	tap.bail("ranks do not start")
+deaf.proc.terminate()
+
 # ---- options: the environment ----------------------------------------------------------------------------------------
 
 show = ["sh", "-c", "echo $PMI_RANK:$A:$B:$C"]
@@ -165,6 +182,8 @@ for sentence, want, words, args in (
 says("a program in this directory without './'", 127, ["'./godwit-script'"], ["godwit-script"], cwd=work)
 status, out, err = run("-n", 2, "./godwit-script", cwd=work)
 tap.ok(status == 0 and sorted(lines(out)) == ["plain 0", "plain 1"], "a script without #! is run as a shell would", status, out, err)
+status, out, err = run("-n", 1, MPIRUN, "-n", 2, "sh", "-c", "echo $PMI_RANK of $PMI_SIZE")
+tap.ok(status == 0 and sorted(lines(out)) == ["0 of 2", "1 of 2"], "an mpirun inside an mpirun", status, out, err)
 status, out, err = run("-genvnone", "-n", 1, "echo", "found")
 tap.ok(lines(out) == ["found"], "without an environment programs are still found in /bin and /usr/bin", out, err)
 pid_max = int(open("/proc/sys/kernel/pid_max").read())
@@ -278,6 +297,19 @@ else:
 	if told and os.path.exists(told[1]):
 		os.unlink(told[1])
 
+	resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+	job = Job(tap, ["-n", 2, "-clusters", 2, "-wdir", work, "python3", "-S", "-c", catcher, "USR1"])
+	job.wait_line("^up$", 30, count=2)
+	head = job.head()
+	m = head.migrate([0], 1)[0]
+	os.kill(head.ranks()[0]["pid"], signal.SIGSEGV)
+	status, err = job.wait(20), "\n".join(job.out("err"))
+	told = re.search(r"core dumped: (\S+);", err)
+	tap.ok(m["status"] == 0 and status == 139 and "rank 0 (" in err and "cluster 1" in err and "core dumped" in err and
+	       (pattern.startswith("|") or told and os.path.getsize(told[1]) > 0), "also of a rank that has moved: %s" % (told and told[1]), m, err)
+	if told and os.path.exists(told[1]):
+		os.unlink(told[1])
+
 # ---- limits and the like -------------------------------------------------------------------------------------------------
 
 ask = "echo $(ulimit -Sn) $(ulimit -Hn) $(ulimit -Sc) $(ulimit -Sv) $(ulimit -Ss) $(umask) $(nice) $(ulimit -St) $(ulimit -Sf)"
@@ -303,17 +335,6 @@ tap.ok(status == 1 and len(lines(err)) == 1 and "ulimit -f" in lines(err)[0], "a
        status)
 
 # ---- signals -------------------------------------------------------------------------------------------------------------
-
-# Each handler writes at once; "up" when all are set.
-catcher = r"""
-import os, signal, sys
-for s in sys.argv[1:]:
-	signal.signal(getattr(signal, "SIG" + s), lambda n, f: (os.write(1, b"got %d\n" % n), n in (15, 3, 1, 2) and os._exit(0)))
-os.write(1, b"up\n")
-while True:
-	signal.pause()
-"""
-
 
 def catching(n, clusters, *names, **how):
 	job = Job(tap, ["-n", n, "-clusters", clusters, "python3", "-S", "-c", catcher] + list(names), **how)
@@ -515,6 +536,12 @@ tap.ok(t.wait(rb"Ctrl-C again") and t.wait(rb"ready> "), "Ctrl-C ends it, with a
 t.type("echo $?\n")
 tap.ok(t.wait(rb"130\r\n"), "its status is 130")
 t.close()
+
+status = deaf.wait(30)
+tap.ok(status == 137 and any("8 s after the signal" in l for l in deaf.out("err")) and not deaf.gone(), "ranks that ignore SIGTERM are killed after a while",
+       status, *deaf.tail())
+if status is None:
+	deaf.kill()
 
 shutil.rmtree(work)
 sys.exit(tap.done())
