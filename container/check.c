@@ -165,6 +165,7 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 	ct_vec_init(&extents, sizeof(struct ct_extent));
 	ct_vec_init(&hints, sizeof(struct ct_img_extent));
 	ct_vec_init(&tasks, sizeof(int));
+	ct_memory_forget(r);
 	rc = look_around(r, &s, &holds, why);
 	if (rc == 0)
 		rc = holds_refuse(&holds, why);

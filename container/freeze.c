@@ -295,6 +295,7 @@ static int prepare(struct ct_rank *r, struct gw_error *why)
 	char path[64];
 	int rc = 0;
 
+	ct_memory_forget(r);
 	if (!r->has_look)
 		rc = ct_look(r, why);
 	if (rc == 0)

@@ -324,6 +324,7 @@ int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, 
 
 /* vmas.c */
 int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapshot *s, struct gw_error *why);
+void ct_memory_forget(struct ct_rank *r); /* close what shows its memory: after an exec it would show what was before */
 int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct gw_error *why);
 
 /* check.c */

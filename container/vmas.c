@@ -137,6 +137,17 @@ struct page_region { uint64_t start, end, categories; };
 #define PAGEMAP_SCAN_ 0xc0606610ul /* _IOWR('f', 16, struct pm_scan_arg), which this libc may not know */
 #define REGIONS 16384
 
+void ct_memory_forget(struct ct_rank *r)
+{
+	int *fds[] = { &r->mem_fd, &r->pagemap_fd };
+
+	for (size_t i = 0; i < GW_ARRAY_LEN(fds); i++) {
+		if (*fds[i] >= 0)
+			close(*fds[i]);
+		*fds[i] = -1;
+	}
+}
+
 int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct gw_error *why)
 {
 	struct pm_scan_arg arg = { .size = sizeof(arg), .end = 0x7ffffffff000ull, .vec_len = REGIONS,
@@ -162,6 +173,8 @@ int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_ve
 	arg.vec = (uint64_t)(uintptr_t)r->regions.at;
 	do {
 		n = (int)syscall(SYS_ioctl, r->pagemap_fd, PAGEMAP_SCAN_, &arg);
+		if (n < 0 && errno == ESRCH) /* the memory that we look at has gone */
+			return gw_fail(why, -EAGAIN, "pid %d has executed another program just now, or has ended; try again", (int)r->pid);
 		if (n < 0)
 			return gw_fail(why, -errno, "cannot find the pages in use (PAGEMAP_SCAN): %s; it needs Linux 6.7",
 			               strerror(errno));

@@ -49,6 +49,25 @@ if status is None:
 	job.kill()
 tap.ok(not job.gone(), "nothing is left of it", str(job.gone()))
 
+# ---- another program in the same rank --------------------------------------------------------------------------------
+
+job = Job(tap, ["-n", 1, "-clusters", 2, "sh", "-c", "echo ready; read x; exec sh -c 'echo again; read x; echo end $x'"], stdin=True,
+          env={"GODWIT_FAULT": "mig.src.frozen=fail"})
+job.wait_line(r"^ready", 30)
+head = job.head()
+first = head.migrate([0], 1)[0]
+job.proc.stdin.write(b"go\n")
+job.proc.stdin.flush()
+job.wait_line(r"^again", 30)
+second = head.migrate([0], 1)[0]
+job.proc.stdin.write(b"well\n")
+job.proc.stdin.close()
+status = job.wait(30)
+tap.ok(first["status"] < 0 and second["status"] == 0 and status == 0 and "end well" in job.out(),
+       "a rank whose move failed, and that then executed another program, moves", first["text"], second["text"], status, *job.tail())
+if status is None:
+	job.kill()
+
 # ---- clocks ----------------------------------------------------------------------------------------------------------
 
 job = Job(tap, ["-n", 2, "-clusters", 2, conduct, "gaps", "3"])
