@@ -85,39 +85,56 @@ def why_no_cgroups():
 	return None
 
 
-def marked(mark):
-	"""All processes that have @mark in their environment."""
-	found = []
+def _marked(mark, but):
+	"""All processes besides @but that have @mark in their environment, and whether there are some of which that cannot be
+	told: in the midst of exec a process has none."""
+	found, unknown = [], False
 	for p in filter(str.isdigit, os.listdir("/proc")):
 		try:
 			with open("/proc/%s/environ" % p, "rb") as f:
-				if mark in f.read():
-					found.append(int(p))
+				env = f.read()
+			if not env:
+				with open("/proc/%s/stat" % p) as f:
+					state, parent = f.read().rsplit(")", 1)[1].split()[:2]
+				unknown |= state not in "ZX" and parent not in ("0", "2")
+			elif mark in env and int(p) != but:
+				found.append(int(p))
 		except OSError:
 			continue
-	return found
+	return found, unknown
 
 
 def kill_tree(process):
 	"""Kill a Popen of Host.popen with all that it started, wherever that went: the death of nsenter alone leaves its child
-	running. None of them is alive when this returns."""
-	end = time.monotonic() + 20
+	running. nsenter itself ends when its child does, and reaps it. None of them is alive when this returns."""
+	end, patience = time.monotonic() + 20, 10
 	while True:
-		fds = []
-		for pid in marked(process.mark):
+		pids, unknown = _marked(process.mark, process.pid)
+		for pid in pids:
 			try:
-				fds.append(os.pidfd_open(pid))
-				signal.pidfd_send_signal(fds[-1], signal.SIGKILL)
+				fd = os.pidfd_open(pid)
+			except OSError:
+				continue
+			try:
+				signal.pidfd_send_signal(fd, signal.SIGKILL)
+				select.select([fd], [], [], 10)
 			except OSError:
 				pass
-		if not fds:
-			break
-		for fd in fds:
-			select.select([fd], [], [], 10)
 			os.close(fd)
+		if not pids:
+			if not unknown or not patience:
+				try:
+					process.wait(0.2)
+					break
+				except subprocess.TimeoutExpired:
+					if not patience:  # there never was a child
+						process.kill()
+						process.wait()
+						break
+			patience -= 1
+			time.sleep(0.01)
 		if time.monotonic() > end:
-			raise RigError("processes of '%s' do not end: %s" % (process.args, marked(process.mark)))
-	process.wait()
+			raise RigError("processes of '%s' do not end: %s" % (process.args, pids))
 
 
 def until(what, timeout, test, pace_s=0.02):
