@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """mpirun, godwitd and godwit from outside: how jobs start, speak, end and fail; nothing is ever left behind."""
-import hashlib, signal, tempfile
+import hashlib, signal
 
 sys_path = __import__("sys").path
 sys_path.insert(0, __import__("os").path.join(__import__("os").environ.get("top_srcdir", "."), "tests/driver"))
 from godwit import *
 
 tap = Tap(300)
-work = tempfile.mkdtemp(prefix="godwit-launch-")
+work = work_dir("launch")
 godwit = os.path.join(BUILD, "godwit")
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """What godwitd adds to a move: when it waits, and what meets it on the way: start, end, signals, deaths of every process."""
-import random, shutil, signal, tempfile
+import random, shutil, signal
 
 __import__("sys").path.insert(0, __import__("os").path.join(__import__("os").environ.get("top_srcdir", "."), "tests/driver"))
 from godwit import *
 
 tap = Tap(400)
-work = tempfile.mkdtemp(prefix="godwit-moves-")
+work = work_dir("moves")
 conduct = os.path.join(BUILD, "tests/programs/conduct")
 turns = int(os.environ.get("TURNS", 6))
 seed = int(os.environ.get("SEED", time.time_ns() // 1000 % 10**9))

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Moves in hard places: computing for long, in MPI_Init and MPI_Finalize, with threads, all ranks at once, and a rank
 that ends after it has moved."""
-import shutil, tempfile
+import shutil
 
 from godwit import *
 
 tap = Tap(280)
-work = tempfile.mkdtemp(prefix="godwit-busy-")
+work = work_dir("busy")
 conduct = os.path.join(BUILD, "tests/programs/conduct")
 shm_before = shm_entries()
 

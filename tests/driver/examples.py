@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """The examples' answers are bit-identical with and without moves, compiled by gcc and by clang, with 3 and 4 ranks."""
-import shutil, tempfile
+import shutil
 
 from godwit import *
 
 tap = Tap(300)
 SRC = os.environ.get("top_srcdir", os.getcwd())
-work = tempfile.mkdtemp(prefix="godwit-examples-")
+work = work_dir("examples")
 runs = [
 	("jacobi", ["--size", 400, "--iterations", 2500, "--quiet"]),
 	("friendly", ["--size", 600000, "--piece", 500, "--quiet"]),

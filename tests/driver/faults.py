@@ -7,7 +7,7 @@ rank 0. Whatever happens, within the deadline there is one running copy of it or
 with a message and a status that is not zero. Before GIVEN only the death of its own daemon can end it. Where the job
 goes on and there is a cluster to go to, rank 1 is moved once more, to show that nothing is stuck.
 """
-import argparse, glob, shutil, tempfile
+import argparse, glob, shutil
 
 from godwit import *
 
@@ -26,7 +26,7 @@ for path in glob.glob(SRC + "/migration/*.c") + glob.glob(SRC + "/container/*.c"
 		names.update(re.findall(r'\b(?:gw_fault\(|mig_edge\(\w+, |\w*fault\w*\(.*?)"([a-z_.]+\.[a-z_.]+)"', f.read()))
 names = sorted(n for n in names if a.only in n)
 tap = Tap(a.deadline)
-work = tempfile.mkdtemp(prefix="godwit-faults-")
+work = work_dir("faults")
 conduct = os.path.join(BUILD, "tests/programs/conduct")
 documented = ""
 if os.path.exists(SRC + "/doc/faults.md"):

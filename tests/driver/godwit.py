@@ -4,10 +4,26 @@
 Nothing here sleeps to synchronise: every wait is for a line, a reply or an end, with a deadline. The binaries come from
 the build tree that $top_builddir names.
 """
-import collections, json, os, re, socket, struct, subprocess, sys, threading, time, uuid
+import atexit, collections, json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time, uuid
 
 BUILD = os.environ.get("top_builddir", os.getcwd())
 DOING = ["compute", "send", "recv", "wait", "probe", "collective"]  # enum ct_doing
+
+
+def work_dir(name):
+	"""A directory for the test's files. It goes when the test ends, also by a signal, as of timeout(1), or by Bail out."""
+	path = tempfile.mkdtemp(prefix="godwit-%s-" % name)
+	made.append(path)
+	return path
+
+
+made = []
+
+
+@atexit.register
+def work_dirs_remove():
+	for path in made:
+		shutil.rmtree(path, ignore_errors=True)
 
 
 class Tap:
@@ -16,6 +32,10 @@ class Tap:
 	def __init__(self, deadline_s):
 		self.run = self.failed = 0
 		self.jobs = []
+		if threading.current_thread() is threading.main_thread():
+			for sig in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+				# in a thread: the main one may be in the middle of a print
+				signal.signal(sig, lambda sig, frame: threading.Thread(target=self.bail, args=["signal %d" % sig]).start())
 		self.timer = threading.Timer(deadline_s, self.bail, ["the test passed its deadline of %d s" % deadline_s])
 		self.timer.daemon = True
 		self.timer.start()
@@ -43,6 +63,7 @@ class Tap:
 				self.diag(line)
 			job.kill()
 		print("Bail out! " + why, flush=True)
+		work_dirs_remove()
 		os._exit(1)
 
 	def done(self):

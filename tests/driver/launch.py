@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """mpirun as people use it: options, standard streams, signals, limits, places, and every way in which a stranger errs."""
-import collections, hashlib, pty, resource, select, shutil, signal, tempfile
+import collections, hashlib, pty, resource, select, shutil, signal
 
 from godwit import *
 
 tap = Tap(300)
-work = tempfile.mkdtemp(prefix="godwit-launch-")
+work = work_dir("launch")
 MPIRUN = os.path.join(BUILD, "mpirun")
 conduct = os.path.join(BUILD, "tests/programs/conduct")
 

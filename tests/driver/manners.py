@@ -5,7 +5,7 @@
 As root the places are made by unshare, prlimit, setpriv and a seccomp filter; what the one who runs this may not make is
 skipped with the reason. Two ordinary users are needed for some: any two ids will do, nobody must know them.
 """
-import atexit, shutil, signal, tempfile
+import shutil, signal
 
 from godwit import *
 
@@ -13,8 +13,7 @@ SENTENCE_MAX = 2  # lines of ours on standard error, besides those of MPICH and 
 USER, OTHER = 54021, 54022
 is_root = os.geteuid() == 0
 tap = Tap(280)
-place = tempfile.mkdtemp(prefix="godwit-manners-")
-atexit.register(shutil.rmtree, place, True)
+place = work_dir("manners")
 SRC = os.environ.get("top_srcdir", os.getcwd())
 build = os.path.join(place, "build")
 libs = os.path.join(place, "lib")
@@ -29,6 +28,9 @@ def copy_build():
 		shutil.copy(os.path.join(BUILD, name), os.path.join(build, name))
 	provider = os.path.join(BUILD, ".libs/libgodwit-fi.so")
 	shutil.copy(os.path.realpath(provider), os.path.join(build, ".libs/libgodwit-fi.so"))
+	abi = os.path.join(BUILD, ".libs/abi")
+	if os.path.isdir(abi):
+		shutil.copytree(abi, os.path.join(build, ".libs/abi"), symlinks=True)
 	prefix = os.environ.get("MPICH_PREFIX", "")
 	for name in os.listdir(os.path.join(prefix, "lib")) if prefix else []:
 		if ".so" in name:
@@ -45,7 +47,7 @@ def copy_build():
 copy_build()
 mpirun, godwit = os.path.join(build, "mpirun"), os.path.join(build, "godwit")
 conduct, deny = (os.path.join(build, "tests/programs", n) for n in ("conduct", "deny"))
-os.environ["LD_LIBRARY_PATH"] = libs + (":" + os.environ["LD_LIBRARY_PATH"] if os.environ.get("LD_LIBRARY_PATH") else "")
+os.environ["GODWIT_MPICH"] = place
 os.environ["TMPDIR"] = tmp
 
 
@@ -180,7 +182,7 @@ refuses("7 MB of addresses", ["prlimit", "--as=7000000", "--"], ["ulimit -v"])
 with open("/dev/full", "w") as full:
 	refuses("standard output is a full disk", [], ["standard output cannot be written", "No space left"], 1, stdout=full)
 runs("a TMPDIR that is not there", [], env=dict(os.environ, TMPDIR="/nonexistent"))
-bare = {"LD_LIBRARY_PATH": os.environ["LD_LIBRARY_PATH"]}
+bare = {"GODWIT_MPICH": place}
 runs("an empty environment, no HOME, no PATH", [], env=bare)
 gone = os.path.join(tmp, "gone")
 os.mkdir(gone)

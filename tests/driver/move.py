@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """A move is a move: another process, another parent, another cluster; all of its memory, its clocks, its streams."""
-import tempfile, shutil
+import shutil
 
 from godwit import *
 
 tap = Tap(240)
-work = tempfile.mkdtemp(prefix="godwit-move-")
+work = work_dir("move")
 conduct = os.path.join(BUILD, "tests/programs/conduct")
 shm_before = shm_entries()
 MIB = 24

@@ -10,7 +10,7 @@ two clusters. Where it may, it works in PID, mount, IPC and network namespaces o
 what its jobs left; --here does without. This process is the reaper of all that loses its parent: when it has no child any more,
 no process of a job is left.
 """
-import argparse, ctypes, random, signal, tempfile, shutil
+import argparse, ctypes, random, signal, shutil
 
 from godwit import *
 
@@ -36,7 +36,7 @@ ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 tap = Tap(120 + 2 * (a.starts + a.kills + a.moved_kills))
 rng = random.Random(a.seed)
 mpirun, conduct = os.path.join(BUILD, "mpirun"), os.path.join(BUILD, "tests/programs/conduct")
-work = tempfile.mkdtemp(prefix="godwit-soak-")
+work = work_dir("soak")
 said = os.memfd_create("said", os.MFD_CLOEXEC)
 env = dict(os.environ, TMPDIR=work)
 tap.diag("seed %d, %s" % (a.seed, "in namespaces of its own" if a.inside else "among all other processes of this machine"))

@@ -6,7 +6,7 @@ The moved run decides how many steps there are; the unmoved one makes as many, s
 A run is replayed by its seed, which is printed: it gives the messages and the choice of moves (their timing is the
 machine's).
 """
-import argparse, collections, os, random, shutil, tempfile, threading, time
+import argparse, collections, os, random, shutil, threading, time
 
 from godwit import *
 
@@ -24,7 +24,7 @@ p.add_argument("--json", help="write every move's answer into this file, one per
 a = p.parse_args()
 
 tap = Tap(a.seconds * 4 + 120)
-work = tempfile.mkdtemp(prefix="godwit-storm-")
+work = work_dir("storm")
 stop, gaps = os.path.join(work, "stop"), os.path.join(work, "gaps")
 storm = os.path.join(BUILD, "tests/storm/storm")
 tap.diag("seed %d: %d ranks on %d clusters, at least %d moves, %d at once" % (a.seed, a.ranks, a.clusters, a.moves, a.at_once))
