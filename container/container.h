@@ -147,6 +147,14 @@ int ct_rank_holds(struct ct_rank *r, struct ct_holds *out, struct gw_error *why)
  */
 int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why);
 
+/**
+ * ct_reconnecting_add - name UNIX sockets whose libraries connect again when their peer is gone
+ * @patterns: paths as their servers bind them, with *, ? and [], separated by ':' or newlines; '@' begins an abstract name
+ * They do not hold a rank: after a move the peer appears to have closed. For this whole process, before ranks are looked
+ * at. Those of sssd, nscd, nslcd, winbind, syslog and systemd are known without. Return: 0 or -ENOMEM.
+ */
+int ct_reconnecting_add(const char *patterns);
+
 struct ct_freeze_stats {
 	uint64_t stop_ns;         /* from the call to the last thread stopped */
 	uint64_t frozen_at_ns;    /* CLOCK_REALTIME when the last thread stopped */

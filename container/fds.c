@@ -2,17 +2,12 @@
 /* The descriptors of a rank: what each is, which belong together, and which hold it here. */
 #include "container/rank.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
-#include <netinet/in.h>
-#include <stddef.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, uint32_t flags, uint32_t *index)
@@ -35,103 +30,6 @@ int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, 
 		.mtime_s = st->st_mtim.tv_sec, .mtime_ns = (uint32_t)st->st_mtim.tv_nsec, .flags = flags, .mode = st->st_mode };
 	f->path = ct_snapshot_string(s, path);
 	return f->path ? 0 : -ENOMEM;
-}
-
-static void address_text(const struct sockaddr_storage *a, socklen_t len, char *text, size_t cap)
-{
-	char host[INET6_ADDRSTRLEN] = "?";
-
-	text[0] = '\0';
-	if (a->ss_family == AF_INET) {
-		const struct sockaddr_in *in = (const struct sockaddr_in *)a;
-
-		inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
-		snprintf(text, cap, "%s:%u", host, ntohs(in->sin_port));
-	} else if (a->ss_family == AF_INET6) {
-		const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)a;
-
-		inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof(host));
-		snprintf(text, cap, "[%s]:%u", host, ntohs(in->sin6_port));
-	} else if (a->ss_family == AF_UNIX && len > offsetof(struct sockaddr_un, sun_path)) {
-		const char *path = ((const struct sockaddr_un *)a)->sun_path;
-		int n = (int)(len - offsetof(struct sockaddr_un, sun_path));
-
-		if (path[0])
-			snprintf(text, cap, "%.*s", n, path);
-		else
-			snprintf(text, cap, "@%.*s", n - 1, path + 1);
-	}
-}
-
-static const char *socket_kind(int domain, int type, int protocol)
-{
-	switch (domain) {
-	case AF_UNIX:
-		return "UNIX";
-	case AF_NETLINK:
-		return "netlink";
-	case AF_PACKET:
-		return "packet";
-	case AF_ALG:
-		return "cryptography (AF_ALG)";
-	case AF_VSOCK:
-		return "virtual machine (AF_VSOCK)";
-	case AF_INET:
-	case AF_INET6:
-		return protocol == IPPROTO_SCTP ? "SCTP" : type == SOCK_STREAM ? "TCP" : type == SOCK_DGRAM ? "UDP" : "raw";
-	default:
-		return "network";
-	}
-}
-
-/* "a connected TCP socket (10.0.0.4:443)", "a connected UNIX socket (/run/pipe, of pid 812: sssd_nss)" */
-static void socket_text(struct ct_rank *r, int number, char *text, size_t cap)
-{
-	gw_autoclose int fd = (int)syscall(SYS_pidfd_getfd, r->pidfd, number, 0);
-	int domain = 0, type = 0, protocol = 0, is_listening = 0;
-	struct sockaddr_storage a = { 0 };
-	socklen_t n = sizeof(int), n_type = n, n_protocol = n, n_listening = n, len = sizeof(a);
-	struct ucred cred = { 0 };
-	char where[160], owner[64] = "", comm[32];
-	const char *kind;
-
-	snprintf(text, cap, "a socket");
-	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) < 0 ||
-	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n_type) < 0)
-		return;
-	getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &n_protocol);
-	getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &n_listening);
-	kind = socket_kind(domain, type, protocol);
-	if (domain != AF_NETLINK && getpeername(fd, (struct sockaddr *)&a, &len) == 0) {
-		address_text(&a, len, where, sizeof(where));
-		n = sizeof(cred);
-		if (domain == AF_UNIX && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n) == 0 && cred.pid == r->pid) {
-			snprintf(text, cap, "one of a pair of connected UNIX sockets");
-			return;
-		}
-		if (cred.pid > 0) {
-			int got = ct_proc_read(cred.pid, "comm", comm, sizeof(comm));
-
-			comm[got > 0 ? strcspn(comm, "\n") : 0] = '\0';
-			snprintf(owner, sizeof(owner), "%spid %d%s%s", where[0] ? ", of " : "of ", (int)cred.pid, got > 0 ? ": " : "",
-			         comm);
-		}
-		if (where[0] || owner[0])
-			snprintf(text, cap, "a connected %s socket (%s%s)", kind, where, owner);
-		else
-			snprintf(text, cap, "a connected %s socket to something outside the rank", kind);
-		return;
-	}
-	len = sizeof(a);
-	if (domain == AF_NETLINK || getsockname(fd, (struct sockaddr *)&a, &len) < 0)
-		len = 0;
-	address_text(&a, len, where, sizeof(where));
-	if (is_listening && where[0])
-		snprintf(text, cap, "a %s socket that listens at %s", kind, where);
-	else if (where[0] && strcmp(where, "0.0.0.0:0") != 0 && strcmp(where, "[::]:0") != 0)
-		snprintf(text, cap, "a %s socket bound to %s", kind, where);
-	else
-		snprintf(text, cap, "a %s%s socket", is_listening ? "listening " : "", kind);
 }
 
 static const char *anon_text(const char *link)
@@ -183,6 +81,16 @@ static bool is_terminal(const struct stat *st)
 	return m == 4 || m == 5 || (m >= 136 && m <= 143); /* consoles, /dev/tty and /dev/ptmx, pseudoterminals */
 }
 
+/* Renamed, covered by a mount, or never in a directory (a message queue): it cannot be opened again. */
+static bool is_at_its_path(const struct ct_rank *r, const char *link, const struct stat *st)
+{
+	char path[4096 + 32];
+	struct stat there;
+
+	snprintf(path, sizeof(path), "/proc/%d/root%s", (int)r->pid, link);
+	return stat(path, &there) < 0 ? errno == EACCES : there.st_ino == st->st_ino && there.st_dev == st->st_dev;
+}
+
 static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_vec *inodes, bool is_frozen,
                     struct gw_error *why)
 {
@@ -231,10 +139,13 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 	if (fd->plumb) {
 		fd->kind = CT_FD_PLUMB;
 	} else if (strncmp(link, "socket:", 7) == 0) {
-		char what[256];
+		struct ct_socket k;
 
-		socket_text(r, n, what, sizeof(what));
-		return hold_fd(r, why, n, what, NULL);
+		if (!ct_socket_look(r, n, &k))
+			return hold_fd(r, why, n, k.text, NULL);
+		fd->kind = CT_FD_SOCKET;
+		fd->socket_type = (uint32_t)k.type;
+		fd->is_hung_up = k.is_hung_up;
 	} else if (strncmp(link, "pipe:", 5) == 0) {
 		fd->kind = CT_FD_PIPE;
 	} else if (strcmp(link, "anon_inode:[eventfd]") == 0) {
@@ -254,6 +165,8 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 		return hold_fd(r, why, n, S_ISFIFO(st.st_mode) ? "a named pipe" : "of a kind that cannot move", link);
 	} else if (st.st_nlink == 0) {
 		return hold_fd(r, why, n, "a file that was deleted", link);
+	} else if (!is_frozen && !is_at_its_path(r, link, &st)) {
+		return hold_fd(r, why, n, "a file that cannot be found by its path any more", link);
 	} else {
 		fd->kind = CT_FD_FILE;
 		rc = ct_file_add(s, link, &st, CT_IMG_FILE_OPEN |

@@ -108,14 +108,20 @@ struct ct_img_vma {
 };
 _Static_assert(sizeof(struct ct_img_vma) == 40, "wire format");
 
-enum ct_fd_kind { CT_FD_FILE = 1, CT_FD_PLUMB = 2, CT_FD_PIPE = 3, CT_FD_EVENTFD = 4 };
+enum ct_fd_kind { CT_FD_FILE = 1, CT_FD_PLUMB = 2, CT_FD_PIPE = 3, CT_FD_EVENTFD = 4, CT_FD_SOCKET = 5 };
 
 struct ct_img_fd {
 	uint32_t number, kind, status_flags, is_cloexec;
-	uint32_t file;      /* FILE: index in FILES */
+	union {
+		uint32_t file;        /* FILE: index in FILES */
+		uint32_t socket_type; /* SOCKET: SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET; AF_UNIX */
+	};
 	uint32_t plumb;     /* PLUMB: enum ct_plumb; PIPE: number of the pipe, from 1 */
 	uint32_t same_as;   /* index in FDS of the first descriptor of the same open file description; itself when first */
-	uint32_t semaphore; /* EVENTFD */
+	union {
+		uint32_t semaphore;  /* EVENTFD */
+		uint32_t is_hung_up; /* SOCKET: its peer has closed; else it never had one */
+	};
 	uint64_t offset;    /* FILE: position; EVENTFD: count; PIPE: capacity */
 };
 _Static_assert(sizeof(struct ct_img_fd) == 40, "wire format");

@@ -322,6 +322,15 @@ int ct_others_check(struct ct_rank *r, struct gw_error *why); /* no other proces
 int ct_fds_scan(struct ct_rank *r, struct ct_snapshot *s, bool is_frozen, struct gw_error *why);
 int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, uint32_t flags, uint32_t *index);
 
+/* sockets.c */
+struct ct_socket {
+	int type;               /* SOCK_STREAM ... */
+	bool is_hung_up;        /* at the other side its peer will have closed */
+	char text[256];         /* "a connected TCP socket (10.0.0.4:443)" */
+};
+bool ct_socket_look(const struct ct_rank *r, int number, struct ct_socket *out); /* can it be put back? @text in any case */
+#define CT_CLOSED_NAME "godwit-closed-" /* how the lost end of such a pair is called, and a number */
+
 /* vmas.c */
 int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapshot *s, struct gw_error *why);
 void ct_memory_forget(struct ct_rank *r); /* close what shows its memory: after an exec it would show what was before */

@@ -9,12 +9,15 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -264,6 +267,37 @@ static int make_pipe(struct fds *f, const struct ct_img_fd *fd)
 	return 0;
 }
 
+/* A UNIX socket that never had a peer, or one of a pair whose other end is closed at once. */
+static int make_socket(struct fds *f, const struct ct_img_fd *fd)
+{
+	static uint64_t closed; /* of this process; with its clock no other has the same name while both are open */
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	struct ct_remote *m = &f->r->remote;
+	uint32_t a = lowest(f), b;
+	socklen_t len;
+
+	if (!fd->is_hung_up) {
+		CT_CALL(m, "make a socket", CT_CALL_EQUAL, SYS_socket, AF_UNIX, fd->socket_type, 0)->expect = a;
+		settle(f, fd, a);
+		return 0;
+	}
+	f->is_used[a] = 1;
+	b = lowest(f);
+	f->is_used[a] = 0;
+	f->lowest = a;
+	if (b >= f->high)
+		return -EMFILE;
+	len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
+	      (size_t)snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, CT_CLOSED_NAME "%llx-%llu",
+	                       (unsigned long long)gw_now_ns(), (unsigned long long)closed++));
+	CT_CALL(m, "make a pair of sockets", CT_CALL_OK, SYS_socketpair, AF_UNIX, fd->socket_type, 0,
+	        ct_remote_data(m, NULL, 8));
+	CT_CALL(m, "name a socket", CT_CALL_OK, SYS_bind, b, ct_remote_data(m, &name, sizeof(name)), len);
+	CT_CALL(m, "close", CT_CALL_OK, SYS_close, b);
+	settle(f, fd, a);
+	return 0;
+}
+
 static int make_fd(struct fds *f, const struct ct_img_fd *fd, struct gw_error *why)
 {
 	struct ct_rank *r = f->r;
@@ -306,6 +340,12 @@ static int make_fd(struct fds *f, const struct ct_img_fd *fd, struct gw_error *w
 			CT_CALL(m, "fill an eventfd", CT_CALL_OK, SYS_write, fd->number,
 			        ct_remote_data(m, &fd->offset, sizeof(fd->offset)), 8);
 		CT_CALL(m, "set an eventfd's flags", 0, SYS_fcntl, fd->number, F_SETFL, keep & O_NONBLOCK);
+		break;
+	case CT_FD_SOCKET:
+		rc = make_socket(f, fd);
+		if (rc < 0)
+			return gw_fail(why, rc, "no numbers are free for a socket");
+		CT_CALL(m, "set a socket's flags", 0, SYS_fcntl, fd->number, F_SETFL, keep & O_NONBLOCK);
 		break;
 	case CT_FD_PIPE:
 		if (fd->plumb > f->pipes) {

@@ -22,7 +22,8 @@ bin_PROGRAMS += godwitd mpirun mpiexec godwit
 godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/explain.c \
 	%D%/clusterd/streams.c %D%/clusterd/agent.c %D%/clusterd/pmi_port.c %D%/clusterd/guard.c %D%/clusterd/moves.c \
 	%D%/clusterd/requests.c %D%/clusterd/movable.c
-godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) -DGODWIT_MPICH_PREFIX='"$(MPICH_PREFIX)"'
+godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) -DGODWIT_SYSCONFDIR='"$(sysconfdir)"' \
+	-DGODWIT_MPICH_PREFIX='"$(MPICH_PREFIX)"'
 godwitd_LDADD = libmig.la libct.la libnoc.la libct-rank.la libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
 
 mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h %D%/launcher/options.c \

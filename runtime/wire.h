@@ -9,7 +9,7 @@
  *
  * head -> clusterd
  *   start         cluster clusters domain domains job names size kvsname universe incarnation base_pid cores[] binds[[]]
- *                 (descriptor: the host segment; without one the clusterd makes it). binds: sets of processors, one for
+ *                 reconnecting[] (descriptor: the host segment; without one the clusterd makes it). binds: sets of processors, one for
  *                 each rank; none when a rank may use all of the cluster's
  *   signal        rank signal                 to its process group; answered by undelivered when the rank does not live
  *                                             there. SIGTSTP stops it, and is answered by signalled

@@ -191,6 +191,7 @@ void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, 
 void moves_cancel(struct clusterd *d, uint64_t id);              /* unless it has begun */
 void moves_try(struct rank *r);                                  /* the rank's agent or PMI state has changed */
 int moves_readiness(const struct rank *r, struct gw_error *why); /* 0 with its agent, 1 without, -EAGAIN with @why: later */
+json_t *moves_requested_json(const struct rank *r);              /* the cluster that it is to go to, or NULL */
 void moves_rank_ended(struct rank *r);
 void moves_rank_left(struct rank *r);                            /* with a session that goes on */
 void moves_session_ended(struct clusterd *d, uint32_t session, struct rank *r, int status, const char *text,
@@ -199,6 +200,7 @@ void moves_forget(struct clusterd *d);
 
 /* ---- movable.c ---- */
 json_t *movable_json(struct rank *r);
+void movable_read_reconnecting(const json_t *lists);             /* this host's and the job's, into container/ */
 
 /* ---- guard.c ---- */
 /** guard_allow - may this process of the rank say this to PMI? @why says what kind of MPI it holds instead of ours */

@@ -115,6 +115,7 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	snprintf(who, sizeof(who), "godwitd %u", d->cluster);
 	gw_log_init(who);
 	gw_event_init(who);
+	movable_read_reconnecting(json_object_get(msg, "reconnecting"));
 	read_cpus(cores, &d->cpus);
 	d->n_binds = (uint32_t)json_array_size(binds);
 	d->binds = calloc(d->n_binds + 1, sizeof(*d->binds));

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Can a rank move now, and if not, what holds it or what would a request wait for? For godwit status --movable. */
+/* Can a rank move now, and if not, what holds it or what would a request wait for? And which sockets hold none. */
 #include "runtime/clusterd/clusterd.h"
+
+#include <stdio.h>
+#include <stdlib.h>
 
 static void add_reason(json_t *reasons, const char *kind, long long number, const char *text)
 {
@@ -36,4 +39,31 @@ json_t *movable_json(struct rank *r)
 	}
 	ct_holds_fini(&holds);
 	return json_pack("{s:s, s:o}", "state", state, "reasons", reasons);
+}
+
+static void add_list(const char *list, const char *from)
+{
+	if (list && ct_reconnecting_add(list) < 0)
+		gw_log(GW_WARN, "no memory for the sockets that %s names: they hold ranks", from);
+}
+
+/* One pattern a line; '#' begins a comment. A host without the file has nothing to add. */
+void movable_read_reconnecting(const json_t *lists)
+{
+	FILE *f = fopen(GODWIT_SYSCONFDIR "/godwit/reconnecting", "re");
+	gw_autofree char *line = NULL;
+	size_t cap = 0;
+
+	while (f && getline(&line, &cap, f) > 0) {
+		const char *word = line + strspn(line, " \t");
+
+		line[strcspn(line, "#\r\n")] = '\0';
+		for (size_t n = strlen(word); n && (word[n - 1] == ' ' || word[n - 1] == '\t'); n--)
+			line[word - line + (ptrdiff_t)n - 1] = '\0';
+		add_list(word, GODWIT_SYSCONFDIR "/godwit/reconnecting");
+	}
+	if (f)
+		fclose(f);
+	for (size_t i = 0; i < json_array_size(lists); i++)
+		add_list(json_string_value(json_array_get(lists, i)), "the job");
 }

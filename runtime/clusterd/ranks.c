@@ -388,8 +388,8 @@ json_t *rank_status_json(struct rank *r, bool is_movable_asked)
 		state = "moving";
 	else if (pmi_session_phase(r->pmi) == PMI_OPEN && r->agent != AGENT_ATTACHED)
 		state = r->agent == AGENT_CLOSING || r->agent == AGENT_CLOSED ? "in MPI_Finalize" : "in MPI_Init";
-	return json_pack("{s:i, s:i, s:i, s:I, s:s, s:s, s:I, s:I, s:o*}", "rank", (int)r->proc, "cluster", (int)r->d->cluster, "pid",
+	return json_pack("{s:i, s:i, s:i, s:I, s:s, s:s, s:I, s:I, s:o*, s:o*}", "rank", (int)r->proc, "cluster", (int)r->d->cluster, "pid",
 	                 (int)r->pid, "epoch", (json_int_t)r->epoch, "state", state, "agent", agent_state_name(r->agent),
-	                 "threads", (json_int_t)threads, "private_kib", (json_int_t)private_kib, "movable",
-	                 is_movable_asked ? movable_json(r) : NULL);
+	                 "threads", (json_int_t)threads, "private_kib", (json_int_t)private_kib, "requested",
+	                 moves_requested_json(r), "movable", is_movable_asked ? movable_json(r) : NULL);
 }

@@ -201,6 +201,13 @@ void moves_rank_ended(struct rank *r)
 		move_done(m, -ESRCH, "it has ended", NULL);
 }
 
+json_t *moves_requested_json(const struct rank *r)
+{
+	const struct move *m = move_of(r->d, r);
+
+	return m ? json_integer((json_int_t)m->to) : NULL;
+}
+
 void moves_rank_left(struct rank *r)
 {
 	struct move *m = move_of(r->d, r);

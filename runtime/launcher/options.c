@@ -128,6 +128,7 @@ static int set_genvnone(struct parser *p, const char *v) { return set_inherit(p,
 static int set_genvlist(struct parser *p, const char *v) { return set_inherit(p, &p->spec->inherit, &p->spec->inherit_list, ENV_LIST, v); }
 
 static int set_wdir(struct parser *p, const char *v) { app_of(p)->wdir = v; return 0; }
+static int set_reconnecting(struct parser *p, const char *v) { p->spec->reconnecting = v; return 0; }
 static int set_pin(struct parser *p, const char *v) { p->spec->pinned = v; return 0; }
 static int set_label(struct parser *p, const char *v) { (void)v; p->spec->label = "[%r] "; return 0; }
 static int set_pattern(struct parser *p, const char *v) { p->spec->label = v; return 0; }
@@ -230,6 +231,8 @@ static const struct option options[] = {
 	  "socket, with :N for several; rr; user:0+2,1,..." },
 	{ "map-by", "WHAT", set_map, "go from one WHAT to the next for successive ranks of a cluster (default: as bound); or from one cluster to the next" },
 	{ .help = "The job" },
+	{ "reconnecting", "PATH:PATH...", set_reconnecting, "UNIX sockets that do not hold a rank: after a move their peer appears to have "
+	  "closed (also GODWIT_RECONNECTING)" },
 	{ "pin", "RANKS", set_pin, "keep RANKS where they begin, until 'godwit unpin': all, or a list as 0,3-5" },
 	{ "timeout", "SECONDS", set_timeout, "end the job when it has run for so long" },
 	{ "print-all-exitcodes", NULL, set_codes, "say how each rank ended" },

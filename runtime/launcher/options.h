@@ -39,6 +39,7 @@ struct job_spec {
 	const char *input;        /* ranks that get standard input: "0", "all", "none", "0,3-5"; NULL: rank 0 */
 	const char *bind, *map;   /* runtime/topology.h */
 	const char *pinned;       /* ranks that stay where they are: "all", or a list as "0,3-5"; NULL: none */
+	const char *reconnecting; /* paths of sockets: container/container.h, ct_reconnecting_add; NULL: none */
 	const char *config;
 	bool is_verbose, is_printing_codes;
 	struct strings words;     /* of the configuration file: what above points into */
