@@ -16,7 +16,7 @@ mkdir -p "$place"/build/.libs "$place"/build/tests/programs "$place"/lib "$place
 cp "$top_builddir"/mpirun "$top_builddir"/godwitd "$top_builddir"/godwit "$place"/build/ &&
 cp -L "$top_builddir"/.libs/libgodwit-fi.so "$place"/build/.libs/ &&
 cp -r "$top_builddir"/.libs/abi "$place"/build/.libs/ &&
-cp "$top_builddir"/tests/programs/conduct "$place"/build/tests/programs/ &&
+cp "$top_builddir"/tests/programs/conduct "$top_builddir"/tests/programs/held "$place"/build/tests/programs/ &&
 cp -a "$MPICH_PREFIX"/lib/lib*.so* "$place"/lib/ &&
 cp "$top_srcdir"/runtime/test_*.py "$place"/src/runtime/ &&
 cp -r "$top_srcdir"/tests/driver "$place"/src/tests/ || exit 1
@@ -27,7 +27,7 @@ as_user() {
 }
 # Each part has numbers of its own: they are counted on here, and a part without a plan is a failure.
 n=0
-for part in runtime/test_launch.py tests/driver/launch.py tests/driver/move.py; do
+for part in runtime/test_launch.py tests/driver/launch.py tests/driver/move.py tests/driver/movable.py; do
 	has_plan=no
 	while IFS= read -r line; do
 		case $line in
