@@ -266,6 +266,16 @@ def test_ssh(t, r):
 	t.ok(got.returncode == 7, sentences[2], got)
 
 
+def test_command(t):
+	"""rig, for people."""
+	command = [sys.executable, os.path.join(rig.HERE, "..", "rig", "rig"), "--name", "test%d" % os.getpid()]
+	outs = [subprocess.run(command + c, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+	        for c in (["up", "-n", "2"], ["exec", "rig2", "hostname"], ["off", "rig2"], ["exec", "rig2", "true"], ["down"], ["status"])]
+	where = re.search(r"^shared +(\S+)/shared$", outs[0].stdout, re.M)
+	t.ok([o.returncode for o in outs] == [0, 0, 0, 1, 0, 1] and outs[1].stdout == "rig2\n" and where and
+	     not os.path.exists(where.group(1)), "a rig can be used by hand", *outs)
+
+
 OWNER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
@@ -316,6 +326,7 @@ def main():
 	t.ok(there and not left and devices() <= before, "a closed rig leaves no process, mount, link or file", *left)
 	test_clocks(t)
 	test_killed(t)
+	test_command(t)
 	for _ in slurm:
 		pass
 	return t.done()
