@@ -229,5 +229,5 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 	ct_vec_fini(&extents);
 	ct_vec_fini(&hints);
 	ct_vec_fini(&tasks);
-	return rc;
+	return rc < 0 ? ct_proc_blame_end(r->pid, rc, why) : rc;
 }

@@ -336,7 +336,7 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 		return gw_fail(why, -EBUSY, "pid %d cannot be frozen: it is not running here", (int)r->pid);
 	rc = prepare(r, why);
 	if (rc < 0)
-		return rc;
+		return ct_proc_blame_end(r->pid, rc, why);
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &chld, &old);
@@ -371,7 +371,7 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 	if (has_blocked_chld)
 		kill(getpid(), SIGCHLD); /* we may have eaten one that the daemon waits for */
 	if (rc < 0)
-		return rc;
+		return ct_proc_blame_end(r->pid, rc, why);
 	r->state = CT_FROZEN;
 	r->meta_at = r->extent_at = 0;
 	r->page_at = r->extents.n ? CT_AT(struct ct_extent, &r->extents, 0)->start : 0;

@@ -226,3 +226,34 @@ const struct ct_map *ct_maps_find(const struct ct_maps *m, uint64_t addr)
 	}
 	return NULL;
 }
+
+/* A thread that will not run again: PF_EXITING of the kernel's include/linux/sched.h, in the ninth field. */
+static bool is_ending(pid_t pid, int tid)
+{
+	char name[64], buf[1024], state = 'X', *at;
+	unsigned flags = 4;
+
+	snprintf(name, sizeof(name), "task/%d/stat", tid);
+	if (ct_proc_read(pid, name, buf, sizeof(buf)) <= 0 || !(at = strrchr(buf, ')')))
+		return true;
+	if (sscanf(at + 1, " %c %*d %*d %*d %*d %*d %u", &state, &flags) != 2)
+		return false;
+	return state == 'Z' || state == 'X' || (flags & 4);
+}
+
+/*
+ * A process that ends loses its parts one after the other, and each look at it fails in a way of its own ("no such process;
+ * it needs Linux 6.7"). What failed is @rc and @why; when the process is ending, they say only that.
+ */
+int ct_proc_blame_end(pid_t pid, int rc, struct gw_error *why)
+{
+	struct ct_vec tids;
+	bool is_over = true;
+
+	ct_vec_init(&tids, sizeof(int));
+	if (ct_proc_ids(pid, "task", &tids) == 0)
+		for CT_EACH(const int, tid, &tids)
+			is_over &= is_ending(pid, *tid);
+	ct_vec_fini(&tids);
+	return is_over ? gw_fail(why, -ESRCH, "pid %d has ended", (int)pid) : rc;
+}

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The reader of images: a whole one cut anywhere, and thousands of damaged ones, none of which may do harm. */
+/* The reader of images: a whole one cut anywhere, and thousands of damaged ones, none of which may do harm; what /proc says. */
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "container/rank.h"
 #include "tests/tap.h"
@@ -105,6 +109,29 @@ static void make_image(struct ct_vec *out)
 	ct_snapshot_fini(&s);
 }
 
+/* What fails because a process ends is blamed on that; what fails otherwise is not. */
+static void blame(void)
+{
+	struct gw_error why = { 0 };
+	siginfo_t info;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+	gw_fail(&why, -EIO, "cannot read its map");
+	ok(ct_proc_blame_end(pid, -EIO, &why) == -EIO && strcmp(why.text, "cannot read its map") == 0,
+	   "what fails with a process that lives is not blamed on its end");
+	kill(pid, SIGKILL);
+	waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT);
+	ok(ct_proc_blame_end(pid, -EIO, &why) == -ESRCH && strstr(why.text, "has ended"),
+	   "what fails with one that has ended, and has not been reaped, is");
+	waitpid(pid, NULL, 0);
+	ok(ct_proc_blame_end(pid, -EIO, &why) == -ESRCH, "or has been");
+}
+
 int main(void)
 {
 	static const size_t steps[] = { 1, 7, 23, 4095, 4096, 4097, 1 << 20 };
@@ -115,6 +142,7 @@ int main(void)
 	unsigned char *copy;
 
 	tap_begin(120);
+	blame();
 	ct_vec_init(&image, 1);
 	make_image(&image);
 	ok(read_all(image.at, image.n, image.n, &first, &is_complete) == 0 && is_complete && first.is_meta && first.pages == 5,
