@@ -50,7 +50,7 @@ SUITE_LISTS = all
 check-mpich: all
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_mpich.sh --lists $(SUITE_LISTS) --jobs 2 --stacks
 check-mpich-moves: all
-	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_mpich.sh --lists $(SUITE_LISTS) --moves --stacks
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_mpich.sh --lists $(SUITE_LISTS) --moves --until-moved 5 --stacks
 
 # The long storm: at least 200 moves, and on until a rank was caught in everything that it does. A seed replays it:
 # make check-storm STORM_SEED=17

@@ -42,17 +42,19 @@ class Test:
 				self.mem = float(value)
 		self.name = " ".join(["%s/%s" % (where, words[0]), str(self.ranks)] +
 		                     [w for w in words[2:] if re.match("(arg|env|resultTest)=", w)])
-		self.list = where
 
 	def path(self, suite):
 		return os.path.join(suite, self.where, self.program)
 
 
-def read_list(suite, where):
-	"""The tests of one directory; a name that occurs twice is numbered."""
-	path = os.path.join(suite, where, "testlist")
+def read_list(suite, name):
+	"""The tests of one directory, or of another list in it (coll/testlist.cvar); a name that occurs twice is numbered."""
+	where, _, file = name.rpartition("/")
+	if not file.startswith("testlist."):
+		where, file = name, "testlist"
+	path = os.path.join(suite, where, file)
 	if not os.path.exists(path):  # those that configure does not make are in the source
-		path = os.path.join(suite, "../source/mpi", where, "testlist")
+		path = os.path.join(suite, "../source/mpi", where, file)
 	if not os.path.exists(path):
 		return []
 	tests, seen = [], collections.Counter()
@@ -65,6 +67,7 @@ def read_list(suite, where):
 			seen[t.name] += 1
 			if seen[t.name] > 1:
 				t.name += " (%d)" % seen[t.name]
+			t.list = name
 			tests.append(t)
 	return tests
 
@@ -233,6 +236,8 @@ def main():
 	p.add_argument("--seed", default=os.environ.get("SUITE_SEED") or random.randrange(1 << 31))
 	p.add_argument("--jobs", type=int, default=1, help="tests at a time")
 	p.add_argument("--repeat", type=int, default=1)
+	p.add_argument("--until-moved", type=int, default=1, metavar="N",
+	               help="run a test again, up to N times in all, as long as no move came in time")
 	p.add_argument("--patience", type=float, default=1, help="multiplies the lists' time limits")
 	p.add_argument("--mpiexec", help="another launcher, to compare; ranks do not move")
 	p.add_argument("--stacks", action="store_true", help="print where the threads of a test that hangs are")
@@ -270,9 +275,11 @@ def main():
 	lock = threading.Lock()
 
 	def one(test):
-		worst = None
-		for _ in range(options.repeat):
+		worst, moves, turns = None, 0, 0
+		while turns < options.repeat or (turns < options.until_moved and not moves and test.name not in different):
 			r = run(tap, test, options)
+			turns += 1
+			moves += r.moves
 			with lock:
 				c = counts[test.list]
 				c["moves"] += r.moves
@@ -284,16 +291,18 @@ def main():
 						f.write("\n")
 			if not worst or (r.wrong and not worst.wrong):
 				worst = r
+			if r.wrong:
+				break
 		with lock:
 			c["tests"] += worst.wrong is not SKIPPED
 			c["passed"] += not worst.wrong
-			tell(worst)
+			tell(worst, moves)
 
-	def tell(r):
+	def tell(r, moves):
 		if r.wrong is SKIPPED:
 			tap.skip(r.test.name, "the suite does not run it either: xfail=%s" % r.test.xfail)
 			return
-		moved = ", %d moves, %d refused" % (r.moves, r.refused) if options.moves else ""
+		moved = ", %d moves" % moves if options.moves else ""
 		sentence = "%s (%.1f s%s)" % (r.test.name, r.seconds, moved)
 		if r.test.name in different:
 			tap.run += 1
