@@ -232,7 +232,9 @@ for i in range(2):
 	events.wait("rank.started", count=2)
 ids = [j.head_name().split("/")[2] for j in jobs]
 code, out, err = tool("status")
-tap.ok(code == 3 and all(i in err for i in ids) and "--job" in err and "process %d: " % jobs[0].proc.pid in err,
+# with jobs of others on this host the list may be too long for all
+is_long = len(re.findall(r"@godwit/%d/[0-9a-f]{8}/head$" % os.getuid(), open("/proc/net/unix").read(), re.M)) > 3
+tap.ok(code == 3 and "--job" in err and (is_long or all(i in err for i in ids) and "process %d: " % jobs[0].proc.pid in err),
        "several jobs: %s" % err)
 for i in range(2):
 	code, out, err = tool("status", "--job", ids[i], "--json")
@@ -243,7 +245,7 @@ for i in range(2):
 code, out, err = tool("status", "--job", ids[0])
 tap.ok(code == 0 and "CLUSTER" in out and len(out.splitlines()) == 9, "status as a table", out)
 code, out, err = tool("status", "--job", "000000")
-tap.ok(code == 3 and "no job 000000" in err and all(i in err for i in ids), "a job that does not run: %s" % err)
+tap.ok(code == 3 and "no job 000000" in err and (is_long or all(i in err for i in ids)), "a job that does not run: %s" % err)
 for args, want, words in ((["7", "--to", "1"], 1, "there is no rank 7"), (["0", "--to", "9"], 2, "there is no cluster 9"),
                           (["0", "--to", "0"], 1, "on cluster 0 already")):
 	code, out, err = tool("migrate", "--job", ids[0], *args)
