@@ -26,7 +26,7 @@ godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) -DGODWIT_SYSCONFDIR='"$(sysc
 	-DGODWIT_MPICH_PREFIX='"$(MPICH_PREFIX)"'
 godwitd_LDADD = libmig.la libct.la libnoc.la libct-rank.la libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
 
-mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h %D%/launcher/options.c \
+mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h %D%/launcher/options.c %D%/launcher/config.c \
 	%D%/launcher/core.h %D%/launcher/core.c %D%/launcher/limits.c %D%/launcher/sink.c %D%/sigqueue.h \
 	%D%/launcher/env.c %D%/launcher/libraries.c %D%/launcher/job.c \
 	%D%/launcher/clusters.c %D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
@@ -64,7 +64,7 @@ mpi_shim_test_pmi_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS
 
 check_PROGRAMS += %D%/launcher/test_words
 TESTS += %D%/launcher/test_words
-%C%_launcher_test_words_SOURCES = %D%/launcher/test_words.c %D%/launcher/core.c %D%/launcher/options.c %D%/launcher/env.c \
+%C%_launcher_test_words_SOURCES = %D%/launcher/test_words.c %D%/launcher/core.c %D%/launcher/config.c %D%/launcher/options.c %D%/launcher/env.c \
 	%D%/launcher/libraries.c %D%/elf.c
 %C%_launcher_test_words_CPPFLAGS = $(mpirun_CPPFLAGS)
 %C%_launcher_test_words_LDADD = libgw-base.la

@@ -8,6 +8,7 @@
  *
  *   main.c       from the command line to the exit status
  *   options.c    what was asked for, as a table
+ *   config.c     the same in a file
  *   env.c        the environment of the ranks
  *   job.c        one job from start to exit status
  *   clusters.c   its daemons: started, given their ranks, lost

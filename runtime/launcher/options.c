@@ -82,7 +82,10 @@ static int add_variable(struct parser *p, struct strings *to)
 	return add_pair(p, to, key, strlen(key), value);
 }
 
-static int set_n(struct parser *p, const char *v) { return parse_count(p, v, "the number of ranks", OPTIONS_RANKS_MAX, &app_of(p)->n); }
+static int set_n(struct parser *p, const char *v)
+{
+	return parse_count(p, v, "the number of ranks", OPTIONS_RANKS_MAX, &app_of(p)->n);
+}
 static int set_clusters(struct parser *p, const char *v)
 {
 	return parse_count(p, v, "the number of clusters", OPTIONS_CLUSTERS_MAX, &p->spec->clusters);
@@ -120,12 +123,21 @@ static int set_inherit(struct parser *p, enum env_policy *policy, const char **l
 	*list = names;
 	return 0;
 }
-static int set_envall(struct parser *p, const char *v) { return set_inherit(p, &app_of(p)->inherit, &app_of(p)->inherit_list, ENV_ALL, v); }
-static int set_envnone(struct parser *p, const char *v) { return set_inherit(p, &app_of(p)->inherit, &app_of(p)->inherit_list, ENV_NONE, v); }
-static int set_envlist(struct parser *p, const char *v) { return set_inherit(p, &app_of(p)->inherit, &app_of(p)->inherit_list, ENV_LIST, v); }
-static int set_genvall(struct parser *p, const char *v) { return set_inherit(p, &p->spec->inherit, &p->spec->inherit_list, ENV_ALL, v); }
-static int set_genvnone(struct parser *p, const char *v) { return set_inherit(p, &p->spec->inherit, &p->spec->inherit_list, ENV_NONE, v); }
-static int set_genvlist(struct parser *p, const char *v) { return set_inherit(p, &p->spec->inherit, &p->spec->inherit_list, ENV_LIST, v); }
+/* @is_local: of this program only */
+static int inherit(struct parser *p, bool is_local, enum env_policy now, const char *names)
+{
+	struct app *app = app_of(p);
+
+	return is_local ? set_inherit(p, &app->inherit, &app->inherit_list, now, names)
+	                : set_inherit(p, &p->spec->inherit, &p->spec->inherit_list, now, names);
+}
+
+static int set_envall(struct parser *p, const char *v) { return inherit(p, true, ENV_ALL, v); }
+static int set_envnone(struct parser *p, const char *v) { return inherit(p, true, ENV_NONE, v); }
+static int set_envlist(struct parser *p, const char *v) { return inherit(p, true, ENV_LIST, v); }
+static int set_genvall(struct parser *p, const char *v) { return inherit(p, false, ENV_ALL, v); }
+static int set_genvnone(struct parser *p, const char *v) { return inherit(p, false, ENV_NONE, v); }
+static int set_genvlist(struct parser *p, const char *v) { return inherit(p, false, ENV_LIST, v); }
 
 static int set_wdir(struct parser *p, const char *v) { app_of(p)->wdir = v; return 0; }
 static int set_reconnecting(struct parser *p, const char *v) { p->spec->reconnecting = v; return 0; }
@@ -408,85 +420,6 @@ static int parse_words(struct parser *p, bool *given)
 	return code;
 }
 
-/* ---- the configuration file ------------------------------------------------------------------------------------------ */
-
-int options_split(const char *line, struct strings *words)
-{
-	gw_autofree char *word = malloc(strlen(line) + 1);
-	const char *at = line;
-
-	while (word) {
-		size_t n = 0;
-		char quote = '\0';
-
-		at += strspn(at, " \t\r\n");
-		if (!*at || *at == '#')
-			return 0;
-		for (; *at && (quote || !strchr(" \t\r\n", *at)); at++) {
-			if (quote ? *at == quote : *at == '\'' || *at == '"')
-				quote = quote ? '\0' : *at;
-			else if (*at == '\\' && quote != '\'' && at[1])
-				word[n++] = *++at;
-			else
-				word[n++] = *at;
-		}
-		if (quote)
-			return -EINVAL;
-		word[n] = '\0';
-		if (strings_add(words, word) < 0)
-			return -ENOMEM;
-	}
-	return -ENOMEM;
-}
-
-/* Programs that are separated by ':' on a command line are on lines of their own here. */
-static int read_config(struct job_spec *spec, struct gw_error *why)
-{
-	FILE *f = fopen(spec->config, "re");
-	gw_autofree char *line = NULL;
-	size_t cap = 0, number = 0;
-	int code = 0;
-	ssize_t n;
-
-	if (!f)
-		return gw_fail(why, -errno, "the configuration file '%s' cannot be read: %s", spec->config, strerror(errno));
-	while (code == 0 && (n = getline(&line, &cap, f)) >= 0) {
-		size_t before = spec->words.n;
-
-		number++;
-		while (n >= 2 && line[n - 1] == '\n' && line[n - 2] == '\\') { /* goes on in the next line */
-			gw_autofree char *rest = NULL;
-			size_t rest_cap = 0;
-			ssize_t more = getline(&rest, &rest_cap, f);
-			char *joined = more < 0 ? NULL : realloc(line, (size_t)(n + more));
-
-			line[n - 2] = '\0';
-			if (!joined)
-				break;
-			line = joined;
-			cap = (size_t)(n + more);
-			memcpy(line + n - 2, rest, (size_t)more + 1);
-			n += more - 2;
-			number++;
-		}
-		if (before && strcmp(spec->words.list[before - 1], ":") != 0)
-			code = strings_add(&spec->words, ":");
-		before = spec->words.n;
-		if (code == 0)
-			code = options_split(line, &spec->words);
-		if (code == -EINVAL)
-			gw_fail(why, code, "'%s', line %zu: a quote is not closed", spec->config, number);
-	}
-	if (code == 0 && ferror(f))
-		code = gw_fail(why, -EIO, "the configuration file '%s' cannot be read", spec->config);
-	fclose(f);
-	while (spec->words.n && strcmp(spec->words.list[spec->words.n - 1], ":") == 0) /* empty lines at the end */
-		free(spec->words.list[--spec->words.n]);
-	if (code == 0 && spec->words.n == 0)
-		return gw_fail(why, -EINVAL, "the configuration file '%s' names no program", spec->config);
-	return code == -ENOMEM ? gw_fail(why, code, "out of memory") : code;
-}
-
 /* ---- all of it ------------------------------------------------------------------------------------------------------- */
 
 /* Variables that people set for mpiexec once and for all; an option wins. */
@@ -529,7 +462,7 @@ int options_parse(struct job_spec *spec, int argc, char **argv, struct gw_error 
 		return gw_fail(why, -EINVAL, "programs are named on the command line and in '%s'; only one of them can be", spec->config);
 	strings_fini(&spec->apps[0].env);
 	spec->n_apps = spec->size = 0;
-	code = read_config(spec, why);
+	code = options_read_config(spec, why);
 	if (code < 0)
 		return code;
 	p = (struct parser){ .spec = spec, .argv = spec->words.list, .end = (int)spec->words.n, .is_file = true, .why = why };

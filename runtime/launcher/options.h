@@ -59,4 +59,7 @@ void options_fini(struct job_spec *spec);
  */
 int options_split(const char *line, struct strings *words);
 
+/** options_read_config - the words of @spec->config into @spec->words, with ':' between lines */
+int options_read_config(struct job_spec *spec, struct gw_error *why);
+
 #endif
