@@ -27,6 +27,12 @@ check_PROGRAMS += %D%/programs/conduct
 %C%_programs_conduct_LDADD = $(MPI_LIBS) -lpthread
 check_PROGRAMS += %D%/programs/deny
 %C%_programs_deny_SOURCES = %D%/programs/deny.c
+# Ranks that hold something that cannot move.
+check_PROGRAMS += %D%/programs/held
+%C%_programs_held_SOURCES = %D%/programs/held.c
+%C%_programs_held_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_programs_held_LDADD = $(MPI_LIBS) -lpthread -lrt
+EXTRA_DIST += %D%/driver/movable.py
 EXTRA_DIST += %D%/driver/godwit.py %D%/driver/storm.py %D%/driver/move.py %D%/driver/examples.py \
 	%D%/driver/programs.py %D%/driver/faults.py %D%/driver/busy.py %D%/driver/soak.py %D%/driver/launch.py \
 	%D%/driver/abi.py %D%/driver/manners.py
