@@ -4,13 +4,14 @@
 
 Each program is really in its state; all of them are ranks of one job, which ends right afterwards. Then what passes by
 itself, sockets of libraries that reconnect, pins, odd moments, and the manners of the command."""
-import ctypes, shutil, signal, tempfile
+import atexit, ctypes, shutil, signal, tempfile
 from godwit import *
 
 tap = Tap(200)
 held = os.path.join(BUILD, "tests/programs/held")
 godwit = os.path.join(BUILD, "godwit")
 work = tempfile.mkdtemp(prefix="godwit-movable-")
+atexit.register(shutil.rmtree, work, True)
 shm_before = shm_entries()
 is_root = os.getuid() == 0
 
@@ -360,5 +361,4 @@ for words, want, said in ((["help"], 0, "migrate RANK"), (["help", "pin"], 0, "g
 	p = subprocess.run([godwit] + words, capture_output=True, text=True, timeout=30)
 	tap.ok(p.returncode == want and said in p.stdout + p.stderr, "godwit %s" % " ".join(words), p.returncode, p.stdout, p.stderr)
 tap.ok(shm_entries() <= shm_before, "nothing is left in /dev/shm")
-shutil.rmtree(work)
 sys.exit(tap.done())
