@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # GW_MPICH: find the MPICH that Godwit runs on, and refuse one that cannot serve.
 #
-# Sets MPICH_PREFIX, MPI_CPPFLAGS, MPI_LIBS (to compile an MPI program), FABRIC_CPPFLAGS, FABRIC_LIBS (for the provider).
+# Sets MPICH_PREFIX, MPICH_VERSION, MPI_CPPFLAGS, MPI_LIBS (to compile an MPI program), FABRIC_CPPFLAGS, FABRIC_LIBS (for the provider).
 AC_DEFUN([GW_MPICH], [
 AC_ARG_WITH([mpich], [AS_HELP_STRING([--with-mpich=PREFIX],
 	[an MPICH built for ch4:ofi, and its libfabric @<:@the one that mpi-shim/mpich/build-mpich put into the cache@:>@])],
@@ -27,6 +27,7 @@ AS_IF([test ! -x "$MPICH_PREFIX/bin/mpichversion"], [
 	AC_MSG_ERROR([no MPICH in '$MPICH_PREFIX': bin/mpichversion is missing])])
 gw_mpich_says=`"$MPICH_PREFIX/bin/mpichversion" 2>/dev/null`
 gw_mpich_device=`AS_ECHO(["$gw_mpich_says"]) | $SED -n 's/^MPICH Device:@<:@@<:@:space:@:>@@:>@*//p'`
+MPICH_VERSION=`AS_ECHO(["$gw_mpich_says"]) | $SED -n 's/^MPICH Version:@<:@@<:@:space:@:>@@:>@*//p'`
 AS_CASE([$gw_mpich_device],
 	[ch4:ofi*], [],
 	[AC_MSG_RESULT([no])
@@ -54,6 +55,7 @@ CPPFLAGS=$gw_saved_CPPFLAGS
 AM_CONDITIONAL([GW_HAVE_CXX], [test -x "$MPICH_PREFIX/bin/mpicxx"])
 AM_CONDITIONAL([GW_HAVE_FORTRAN], [test -x "$MPICH_PREFIX/bin/mpifort"])
 AC_SUBST([MPICH_PREFIX])
+AC_SUBST([MPICH_VERSION])
 AC_SUBST([MPI_CPPFLAGS])
 AC_SUBST([MPI_LIBS])
 AC_SUBST([FABRIC_CPPFLAGS])

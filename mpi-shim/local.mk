@@ -53,13 +53,20 @@ install-stubs: $(GW_STUBS)
 uninstall-stubs:
 	rm -rf $(DESTDIR)$(pkglibdir)/abi
 
+# Where that MPICH is, for who has to compare or preload it; a new date only when it says something new.
+BUILT_SOURCES += mpi-shim/prefix.h
+CLEANFILES += mpi-shim/prefix.h
+mpi-shim/prefix.h: Makefile
+	$(AM_V_GEN)$(MKDIR_P) mpi-shim && echo '#define GODWIT_MPICH_PREFIX "$(MPICH_PREFIX)"' > $@.tmp && \
+		if cmp -s $@.tmp $@; then rm $@.tmp; else mv $@.tmp $@; fi
+
 # The compiler wrappers: usable from the build directory and installed.
 GW_WRAPPERS = mpicc
 if GW_HAVE_CXX
-GW_WRAPPERS += mpicxx
+GW_WRAPPERS += mpicxx mpic++
 endif
 if GW_HAVE_FORTRAN
-GW_WRAPPERS += mpifort
+GW_WRAPPERS += mpifort mpif77 mpif90
 endif
 bin_SCRIPTS += $(GW_WRAPPERS)
 CLEANFILES += $(GW_WRAPPERS)
@@ -67,6 +74,18 @@ EXTRA_DIST += doc/provider.md %D%/wrapper.in %D%/mpich/build-mpich %D%/mpich/rec
 $(GW_WRAPPERS): $(srcdir)/%D%/wrapper.in Makefile
 	$(AM_V_GEN)$(SED) -e 's|@tool[@]|$@|g' -e 's|@MPICH_PREFIX[@]|$(MPICH_PREFIX)|g' \
 		$(srcdir)/%D%/wrapper.in > $@.tmp && chmod +x $@.tmp && mv $@.tmp $@
+
+# pkg-config files: mpich, as programs for MPICH ask for it, and godwit for noc.h.
+pkgconfigdir = $(libdir)/pkgconfig
+GW_PKGCONFIG = pkgconfig/mpich.pc pkgconfig/godwit.pc
+pkgconfig_DATA = $(GW_PKGCONFIG)
+CLEANFILES += $(GW_PKGCONFIG)
+EXTRA_DIST += %D%/mpich.pc.in %D%/godwit.pc.in
+$(GW_PKGCONFIG): $(srcdir)/%D%/mpich.pc.in $(srcdir)/%D%/godwit.pc.in Makefile
+	$(AM_V_GEN)$(MKDIR_P) pkgconfig && $(SED) -e 's|@MPICH_PREFIX[@]|$(MPICH_PREFIX)|g' -e 's|@MPICH_VERSION[@]|$(MPICH_VERSION)|' \
+		-e 's|@prefix[@]|$(prefix)|' -e 's|@exec_prefix[@]|$(exec_prefix)|' -e 's|@libdir[@]|$(libdir)|' \
+		-e 's|@includedir[@]|$(includedir)|' -e 's|@PACKAGE_VERSION[@]|$(PACKAGE_VERSION)|' \
+		$(srcdir)/%D%/$(@F).in > $@.tmp && mv $@.tmp $@
 
 check_PROGRAMS += %D%/test_match %D%/test_provider
 TESTS += %D%/test_match %D%/test_provider

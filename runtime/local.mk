@@ -22,8 +22,7 @@ bin_PROGRAMS += godwitd mpirun mpiexec godwit
 godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/explain.c \
 	%D%/clusterd/streams.c %D%/clusterd/agent.c %D%/clusterd/pmi_port.c %D%/clusterd/guard.c %D%/clusterd/moves.c \
 	%D%/clusterd/requests.c %D%/clusterd/movable.c
-godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) -DGODWIT_SYSCONFDIR='"$(sysconfdir)"' \
-	-DGODWIT_MPICH_PREFIX='"$(MPICH_PREFIX)"'
+godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) -DGODWIT_SYSCONFDIR='"$(sysconfdir)"'
 godwitd_LDADD = libmig.la libct.la libnoc.la libct-rank.la libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
 
 mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h %D%/launcher/options.c %D%/launcher/config.c \
@@ -32,7 +31,7 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/clusters.c %D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/pins.c %D%/topology.c %D%/topology.h
 mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' \
-	-DGODWIT_MPICH_PREFIX='"$(MPICH_PREFIX)"' -DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
+	-DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
 mpirun_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(HWLOC_LIBS)
 mpiexec_SOURCES = $(mpirun_SOURCES)
 mpiexec_CPPFLAGS = $(mpirun_CPPFLAGS)

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "mpi-shim/prefix.h"
 #include "runtime/elf.h"
 
 #define LIBRARIES_MAX 4

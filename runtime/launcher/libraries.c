@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "mpi-shim/prefix.h"
 #include "runtime/elf.h"
 #include "runtime/launcher/head.h"
 
