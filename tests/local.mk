@@ -33,6 +33,10 @@ check_PROGRAMS += %D%/programs/held
 %C%_programs_held_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_programs_held_LDADD = $(MPI_LIBS) -lpthread -lrt
 EXTRA_DIST += %D%/driver/movable.py
+check_PROGRAMS += %D%/programs/edits
+%C%_programs_edits_SOURCES = %D%/programs/edits.c
+%C%_programs_edits_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_programs_edits_LDADD = $(MPI_LIBS)
 EXTRA_DIST += %D%/driver/godwit.py %D%/driver/storm.py %D%/driver/move.py %D%/driver/examples.py \
 	%D%/driver/programs.py %D%/driver/faults.py %D%/driver/busy.py %D%/driver/soak.py %D%/driver/launch.py \
 	%D%/driver/abi.py %D%/driver/manners.py

@@ -43,6 +43,19 @@ def refused(sentence, words, *program, n=2, env=None):
 	tap.ok(not job.gone(), "and nothing of it is left")
 
 
+# ---- what the patches in mpi-shim/mpich change ----------------------------------------------------------------------------
+
+edits = os.path.join(BUILD, "tests/programs/edits")
+status, job = run("-n", 4, "-clusters", 2, edits, "shared-window")
+tap.ok(status == 0 and len(job.out()) == 4, "shared windows: refused with MPI_ERR_RMA_SHARED over ranks that share no "
+       "memory, given to one rank alone", status, *job.tail())
+status, job = run("-n", 1, edits, "processor-name")
+if status == 77:
+	tap.skip("MPI_Get_processor_name tells the host's name of the moment", job.tail()[0])
+else:
+	tap.ok(status == 0 and job.out() == ["processor-name: ok"], "MPI_Get_processor_name tells the host's name of the moment",
+	       status, *job.tail())
+
 # ---- programs of Debian's MPICH, whose own library is for UCX and never asks for a libfabric provider ------------------
 
 debian = [("ring-c", "mpicc.mpich", "ring.c"), ("ring-cxx", "mpicxx.mpich", "ring.cc"), ("ring-f77", "mpif77.mpich", "ring.f"),
@@ -60,7 +73,42 @@ for name, wrapper, source in debian:
 	if path:
 		runs_ring("with an RPATH to Debian's library as well", path)
 		runs_ring("and when a script starts it", "sh", "-c", path)
+if shutil.which("mpicc.mpich") and foreign:
+	module = compiled("ring.so", "mpicc.mpich", "-shared", "-fPIC", "-Dmain=ring", "ring.c", *rpath)
+	runs_ring("a module that python loads finds our MPI too", "python3", "-c",
+	          "import ctypes; ctypes.CDLL('%s').ring(0, None)" % module)
+else:
+	tap.skip("a module that python loads finds our MPI too", "there is no mpicc.mpich here; on Debian: libmpich-dev")
 ring, ring_rpath = (os.path.join(work, n) for n in ("ring-c", "ring-c-rpath"))
+
+# ---- the same answers with and without moves ------------------------------------------------------------------------------
+
+TOP = os.environ.get("top_srcdir", os.getcwd())
+answers = [("heat.f90", "mpif90.mpich", ["-O2", os.path.join(SRC, "heat.f90")], [12000]),
+           ("jacobi.c", "mpicc.mpich", ["-O2", "-ffp-contract=off", "-I" + TOP, os.path.join(TOP, "examples/jacobi.c"), "-lm"],
+            ["--size", 400, "--iterations", 2000, "--quiet"])]
+for name, wrapper, source, args in answers:
+	if not shutil.which(wrapper):
+		tap.skip("%s by %s has the same answer with and without moves" % (name, wrapper), "there is no %s here" % wrapper)
+		continue
+	path = compiled(name + ".x", wrapper, *source, *rpath)
+	if not path:
+		continue
+	sums, moves = [], 0
+	for is_moved in (False, True):
+		job = Job(tap, ["-n", 4, "-clusters", 3, path] + args)
+		mover, end = None, time.monotonic() + 30
+		while is_moved and not mover and job.is_running() and time.monotonic() < end:
+			if job.head_name() and job.head().status().get("ranks"):
+				mover = Mover(job, 4, 3, seed=17, pace_ms=40)
+		status = ended(job, 120)
+		if mover:
+			moves = len(mover.finish().moves)
+			tap.ok(moves >= 3 and not mover.error, "%s by Debian's %s: %d moves" % (name, wrapper, moves), mover.error,
+			       *["%s" % r["text"] for r in mover.refused[:3]] + job.tail())
+		sums += [fields(l).get("checksum") for l in job.out() if status == 0 and "checksum=" in l]
+	tap.ok(len(sums) == 2 and sums[0] and sums[0] == sums[1], "%s by Debian's %s: the same bits with and without moves: %s" % (
+	       name, wrapper, sums[0] if sums else None), sums, *job.tail())
 
 # ---- what brings another MPI ---------------------------------------------------------------------------------------------
 
@@ -86,6 +134,11 @@ if shutil.which("mpicc.openmpi"):
 		refused("a program of Open MPI is ended with a sentence that names its library", ["libmpi.so.40", OURS], path)
 else:
 	tap.skip("a program of Open MPI is ended with a sentence", "there is no Open MPI here; on Debian: libopenmpi-dev")
+if os.path.exists("/usr/lib/python3/dist-packages/mpi4py"):
+	refused("mpi4py for Open MPI is ended with a sentence that names its library", ["two MPI libraries", "libmpi.so.40"],
+	        "/usr/bin/python3", "-c", "from mpi4py import MPI")
+else:
+	tap.skip("mpi4py for Open MPI is ended with a sentence", "there is none; on Debian: python3-mpi4py")
 
 # ---- what is no MPI program ----------------------------------------------------------------------------------------------
 
@@ -102,5 +155,46 @@ if made.returncode == 0:
 	       status, *job.tail())
 else:
 	tap.skip("a program with the address sanitizer runs", "it does not compile here")
+
+# ---- our own wrappers, in the build tree and installed -------------------------------------------------------------------
+
+def command(*words, **env):
+	return subprocess.run(words, capture_output=True, text=True, timeout=120, env=dict(os.environ, **env))
+
+
+dest = os.path.join(work, "dest")
+made = command("make", "-s", "-C", BUILD, "install", "DESTDIR=" + dest, MAKEFLAGS="", MAKELEVEL="", MFLAGS="")
+installed = [os.path.dirname(p) for p, d, f in os.walk(dest) if os.path.basename(p) == "bin" and "mpicc" in f]
+tap.ok(made.returncode == 0 and len(installed) == 1, "make install DESTDIR=...", made.stdout[-500:], made.stderr[-500:])
+prefix = installed[0] if installed else "/nonexistent"
+tools = {"mpicc": ("gcc", "ring.c"), "mpicxx": ("g++", "ring.cc"), "mpic++": ("g++", "ring.cc"), "mpif77": ("gfortran", "ring.f"),
+         "mpif90": ("gfortran", "ring08.f90"), "mpifort": ("gfortran", "ring08.f90")}
+for where, bin_dir in (("in the build tree", BUILD), ("installed", os.path.join(prefix, "bin"))):
+	for tool, (compiler, source) in tools.items():
+		wrapper = os.path.join(bin_dir, tool)
+		if not os.path.exists(wrapper) and not os.path.exists(os.path.join(OURS, "../bin", tool)):
+			tap.skip("%s %s" % (tool, where), "MPICH was built without its compiler")
+			continue
+		show, info = command(wrapper, "-show"), command(wrapper, "-link-info")
+		path = os.path.join(work, "own-" + tool)
+		made = command(wrapper, os.path.join(SRC, source), "-o", path)
+		ran = command(os.path.join(bin_dir, "mpirun"), "-n", "3", path) if made.returncode == 0 else made
+		tap.ok(show.stdout.startswith(compiler) and OURS in show.stdout and "-lmpi" in info.stdout and
+		       ran.stdout == "ring of 3: left 2, sum 4.5\n", "%s %s tells and does what it tells" % (tool, where), show.stdout,
+		       show.stderr, ran.stdout, ran.stderr)
+	flags = command("pkg-config", "--cflags", "--libs", "mpich", PKG_CONFIG_PATH=os.path.join(BUILD, "pkgconfig")
+	                if bin_dir == BUILD else os.path.join(prefix, "lib/pkgconfig"))
+	path = os.path.join(work, "own-pkg")
+	made = command("gcc", os.path.join(SRC, "ring.c"), "-o", path, *flags.stdout.split())
+	ran = command(path)
+	tap.ok(flags.returncode == 0 and OURS in flags.stdout and ran.stdout == "ring of 1: left 0, sum 0.5\n",
+	       "pkg-config mpich, %s; and a program that is started without mpirun is a job of one rank" % where, flags, made, ran)
+noc = os.path.join(work, "noc")
+with open(noc + ".c", "w") as f:
+	f.write("#include <noc.h>\nint main(void) { return (int)noc_count(); }\n")
+flags = command("pkg-config", "--cflags", "--libs", "godwit", PKG_CONFIG_PATH=os.path.join(prefix, "lib/pkgconfig"),
+                PKG_CONFIG_SYSROOT_DIR=dest)
+made = command("gcc", noc + ".c", "-o", noc, *flags.stdout.split())
+tap.ok(flags.returncode == 0 and made.returncode == 0, "pkg-config godwit: noc.h and -lgodwit", flags, made)
 shutil.rmtree(work)
 sys.exit(tap.done())
