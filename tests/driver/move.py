@@ -55,6 +55,8 @@ job = Job(tap, ["-n", 1, "-clusters", 2, "sh", "-c", "echo ready; read x; exec s
           env={"GODWIT_FAULT": "mig.src.frozen=fail"})
 job.wait_line(r"^ready", 30)
 head = job.head()
+while any(c["state"] != "up" for c in head.status()["clusters"]):
+	pass  # the rank may speak before the other daemon does
 first = head.migrate([0], 1)[0]
 job.proc.stdin.write(b"go\n")
 job.proc.stdin.flush()
