@@ -6,7 +6,8 @@
    that a change of the machine's mood meets both; each pair gives one ratio, and what counts is the median of the ratios
    with its interquartile range. Every MPI runs with its two ranks pinned to two cores, by the program itself, and
    unpinned. Nothing binds otherwise.
-2. The downtime of stop-and-copy moves of an MPI hello after MPI_Init: from outside, as the daemons measured it, and from
+2. Speed between two ranks on two emulated hosts (doc/rig.md) over TCP: the other MPIs, for now.
+3. The downtime of stop-and-copy moves of an MPI hello after MPI_Init: from outside, as the daemons measured it, and from
    inside, as the rank saw it by CLOCK_REALTIME; and by how much CLOCK_MONOTONIC advanced meanwhile.
 
 The programs are compiled here, by each MPI's own wrapper with -O2, in a temporary directory. --json FILE keeps all samples.
@@ -121,6 +122,62 @@ def bench_speed(directory, pairs, is_quick, results):
             results.append({"what": "speed", "pinned": is_pinned, "godwit": a})
 
 
+def bench_net(directory, pairs, is_quick, results):
+    """Two ranks on two emulated hosts, over TCP through a bridge; each rank binds itself to a core of its own. Each host
+    has its own IPC namespace: UCX would find System V shared memory between "hosts" otherwise. Launchers must not bind:
+    they would put the first rank of every host on core 0. Godwit's own column comes with its interface for networks."""
+    sys.path.insert(0, os.path.join(HERE, "..", "driver"))
+    import rig
+
+    why = rig.why_not()
+    if why:
+        raise BenchError(f"no two hosts here: {why}")
+    _, others = mpis()
+    launchers = {
+        "mpich": ["mpirun.mpich", "-launcher", "ssh", "-hosts", "rig1,rig2", "-n", "2", "-bind-to", "none",
+                  "-genv", "UCX_TLS", "tcp,self", "-genv", "UCX_NET_DEVICES", "eth0"],
+        "openmpi": ["mpirun.openmpi", "-host", "rig1:1,rig2:1", "-n", "2", "--bind-to", "none", "--mca", "pml", "ob1",
+                    "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "eth0"],
+    }
+    there = [o for o in others if o.is_there()]
+    for other in others:
+        if other not in there:
+            print(f"-- {other.name}: not installed")
+    try:
+        with rig.Rig(2, keep=[directory]) as r:
+            r.start_sshd()
+            commands, samples = {}, {o.name: [] for o in there}
+            for o in there:
+                commands[o.name] = launchers[o.name] + [o.build("pingpong.c", directory), "-pin"] + (["-quick"] if is_quick else [])
+                o.extra = {k: v for k, v in o.env.items() if os.environ.get(k) != v}
+
+            def once(o):
+                done = r[1].run(commands[o.name], timeout=180, env=o.extra, user=r.user if r.userns else None)
+                values = {k: float(v) for k, v in re.findall(r"(\S+)=(\S+)", done.stdout)}
+                if done.returncode != 0 or not values:
+                    raise BenchError(f"pingpong under {o.name} between two hosts: status {done.returncode}: "
+                                     f"{(done.stderr or done.stdout).strip()[-600:]}")
+                samples[o.name].append(values)
+
+            for i in range((pairs + 1) // 2):
+                for o in there + there[::-1]:
+                    once(o)
+    except rig.RigError as e:
+        raise BenchError(f"two hosts: {e}") from None
+    if not there:
+        return
+    print(f"\ntwo ranks on two emulated hosts, TCP, each on its own core: {len(samples[there[0].name])} ABBA pairs, median [quartiles]")
+    print(f"  {'':22}" + "".join(f"{o.name:>26}" for o in there) + (f"{'ratio (above 1: ' + there[0].name + ' better)':>34}"
+                                                                   if len(there) == 2 else ""))
+    for key in samples[there[0].name][0]:
+        columns = [[s[key] for s in samples[o.name]] for o in there]
+        row = "".join(f"{spread(c):>26}" for c in columns)
+        if len(columns) == 2:
+            row += f"{spread([v / u if SMALLER_IS_BETTER.search(key) else u / v for u, v in zip(*columns)]):>34}"
+        print(f"  {key:22}{row}")
+    results.append({"what": "net", "samples": samples})
+
+
 class Jobs:
     """What driver/godwit.py's Job wants of a test: the list of jobs that run."""
 
@@ -193,7 +250,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=12, help="pairs for each ratio (12)")
     parser.add_argument("--moves", type=int, default=30, help="moves whose downtime is measured (30)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
-    parser.add_argument("--only", choices=["speed", "downtime"], help="one of the two")
+    parser.add_argument("--only", choices=["speed", "net", "downtime"], help="one of them")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
     args = parser.parse_args()
     if not os.environ.get("top_builddir"):
@@ -203,6 +260,7 @@ def main():
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the start: figures of a busy machine mean little")
     with tempfile.TemporaryDirectory(prefix="godwit-bench-") as directory:
         for name, bench in (("speed", lambda: bench_speed(directory, args.pairs, args.quick, results)),
+                            ("net", lambda: bench_net(directory, args.pairs, args.quick, results)),
                             ("downtime", lambda: bench_downtime(directory, args.moves, results))):
             if args.only and args.only != name:
                 continue
