@@ -42,6 +42,9 @@ def run(command, env=None, timeout_s=180):
         os.killpg(p.pid, signal.SIGKILL)
         p.communicate()
         raise BenchError(f"'{' '.join(command)}' did not end within {timeout_s} s") from None
+    except BaseException: # we are to end: it is in a session of its own and would go on
+        os.killpg(p.pid, signal.SIGKILL)
+        raise
     if p.returncode != 0:
         raise BenchError(f"'{' '.join(command)}' failed with status {p.returncode}: {(err or out).strip()[-600:]}")
     return out
@@ -258,7 +261,10 @@ def main():
     results = []
     status = 0
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the start: figures of a busy machine mean little")
+    for sig in (signal.SIGTERM, signal.SIGHUP): # the directory goes with us, as at Ctrl-C
+        signal.signal(sig, lambda sig, frame: sys.exit(128 + sig))
     with tempfile.TemporaryDirectory(prefix="godwit-bench-") as directory:
+        os.environ["TMPDIR"] = directory # Open MPI leaves its session there when it is killed
         for name, bench in (("speed", lambda: bench_speed(directory, args.pairs, args.quick, results)),
                             ("net", lambda: bench_net(directory, args.pairs, args.quick, results)),
                             ("downtime", lambda: bench_downtime(directory, args.moves, results))):
