@@ -159,6 +159,7 @@ class Restless(threading.Thread):
 				if not self.job.is_running():
 					return
 				name = self.job.head_name()
+				time.sleep(0 if name else 0.002)  # nothing tells of a new abstract socket
 			head = Head(name, 200)
 			where = {}
 			while self.job.is_running():
