@@ -23,6 +23,9 @@ static struct {
 	_Atomic uint32_t is_stopping;  /* program thread writes, agent reads */
 	int turn_ms;                   /* until the next turn; -1: none wanted */
 	uint32_t turn_entries;         /* gate entries at the last turn */
+	int fds[CT_AGENT_FDS], n_fds;  /* of the network, cluster side */
+	bool has_net;
+	bool is_watching;              /* they are waited on: the program is not in MPI */
 } agent = { .ctl = -1 }; /* process-wide: one agent per rank; the data moves with the rank */
 
 static int ctl_send(const struct ct_ctl_msg *m)
@@ -96,11 +99,16 @@ static int agent_attach(const struct ct_ctl_msg *m, int segment_fd)
 	else if (m->session && gw_fault("ct.agent.attach") != GW_FAULT_NONE)
 		rc = gw_fail(&why, -ENOMEM, "a test wants it so");
 	else
-		rc = agent.ops->attach(segment_fd, m->cluster, &answer.incarnation, &why);
+		rc = agent.ops->attach(segment_fd, m, &answer, &why);
 	if (rc) {
 		answer.status = rc;
 		snprintf(answer.text, sizeof(answer.text), "%.*s", (int)sizeof(answer.text) - 1, why.text);
 	} else {
+		static const uint32_t nowhere[GW_ARRAY_LEN(m->net.address)];
+
+		agent.has_net = memcmp(m->net.address, nowhere, sizeof(nowhere)) != 0;
+		if (agent.has_net)
+			agent.turn_ms = 0; /* it will want to watch */
 		ct_gate_open();
 	}
 	answer.detach_ns = gw_now_ns() - start;
@@ -139,6 +147,8 @@ static void agent_quiesce(const struct ct_ctl_msg *request)
 		ct_gate_open();
 		goto busy;
 	}
+	agent.is_watching = false; /* they are closed */
+	agent.n_fds = 0;
 	answer.detach_ns = gw_now_ns() - start - answer.close_ns;
 	if (ctl_send(&answer))
 		return; /* clusterd is gone, and so shall we be: init has a death signal */
@@ -175,18 +185,31 @@ static bool agent_is_last_thread(void)
 	return stat("/proc/self/task", &st) == 0 && st.st_nlink == 3;
 }
 
+/* The network wakes the agent only while the program is not in MPI; while it is, it reads its own messages, and the agent
+ * looks every few milliseconds whether it still does. */
+#define WATCH_AGAIN_MS 2
+
 static void agent_turn(void)
 {
 	uint32_t entries = atomic_load_explicit(&ct_the_gate.entries, memory_order_relaxed);
+	int n = 0;
 
+	agent.is_watching = false;
 	if (entries != agent.turn_entries) { /* the program is in MPI by itself and pushes its own messages */
 		agent.turn_entries = entries;
-		agent.turn_ms = 1;
+		agent.turn_ms = agent.has_net ? WATCH_AGAIN_MS : 1;
 		return;
 	}
 	if (ct_gate_close(1000) == 0) {
 		agent.turn_ms = agent.ops->turn();
+		if (agent.ops->fds)
+			n = agent.ops->fds(agent.fds);
 		ct_gate_open();
+		if (n < 0)
+			agent.turn_ms = 0;
+		else
+			agent.n_fds = n;
+		agent.is_watching = n > 0;
 	}
 }
 
@@ -196,10 +219,20 @@ static void *agent_main(void *arg)
 	prctl(PR_SET_NAME, "godwit-agent");
 	gw_prompt_set(0, true);
 	while (!atomic_load_explicit(&agent.is_stopping, memory_order_acquire)) {
-		struct pollfd p = { .fd = agent.ctl, .events = POLLIN };
+		struct pollfd p[1 + CT_AGENT_FDS] = { { .fd = agent.ctl, .events = POLLIN } };
 		struct ct_ctl_msg m;
-		int fd, rc, n = poll(&p, 1, agent.turn_ms >= 0 ? agent.turn_ms : IDLE_MS);
+		nfds_t n_fds = 1;
+		int fd, rc, n;
 
+		for (int i = 0; agent.is_watching && i < agent.n_fds; i++)
+			p[n_fds++] = (struct pollfd){ .fd = agent.fds[i], .events = POLLIN };
+		n = poll(p, n_fds, agent.turn_ms >= 0 ? agent.turn_ms : IDLE_MS);
+		if (n > 0 && !p[0].revents) { /* the network */
+			if (atomic_load_explicit(&ct_the_gate.sleepers, memory_order_acquire))
+				agent.ops->ring();
+			agent_turn();
+			continue;
+		}
 		if (n == 0) {
 			if (agent.turn_ms >= 0)
 				agent_turn();
@@ -260,6 +293,8 @@ int ct_agent_start(const struct ct_agent_ops *ops, struct gw_error *why)
 	agent.ctl = fd;
 	agent.ops = ops;
 	agent.turn_ms = -1;
+	agent.is_watching = false;
+	agent.n_fds = 0;
 	atomic_store(&agent.is_stopping, 0);
 	rc = ctl_send(&m);
 	while (rc == 0) {

@@ -71,17 +71,25 @@ void ct_gate_open(void);
 
 /* ---- agent ----------------------------------------------------------------------------------------------------- */
 
+#define CT_AGENT_FDS 2
+
 /* What the layer above does at the agent's word. All run on the agent thread (attach also on the program's first
  * thread, at start), with the gate closed, and must not call into MPI or wait for a peer. */
 struct ct_agent_ops {
-	/* map the host segment behind @segment_fd (borrowed), open interfaces; may fail, leaving nothing attached */
-	int (*attach)(int segment_fd, uint32_t cluster, uint64_t *incarnation, struct gw_error *why);
+	/* map the host segment behind @segment_fd (borrowed), open interfaces, as @order (ATTACH) says; fills incarnation and
+	 * net of @answer; may fail, leaving nothing attached */
+	int (*attach)(int segment_fd, const struct ct_ctl_msg *order, struct ct_ctl_msg *answer, struct gw_error *why);
 	/* close and drain the inbox, unmap; on failure everything is attached as before */
 	int (*detach)(uint64_t deadline_ms, struct gw_error *why);
 	/* wake program threads that sleep on the doorbell; called with the gate closed, before detach */
 	void (*wake_sleepers)(void);
 	/* a short turn with the gate closed while the program computes; returns ms until the next turn, -1 for none */
 	int (*turn)(void);
+	/* with the gate closed, after a turn: descriptors whose readiness asks for another one; their number, or -EAGAIN when
+	 * a turn must come first. NULL: there are none */
+	int (*fds)(int fds[CT_AGENT_FDS]);
+	/* something came for a thread that sleeps on the doorbell; gate open */
+	void (*ring)(void);
 };
 
 /**

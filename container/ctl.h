@@ -29,7 +29,7 @@
 #include <stdint.h>
 
 #define CT_CTL_MAGIC   0x6c746377u /* "wctl" */
-#define CT_CTL_VERSION 1
+#define CT_CTL_VERSION 2
 
 enum ct_ctl_op { /* written numbers: never reused */
 	CT_CTL_HELLO    = 1,
@@ -43,6 +43,13 @@ enum ct_ctl_op { /* written numbers: never reused */
 	CT_CTL_QUIESCE  = 17,
 };
 
+/* Where the network of this job is, for jobs with several hosts. */
+struct ct_ctl_net {
+	uint32_t host;        /* ATTACH: number of this host */
+	uint32_t address[7];  /* ATTACH: to listen at, port 0, or zeroes. ATTACHED: where it listens. struct noc_address */
+	uint8_t secret[32];   /* ATTACH: of the job */
+};
+
 struct ct_ctl_msg {
 	uint32_t magic;
 	uint16_t version, op;
@@ -54,7 +61,10 @@ struct ct_ctl_msg {
 	uint64_t incarnation; /* ATTACHED: of the inbox */
 	uint64_t close_ns;    /* QUIET: time from QUIESCE to the gate being closed and empty */
 	uint64_t detach_ns;   /* QUIET: time from there to detached. ATTACHED: time from ATTACH to the gate open */
-	char     text[120];   /* BUSY, failed ATTACHED: one sentence, NUL terminated */
+	union {
+		char text[120];         /* BUSY, failed ATTACHED: one sentence, NUL terminated */
+		struct ct_ctl_net net;  /* ATTACH, ATTACHED */
+	};
 };
 _Static_assert(sizeof(struct ct_ctl_msg) == 176, "wire format");
 

@@ -118,7 +118,7 @@ static void open_all(int segment_fd, uint32_t proc, const struct fi_info *hints)
 	struct gw_error why = { 0 };
 	struct shim_addr both[2];
 
-	if (noc_start_test(segment_fd, proc, &why))
+	if (noc_start_test(segment_fd, proc, NULL, &why))
 		tap_bail("%s", why.text);
 	if (p->getinfo(FI_VERSION(1, 13), NULL, NULL, 0, hints, &info) || p->fabric(info->fabric_attr, &fabric, NULL) ||
 	    fi_domain(fabric, info, &domain, NULL) || fi_av_open(domain, &av_attr, &av, NULL) ||

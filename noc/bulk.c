@@ -6,9 +6,17 @@
  *     | OFFER (in sequence) ---------> |   message() of the port; kept until somebody wants it
  *     | <------- ACCEPT (wanted <= len)|   noc_bulk_accept()
  *     | CHUNK, CHUNK, ... -----------> |   both sides copy at the same time: a pipelined double copy
+ *     | <-------------------- FIN      |   over the network only: in memory what is published will be read
  *
- * Records of both sides are in the user area; a move of either finds them again, and what had been published in the
- * receiver's inbox has been read before it left.
+ * Records of both sides are in the user area; a move of either finds them again. Words about a transfer are messages of
+ * the channel, so they are neither lost nor repeated; chunks are not, and those that were sent over the network may be lost
+ * with its path. Then the sender stops and asks:
+ *
+ *     | RESUME ----------------------> |
+ *     | <--- ACCEPT (from this offset) |   or FIN: all of it is here
+ *
+ * A transfer is known by the number of its OFFER in the channel, which is never used again. A chunk counts only when it
+ * continues what is there, so one that comes late or twice is harmless: it would bring the same bytes.
  */
 #include <stdlib.h>
 
@@ -86,6 +94,7 @@ static struct iovec *iov_dup(const struct iovec *iov, size_t iovs)
 
 static void out_free(struct noc_bulk_out *o)
 {
+	gw_list_remove(&o->link);
 	noc_table_remove(&noc_me->outs, o->id);
 	ct_area_free(o->iov, o->iovs * sizeof(*o->iov));
 	ct_area_free(o, sizeof(*o));
@@ -96,7 +105,7 @@ int noc_bulk_offer(struct noc_peer *p, enum noc_port port, uint64_t tag, uint64_
                    size_t iovs, uint64_t len, void *context)
 {
 	struct noc_bulk_out *o = ct_area_zalloc(sizeof(*o));
-	struct noc_pending m = { .kind = NOC_KIND_OFFER, .port = (uint8_t)port, .seq = p->next_out, .tag = tag, .data = data,
+	struct noc_pending m = { .kind = NOC_KIND_OFFER, .port = (uint8_t)port, .tag = tag, .data = data,
 	                         .len = len };
 	int rc;
 
@@ -122,10 +131,25 @@ int noc_bulk_offer(struct noc_peer *p, enum noc_port port, uint64_t tag, uint64_
 		out_free(o);
 		return rc;
 	}
-	p->next_out++;
+	o->transfer = m.seq; /* nobody has asked for it yet: answers are read by noc_poll() */
 	noc_me->counters.sent++;
 	noc_me->counters.sent_bytes += len;
 	return 0;
+}
+
+/* ACCEPT, FIN, RESUME */
+static int bulk_post(struct noc_peer *p, enum noc_kind kind, uint8_t port, uint32_t id, uint32_t peer_id, uint64_t transfer,
+                     uint64_t len, uint64_t offset)
+{
+	struct noc_pending m = { .kind = (uint8_t)kind, .port = port, .id = id, .peer_id = peer_id, .tag = transfer, .len = len,
+	                         .offset = offset };
+	int rc = noc_peer_post(p, &m);
+
+	if (rc == -EAGAIN) { /* not even the reserve: nothing that can be put off, and losing it would hang both */
+		gw_log(GW_ERROR, "noc: out of user area for a word about a transfer with process %u", p->proc);
+		abort();
+	}
+	return rc;
 }
 
 static void in_done(struct noc_bulk *b)
@@ -142,7 +166,6 @@ static void in_done(struct noc_bulk *b)
 
 int noc_bulk_accept(struct noc_bulk *b, const struct iovec *iov, size_t iovs, void *context)
 {
-	struct noc_pending m = { .kind = NOC_KIND_ACCEPT, .port = b->port };
 	uint64_t room = 0;
 	int rc;
 
@@ -155,91 +178,157 @@ int noc_bulk_accept(struct noc_bulk *b, const struct iovec *iov, size_t iovs, vo
 	b->context = context;
 	b->wanted = room < b->len ? room : b->len;
 	b->is_accepted = true;
-	m.id = b->peer_id;
-	m.peer_id = b->id;
-	m.len = b->wanted;
-	rc = noc_peer_post(b->peer, &m);
-	if (rc)
+	rc = bulk_post(b->peer, NOC_KIND_ACCEPT, b->port, b->peer_id, b->id, b->transfer, b->wanted, 0);
+	if (rc) {
+		ct_area_free(b->iov, b->iovs * sizeof(*b->iov));
+		b->iov = NULL;
+		b->iovs = 0;
+		b->is_accepted = false;
 		return rc;
+	}
 	if (b->wanted == 0)
 		in_done(b);
 	return 0;
 }
 
-struct noc_bulk *noc_bulk_offered(struct noc_peer *p, const struct noc_slot *s)
+struct noc_bulk *noc_bulk_offered(const struct noc_bulk_word *w)
 {
 	struct noc_bulk *b = ct_area_zalloc(sizeof(*b));
 
 	if (b)
 		b->id = noc_table_add(&noc_me->ins, b);
 	if (!b || b->id == UINT32_MAX) {
-		gw_log(GW_ERROR, "noc: out of user area for an offer of %llu bytes from process %u", (unsigned long long)s->len,
-		       s->src);
+		gw_log(GW_ERROR, "noc: out of user area for an offer of %llu bytes from process %u", (unsigned long long)w->len,
+		       w->peer->proc);
 		abort();
 	}
-	b->peer = p;
-	b->peer_id = s->bulk.id;
-	b->port = s->port;
-	b->len = s->len;
+	b->peer = w->peer;
+	b->peer_id = w->id;
+	b->port = w->port;
+	b->transfer = w->transfer;
+	b->len = w->len;
 	return b;
 }
 
-static void chunk_arrived(const struct noc_slot *s)
-{
-	struct noc_bulk *b = noc_table_get(&noc_me->ins, s->bulk.id);
-	struct noc_inbox *in = noc_me->inbox;
+/* ---- words about a transfer ------------------------------------------------------------------------------------ */
 
-	if (b && b->is_accepted && b->peer->proc == s->src && s->bulk.offset == b->done && s->len <= b->wanted - b->done) {
-		iov_copy(b->iov, b->iovs, b->done, in->cells[s->cell], s->len, true);
-		b->done += s->len;
-	} else {
-		gw_log(GW_ERROR, "noc: a chunk of process %u belongs to no transfer", s->src);
-		b = NULL;
-	}
-	noc_inbox_free_cell(in, s->cell);
-	noc_me->counters.received_bytes += s->len;
-	if (b && b->done == b->wanted)
-		in_done(b);
+static struct noc_bulk *in_find(const struct noc_bulk_word *w, uint32_t id)
+{
+	struct noc_bulk *b = noc_table_get(&noc_me->ins, id);
+
+	return b && b->peer == w->peer && b->transfer == w->transfer ? b : NULL;
 }
 
-void noc_bulk_arrived(const struct noc_slot *s)
+static struct noc_bulk_out *out_find(const struct noc_bulk_word *w)
+{
+	struct noc_bulk_out *o = noc_table_get(&noc_me->outs, w->id);
+
+	return o && o->peer == w->peer && o->transfer == w->transfer ? o : NULL;
+}
+
+static void on_chunk(const struct noc_bulk_word *w, enum noc_path path)
+{
+	struct noc_bulk *b = in_find(w, w->id);
+
+	noc_me->counters.received_bytes += w->len;
+	if (!b || !b->is_accepted || w->offset != b->done || w->len > b->wanted - b->done)
+		return; /* late, or from before another start: what it brings is here already */
+	iov_copy(b->iov, b->iovs, b->done, (unsigned char *)(uintptr_t)w->bytes, w->len, true);
+	b->done += w->len;
+	b->is_by_net |= path == NOC_PATH_NET;
+	if (b->done < b->wanted)
+		return;
+	if (b->is_by_net)
+		bulk_post(b->peer, NOC_KIND_FIN, b->port, b->peer_id, b->id, b->transfer, 0, 0);
+	in_done(b);
+}
+
+static void out_done(struct noc_bulk_out *o, int status)
+{
+	void *context = o->context;
+	uint8_t port = o->port;
+
+	out_free(o);
+	if (context)
+		noc_me->ports[port]->sent(context, status);
+}
+
+static void on_accept(const struct noc_bulk_word *w)
+{
+	struct noc_bulk_out *o = out_find(w);
+
+	if (!o || w->len > o->len || w->offset > w->len) {
+		gw_log(GW_ERROR, "noc: process %u wants %llu bytes from %llu on of what was not offered", w->peer->proc,
+		       (unsigned long long)w->len, (unsigned long long)w->offset);
+		return;
+	}
+	o->peer_id = w->peer_id;
+	o->wanted = w->len;
+	o->done = w->offset;
+	o->is_by_net = o->is_standing = false;
+	gw_list_remove(&o->link);
+	if (o->done == o->wanted)
+		out_done(o, 0);
+	else
+		gw_list_append(&noc_me->streaming, &o->link);
+}
+
+static void on_resume(const struct noc_bulk_word *w)
+{
+	struct noc_bulk *b = in_find(w, w->peer_id);
+
+	if (b)
+		bulk_post(w->peer, NOC_KIND_ACCEPT, b->port, b->peer_id, b->id, b->transfer, b->wanted, b->done);
+	else
+		bulk_post(w->peer, NOC_KIND_FIN, w->port, w->id, w->peer_id, w->transfer, 0, 0);
+}
+
+void noc_bulk_arrived(const struct noc_bulk_word *w, enum noc_path path)
 {
 	struct noc_bulk_out *o;
 
-	if (s->kind == NOC_KIND_CHUNK) {
-		chunk_arrived(s);
-		return;
-	}
-	o = s->kind == NOC_KIND_ACCEPT ? noc_table_get(&noc_me->outs, s->bulk.id) : NULL;
-	if (!o || o->peer->proc != s->src || s->len > o->len) {
-		gw_log(GW_ERROR, "noc: a message of kind %u from process %u belongs to no transfer", s->kind, s->src);
-		return;
-	}
-	o->peer_id = s->bulk.peer_id;
-	o->wanted = s->len;
-	if (o->wanted) {
-		gw_list_append(&noc_me->streaming, &o->link);
-	} else {
-		void *context = o->context;
-		uint8_t port = o->port;
-
-		out_free(o);
-		if (context)
-			noc_me->ports[port]->sent(context, 0);
+	switch (w->kind) {
+	case NOC_KIND_CHUNK:
+		on_chunk(w, path);
+		break;
+	case NOC_KIND_ACCEPT:
+		on_accept(w);
+		break;
+	case NOC_KIND_RESUME:
+		on_resume(w);
+		break;
+	case NOC_KIND_FIN:
+		o = out_find(w); /* it may have ended without: after RESUME the rest went by memory */
+		if (o)
+			out_done(o, 0);
+		break;
+	default:
+		gw_log(GW_ERROR, "noc: process %u sends a word of kind %u, which is unknown here", w->peer->proc, w->kind);
 	}
 }
 
-/* One chunk of @o into the receiver's inbox; -EAGAIN: no room now. */
-static int push_chunk(struct noc_bulk_out *o)
+void noc_bulk_path_lost(struct noc_peer *p)
+{
+	for (uint32_t i = 0; i < noc_me->outs.size; i++) {
+		struct noc_bulk_out *o = noc_table_get(&noc_me->outs, i);
+
+		if (!o || o->peer != p || !o->is_by_net || o->is_standing)
+			continue;
+		gw_list_remove(&o->link);
+		o->is_standing = true;
+		bulk_post(p, NOC_KIND_RESUME, o->port, o->id, o->peer_id, o->transfer, 0, 0);
+	}
+}
+
+/* ---- streaming ------------------------------------------------------------------------------------------------- */
+
+static int push_by_memory(struct noc_bulk_out *o)
 {
 	struct noc_inbox *in = noc_inbox_at(&noc_me->seg, o->peer->proc);
-	uint32_t open = atomic_load_explicit(&in->open, memory_order_relaxed);
 	uint64_t len = o->wanted - o->done;
 	struct noc_slot *s;
 	int cell;
 
-	if (open != NOC_INBOX_OPEN)
-		return open == NOC_INBOX_SHUT ? -EHOSTUNREACH : -EAGAIN;
 	cell = noc_inbox_claim_cell(in, noc_me->proc, NOC_CELLS_BULK);
 	if (cell < 0) {
 		atomic_store_explicit(&in->want_space, noc_me->proc + 1, memory_order_relaxed);
@@ -257,11 +346,53 @@ static int push_chunk(struct noc_bulk_out *o)
 	s->port = o->port;
 	s->has_cell = 1;
 	s->cell = (uint8_t)cell;
+	s->tag = o->transfer;
 	s->len = len;
 	s->bulk.id = o->peer_id;
 	s->bulk.offset = o->done;
 	noc_inbox_publish(in, noc_me->proc, s);
 	o->done += len;
+	return 0;
+}
+
+/* The pieces of @o's buffer that hold [done, done + len). Return their number; *len shrinks when @max is too few. */
+static size_t iov_slice(const struct noc_bulk_out *o, uint64_t *len, struct iovec *out, size_t max)
+{
+	uint64_t skip = o->done, left = *len;
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < o->iovs && left && n < max; i++) {
+		uint64_t part;
+
+		if (skip >= o->iov[i].iov_len) {
+			skip -= o->iov[i].iov_len;
+			continue;
+		}
+		part = o->iov[i].iov_len - skip < left ? o->iov[i].iov_len - skip : left;
+		out[n++] = (struct iovec){ (char *)o->iov[i].iov_base + skip, part };
+		left -= part;
+		skip = 0;
+	}
+	*len -= left;
+	return n;
+}
+
+static int push_by_net(struct noc_bulk_out *o)
+{
+	struct noc_bulk_word w = { .peer = o->peer, .kind = NOC_KIND_CHUNK, .port = o->port, .id = o->peer_id, .transfer = o->transfer,
+	                           .len = o->wanted - o->done, .offset = o->done };
+	struct iovec iov[3];
+	size_t n;
+	int rc;
+
+	if (w.len > NOC_FRAME_BYTES)
+		w.len = NOC_FRAME_BYTES;
+	n = iov_slice(o, &w.len, iov, GW_ARRAY_LEN(iov));
+	rc = noc_path_chunk(&w, iov, n);
+	if (rc)
+		return rc;
+	o->done += w.len;
+	o->is_by_net = true;
 	return 0;
 }
 
@@ -271,19 +402,20 @@ int noc_bulk_push(void)
 
 	gw_list_for_safe(l, &noc_me->streaming) {
 		struct noc_bulk_out *o = gw_list_entry(l, struct noc_bulk_out, link);
-		int rc = 0;
+		int path = noc_path_of(o->peer), rc = path < 0 ? path : 0;
 
-		while (n < CHUNKS_PER_TURN && o->done < o->wanted && (rc = push_chunk(o)) == 0)
-			n++;
-		if (o->done == o->wanted || rc == -EHOSTUNREACH) {
-			void *context = o->context;
-			uint8_t port = o->port;
-
-			gw_list_remove(&o->link);
-			out_free(o);
-			if (context)
-				noc_me->ports[port]->sent(context, rc == -EHOSTUNREACH ? rc : 0);
+		if (gw_list_is_empty(&o->link))
+			break; /* another path was taken: it stands now, and so may the next in the list */
+		while (rc == 0 && n < CHUNKS_PER_TURN && o->done < o->wanted) {
+			rc = path == NOC_PATH_NET ? push_by_net(o) : push_by_memory(o);
+			n += rc == 0;
 		}
+		if (rc == -EHOSTUNREACH)
+			out_done(o, rc);
+		else if (o->done == o->wanted && !o->is_by_net)
+			out_done(o, 0);
+		else if (o->done == o->wanted)
+			gw_list_remove(&o->link); /* until FIN */
 		if (n >= CHUNKS_PER_TURN)
 			break;
 	}

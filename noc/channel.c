@@ -30,21 +30,13 @@ struct noc_peer *noc_peer_get(uint32_t proc)
 	if (!p)
 		return NULL;
 	p->proc = proc;
+	p->is_slow = true;
 	gw_list_init(&p->pending);
 	gw_list_init(&p->link);
+	gw_list_init(&p->retained);
+	gw_list_init(&p->ack_link);
 	m->peers[proc] = p;
 	return p;
-}
-
-/* Why the inbox of @p takes nothing: -EAGAIN not now, -EHOSTUNREACH never again. */
-static int why_not(struct noc_peer *p, uint32_t open)
-{
-	struct noc_place place;
-
-	if (open == NOC_INBOX_SHUT ||
-	    (noc_names_lookup(&noc_me->seg, p->proc, &place) == 0 && place.state == NOC_NAME_GONE))
-		return -EHOSTUNREACH;
-	return -EAGAIN;
 }
 
 static inline void fill_head(struct noc_slot *s, uint8_t kind, uint8_t port, int cell, uint64_t seq, uint64_t tag,
@@ -61,16 +53,13 @@ static inline void fill_head(struct noc_slot *s, uint8_t kind, uint8_t port, int
 	s->len = len;
 }
 
-/* Write one message into the inbox of @p. -EAGAIN: not now (closed, or no room); -EHOSTUNREACH: never again. */
-static int post(struct noc_peer *p, const struct noc_pending *m, const struct iovec *iov, size_t iovs)
+/* Write one message into the inbox of @p. -EAGAIN: not now (closed, or no room). */
+static int post_memory(struct noc_peer *p, const struct noc_pending *m, const struct iovec *iov, size_t iovs)
 {
 	struct noc_inbox *in = noc_inbox_at(&noc_me->seg, p->proc);
-	uint32_t open = atomic_load_explicit(&in->open, memory_order_relaxed);
 	struct noc_slot *s;
 	int cell = -1, rc;
 
-	if (GW_UNLIKELY(open != NOC_INBOX_OPEN))
-		return why_not(p, open);
 	if (m->kind == NOC_KIND_EAGER && m->len > NOC_INLINE_MAX) {
 		cell = noc_inbox_claim_cell(in, noc_me->proc, NOC_CELLS);
 		if (cell < 0) {
@@ -91,11 +80,21 @@ static int post(struct noc_peer *p, const struct noc_pending *m, const struct io
 	if (m->kind != NOC_KIND_EAGER) {
 		s->bulk.id = m->id;
 		s->bulk.peer_id = m->peer_id;
+		s->bulk.offset = m->offset;
 	} else if (cell < 0) {
 		noc_iov_copy_out(s->payload, iov, iovs);
 	}
 	noc_inbox_publish(in, noc_me->proc, s);
 	return 0;
+}
+
+/* One message by @path, which noc_path_of() has just said. 0; 1: the queued @m itself is kept for its acknowledgement;
+ * -EAGAIN: not now. */
+static int post(struct noc_peer *p, int path, struct noc_pending *m, const struct iovec *iov, size_t iovs, bool is_queued)
+{
+	if (GW_LIKELY(path == NOC_PATH_MEMORY))
+		return post_memory(p, m, iov, iovs);
+	return path == NOC_PATH_NET ? noc_path_send(p, m, iov, iovs, is_queued) : path;
 }
 
 /* The fast path: one piece that fits in the slot, to a peer with an open inbox and nothing queued before it. */
@@ -143,9 +142,8 @@ static int queue(struct noc_peer *p, const struct noc_pending *m, const struct i
 		memcpy(pending_tail(copy), iov, iovs * sizeof(*iov));
 	else if (m->kind == NOC_KIND_EAGER)
 		noc_iov_copy_out(pending_tail(copy), iov, iovs);
-	if (gw_list_is_empty(&p->pending))
-		gw_list_append(&noc_me->waiting, &p->link);
 	gw_list_append(&p->pending, &copy->link);
+	noc_peer_wait(p);
 	noc_me->queued_bytes += size;
 	noc_me->queued++;
 	noc_me->counters.queued++;
@@ -159,17 +157,30 @@ static int queue(struct noc_peer *p, const struct noc_pending *m, const struct i
 	return 0;
 }
 
-static void pending_done(struct noc_peer *p, struct noc_pending *m, int status)
+void noc_peer_wait(struct noc_peer *p)
+{
+	bool is_waiting = !gw_list_is_empty(&p->pending);
+
+	p->is_slow = p->path != NOC_PATH_MEMORY || is_waiting;
+	if (is_waiting && gw_list_is_empty(&p->link))
+		gw_list_append(&noc_me->waiting, &p->link);
+	else if (!is_waiting)
+		gw_list_remove(&p->link);
+}
+
+/* @is_kept: it lives on among the retained. */
+static void pending_done(struct noc_peer *p, struct noc_pending *m, int status, bool is_kept)
 {
 	void *context = m->is_copy ? NULL : m->context;
 	uint8_t port = m->port;
 
-	gw_list_remove(&m->link);
-	if (gw_list_is_empty(&p->pending))
-		gw_list_remove(&p->link);
 	noc_me->queued_bytes -= m->alloc_size;
 	noc_me->queued--;
-	ct_area_free(m, m->alloc_size);
+	if (!is_kept) {
+		gw_list_remove(&m->link);
+		ct_area_free(m, m->alloc_size);
+	}
+	noc_peer_wait(p);
 	if (context)
 		noc_me->ports[port]->sent(context, status);
 }
@@ -180,15 +191,17 @@ int noc_pending_flush(void)
 
 	gw_list_for_safe(l, &noc_me->waiting) {
 		struct noc_peer *p = gw_list_entry(l, struct noc_peer, link);
+		int path = noc_path_of(p); /* may put older messages back before the others, so it comes first */
 
-		while (!gw_list_is_empty(&p->pending)) {
+		/* asked anew each time: a callback may have sent, and so taken another path */
+		for (; path != -EAGAIN && !gw_list_is_empty(&p->pending); path = noc_path_of(p)) {
 			struct noc_pending *m = gw_list_entry(p->pending.next, struct noc_pending, link);
 			struct iovec own = { .iov_base = pending_tail(m), .iov_len = m->len };
-			int rc = m->is_copy ? post(p, m, &own, 1) : post(p, m, pending_tail(m), m->iovs);
+			int rc = m->is_copy ? post(p, path, m, &own, 1, true) : post(p, path, m, pending_tail(m), m->iovs, true);
 
 			if (rc == -EAGAIN)
 				break;
-			pending_done(p, m, rc);
+			pending_done(p, m, rc > 0 ? 0 : rc, rc == 1);
 			n++;
 		}
 	}
@@ -197,13 +210,18 @@ int noc_pending_flush(void)
 
 int noc_peer_post(struct noc_peer *p, struct noc_pending *m)
 {
-	if (gw_list_is_empty(&p->pending)) {
-		int rc = post(p, m, NULL, 0);
+	int path = noc_path_of(p), rc = -EAGAIN;
 
-		if (rc != -EAGAIN)
-			return rc;
-	}
-	return queue(p, m, NULL, 0, true, true);
+	if (path == -EHOSTUNREACH)
+		return path;
+	m->seq = p->next_out;
+	if (path != -EAGAIN && gw_list_is_empty(&p->pending))
+		rc = post(p, path, m, NULL, 0, false);
+	if (rc == -EAGAIN)
+		rc = queue(p, m, NULL, 0, true, true);
+	if (rc == 0)
+		p->next_out++;
+	return rc;
 }
 
 static int send_slow(struct noc_peer *p, enum noc_port port, uint64_t tag, uint64_t data, const struct iovec *iov,
@@ -211,7 +229,7 @@ static int send_slow(struct noc_peer *p, enum noc_port port, uint64_t tag, uint6
 {
 	struct noc_pending m = { .kind = NOC_KIND_EAGER, .port = (uint8_t)port, .tag = tag, .data = data, .context = context };
 	bool is_copy;
-	int rc;
+	int rc, path;
 
 	for (size_t i = 0; i < iovs; i++)
 		m.len += iov[i].iov_len;
@@ -220,17 +238,18 @@ static int send_slow(struct noc_peer *p, enum noc_port port, uint64_t tag, uint6
 			*is_done = false;
 		return noc_bulk_offer(p, port, tag, data, iov, iovs, m.len, context);
 	}
+	path = noc_path_of(p); /* first: another path may cost numbers */
 	m.seq = p->next_out;
-	if (GW_LIKELY(gw_list_is_empty(&p->pending))) {
-		rc = post(p, &m, iov, iovs);
+	if (path == -EHOSTUNREACH)
+		return path;
+	if (GW_LIKELY(gw_list_is_empty(&p->pending)) && path != -EAGAIN) {
+		rc = post(p, path, &m, iov, iovs, false);
 		if (GW_LIKELY(rc == 0)) {
 			p->next_out++;
 			noc_me->counters.sent++;
 			noc_me->counters.sent_bytes += m.len;
 			goto done;
 		}
-		if (rc != -EAGAIN)
-			return rc;
 	}
 	is_copy = (flags & NOC_F_COPY) || m.len == 0 || !context;
 	rc = queue(p, &m, iov, iovs, is_copy, flags & NOC_F_RESERVE || m.len == 0);
@@ -258,7 +277,7 @@ int noc_send(uint32_t dst, enum noc_port port, uint64_t tag, uint64_t data, cons
 	struct noc_member *m = noc_me;
 	struct noc_peer *p = GW_LIKELY(dst < m->names_max) ? m->peers[dst] : NULL;
 
-	if (GW_LIKELY(p && iovs == 1 && iov->iov_len <= NOC_INLINE_MAX && is_done && gw_list_is_empty(&p->pending)) &&
+	if (GW_LIKELY(p && iovs == 1 && iov->iov_len <= NOC_INLINE_MAX && is_done && !p->is_slow) &&
 	    GW_LIKELY(post_small(p, port, tag, data, iov->iov_base, iov->iov_len) == 0)) {
 		p->next_out++;
 		m->counters.sent++;
@@ -274,7 +293,7 @@ int noc_send(uint32_t dst, enum noc_port port, uint64_t tag, uint64_t data, cons
 
 /* ---- arriving ------------------------------------------------------------------------------------------------- */
 
-static void deliver(const struct noc_msg *msg)
+void noc_deliver(const struct noc_msg *msg)
 {
 	const struct noc_port_ops *ops = noc_me->ports[msg->port];
 	struct noc_backlog *b;
@@ -313,17 +332,18 @@ void noc_port_bind(enum noc_port port, const struct noc_port_ops *ops)
 	}
 }
 
-/* Is this the next message of its channel? Duplicates are dropped by number alone (rule 1). A gap cannot happen in
- * shared memory, where reading is the acknowledgement: it would be our own mistake. */
-static bool in_sequence(struct noc_peer *p, const struct noc_slot *s)
+/* Is this the next message of its channel? Duplicates are dropped by number alone (rule 1). A gap cannot happen: reading
+ * is the acknowledgement in memory, and whoever takes another path begins with what was not acknowledged. It would be our
+ * own mistake. */
+bool noc_in_sequence(struct noc_peer *p, uint64_t seq)
 {
-	if (GW_LIKELY(s->seq == p->next_in)) {
+	if (GW_LIKELY(seq == p->next_in)) {
 		p->next_in++;
 		return true;
 	}
-	if (s->seq > p->next_in) {
+	if (seq > p->next_in) {
 		gw_log(GW_ERROR, "noc: process %u expected message %llu of process %u and got %llu", noc_me->proc,
-		       (unsigned long long)p->next_in, p->proc, (unsigned long long)s->seq);
+		       (unsigned long long)p->next_in, p->proc, (unsigned long long)seq);
 		abort();
 	}
 	return false;
@@ -333,6 +353,7 @@ static void arrived(struct noc_slot *s)
 {
 	struct noc_member *m = noc_me;
 	struct noc_peer *p = noc_peer_get(s->src);
+	struct noc_bulk_word w;
 
 	if (GW_UNLIKELY(!p || s->port >= NOC_PORT_COUNT)) {
 		gw_log(GW_ERROR, "noc: process %u got a message of process %u for port %u: not in this job", m->proc, s->src,
@@ -341,29 +362,32 @@ static void arrived(struct noc_slot *s)
 	}
 	m->counters.received++;
 	if (GW_LIKELY(s->kind == NOC_KIND_EAGER)) {
-		if (GW_LIKELY(in_sequence(p, s))) {
+		if (GW_LIKELY(noc_in_sequence(p, s->seq))) {
 			struct noc_msg msg = { .src = s->src, .port = s->port, .tag = s->tag, .data = s->data, .len = s->len,
 			                       .payload = s->has_cell ? m->inbox->cells[s->cell] : s->payload };
 
 			m->counters.received_bytes += s->len;
-			deliver(&msg);
+			noc_deliver(&msg);
 		}
 		if (s->has_cell)
 			noc_inbox_free_cell(m->inbox, s->cell);
 		return;
 	}
+	w = (struct noc_bulk_word){ .peer = p, .kind = s->kind, .port = s->port, .id = s->bulk.id, .peer_id = s->bulk.peer_id,
+		.transfer = s->kind == NOC_KIND_OFFER ? s->seq : s->tag, .len = s->len, .offset = s->bulk.offset,
+		.bytes = s->has_cell ? m->inbox->cells[s->cell] : NULL };
+	if (s->kind != NOC_KIND_CHUNK && !noc_in_sequence(p, s->seq))
+		return;
 	if (s->kind == NOC_KIND_OFFER) {
-		struct noc_bulk *b;
 		struct noc_msg msg = { .src = s->src, .port = s->port, .tag = s->tag, .data = s->data, .len = s->len };
 
-		if (!in_sequence(p, s))
-			return;
-		b = noc_bulk_offered(p, s);
-		msg.offer = b;
-		deliver(&msg);
-		return;
+		msg.offer = noc_bulk_offered(&w);
+		noc_deliver(&msg);
+	} else {
+		noc_bulk_arrived(&w, NOC_PATH_MEMORY);
 	}
-	noc_bulk_arrived(s);
+	if (s->has_cell)
+		noc_inbox_free_cell(m->inbox, s->cell);
 }
 
 int noc_take(int budget)
@@ -396,11 +420,32 @@ int noc_take(int budget)
 	return n;
 }
 
+/* How often the network is looked at: a look is a system call, and most messages may come by memory. */
+#define NET_EVERY_POLL 64u  /* polls in vain that are close behind something from the network */
+#define NET_SELDOM     32u  /* then every so many polls */
+
+static int poll_net(int n)
+{
+	struct noc_member *m = noc_me;
+	int from_net = 0;
+
+	m->idle_polls++;
+	if (m->idle_polls < NET_EVERY_POLL || m->idle_polls % NET_SELDOM == 0)
+		from_net = noc_net->poll(m->idle_polls % NET_SELDOM == 0);
+	if (from_net)
+		m->idle_polls = 0;
+	if (n + from_net == 0 && !gw_list_is_empty(&m->acks_due) && m->idle_polls % NET_SELDOM == NET_SELDOM / 2)
+		noc_path_acks();
+	return from_net;
+}
+
 int noc_poll(int budget)
 {
 	int n = noc_take(budget);
 
-	if (GW_UNLIKELY(noc_me->queued))
+	if (GW_UNLIKELY(noc_me->is_networked))
+		n += poll_net(n);
+	if (GW_UNLIKELY(!gw_list_is_empty(&noc_me->waiting)))
 		n += noc_pending_flush();
 	if (GW_UNLIKELY(!gw_list_is_empty(&noc_me->streaming)))
 		n += noc_bulk_push();

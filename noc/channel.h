@@ -90,9 +90,10 @@ int noc_start(struct gw_error *why);
 void noc_stop(void);
 
 /** noc_start_test - for unit tests: attach to @segment_fd as @proc without clusterd and agent */
-int noc_start_test(int segment_fd, uint32_t proc, struct gw_error *why);
+struct noc_host; /* NULL: one host */
+int noc_start_test(int segment_fd, uint32_t proc, const struct noc_host *here, struct gw_error *why);
 int noc_detach_test(uint64_t deadline_ms, struct gw_error *why);                      /* what the agent does around a move */
-int noc_attach_test(int segment_fd, uint32_t cluster, struct gw_error *why);
+int noc_attach_test(int segment_fd, uint32_t cluster, const struct noc_host *here, struct gw_error *why);
 
 struct noc_counters {
 	uint64_t sent, received, sent_bytes, received_bytes, queued, sleeps, voided, drained;

@@ -100,13 +100,13 @@ int noc_inbox_close(struct noc_inbox *in, uint64_t *ticket)
 	}
 }
 
-uint64_t noc_inbox_open_again(struct noc_inbox *in)
+uint64_t noc_inbox_open_again(struct noc_inbox *in, uint64_t incarnation)
 {
 	uint64_t head = in->head;
 	struct noc_slot *s = &in->slots[head % NOC_SLOTS];
 	uint64_t w = atomic_load_explicit(&s->word, memory_order_relaxed);
 
-	in->incarnation++;
+	in->incarnation = incarnation;
 	if (noc_word_lap(w) == head / NOC_SLOTS && noc_word_state(w) == NOC_SLOT_CLOSED) {
 		atomic_store_explicit(&s->word, noc_word_free(head / NOC_SLOTS + 1), memory_order_release);
 		head++;

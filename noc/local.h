@@ -10,6 +10,7 @@
 #define NOC_LOCAL_H
 
 #include "noc/channel.h"
+#include "noc/net.h"
 
 /* ---- the inbox, cluster side ----------------------------------------------------------------------------------- */
 
@@ -49,15 +50,13 @@ static inline uint64_t noc_word_lap(uint64_t w) { return w >> NOC_WORD_LAP_SHIFT
 static inline enum noc_slot_state noc_word_state(uint64_t w) { return (enum noc_slot_state)(w & 7); }
 static inline uint32_t noc_word_writer(uint64_t w) { return (uint32_t)((w >> 3) & ((1u << 23) - 1)) - 1; }
 
-enum noc_kind { NOC_KIND_EAGER = 1, NOC_KIND_OFFER = 2, NOC_KIND_ACCEPT = 3, NOC_KIND_CHUNK = 4 }; /* written numbers */
-
 struct noc_slot {
 	_Atomic uint64_t word;
 	uint32_t src;         /* sender's process number */
 	uint8_t kind, port;
 	uint8_t has_cell, cell;
-	uint64_t seq;         /* of the channel; EAGER and OFFER only: control and chunks are outside the stream */
-	uint64_t tag, data;
+	uint64_t seq;         /* of the channel; CHUNK is outside the stream */
+	uint64_t tag, data;   /* ACCEPT, CHUNK, FIN, RESUME: tag is the number of the transfer's OFFER */
 	uint64_t len;         /* EAGER: payload. OFFER: whole transfer. ACCEPT: how much is wanted. CHUNK: this chunk */
 	union {
 		unsigned char payload[NOC_INLINE_MAX];
@@ -116,29 +115,47 @@ static inline void noc_inbox_consume(struct noc_slot *s, uint64_t head)
 }
 /** noc_inbox_close - owner: claim the next slot as CLOSED; *ticket is its number. -EAGAIN: full, consume something */
 int noc_inbox_close(struct noc_inbox *in, uint64_t *ticket);
-/** noc_inbox_open_again - owner: start a new incarnation at in->head; returns the head to read from */
-uint64_t noc_inbox_open_again(struct noc_inbox *in);
+/** noc_inbox_open_again - owner: start @incarnation at in->head; returns the head to read from */
+uint64_t noc_inbox_open_again(struct noc_inbox *in, uint64_t incarnation);
 
 /* ---- membership, user area ------------------------------------------------------------------------------------- */
 
-struct noc_pending { /* a message that waits for its peer's inbox */
+struct noc_pending { /* a message that waits for its peer, or for its acknowledgement */
 	struct gw_list link;
 	uint8_t kind, port;
 	bool is_copy;          /* bytes follow this struct; otherwise iov follows */
-	uint64_t seq, tag, data, len;
-	uint32_t id, peer_id;  /* OFFER, ACCEPT */
+	uint64_t seq, tag, data, len, offset;
+	uint32_t id, peer_id;  /* OFFER, ACCEPT, FIN, RESUME */
 	void *context;
 	uint32_t iovs;
 	size_t alloc_size;
+	struct noc_frame frame; /* over the network it travels as it lies here, bytes behind it */
 	/* bytes or struct iovec[iovs] */
 };
 
+enum noc_path { NOC_PATH_NONE = 0, NOC_PATH_MEMORY = 1, NOC_PATH_NET = 2 };
+
+/*
+ * A channel and the path that it takes now. Over memory, what is in the peer's inbox will be read, so nothing is kept.
+ * Over the network, what was sent is retained until acknowledged; when the path is lost or another one is taken it goes
+ * back to the head of the queue, and the receiver drops what it had by its number.
+ */
 struct noc_peer {
 	uint32_t proc;
+	bool is_slow;          /* not: path over memory and nothing queued. Sends look at this alone */
+	uint8_t path;          /* enum noc_path: of the last message. NONE while detached */
 	uint64_t next_out;     /* sequence number of the next message to it */
 	uint64_t next_in;      /* that we expect from it */
 	struct gw_list pending;
 	struct gw_list link;   /* in member.waiting while pending is not empty */
+	struct gw_list retained; /* sent over the network, by number */
+	size_t retained_bytes;
+	uint64_t unacked;      /* messages that came over the network since we said next_in; and bytes: */
+	uint64_t unacked_bytes;
+	struct gw_list ack_link; /* in member.acks_due while unacked > 0 */
+	struct noc_conn *conn; /* cluster side; NULL while detached */
+	uint64_t retry_ns;     /* no new connection before; and what follows then */
+	uint32_t retry_us;
 };
 
 struct noc_bulk_out {
@@ -146,6 +163,9 @@ struct noc_bulk_out {
 	uint32_t id, peer_id;
 	struct noc_peer *peer;
 	uint8_t port;
+	bool is_by_net;        /* a chunk went over the network since the last ACCEPT: complete by FIN only */
+	bool is_standing;      /* that path was lost: RESUME was sent, ACCEPT or FIN will come */
+	uint64_t transfer;     /* number of its offer: names it for good, ids are used again */
 	uint64_t len, wanted, done;
 	void *context;
 	uint32_t iovs;
@@ -157,10 +177,21 @@ struct noc_bulk { /* incoming */
 	struct noc_peer *peer;
 	uint8_t port;
 	bool is_accepted;
+	bool is_by_net;        /* a chunk came over the network */
+	uint64_t transfer;
 	uint64_t len, wanted, done;
 	void *context;
 	uint32_t iovs;
 	struct iovec *iov;
+};
+
+/* A message about a transfer, by whatever path it came. */
+struct noc_bulk_word {
+	struct noc_peer *peer;
+	uint8_t kind, port;
+	uint32_t id, peer_id;
+	uint64_t transfer, len, offset;
+	const unsigned char *bytes; /* CHUNK */
 };
 
 struct noc_table { void **slots; uint32_t size, free; }; /* numbers for pointers; free list through the slots */
@@ -170,7 +201,10 @@ void noc_table_remove(struct noc_table *t, uint32_t id);
 
 struct noc_member {
 	uint32_t proc, job, names_max, cluster;
-	bool is_attached, is_shut, is_alone;
+	bool is_attached, is_shut, is_alone, is_networked;
+	struct noc_host here;     /* cluster side: what the last attach was told; wiped at detach */
+	struct noc_address address; /* where we listen; likewise */
+	uint64_t incarnation;     /* attaches so far, on all hosts */
 	uint64_t head;            /* next ticket to read from the own inbox, while attached */
 	struct noc_segment seg;   /* addresses in the reserved range; valid while attached */
 	struct noc_inbox *inbox;  /* own, likewise */
@@ -183,6 +217,10 @@ struct noc_member {
 	uint32_t outs_alive;      /* offers and transfers of ours that are not complete */
 	size_t queued_bytes;      /* copied into pending queues */
 	uint64_t queued;
+	size_t retained_bytes;    /* sent over the network and not acknowledged, all peers together */
+	uint64_t retained;
+	struct gw_list acks_due;  /* peers */
+	uint32_t idle_polls;      /* since something came */
 	uint64_t last_nudge_ns;
 	uint32_t wait_threads;    /* threads of the program when last looked; and when: */
 	uint64_t wait_looked_ns;
@@ -197,11 +235,31 @@ extern struct noc_member *noc_me; /* process-wide: a process is one name */
 struct noc_peer *noc_peer_get(uint32_t proc);
 int noc_take(int budget);          /* read at most so many messages of the own inbox; returns how many */
 int noc_pending_flush(void);       /* returns how many messages went out */
-int noc_peer_post(struct noc_peer *p, struct noc_pending *m); /* queue a control message, or send it at once */
+int noc_peer_post(struct noc_peer *p, struct noc_pending *m); /* number it; queue it, or send it at once */
+void noc_peer_wait(struct noc_peer *p); /* into or out of member.waiting, as its state says */
+void noc_deliver(const struct noc_msg *msg);
+bool noc_in_sequence(struct noc_peer *p, uint64_t seq);
+
+/* ---- path.c */
+#define NOC_WINDOW_BYTES   ((size_t)1 << 20)  /* sent over the network to one peer and not acknowledged */
+#define NOC_RETAINED_MAX   ((size_t)32 << 20) /* to all peers */
+#define NOC_NET_INJECT     128u               /* frame and bytes: whoever carries it has copied them */
+
+/** noc_path_of - choose the path to @p now: enum noc_path, -EAGAIN: none now, -EHOSTUNREACH: never again */
+int noc_path_of(struct noc_peer *p);
+/** noc_path_send - one message over the network. 0; 1: @m, which was queued, is retained now; -EAGAIN */
+int noc_path_send(struct noc_peer *p, struct noc_pending *m, const struct iovec *iov, size_t iovs, bool is_queued);
+int noc_path_chunk(const struct noc_bulk_word *w, const struct iovec *bytes, size_t n);
+void noc_path_detach(void);                    /* all connections are gone */
+int noc_path_acks(void);                       /* say what we have; how many were said */
+bool noc_path_lingers(void);                   /* something is retained for a peer that may still read it */
+
+/* ---- bulk.c */
+void noc_bulk_path_lost(struct noc_peer *p);   /* chunks may be: start again from what the receiver has */
 int noc_bulk_offer(struct noc_peer *p, enum noc_port port, uint64_t tag, uint64_t data, const struct iovec *iov,
                    size_t iovs, uint64_t len, void *context);
-struct noc_bulk *noc_bulk_offered(struct noc_peer *p, const struct noc_slot *s);
-void noc_bulk_arrived(const struct noc_slot *s);  /* ACCEPT, CHUNK */
+struct noc_bulk *noc_bulk_offered(const struct noc_bulk_word *w);
+void noc_bulk_arrived(const struct noc_bulk_word *w, enum noc_path path); /* ACCEPT, CHUNK, FIN, RESUME */
 int noc_bulk_push(void);           /* stream accepted transfers for a short while; returns chunks sent */
 bool noc_something_waits(void);    /* messages or transfers of ours are not out yet */
 

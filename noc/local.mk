@@ -1,8 +1,20 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # noc: names, inboxes, channels, bulk transfers. One core, for ranks and daemons; daemons use its segment part only.
 noinst_LTLIBRARIES += libnoc.la
-libnoc_la_SOURCES = %D%/segment.h %D%/channel.h %D%/local.h %D%/segment.c %D%/inbox.c %D%/channel.c %D%/bulk.c \
+libnoc_la_SOURCES = %D%/segment.h %D%/channel.h %D%/local.h %D%/segment.c %D%/inbox.c %D%/net.h %D%/channel.c %D%/path.c %D%/bulk.c \
 	%D%/member.c %D%/noc.h %D%/public.h %D%/public.c %D%/mailbox.c %D%/portal.c %D%/sync.c
+
+# The network interface, for ranks only. Its keyed hash is linked in whole from libsodium.a: a shared library more would be
+# five mappings more in every rank, which each move pays for.
+noinst_LTLIBRARIES += libnoc-fabric.la
+libnoc_fabric_la_SOURCES = %D%/fabric.c
+libnoc_fabric_la_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
+
+check_PROGRAMS += %D%/test_net
+TESTS += %D%/test_net
+%C%_test_net_SOURCES = %D%/test_net.c %D%/test_traffic.h
+%C%_test_net_LDADD = libnoc-fabric.la libnoc.la libct-rank.la libgw-base.la $(FABRIC_LIBS) $(SODIUM_LIBS) -lpthread
+%C%_test_net_LDFLAGS = $(AM_LDFLAGS) -Wl,-rpath,$(MPICH_PREFIX)/lib
 
 check_PROGRAMS += %D%/test_segment %D%/test_inbox %D%/test_channel %D%/test_public
 TESTS += %D%/test_segment %D%/test_inbox %D%/test_channel %D%/test_public
@@ -10,7 +22,7 @@ TESTS += %D%/test_segment %D%/test_inbox %D%/test_channel %D%/test_public
 %C%_test_segment_LDADD = libnoc.la libct-rank.la libgw-base.la
 %C%_test_inbox_SOURCES = %D%/test_inbox.c
 %C%_test_inbox_LDADD = libnoc.la libct-rank.la libgw-base.la -lpthread
-%C%_test_channel_SOURCES = %D%/test_channel.c
+%C%_test_channel_SOURCES = %D%/test_channel.c %D%/test_traffic.h
 %C%_test_channel_LDADD = libnoc.la libct-rank.la libgw-base.la -lpthread
 %C%_test_public_SOURCES = %D%/test_public.c
 %C%_test_public_LDADD = libnoc.la libct-rank.la libgw-base.la -lpthread

@@ -19,6 +19,13 @@ static unsigned refs; /* noc_start() minus noc_stop() */
 
 /* ---- attach, detach -------------------------------------------------------------------------------------------- */
 
+static bool is_nowhere(const struct noc_address *a)
+{
+	static const struct noc_address nowhere;
+
+	return memcmp(a, &nowhere, sizeof(nowhere)) == 0;
+}
+
 static int seg_attach(int fd, uint32_t cluster, struct gw_error *why)
 {
 	struct noc_member *m = noc_me;
@@ -55,10 +62,20 @@ static int seg_attach(int fd, uint32_t cluster, struct gw_error *why)
 	}
 	m->cluster = cluster;
 	m->inbox = noc_inbox_at(&m->seg, m->proc);
-	m->head = noc_inbox_open_again(m->inbox);
+	m->incarnation++;
+	m->is_networked = !is_nowhere(&m->here.address);
+	if (m->is_networked) {
+		rc = noc_net ? noc_net->attach(&m->here, &m->address, why) :
+		               gw_fail(why, -ENOTSUP, "this job has several hosts, and this process speaks no network");
+		if (rc)
+			goto reserve;
+	}
+	m->head = noc_inbox_open_again(m->inbox, m->incarnation);
 	m->is_attached = true;
+	m->idle_polls = 0;
 	return 0;
 reserve:
+	m->is_networked = false;
 	mmap(m->range, m->range_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 	memset(&m->seg, 0, sizeof(m->seg));
 	return rc;
@@ -90,7 +107,6 @@ static int inbox_close_and_drain(uint64_t deadline_ms, struct gw_error *why)
 			if (is_closed)
 				atomic_store(&in->slots[ticket % NOC_SLOTS].word,
 				             noc_word(ticket / NOC_SLOTS, m->proc, NOC_SLOT_VOID));
-			in->incarnation++;
 			atomic_store_explicit(&in->open, NOC_INBOX_OPEN, memory_order_release);
 			return gw_fail(why, -ETIMEDOUT, "process %u is stopped in the middle of a message to this rank; continue it",
 			               writer);
@@ -112,6 +128,14 @@ static int member_detach(uint64_t deadline_ms, struct gw_error *why)
 	rc = inbox_close_and_drain(deadline_ms, why);
 	if (rc)
 		return rc;
+	if (m->is_networked) {
+		noc_net->detach();
+		noc_path_detach();
+		m->is_networked = false;
+	}
+	/* what it was told is of this host, and the secret must not be in an image */
+	memset(&m->here, 0, sizeof(m->here));
+	memset(&m->address, 0, sizeof(m->address));
 	m->is_attached = false;
 	m->inbox = NULL;
 	memset(&m->seg, 0, sizeof(m->seg));
@@ -121,12 +145,20 @@ static int member_detach(uint64_t deadline_ms, struct gw_error *why)
 	return 0;
 }
 
-static int member_attach(int fd, uint32_t cluster, uint64_t *incarnation, struct gw_error *why)
+static int member_attach(int fd, const struct ct_ctl_msg *order, struct ct_ctl_msg *answer, struct gw_error *why)
 {
-	int rc = seg_attach(fd, cluster, why);
+	struct noc_member *m = noc_me;
+	int rc;
 
-	if (rc == 0)
-		*incarnation = noc_me->inbox->incarnation;
+	_Static_assert(sizeof(order->net.address) == sizeof(m->here.address), "both are a noc_address");
+	m->here.host = order->net.host;
+	memcpy(&m->here.address, order->net.address, sizeof(m->here.address));
+	memcpy(m->here.secret, order->net.secret, sizeof(m->here.secret));
+	rc = seg_attach(fd, order->cluster, why);
+	if (rc == 0) {
+		answer->incarnation = m->incarnation;
+		memcpy(answer->net.address, &m->address, sizeof(m->address));
+	}
 	return rc;
 }
 
@@ -146,7 +178,28 @@ static int member_turn(void)
 	if (!noc_me->is_attached)
 		return -1;
 	noc_poll(64);
-	return noc_me->queued || !gw_list_is_empty(&noc_me->streaming) ? 1 : -1;
+	if (noc_me->is_networked) {
+		for (int i = 0; i < 16 && noc_net->poll(true); i++)
+			; /* a short turn: the program may want to enter */
+		noc_path_acks();
+	}
+	return gw_list_is_empty(&noc_me->waiting) && gw_list_is_empty(&noc_me->streaming) &&
+	       gw_list_is_empty(&noc_me->acks_due) ? -1 : 1;
+}
+
+static int member_fds(int fds[CT_AGENT_FDS])
+{
+	return noc_me->is_attached && noc_me->is_networked ? noc_net->fds(fds) : 0;
+}
+
+static void member_ring(void)
+{
+	struct noc_inbox *in = noc_me->inbox;
+
+	if (in) { /* the agent is the one who detaches */
+		atomic_store_explicit(&in->asleep, 0, memory_order_relaxed);
+		noc_inbox_ring(in);
+	}
 }
 
 static const struct ct_agent_ops agent_ops = {
@@ -154,6 +207,8 @@ static const struct ct_agent_ops agent_ops = {
 	.detach = member_detach,
 	.wake_sleepers = member_wake_sleepers,
 	.turn = member_turn,
+	.fds = member_fds,
+	.ring = member_ring,
 };
 
 /* ---- start, stop ----------------------------------------------------------------------------------------------- */
@@ -169,6 +224,7 @@ static int member_create(struct gw_error *why)
 		return gw_fail(why, -ENOMEM, "cannot reserve the user area: %s; raise 'ulimit -v'", strerror(errno));
 	gw_list_init(&m->waiting);
 	gw_list_init(&m->streaming);
+	gw_list_init(&m->acks_due);
 	noc_me = m;
 	return 0;
 }
@@ -176,12 +232,11 @@ static int member_create(struct gw_error *why)
 static int start_alone(struct gw_error *why)
 {
 	gw_autoclose int fd = noc_segment_create(0, 1, 1, 1, why);
-	uint64_t incarnation;
 
 	if (fd < 0)
 		return fd;
 	noc_me->is_alone = true;
-	return member_attach(fd, 0, &incarnation, why);
+	return seg_attach(fd, 0, why);
 }
 
 int noc_start(struct gw_error *why)
@@ -216,9 +271,8 @@ fail:
 	return rc;
 }
 
-int noc_start_test(int segment_fd, uint32_t proc, struct gw_error *why)
+int noc_start_test(int segment_fd, uint32_t proc, const struct noc_host *here, struct gw_error *why)
 {
-	uint64_t incarnation;
 	int rc = member_create(why);
 
 	if (rc)
@@ -226,7 +280,7 @@ int noc_start_test(int segment_fd, uint32_t proc, struct gw_error *why)
 	noc_me->proc = proc;
 	noc_me->is_alone = true;
 	refs++;
-	return member_attach(segment_fd, 0, &incarnation, why);
+	return noc_attach_test(segment_fd, 0, here, why);
 }
 
 int noc_detach_test(uint64_t deadline_ms, struct gw_error *why)
@@ -234,11 +288,11 @@ int noc_detach_test(uint64_t deadline_ms, struct gw_error *why)
 	return member_detach(deadline_ms, why);
 }
 
-int noc_attach_test(int segment_fd, uint32_t cluster, struct gw_error *why)
+int noc_attach_test(int segment_fd, uint32_t cluster, const struct noc_host *here, struct gw_error *why)
 {
-	uint64_t incarnation;
-
-	return member_attach(segment_fd, cluster, &incarnation, why);
+	if (here)
+		noc_me->here = *here;
+	return seg_attach(segment_fd, cluster, why);
 }
 
 /* An unaccepted offer to a peer that has left for good will never be accepted: a program that ends so is wrong, but it
@@ -270,7 +324,8 @@ void noc_stop(void)
 		ct_gate_enter(CT_DOING_WAIT);
 		while (noc_poll(64))
 			;
-		is_waiting = noc_me->queued || (noc_me->outs_alive && outs_can_complete());
+		noc_path_acks();
+		is_waiting = noc_me->queued || (noc_me->outs_alive && outs_can_complete()) || noc_path_lingers();
 		ct_gate_leave();
 		if (!is_waiting)
 			break;

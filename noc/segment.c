@@ -100,6 +100,9 @@ int noc_names_lookup(const struct noc_segment *seg, uint32_t proc, struct noc_pl
 		p.state = (enum noc_name_state)atomic_load_explicit(&e->state, memory_order_relaxed);
 		p.epoch = atomic_load_explicit(&e->epoch, memory_order_relaxed);
 		p.incarnation = atomic_load_explicit(&e->incarnation, memory_order_relaxed);
+		p.host = atomic_load_explicit(&e->host, memory_order_relaxed);
+		for (unsigned i = 0; i < GW_ARRAY_LEN(e->address); i++)
+			p.address.words[i] = atomic_load_explicit(&e->address[i], memory_order_relaxed);
 		atomic_thread_fence(memory_order_acquire);
 		after = atomic_load_explicit(&e->lock, memory_order_relaxed);
 		if (before & 1)
@@ -144,6 +147,9 @@ int noc_names_publish(struct noc_segment *seg, uint32_t proc, const struct noc_p
 	atomic_store_explicit(&e->state, (uint32_t)place->state, memory_order_relaxed);
 	atomic_store_explicit(&e->epoch, place->epoch, memory_order_relaxed);
 	atomic_store_explicit(&e->incarnation, place->incarnation, memory_order_relaxed);
+	atomic_store_explicit(&e->host, place->host, memory_order_relaxed);
+	for (unsigned i = 0; i < GW_ARRAY_LEN(e->address); i++)
+		atomic_store_explicit(&e->address[i], place->address.words[i], memory_order_relaxed);
 	atomic_store_explicit(&e->lock, v, memory_order_release);
 	return 0;
 }

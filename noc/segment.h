@@ -25,7 +25,7 @@
 #include "runtime/base/base.h"
 
 #define NOC_SEG_MAGIC   0x746977646f47u /* "Godwit" */
-#define NOC_SEG_VERSION 1
+#define NOC_SEG_VERSION 2
 
 /* 64 bits that name a process for good: job and process number. The only address that an upper layer stores. */
 typedef uint64_t noc_name;
@@ -35,13 +35,21 @@ static inline uint32_t noc_name_proc(noc_name n) { return (uint32_t)n; }
 
 enum noc_name_state { NOC_NAME_NONE = 0, NOC_NAME_HERE = 1, NOC_NAME_MOVING = 2, NOC_NAME_GONE = 3 };
 
+/* Where a process listens for others that do not share its host's memory: a struct sockaddr_in or _in6, as it is. All
+ * zeroes: nowhere. */
+struct noc_address {
+	uint32_t words[7];
+};
+_Static_assert(sizeof(struct noc_address) == 28, "wire format");
+
 struct noc_name_entry {
 	_Atomic uint64_t lock;        /* seqlock: odd while written; bits 32.. the writer's cluster + 1 while odd */
 	_Atomic uint32_t cluster;
 	_Atomic uint32_t state;       /* enum noc_name_state */
 	_Atomic uint64_t epoch;       /* moves so far */
-	_Atomic uint64_t incarnation; /* of the inbox: attaches so far */
-	uint8_t pad[32];
+	_Atomic uint64_t incarnation; /* attaches so far, on all hosts */
+	_Atomic uint32_t host;        /* whose memory it shares */
+	_Atomic uint32_t address[7];  /* struct noc_address */
 };
 _Static_assert(sizeof(struct noc_name_entry) == 64, "wire format");
 
@@ -91,6 +99,8 @@ struct noc_place {
 	uint32_t cluster;
 	enum noc_name_state state;
 	uint64_t epoch, incarnation;
+	uint32_t host;
+	struct noc_address address;
 };
 
 /** noc_names_lookup - consistent read of an entry; -ENOENT for a number outside the page or never published */

@@ -43,7 +43,7 @@ static void test_storm(void)
 	long bad = 0, reopens = 0, sleeps = 0, late = 0;
 	pthread_t t[WRITERS];
 
-	head = noc_inbox_open_again(in);
+	head = noc_inbox_open_again(in, in->incarnation + 1);
 	for (uintptr_t i = 0; i < WRITERS; i++)
 		pthread_create(&t[i], NULL, writer, (void *)i);
 	while (got < (uint64_t)WRITERS * MESSAGES) {
@@ -81,7 +81,7 @@ static void test_storm(void)
 				late += noc_inbox_peek(in, head, &word) != NULL;
 			}
 			in->head = ticket;
-			head = noc_inbox_open_again(in);
+			head = noc_inbox_open_again(in, in->incarnation + 1);
 			reopens++;
 		} else { /* sleep as noc_wait() does; a lost wake-up shows as a sleep that lasts its whole limit */
 			struct timespec limit = { .tv_sec = 5 };
@@ -109,7 +109,7 @@ static void test_storm(void)
 static void test_full_and_void(void)
 {
 	struct noc_inbox *other = noc_inbox_at(&seg, 1);
-	uint64_t head = noc_inbox_open_again(other), word, ticket;
+	uint64_t head = noc_inbox_open_again(other, other->incarnation + 1), word, ticket;
 	struct noc_slot *s, *stuck = NULL;
 	int rc, n = 0, voided = 0, ready = 0;
 
@@ -141,7 +141,7 @@ static void test_full_and_void(void)
 	}
 	ok(voided == 1 && ready == (int)NOC_SLOTS - 101 && head == ticket && stuck, "reaping it does, and the rest is read");
 	other->head = ticket;
-	head = noc_inbox_open_again(other);
+	head = noc_inbox_open_again(other, other->incarnation + 1);
 	is_int(noc_inbox_claim(other, 3, &s), 0, "open again");
 	noc_inbox_publish(other, 3, s);
 	ok(noc_inbox_peek(other, head, &word) == s, "and the first message of the new incarnation is where its head is");

@@ -32,7 +32,7 @@ static void maybe_move(void)
 		return;
 	ct_gate_enter(CT_DOING_COMPUTE);
 	must(noc_detach_test(10000, &why) == 0);
-	must(noc_attach_test(segment_fd, 0, &why) == 0);
+	must(noc_attach_test(segment_fd, 0, NULL, &why) == 0);
 	ct_gate_leave();
 }
 
@@ -150,7 +150,7 @@ static int process(void)
 	struct gw_error why;
 
 	must(noc_mailbox_create(&mb, 1) == -ENOTCONN);
-	if (noc_start_test(segment_fd, me, &why) || noc_init())
+	if (noc_start_test(segment_fd, me, NULL, &why) || noc_init())
 		return 2;
 	must(noc_process() == me && noc_count() == PROCS);
 	mailboxes();

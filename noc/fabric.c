@@ -1,0 +1,655 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Connected endpoints of libfabric's core providers (FI_EP_MSG of tcp) as the network interface, inside the rank.
+ *
+ * One connection per unordered pair of names, opened on first use, closed at detach. Who connects proves that it knows the
+ * job's secret before a frame of its is read, and the same the other way round:
+ *
+ *   connecting side                              listening side
+ *     | connect {greeting, its nonce} -----------> |   right job, name and incarnation? else reject with a reason
+ *     | <------ accept {greeting, nonce, proof} -- |   proof: keyed hash over both greetings' words
+ *     | PROOF frame, then frames ----------------> |   up when it is right; nothing else is read before
+ *
+ * Both greetings say what their side expects next, so each begins with what the other lacks (rule 14: when two connect to
+ * each other at once, the connection of the lower name stands).
+ *
+ * Everything here is cluster side: made at attach, gone at detach; it uses malloc, which is allowed to whoever attaches and
+ * to program threads (rule 11), and the agent calls it only with the gate closed. Incoming bytes land in buffers of the
+ * connection (two of them: the kernel's socket buffer is the window), never in the program's memory, so a connection that
+ * is shut cannot write anywhere afterwards (rule 6).
+ */
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <netinet/in.h>
+#include <rdma/fabric.h>
+#include <rdma/fi_cm.h>
+#include <rdma/fi_domain.h>
+#include <rdma/fi_endpoint.h>
+#include <rdma/fi_eq.h>
+#include <rdma/fi_errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "noc/local.h"
+
+/* libfabric hides the providers that FI_PROVIDER does not name from those who ask; it names ours alone, and this bit of its
+ * own layers shows the others. Not in its public headers; stable from 1.13 to 1.17 at least. */
+#define FABRIC_SHOW_HIDDEN (1ULL << 60)
+
+#define RX_BUFFERS 2u
+#define TX_CHUNKS  4u
+#define GREETING_MAGIC 0x4f4c4c48u /* "HLLO" */
+#define GREETING_VERSION 1
+#define SILENT_NS  2000000000ull   /* a connection that is not proved by then is closed */
+
+enum refusal { REFUSED_STALE = 1, REFUSED_CROSSED = 2, REFUSED_VERSION = 3, REFUSED_PROOF = 4, REFUSED_BUSY = 5 };
+
+/* What travels with connect and accept; little endian. At most 256 bytes. */
+struct greeting {
+	uint32_t magic;
+	uint16_t version, reason;            /* reason: enum refusal, of a reject */
+	uint32_t job, src, dst, pad;
+	uint64_t src_incarnation, dst_incarnation;
+	uint64_t next_in;
+	uint8_t nonce[16];
+	uint8_t proof[32];
+};
+_Static_assert(sizeof(struct greeting) == 96, "wire format");
+
+struct token { /* operation context: what completed */
+	struct noc_conn *conn;
+	enum { TOKEN_RX, TOKEN_TX } what;
+	uint32_t index;
+};
+
+struct noc_conn {
+	struct gw_list link;                 /* in net.conns or net.closed */
+	struct fid_ep *ep;                   /* NULL: closed; waits for its last completion */
+	enum { CONN_CONNECTING, CONN_ACCEPTING, CONN_UP } state;
+	struct noc_peer *peer;
+	uint64_t peer_incarnation, peer_next_in, since_ns;
+	uint32_t posted;                     /* operations that will still complete */
+	struct greeting mine, theirs;
+	uint8_t expected[32];                /* ACCEPTING: the proof that must come */
+	struct token rx_token[RX_BUFFERS], tx_token[TX_CHUNKS];
+	uint32_t tx_busy;                    /* bit per chunk head */
+	struct noc_frame tx_frame[TX_CHUNKS];
+	unsigned char *rx[RX_BUFFERS];
+};
+
+static struct {
+	struct fi_info *info;
+	struct fid_fabric *fabric;
+	struct fid_domain *domain;
+	struct fid_eq *eq;
+	struct fid_cq *cq;
+	struct fid_pep *pep;
+	uint16_t port;                       /* we listen at; network order */
+	uint8_t secret[32];
+	struct gw_list conns, closed;
+} net; /* process-wide; cluster side: nothing of it outlives detach() */
+
+/* ---- proofs ---------------------------------------------------------------------------------------------------- */
+
+/* Over all that was agreed, in one order for both sides; @role keeps one side's proof from being sent back as the other's. */
+static void prove(uint8_t out[32], const char *role, const struct greeting *connecting, const struct greeting *listening)
+{
+	crypto_generichash_state s;
+	struct greeting c = *connecting, l = *listening;
+
+	memset(c.proof, 0, sizeof(c.proof));
+	memset(l.proof, 0, sizeof(l.proof));
+	crypto_generichash_init(&s, net.secret, sizeof(net.secret), 32);
+	crypto_generichash_update(&s, (const unsigned char *)role, strlen(role) + 1);
+	crypto_generichash_update(&s, (const unsigned char *)&c, sizeof(c));
+	crypto_generichash_update(&s, (const unsigned char *)&l, sizeof(l));
+	crypto_generichash_final(&s, out, 32);
+}
+
+static struct greeting greet(const struct noc_peer *p, uint64_t peer_incarnation)
+{
+	struct greeting g = { .magic = GREETING_MAGIC, .version = GREETING_VERSION, .job = noc_me->job, .src = noc_me->proc,
+	                      .dst = p ? p->proc : 0, .src_incarnation = noc_me->incarnation,
+	                      .dst_incarnation = peer_incarnation, .next_in = p ? p->next_in : 0 };
+
+	if (getrandom(g.nonce, sizeof(g.nonce), GRND_NONBLOCK) != sizeof(g.nonce))
+		randombytes_buf(g.nonce, sizeof(g.nonce));
+	return g;
+}
+
+/* ---- connections ----------------------------------------------------------------------------------------------- */
+
+static void conn_free(struct noc_conn *c)
+{
+	gw_list_remove(&c->link);
+	free(c->rx[0]);
+	free(c);
+}
+
+static void conn_close(struct noc_conn *c)
+{
+	if (!c->ep)
+		return;
+	fi_close(&c->ep->fid);
+	c->ep = NULL;
+	gw_list_remove(&c->link);
+	gw_list_append(&net.closed, &c->link);
+	if (!c->posted)
+		conn_free(c);
+}
+
+static void conn_lost(struct noc_conn *c)
+{
+	struct noc_peer *p = c->peer;
+	bool was_up = c->state == CONN_UP;
+
+	conn_close(c);
+	if (was_up)
+		noc_path_down(p, c);
+}
+
+static int post_rx(struct noc_conn *c, uint32_t i)
+{
+	int rc = (int)fi_recv(c->ep, c->rx[i], sizeof(struct noc_frame) + NOC_FRAME_BYTES, NULL, FI_ADDR_UNSPEC,
+	                      &c->rx_token[i]);
+
+	if (rc == 0)
+		c->posted++;
+	return rc;
+}
+
+static struct noc_conn *conn_new(struct fi_info *info, struct noc_peer *p)
+{
+	struct noc_conn *c = calloc(1, sizeof(*c));
+	size_t size = sizeof(struct noc_frame) + NOC_FRAME_BYTES;
+
+	if (!c)
+		return NULL;
+	gw_list_init(&c->link);
+	c->peer = p;
+	c->since_ns = gw_now_ns();
+	c->rx[0] = malloc(RX_BUFFERS * size);
+	if (!c->rx[0]) {
+		free(c);
+		return NULL;
+	}
+	for (uint32_t i = 0; i < RX_BUFFERS; i++) {
+		c->rx[i] = c->rx[0] + i * size;
+		c->rx_token[i] = (struct token){ c, TOKEN_RX, i };
+	}
+	for (uint32_t i = 0; i < TX_CHUNKS; i++)
+		c->tx_token[i] = (struct token){ c, TOKEN_TX, i };
+	if (fi_endpoint(net.domain, info, &c->ep, c)) {
+		c->ep = NULL;
+		conn_free(c);
+		return NULL;
+	}
+	gw_list_append(&net.conns, &c->link);
+	if (fi_ep_bind(c->ep, &net.eq->fid, 0) || fi_ep_bind(c->ep, &net.cq->fid, FI_RECV) ||
+	    fi_ep_bind(c->ep, &net.cq->fid, FI_TRANSMIT | FI_SELECTIVE_COMPLETION) || fi_enable(c->ep))
+		goto fail;
+	for (uint32_t i = 0; i < RX_BUFFERS; i++)
+		if (post_rx(c, i))
+			goto fail;
+	return c;
+fail:
+	conn_close(c);
+	return NULL;
+}
+
+static struct noc_conn *conn_of(const struct noc_peer *p, const struct noc_conn *but)
+{
+	gw_list_for(l, &net.conns) {
+		struct noc_conn *c = gw_list_entry(l, struct noc_conn, link);
+
+		if (c->peer == p && c != but)
+			return c;
+	}
+	return NULL;
+}
+
+static void conn_up(struct noc_conn *c)
+{
+	c->posted++; /* what is read now may make the channel close it */
+	noc_path_drain();
+	c->posted--;
+	if (!c->ep) {
+		if (!c->posted)
+			conn_free(c);
+		return;
+	}
+	c->state = CONN_UP;
+	noc_path_up(c->peer, c, c->peer_next_in);
+}
+
+static size_t address_size(const struct noc_address *a)
+{
+	return ((const struct sockaddr *)(const void *)a)->sa_family == AF_INET ? sizeof(struct sockaddr_in) :
+	                                                                         sizeof(struct sockaddr_in6);
+}
+
+static int fabric_connect(struct noc_peer *p, const struct noc_place *place)
+{
+	struct noc_conn *c;
+	struct fi_info *info;
+	int rc = -ENOMEM;
+
+	c = conn_of(p, NULL);
+	if (c) {
+		if (c->peer_incarnation >= place->incarnation && gw_now_ns() - c->since_ns < SILENT_NS)
+			return -EALREADY;
+		conn_lost(c);
+	}
+	info = fi_dupinfo(net.info);
+	if (!info)
+		return -ENOMEM;
+	free(info->dest_addr);
+	info->dest_addrlen = address_size(&place->address);
+	info->dest_addr = malloc(sizeof(struct sockaddr_in6));
+	if (info->dest_addr && info->src_addr) {
+		memcpy(info->dest_addr, &place->address, sizeof(struct sockaddr_in6));
+		/* not from the port that we listen at */
+		((struct sockaddr_in *)info->src_addr)->sin_port = 0;
+		c = conn_new(info, p);
+		if (c) {
+			c->state = CONN_CONNECTING;
+			c->peer_incarnation = place->incarnation;
+			c->mine = greet(p, place->incarnation);
+			rc = fi_connect(c->ep, info->dest_addr, &c->mine, sizeof(c->mine));
+			if (rc)
+				conn_close(c);
+		}
+	}
+	fi_freeinfo(info);
+	return rc;
+}
+
+/* ---- someone connects ------------------------------------------------------------------------------------------ */
+
+static enum refusal judge(const struct greeting *g, size_t size, struct noc_peer **peer)
+{
+	struct noc_peer *p;
+	struct noc_conn *c;
+
+	if (size < sizeof(*g) || g->magic != GREETING_MAGIC || g->version != GREETING_VERSION)
+		return REFUSED_VERSION;
+	if (g->job != noc_me->job || g->dst != noc_me->proc || g->src == noc_me->proc ||
+	    g->dst_incarnation != noc_me->incarnation)
+		return REFUSED_STALE;
+	p = noc_path_peer(g->src);
+	if (!p)
+		return REFUSED_STALE;
+	*peer = p;
+	c = conn_of(p, NULL);
+	if (c && c->state == CONN_CONNECTING && c->peer_incarnation >= g->src_incarnation && noc_me->proc < p->proc)
+		return REFUSED_CROSSED; /* ours stands */
+	return 0;
+}
+
+static void on_request(struct fi_eq_cm_entry *e, size_t size)
+{
+	struct noc_peer *p = NULL;
+	struct noc_conn *c;
+	struct greeting g = { 0 }, no = { .magic = GREETING_MAGIC, .version = GREETING_VERSION };
+
+	memcpy(&g, e->data, size < sizeof(g) ? size : sizeof(g));
+	no.reason = judge(&g, size, &p);
+	c = no.reason ? NULL : conn_new(e->info, p);
+	if (!c) {
+		if (!no.reason)
+			no.reason = REFUSED_BUSY;
+		fi_reject(net.pep, e->info->handle, &no, sizeof(no));
+		fi_freeinfo(e->info);
+		return;
+	}
+	fi_freeinfo(e->info);
+	c->state = CONN_ACCEPTING;
+	c->theirs = g;
+	c->peer_incarnation = g.src_incarnation;
+	c->peer_next_in = g.next_in;
+	c->mine = greet(p, g.src_incarnation);
+	prove(c->mine.proof, "listening", &g, &c->mine);
+	prove(c->expected, "connecting", &g, &c->mine);
+	if (fi_accept(c->ep, &c->mine, sizeof(c->mine)))
+		conn_close(c);
+}
+
+/* Ours was accepted. */
+static void on_accepted(struct noc_conn *c, const void *data, size_t size)
+{
+	struct noc_frame f = { .magic = NOC_FRAME_MAGIC, .version = NOC_FRAME_VERSION, .kind = NOC_KIND_PROOF,
+	                       .src = noc_me->proc, .len_here = 32 };
+	unsigned char bytes[sizeof(f) + 32];
+	uint8_t proof[32];
+
+	if (size < sizeof(c->theirs))
+		goto wrong;
+	memcpy(&c->theirs, data, sizeof(c->theirs));
+	prove(proof, "listening", &c->mine, &c->theirs);
+	if (c->theirs.magic != GREETING_MAGIC || sodium_memcmp(proof, c->theirs.proof, sizeof(proof)))
+		goto wrong;
+	prove(proof, "connecting", &c->mine, &c->theirs);
+	memcpy(bytes, &f, sizeof(f));
+	memcpy(bytes + sizeof(f), proof, sizeof(proof));
+	if (fi_inject(c->ep, bytes, sizeof(bytes), FI_ADDR_UNSPEC)) {
+		conn_lost(c);
+		return;
+	}
+	c->peer_next_in = c->theirs.next_in;
+	conn_up(c);
+	return;
+wrong:
+	gw_log(GW_WARN, "noc: what answers for process %u does not know the secret of this job", c->peer->proc);
+	conn_lost(c);
+}
+
+static int eq_poll(void)
+{
+	union { struct fi_eq_cm_entry cm; char bytes[sizeof(struct fi_eq_cm_entry) + 256]; } e;
+	struct fi_eq_err_entry err;
+	uint32_t event;
+	ssize_t n;
+	int done = 0;
+
+	for (;;) {
+		n = fi_eq_read(net.eq, &event, &e, sizeof(e), 0);
+		if (n == -FI_EAVAIL) {
+			memset(&err, 0, sizeof(err));
+			if (fi_eq_readerr(net.eq, &err, 0) > 0 && err.fid && err.fid != &net.pep->fid)
+				conn_lost(err.fid->context); /* refused, or unreachable: asked again after a look at the name */
+			done++;
+			continue;
+		}
+		if (n < (ssize_t)sizeof(struct fi_eq_cm_entry))
+			return done;
+		done++;
+		if (event == FI_CONNREQ) {
+			on_request(&e.cm, (size_t)n - sizeof(e.cm));
+		} else if (event == FI_CONNECTED) {
+			struct noc_conn *c = e.cm.fid->context;
+
+			if (c->state == CONN_CONNECTING)
+				on_accepted(c, e.cm.data, (size_t)n - sizeof(e.cm));
+		} else if (event == FI_SHUTDOWN) {
+			conn_lost(e.cm.fid->context);
+		}
+	}
+}
+
+/* ---- frames ---------------------------------------------------------------------------------------------------- */
+
+static void on_frame(struct noc_conn *c, const unsigned char *buf, size_t size)
+{
+	struct noc_frame f;
+	const void *payload;
+
+	if (noc_frame_parse(buf, size, &f, &payload) < 0 || f.src != c->peer->proc)
+		goto wrong;
+	if (c->state == CONN_UP) {
+		if (f.kind == NOC_KIND_PROOF)
+			goto wrong;
+		noc_path_frame(c->peer, c, &f, payload);
+		return;
+	}
+	if (c->state != CONN_ACCEPTING || f.kind != NOC_KIND_PROOF || f.len_here != sizeof(c->expected) ||
+	    sodium_memcmp(payload, c->expected, sizeof(c->expected)))
+		goto wrong;
+	for (struct noc_conn *other; (other = conn_of(c->peer, c));)
+		conn_lost(other); /* the other side has lost it, or it loses the crossing. May close more: look again */
+	conn_up(c);
+	return;
+wrong:
+	gw_log(GW_WARN, "noc: a connection in the name of process %u brings what it must not; it is closed", c->peer->proc);
+	conn_lost(c);
+}
+
+static int cq_poll(void)
+{
+	struct fi_cq_msg_entry e[16];
+	struct fi_cq_err_entry err = { 0 };
+	ssize_t n = fi_cq_read(net.cq, e, GW_ARRAY_LEN(e));
+
+	if (n == -FI_EAVAIL) {
+		struct token *t;
+
+		if (fi_cq_readerr(net.cq, &err, 0) != 1 || !err.op_context)
+			return 1;
+		t = err.op_context;
+		t->conn->posted--;
+		if (t->conn->ep)
+			conn_lost(t->conn);
+		else if (!t->conn->posted)
+			conn_free(t->conn);
+		return 1;
+	}
+	for (ssize_t i = 0; i < n; i++) {
+		struct token *t = e[i].op_context;
+		struct noc_conn *c;
+
+		if (!t)
+			continue;
+		c = t->conn; /* counted in posted until here, so it is still there */
+		if (c->ep && t->what == TOKEN_TX) {
+			c->tx_busy &= ~(1u << t->index);
+		} else if (c->ep) {
+			on_frame(c, c->rx[t->index], e[i].len);
+			if (c->ep && post_rx(c, t->index))
+				conn_lost(c);
+		}
+		c->posted--;
+		if (!c->ep && !c->posted)
+			conn_free(c);
+	}
+	return n > 0 ? (int)n : 0;
+}
+
+static int fabric_send(struct noc_conn *c, const struct noc_frame *f, const struct iovec *bytes, size_t n, bool is_kept)
+{
+	unsigned char small[NOC_NET_INJECT];
+	struct fi_msg msg = { 0 };
+	struct iovec iov[4];
+	int i, rc;
+
+	if (!c->ep)
+		return -EPIPE;
+	if (sizeof(*f) + f->len_here <= sizeof(small)) {
+		memcpy(small, f, sizeof(*f));
+		if (n)
+			noc_iov_copy_out(small + sizeof(*f), bytes, n);
+		return (int)fi_inject(c->ep, small, sizeof(*f) + f->len_here, FI_ADDR_UNSPEC);
+	}
+	if (is_kept) {
+		iov[0] = (struct iovec){ (void *)(uintptr_t)f, sizeof(*f) + f->len_here };
+		msg = (struct fi_msg){ .msg_iov = iov, .iov_count = 1 };
+		return (int)fi_sendmsg(c->ep, &msg, 0);
+	}
+	if (n + 1 > GW_ARRAY_LEN(iov))
+		return -EINVAL;
+	i = __builtin_ctz(~c->tx_busy);
+	if (i >= (int)TX_CHUNKS)
+		return -EAGAIN;
+	c->tx_frame[i] = *f;
+	iov[0] = (struct iovec){ &c->tx_frame[i], sizeof(*f) };
+	memcpy(iov + 1, bytes, n * sizeof(*bytes));
+	msg = (struct fi_msg){ .msg_iov = iov, .iov_count = n + 1, .context = &c->tx_token[i] };
+	rc = (int)fi_sendmsg(c->ep, &msg, FI_COMPLETION);
+	if (rc == 0) {
+		c->tx_busy |= 1u << i;
+		c->posted++;
+	}
+	return rc;
+}
+
+static void fabric_drop(struct noc_conn *c)
+{
+	conn_close(c);
+}
+
+static int fabric_poll(bool is_thorough)
+{
+	bool is_connecting = false;
+	uint64_t now;
+	int n = 0;
+
+	if (!gw_list_is_empty(&net.conns) || !gw_list_is_empty(&net.closed))
+		n = cq_poll();
+	gw_list_for(l, &net.conns)
+		is_connecting |= gw_list_entry(l, struct noc_conn, link)->state != CONN_UP;
+	if (!is_thorough && !is_connecting)
+		return n;
+	n += eq_poll();
+	if (!is_thorough)
+		return n;
+	now = gw_now_ns();
+	gw_list_for_safe(l, &net.conns) {
+		struct noc_conn *c = gw_list_entry(l, struct noc_conn, link);
+
+		if (c->state != CONN_UP && now - c->since_ns > SILENT_NS) {
+			conn_lost(c);
+			break; /* the rest next time: the list may have changed */
+		}
+	}
+	return n;
+}
+
+static int fabric_fds(int fds[2])
+{
+	struct fid *fid[2] = { &net.eq->fid, &net.cq->fid };
+
+	if (fi_control(&net.eq->fid, FI_GETWAIT, &fds[0]) || fi_control(&net.cq->fid, FI_GETWAIT, &fds[1]))
+		return 0;
+	return fi_trywait(net.fabric, fid, 2) ? -EAGAIN : 2;
+}
+
+/* ---- attach, detach -------------------------------------------------------------------------------------------- */
+
+/* Sockets that strangers opened and that said nothing stay in the process when libfabric has closed everything else: those
+ * at our listening port are ours to close (rule 15). */
+static void close_strays(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	struct dirent *e;
+
+	if (!d)
+		return;
+	while ((e = readdir(d))) {
+		int fd = atoi(e->d_name), type = 0;
+		struct sockaddr_in6 a = { 0 };
+		socklen_t len = sizeof(a), type_len = sizeof(type);
+
+		if (e->d_name[0] != '.' && fd != dirfd(d) &&
+		    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) == 0 && type == SOCK_STREAM && getsockname(fd, (struct sockaddr *)&a, &len) == 0 &&
+		    (a.sin6_family == AF_INET || a.sin6_family == AF_INET6) && a.sin6_port == net.port)
+			close(fd);
+	}
+	closedir(d);
+}
+
+static void fabric_detach(void)
+{
+	gw_list_for_safe(l, &net.conns)
+		conn_close(gw_list_entry(l, struct noc_conn, link));
+	if (net.pep)
+		fi_close(&net.pep->fid);
+	if (net.cq)
+		fi_close(&net.cq->fid);
+	if (net.eq)
+		fi_close(&net.eq->fid);
+	if (net.domain)
+		fi_close(&net.domain->fid);
+	if (net.fabric)
+		fi_close(&net.fabric->fid);
+	if (net.info)
+		fi_freeinfo(net.info);
+	gw_list_for_safe(l, &net.closed)
+		conn_free(gw_list_entry(l, struct noc_conn, link));
+	if (net.port)
+		close_strays();
+	memset(&net, 0, sizeof(net));
+	gw_list_init(&net.conns);
+	gw_list_init(&net.closed);
+}
+
+static struct fi_info *ask_for_tcp(const struct noc_address *at, int *code)
+{
+	struct fi_info *hints = fi_allocinfo(), *info = NULL;
+
+	*code = -FI_ENOMEM;
+	if (!hints)
+		return NULL;
+	hints->ep_attr->type = FI_EP_MSG;
+	hints->caps = FI_MSG;
+	hints->domain_attr->mr_mode = FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY;
+	hints->fabric_attr->prov_name = strdup("tcp");
+	hints->addr_format = FI_SOCKADDR;
+	hints->src_addr = malloc(sizeof(struct sockaddr_in6));
+	if (hints->fabric_attr->prov_name && hints->src_addr) {
+		memcpy(hints->src_addr, at, sizeof(struct sockaddr_in6));
+		hints->src_addrlen = address_size(at);
+		*code = fi_getinfo(FI_VERSION(1, 13), NULL, NULL, FABRIC_SHOW_HIDDEN, hints, &info);
+	}
+	fi_freeinfo(hints);
+	return info;
+}
+
+static int fabric_attach(const struct noc_host *host, struct noc_address *address, struct gw_error *why)
+{
+	struct fi_eq_attr eq_attr = { .wait_obj = FI_WAIT_FD };
+	struct fi_cq_attr cq_attr = { .format = FI_CQ_FORMAT_MSG, .wait_obj = FI_WAIT_FD, .size = 1024 };
+	struct sockaddr_in6 a = { 0 };
+	size_t len = sizeof(a);
+	const char *step;
+	int rc;
+
+	_Static_assert(sizeof(struct sockaddr_in6) == sizeof(struct noc_address), "a noc_address holds either");
+	gw_list_init(&net.conns);
+	gw_list_init(&net.closed);
+	memcpy(net.secret, host->secret, sizeof(net.secret));
+	if (sodium_init() < 0)
+		return gw_fail(why, -ENOSYS, "libsodium does not start");
+	step = "finding the tcp provider";
+	net.info = ask_for_tcp(&host->address, &rc);
+	if (!net.info)
+		goto fail;
+	net.info->handle = NULL;
+	step = "opening it";
+	rc = fi_fabric(net.info->fabric_attr, &net.fabric, NULL);
+	if (rc == 0)
+		rc = fi_domain(net.fabric, net.info, &net.domain, NULL);
+	if (rc == 0)
+		rc = fi_eq_open(net.fabric, &eq_attr, &net.eq, NULL);
+	if (rc == 0)
+		rc = fi_cq_open(net.domain, &cq_attr, &net.cq, NULL);
+	if (rc)
+		goto fail;
+	step = "listening";
+	rc = fi_passive_ep(net.fabric, net.info, &net.pep, NULL);
+	if (rc == 0)
+		rc = fi_pep_bind(net.pep, &net.eq->fid, 0);
+	if (rc == 0)
+		rc = fi_listen(net.pep);
+	if (rc == 0)
+		rc = fi_getname(&net.pep->fid, &a, &len);
+	if (rc)
+		goto fail;
+	net.port = a.sin6_port; /* at the same place in sockaddr_in */
+	memset(address, 0, sizeof(*address));
+	memcpy(address, &a, len < sizeof(a) ? len : sizeof(a));
+	return 0;
+fail:
+	fabric_detach();
+	return gw_fail(why, rc < 0 ? rc : -EIO, "the network of this host: %s: %s", step, fi_strerror(-rc));
+}
+
+static const struct noc_net_ops fabric_ops = {
+	.attach = fabric_attach, .detach = fabric_detach, .connect = fabric_connect, .send = fabric_send, .drop = fabric_drop,
+	.poll = fabric_poll, .fds = fabric_fds,
+};
+
+void noc_fabric_use(void)
+{
+	noc_net = &fabric_ops;
+}
