@@ -9,11 +9,11 @@ libshim_la_LIBADD = libnoc.la libct-rank.la libgw-base.la
 
 # One library for all that runs inside a rank, so that a program that uses noc.h and MPI has one member, one agent and one
 # gate: libgodwit.so is what programs link for noc.h, and libgodwit-fi.so, a link to the same file (the loader knows a
-# file by its inode), is what libfabric loads. Symbols of libfabric are not needed: it is called, it never calls back.
+# file by its inode), is what libfabric loads. noc/fabric.c calls the core providers of the same libfabric.
 lib_LTLIBRARIES += libgodwit.la
 libgodwit_la_SOURCES =
-libgodwit_la_LDFLAGS = $(AM_LDFLAGS) -shared -version-info 0:0:0
-libgodwit_la_LIBADD = libshim.la -lpthread
+libgodwit_la_LDFLAGS = $(AM_LDFLAGS) -shared -version-info 0:0:0 -Wl,-rpath,$(MPICH_PREFIX)/lib
+libgodwit_la_LIBADD = libshim.la libnoc-fabric.la $(FABRIC_LIBS) $(SODIUM_LIBS) -lpthread
 
 all-local: .libs/libgodwit-fi.so
 .libs/libgodwit-fi.so: libgodwit.la

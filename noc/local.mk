@@ -12,8 +12,9 @@ libnoc_fabric_la_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
 
 check_PROGRAMS += %D%/test_net
 TESTS += %D%/test_net
-%C%_test_net_SOURCES = %D%/test_net.c %D%/test_traffic.h
-%C%_test_net_LDADD = libnoc-fabric.la libnoc.la libct-rank.la libgw-base.la $(FABRIC_LIBS) $(SODIUM_LIBS) -lpthread
+%C%_test_net_SOURCES = %D%/test_net.c %D%/test_traffic.h %D%/fabric.c
+%C%_test_net_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
+%C%_test_net_LDADD = libnoc.la libct-rank.la libgw-base.la $(FABRIC_LIBS) $(SODIUM_LIBS) -lpthread
 %C%_test_net_LDFLAGS = $(AM_LDFLAGS) -Wl,-rpath,$(MPICH_PREFIX)/lib
 
 check_PROGRAMS += %D%/test_segment %D%/test_inbox %D%/test_channel %D%/test_public

@@ -68,9 +68,6 @@ struct noc_net_ops {
 };
 extern const struct noc_net_ops *noc_net; /* process-wide; NULL: this process speaks no network */
 
-/** noc_fabric_use - let noc_net be connected endpoints of libfabric. Before noc_start() */
-void noc_fabric_use(void);
-
 /* ---- told by the interface, path.c ------------------------------------------------------------------------------ */
 
 struct noc_peer *noc_path_peer(uint32_t proc);       /* NULL: not in this job */

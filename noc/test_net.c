@@ -126,7 +126,6 @@ static int process(uint64_t seed)
 	rng = mix(seed * 31 + me + 77);
 	at_host = me % HOSTS;
 	h = host_of(at_host);
-	noc_fabric_use();
 	if (noc_start_test(segment_fd[at_host], me, &h, &why)) {
 		diag("%s", why.text);
 		return 2;
