@@ -161,6 +161,8 @@ for n in range(a.starts):
 if a.starts:
 	tap.ok(not wrong, "%d jobs of two ranks in a row say hello, end with 0, and leave no process" % a.starts, *wrong[:5])
 	tap.diag("ms from exec to the end of all: least %.0f, median %.0f, most %.0f" % (min(took), median(took), max(took)))
+	tap.diag("slowest, start and ms: %s" % ", ".join("%d %.0f" % (n, took[n]) for n in
+	         sorted(range(len(took)), key=lambda n: -took[n])[:5]))
 
 # ---- kills -----------------------------------------------------------------------------------------------------------
 
