@@ -11,6 +11,11 @@ libgw_loop_la_SOURCES = %D%/base/loop.c %D%/base/loop.h %D%/base/link.c %D%/base
 libgw_loop_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 libgw_loop_la_LIBADD = libgw-base.la $(JANSSON_LIBS)
 
+# Connections between hosts. The keyed hash is linked in whole, as in noc/local.mk.
+noinst_LTLIBRARIES += libgw-trust.la
+libgw_trust_la_SOURCES = %D%/base/trust.c %D%/base/trust.h %D%/base/tcp.c %D%/base/tcp.h
+libgw_trust_la_CPPFLAGS = $(AM_CPPFLAGS) -DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
+
 # What mpirun, godwitd and godwit share: names of sockets, events. PMI is a pure library; its other user is its test.
 noinst_LTLIBRARIES += libgw-rt.la
 libgw_rt_la_SOURCES = %D%/wire.c %D%/wire.h %D%/elf.c %D%/elf.h %D%/base/event.c %D%/base/event.h mpi-shim/pmi.c \
@@ -49,6 +54,12 @@ TESTS += %D%/base/test_base %D%/base/test_loop %D%/base/test_link
 %C%_base_test_loop_LDADD = libgw-loop.la libgw-base.la
 %C%_base_test_link_SOURCES = %D%/base/test_link.c tests/tap.h
 %C%_base_test_link_LDADD = libgw-loop.la libgw-base.la
+
+check_PROGRAMS += %D%/base/test_trust
+TESTS += %D%/base/test_trust
+%C%_base_test_trust_SOURCES = %D%/base/test_trust.c tests/tap.h
+%C%_base_test_trust_CPPFLAGS = $(AM_CPPFLAGS) -DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
+%C%_base_test_trust_LDADD = libgw-trust.la libgw-loop.la libgw-base.la $(SODIUM_LIBS)
 
 check_PROGRAMS += %D%/test_topology %D%/test_elf mpi-shim/test_pmi
 TESTS += %D%/test_topology %D%/test_elf mpi-shim/test_pmi

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* runtime/base/tcp: sockets between hosts, by numeric addresses: nothing here but gw_tcp_source() waits for anything. */
+#ifndef GW_TCP_H
+#define GW_TCP_H
+
+#include "runtime/base/base.h"
+
+#define GW_TCP_NAME 64 /* "[address]:port" and its NUL */
+
+/** gw_tcp_listen - @address: one of this host; every one at once ("0.0.0.0") is refused. *@port: 0 for any free one; filled.
+ *  Return a non-blocking descriptor or -errno */
+int gw_tcp_listen(const char *address, uint16_t *port, struct gw_error *why);
+
+/** gw_tcp_connect - begin to connect. A non-blocking descriptor that becomes writable, or -errno */
+int gw_tcp_connect(const char *address, uint16_t port, struct gw_error *why);
+
+/** gw_tcp_split - "address:port" or "[address]:port"; @address has room for GW_TCP_NAME bytes */
+int gw_tcp_split(const char *text, char *address, uint16_t *port, struct gw_error *why);
+void gw_tcp_join(char name[GW_TCP_NAME], const char *address, uint16_t port);
+
+/** gw_tcp_source - the address by which @host sees this one, GW_TCP_NAME bytes. Asks the name service, and so may block */
+int gw_tcp_source(const char *host, char *address, struct gw_error *why);
+
+struct sockaddr;
+void gw_tcp_name(char name[GW_TCP_NAME], const struct sockaddr *address, size_t len);
+
+/** gw_tcp_tune - for a connection that stays: small frames at once, and an idle one ends within 7 s of its host */
+void gw_tcp_tune(int fd);
+
+/**
+ * gw_tcp_is_dead - has the other host left @limit_ms of questions without an answer?
+ * Its kernel answers for a process that is stopped or slow, so this is about the host and the network alone. Keepalive
+ * (gw_tcp_tune) ends connections on which nothing is on the way; on others the kernel would go on for a quarter of an hour,
+ * and a limit of its own (TCP_USER_TIMEOUT) would also end those whose reader is only stopped.
+ */
+bool gw_tcp_is_dead(int fd, unsigned limit_ms);
+
+/** gw_wait_readable - block until @fd has something or ends, or @end_ns (gw_now_ns) has come: -ETIMEDOUT */
+int gw_wait_readable(int fd, uint64_t end_ns);
+
+#endif
