@@ -139,6 +139,19 @@ void ct_holds_fini(struct ct_holds *h);
  */
 int ct_rank_holds(struct ct_rank *r, struct ct_holds *out, struct gw_error *why);
 
+/*
+ * The network of a rank whose agent is attached: descriptors that are closed before it is frozen, so that they do not
+ * hold it now. When all stands and one of them is still there, the move is refused then.
+ */
+struct ct_network {
+	int16_t fds[16];           /* 0: none */
+	uint16_t port;             /* TCP, network order: it listens there; 0: there is no network */
+	/* is @address (struct sockaddr) where another rank of the job listens, or has listened not long ago? */
+	bool (*is_peer)(void *ctx, const void *address, size_t len);
+	void *ctx;
+};
+void ct_rank_network(struct ct_rank *r, const struct ct_network *n); /* copied */
+
 /**
  * ct_rank_check - can this rank move now? Stops nothing.
  * @why names the rank-side object that holds it: a descriptor with its number and kind, a child, a debugger, a mapping.

@@ -107,6 +107,8 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 	/* the host segment on its way into the agent of a rank that runs; the agent closes it as soon as it is mapped */
 	if (rc >= 0 && !is_frozen && strcmp(link, "/memfd:godwit-segment (deleted)") == 0)
 		return 0;
+	if (rc >= 0 && !is_frozen && ct_socket_is_network(r, n))
+		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)r->pid, n);
 	if (rc >= 0 && stat(path, &st) < 0)
 		rc = -errno;

@@ -224,6 +224,7 @@ enum ct_walls {
 };
 
 struct ct_rank {
+	struct ct_network network;
 	enum ct_state state;
 	pid_t init_pid, pid;           /* on the host */
 	pid_t ns_pid;
@@ -331,6 +332,8 @@ struct ct_socket {
 };
 bool ct_socket_look(const struct ct_rank *r, int number, struct ct_socket *out); /* can it be put back? @text in any case */
 #define CT_CLOSED_NAME "godwit-closed-" /* how the lost end of such a pair is called, and a number */
+
+bool ct_socket_is_network(const struct ct_rank *r, int number); /* of the agent's: closed before a freeze */
 
 /* vmas.c */
 int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapshot *s, struct gw_error *why);

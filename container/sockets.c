@@ -161,6 +161,34 @@ static bool is_reconnecting(const char *path)
 	return false;
 }
 
+/* ---- the network of the job ---------------------------------------------------------------------------------------- */
+
+void ct_rank_network(struct ct_rank *r, const struct ct_network *n)
+{
+	r->network = *n;
+}
+
+bool ct_socket_is_network(const struct ct_rank *r, int number)
+{
+	struct sockaddr_storage a = { 0 };
+	gw_autoclose int fd = -1;
+	socklen_t len = sizeof(a);
+
+	if (!r->network.port)
+		return false;
+	for (size_t i = 0; i < GW_ARRAY_LEN(r->network.fds) && r->network.fds[i]; i++)
+		if (r->network.fds[i] == number)
+			return true;
+	fd = (int)syscall(SYS_pidfd_getfd, r->pidfd, number, 0);
+	if (fd < 0 || getsockname(fd, (struct sockaddr *)&a, &len) < 0 ||
+	    (a.ss_family != AF_INET && a.ss_family != AF_INET6))
+		return false;
+	if (((const struct sockaddr_in *)&a)->sin_port == r->network.port)
+		return true;
+	len = sizeof(a);
+	return getpeername(fd, (struct sockaddr *)&a, &len) == 0 && r->network.is_peer(r->network.ctx, &a, len);
+}
+
 /* ---- which can be put back ----------------------------------------------------------------------------------------- */
 
 /* five hexadecimal digits: the kernel's own choice (SO_PASSCRED, bind without a name) */

@@ -20,6 +20,7 @@
  */
 #include <arpa/inet.h>
 #include <dirent.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <rdma/fabric.h>
 #include <rdma/fi_cm.h>
@@ -595,8 +596,39 @@ static struct fi_info *ask_for_tcp(const struct noc_address *at, int *code)
 	return info;
 }
 
-static int fabric_attach(const struct noc_host *host, struct noc_address *address, struct gw_error *why)
+/* The open descriptors, one bit each */
+static void fds_now(uint8_t *bits, size_t size)
 {
+	DIR *d = opendir("/proc/self/fd");
+	struct dirent *e;
+
+	memset(bits, 0, size);
+	while (d && (e = readdir(d))) {
+		int fd = atoi(e->d_name);
+
+		if (e->d_name[0] != '.' && fd != dirfd(d) && (size_t)fd < size * 8)
+			bits[fd / 8] |= (uint8_t)(1u << fd % 8);
+	}
+	if (d)
+		closedir(d);
+}
+
+/* What came while we attached. A thread of the program may have opened one of them: it is looked at again when all stand. */
+static void fds_new(int16_t out[NOC_NET_FDS], const uint8_t *before, const uint8_t *after, size_t size)
+{
+	size_t n = 0;
+
+	memset(out, 0, NOC_NET_FDS * sizeof(*out));
+	for (size_t fd = 3; fd < size * 8 && n < NOC_NET_FDS; fd++)
+		if ((after[fd / 8] & ~before[fd / 8]) >> fd % 8 & 1) {
+			fcntl((int)fd, F_SETFD, FD_CLOEXEC); /* libfabric leaves that out (rule 13) */
+			out[n++] = (int16_t)fd;
+		}
+}
+
+static int fabric_attach(const struct noc_host *host, struct noc_listening *out, struct gw_error *why)
+{
+	uint8_t before[512], after[512];
 	struct fi_eq_attr eq_attr = { .wait_obj = FI_WAIT_FD };
 	struct fi_cq_attr cq_attr = { .format = FI_CQ_FORMAT_MSG, .wait_obj = FI_WAIT_FD, .size = 1024 };
 	struct sockaddr_in6 a = { 0 };
@@ -608,6 +640,7 @@ static int fabric_attach(const struct noc_host *host, struct noc_address *addres
 	gw_list_init(&net.conns);
 	gw_list_init(&net.closed);
 	memcpy(net.secret, host->secret, sizeof(net.secret));
+	fds_now(before, sizeof(before));
 	if (sodium_init() < 0)
 		return gw_fail(why, -ENOSYS, "libsodium does not start");
 	step = "finding the tcp provider";
@@ -636,8 +669,10 @@ static int fabric_attach(const struct noc_host *host, struct noc_address *addres
 	if (rc)
 		goto fail;
 	net.port = a.sin6_port; /* at the same place in sockaddr_in */
-	memset(address, 0, sizeof(*address));
-	memcpy(address, &a, len < sizeof(a) ? len : sizeof(a));
+	memset(out, 0, sizeof(*out));
+	memcpy(&out->address, &a, len < sizeof(a) ? len : sizeof(a));
+	fds_now(after, sizeof(after));
+	fds_new(out->fds, before, after, sizeof(after));
 	return 0;
 fail:
 	fabric_detach();

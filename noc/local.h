@@ -203,7 +203,7 @@ struct noc_member {
 	uint32_t proc, job, names_max, cluster;
 	bool is_attached, is_shut, is_alone, is_networked;
 	struct noc_host here;     /* cluster side: what the last attach was told; wiped at detach */
-	struct noc_address address; /* where we listen; likewise */
+	struct noc_listening listening; /* likewise */
 	uint64_t incarnation;     /* attaches so far, on all hosts */
 	uint64_t head;            /* next ticket to read from the own inbox, while attached */
 	struct noc_segment seg;   /* addresses in the reserved range; valid while attached */

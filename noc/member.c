@@ -65,7 +65,7 @@ static int seg_attach(int fd, uint32_t cluster, struct gw_error *why)
 	m->incarnation++;
 	m->is_networked = !is_nowhere(&m->here.address);
 	if (m->is_networked) {
-		rc = noc_net ? noc_net->attach(&m->here, &m->address, why) :
+		rc = noc_net ? noc_net->attach(&m->here, &m->listening, why) :
 		               gw_fail(why, -ENOTSUP, "this job has several hosts, and this process speaks no network");
 		if (rc)
 			goto reserve;
@@ -135,7 +135,7 @@ static int member_detach(uint64_t deadline_ms, struct gw_error *why)
 	}
 	/* what it was told is of this host, and the secret must not be in an image */
 	memset(&m->here, 0, sizeof(m->here));
-	memset(&m->address, 0, sizeof(m->address));
+	memset(&m->listening, 0, sizeof(m->listening));
 	m->is_attached = false;
 	m->inbox = NULL;
 	memset(&m->seg, 0, sizeof(m->seg));
@@ -150,14 +150,16 @@ static int member_attach(int fd, const struct ct_ctl_msg *order, struct ct_ctl_m
 	struct noc_member *m = noc_me;
 	int rc;
 
-	_Static_assert(sizeof(order->net.address) == sizeof(m->here.address), "both are a noc_address");
+	_Static_assert(sizeof(order->net.address) == sizeof(m->here.address) &&
+	               sizeof(order->net.fds) == sizeof(m->listening.fds), "the same on both sides");
 	m->here.host = order->net.host;
 	memcpy(&m->here.address, order->net.address, sizeof(m->here.address));
 	memcpy(m->here.secret, order->net.secret, sizeof(m->here.secret));
 	rc = seg_attach(fd, order->cluster, why);
 	if (rc == 0) {
 		answer->incarnation = m->incarnation;
-		memcpy(answer->net.address, &m->address, sizeof(m->address));
+		memcpy(answer->net.address, &m->listening.address, sizeof(m->listening.address));
+		memcpy(answer->net.fds, m->listening.fds, sizeof(answer->net.fds));
 	}
 	return rc;
 }

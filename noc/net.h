@@ -50,12 +50,19 @@ struct noc_host {
 	uint8_t secret[32];         /* of the job: proves membership */
 };
 
+#define NOC_NET_FDS 16
+struct noc_listening {
+	struct noc_address address;
+	int16_t fds[NOC_NET_FDS];   /* descriptors that were opened besides those of connections; 0: none. They do not hold a
+	                             * rank: detach closes them */
+};
+
 struct noc_peer;
 struct noc_conn;                    /* cluster side */
 
 struct noc_net_ops {
-	/* open and listen; *address: where. Called by whoever attaches */
-	int (*attach)(const struct noc_host *host, struct noc_address *address, struct gw_error *why);
+	/* open and listen. Called by whoever attaches */
+	int (*attach)(const struct noc_host *host, struct noc_listening *out, struct gw_error *why);
 	void (*detach)(void);       /* close everything; no callback follows */
 	/* begin to connect: noc_path_up() may follow from poll(). -EALREADY: under way. Never waits */
 	int (*connect)(struct noc_peer *p, const struct noc_place *place);

@@ -57,7 +57,7 @@ static void publish(int host)
 static void tell(enum noc_name_state state, int delay_max)
 {
 	news.place = (struct noc_place){ .cluster = me, .state = state, .epoch = epoch, .incarnation = noc_me->incarnation,
-	                                 .host = at_host, .address = noc_me->address };
+	                                 .host = at_host, .address = noc_me->listening.address };
 	for (int h = 0; h < HOSTS; h++) {
 		news.delay[h] = (uint32_t)h == at_host || !delay_max ? 0 : (int)(rnd() % (unsigned)delay_max);
 		if (!news.delay[h])

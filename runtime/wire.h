@@ -8,7 +8,9 @@
  * digits). The head's link to each clusterd is a socket pair made before exec (godwitd --head-fd).
  *
  * head -> clusterd
+ *   name          as from a clusterd: of another host; to be written into this host's name page
  *   start         cluster clusters domain domains job names size kvsname universe incarnation base_pid cores[] binds[[]]
+ *                 host address secret (hex): jobs of several hosts only
  *                 reconnecting[] (descriptor: the host segment; without one the clusterd makes it). binds: sets of processors, one for
  *                 each rank; none when a rank may use all of the cluster's
  *   signal        rank signal                 to its process group; answered by undelivered when the rank does not live
@@ -29,6 +31,7 @@
  *   launched      rank pid slot            @slot: of binds; -1: it is not bound
  *   launch-failed rank code text
  *   attached      rank epoch                  its agent is attached: the name is `here`
+ *   name          rank state epoch incarnation host address (hex)   of a rank that it owns; jobs of several hosts only
  *   exited        rank status phase pid epoch it has been reaped, its output has been sent; status as from waitpid
  *   moved         rank epoch pid stdin        the sender owns it (now, or still: the move failed); @stdin: how far standard
  *                                             input has been written to it; the head goes on from there

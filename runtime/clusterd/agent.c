@@ -38,14 +38,75 @@ void agent_close(struct rank *r)
 
 void agent_publish(struct rank *r, enum noc_name_state state)
 {
-	struct noc_place place = { r->d->cluster, state, r->epoch, r->incarnation };
+	struct clusterd *d = r->d;
+	struct noc_place place = { d->cluster, state, r->epoch, r->incarnation, d->here.host, r->address };
+	gw_autofree char *address = NULL;
 	int code;
 
 	if (r->incarnation == 0)
 		return; /* it never had an inbox, so nobody has its name */
-	code = noc_names_publish(&r->d->segment, r->proc, &place, r->d->cluster);
+	code = noc_names_publish(&d->segment, r->proc, &place, d->cluster);
 	if (code < 0)
 		gw_log(GW_WARN, "rank %u: its place cannot be published: %s", r->proc, strerror(-code));
+	/* who finds it moving by a broken connection looks at the page, where the new place comes soon enough */
+	if (!d->is_networked || state == NOC_NAME_MOVING)
+		return;
+	address = bytes_to_hex(&place.address, sizeof(place.address));
+	gw_link_send_json(d->head, json_pack("{s:s, s:i, s:i, s:I, s:I, s:i, s:i, s:s}", "op", "name", "rank", (int)r->proc,
+	                                     "state", (int)state, "epoch", (json_int_t)place.epoch, "incarnation",
+	                                     (json_int_t)place.incarnation, "cluster", (int)d->cluster, "host",
+	                                     (int)place.host, "address", address ? address : ""));
+}
+
+/* Where any rank of the job has listened last, and before that. */
+static bool is_peer(void *ctx, const void *address, size_t len)
+{
+	const struct clusterd *d = ctx;
+
+	for (uint32_t i = 0; i < d->size; i++)
+		for (size_t k = 0; k < GW_ARRAY_LEN(d->heard[i].address); k++)
+			if (len >= 8 && memcmp(address, &d->heard[i].address[k], 8) == 0) /* family, port, IPv4 address */
+				return true;
+	return false;
+}
+
+static void remember_address(struct clusterd *d, uint32_t rank, const struct noc_address *a)
+{
+	struct heard *h = &d->heard[rank];
+
+	if (memcmp(&h->address[h->newest], a, sizeof(*a)) == 0)
+		return;
+	h->newest = (h->newest + 1) % GW_ARRAY_LEN(h->address);
+	h->address[h->newest] = *a;
+}
+
+void agent_heard(struct clusterd *d, const json_t *msg)
+{
+	struct noc_place place = { 0 };
+	gw_autofree void *address = NULL;
+	json_int_t epoch, incarnation;
+	int rank, state, cluster, host, code;
+	const char *hex;
+	size_t len;
+
+	if (json_unpack((json_t *)(uintptr_t)msg, "{s:i, s:i, s:I, s:I, s:i, s:i, s:s}", "rank", &rank, "state", &state, "epoch",
+	                &epoch, "incarnation", &incarnation, "cluster", &cluster, "host", &host, "address", &hex) < 0 ||
+	    state < NOC_NAME_HERE || state > NOC_NAME_GONE || bytes_from_hex(hex, &address, &len) < 0 ||
+	    len != sizeof(place.address)) {
+		gw_log(GW_WARN, "what the head says of a name is malformed");
+		return;
+	}
+	place.cluster = (uint32_t)cluster;
+	place.state = (enum noc_name_state)state;
+	place.epoch = (uint64_t)epoch;
+	place.incarnation = (uint64_t)incarnation;
+	place.host = (uint32_t)host;
+	memcpy(&place.address, address, sizeof(place.address));
+	if (rank >= 0 && (uint32_t)rank < d->size)
+		remember_address(d, (uint32_t)rank, &place.address);
+	code = noc_names_publish(&d->segment, (uint32_t)rank, &place, d->cluster);
+	if (code < 0 && code != -ESTALE) /* stale: it has come here since */
+		gw_log(GW_WARN, "rank %d: its place on host %d cannot be published: %s", rank, host, strerror(-code));
 }
 
 int agent_send(struct rank *r, enum ct_ctl_op op, uint32_t session, uint64_t deadline_ms)
@@ -59,6 +120,9 @@ int agent_send(struct rank *r, enum ct_ctl_op op, uint32_t session, uint64_t dea
 	if (op == CT_CTL_ATTACH) {
 		struct cmsghdr *c;
 
+		m.net.host = r->d->here.host;
+		memcpy(m.net.address, &r->d->here.address, sizeof(m.net.address));
+		memcpy(m.net.secret, r->d->here.secret, sizeof(m.net.secret));
 		h.msg_control = control.bytes;
 		h.msg_controllen = sizeof(control.bytes);
 		c = CMSG_FIRSTHDR(&h);
@@ -108,6 +172,18 @@ void agent_reattach(struct rank *r, uint32_t session)
 		attach_failed(r, session, strerror(-code)); /* also when the rank is gone: then its end is heard first */
 }
 
+static void tell_network(struct rank *r, const struct ct_ctl_msg *m)
+{
+	struct ct_network n = { .is_peer = is_peer, .ctx = r->d };
+
+	if (!r->d->is_networked)
+		return;
+	memcpy(&n.port, (const char *)m->net.address + 2, sizeof(n.port));
+	memcpy(n.fds, m->net.fds, sizeof(n.fds));
+	ct_rank_network(r->ct, &n);
+	remember_address(r->d, r->proc, &r->address);
+}
+
 static void on_attached(struct rank *r, const struct ct_ctl_msg *m)
 {
 	char text[sizeof(m->text)];
@@ -127,6 +203,8 @@ static void on_attached(struct rank *r, const struct ct_ctl_msg *m)
 	r->attach_failures = 0;
 	r->agent = AGENT_ATTACHED;
 	r->incarnation = m->incarnation;
+	memcpy(&r->address, m->net.address, sizeof(r->address));
+	tell_network(r, m);
 	agent_publish(r, NOC_NAME_HERE);
 	gw_event("rank.attached", "{s:i, s:i, s:I, s:I}", "rank", (int)r->proc, "cluster", (int)r->d->cluster, "epoch",
 	         (json_int_t)r->epoch, "incarnation", (json_int_t)r->incarnation);

@@ -27,7 +27,7 @@
 #include "container/ctl.h"
 #include "migration/migration.h"
 #include "mpi-shim/pmi.h"
-#include "noc/segment.h"
+#include "noc/net.h"
 #include "runtime/base/event.h"
 #include "runtime/sigqueue.h"
 #include "runtime/wire.h"
@@ -52,6 +52,12 @@ struct clusterd {
 	uint32_t cores;
 	int segment_fd;
 	struct noc_segment segment;
+	struct noc_host here;
+	bool is_networked;          /* the job has several hosts */
+	struct heard {              /* of each rank: where it has listened lately; connections to there are the network's */
+		struct noc_address address[4];
+		unsigned newest;
+	} *heard;
 	struct pmi_job pmi;
 	struct gw_list ranks, moves; /* struct rank; struct move of requests.c */
 	struct mig *mig;
@@ -99,7 +105,8 @@ struct rank {
 	enum rank_state state;
 	struct ct_rank *ct;          /* NULL while it arrives and after it was given */
 	pid_t pid;
-	uint64_t epoch, incarnation; /* of the name; of its inbox */
+	uint64_t epoch, incarnation; /* of the name; attaches */
+	struct noc_address address;  /* where its agent listens, in jobs of several hosts */
 	struct gw_watch *status_watch;
 	bool is_exported;            /* frozen and described for a move: nothing may reach it here */
 	bool is_counted;             /* in the loads of cluster and domain */
@@ -175,6 +182,7 @@ void agent_close(struct rank *r);
 int agent_send(struct rank *r, enum ct_ctl_op op, uint32_t session, uint64_t deadline_ms);
 void agent_reattach(struct rank *r, uint32_t session);           /* ATTACH, again until it works or the job ends */
 void agent_publish(struct rank *r, enum noc_name_state state);
+void agent_heard(struct clusterd *d, const json_t *msg);         /* `name`: where a rank of another host is */
 const char *agent_state_name(enum agent_state s);
 
 /* ---- pmi_port.c ---- */

@@ -3,7 +3,9 @@
 #include "runtime/clusterd/clusterd.h"
 
 #include <argp.h>
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -90,6 +92,29 @@ static void read_cpus(const json_t *list, cpu_set_t *cpus)
 		CPU_SET((size_t)json_integer_value(json_array_get(list, i)), cpus);
 }
 
+/* A job of several hosts: which one this is, where its ranks listen, what proves that they belong to the job. */
+static int read_network(struct clusterd *d, const json_t *msg)
+{
+	const char *address = json_string_value(json_object_get(msg, "address"));
+	const char *hex = json_string_value(json_object_get(msg, "secret"));
+	struct sockaddr_in in = { .sin_family = AF_INET };
+	gw_autofree void *secret = NULL;
+	size_t len = 0;
+
+	if (!address)
+		return 0;
+	if (inet_pton(AF_INET, address, &in.sin_addr) != 1 || !hex || bytes_from_hex(hex, &secret, &len) < 0 ||
+	    len != sizeof(d->here.secret))
+		return -EPROTO;
+	memcpy(&d->here.address, &in, sizeof(in));
+	memcpy(d->here.secret, secret, len);
+	explicit_bzero(secret, len);
+	d->here.host = (uint32_t)json_integer_value(json_object_get(msg, "host"));
+	d->heard = calloc(d->size + 1, sizeof(*d->heard));
+	d->is_networked = true;
+	return d->heard ? 0 : -ENOMEM;
+}
+
 static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	int cluster, clusters, domain, domains, names, size, universe, given = -1;
@@ -115,6 +140,10 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	snprintf(who, sizeof(who), "godwitd %u", d->cluster);
 	gw_log_init(who);
 	gw_event_init(who);
+	if (read_network(d, msg) < 0) {
+		clusterd_fatal(d, "the head's 'start' is malformed: its network");
+		return;
+	}
 	movable_read_reconnecting(json_object_get(msg, "reconnecting"));
 	read_cpus(cores, &d->cpus);
 	d->n_binds = (uint32_t)json_array_size(binds);
@@ -158,6 +187,12 @@ static void do_signal(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		rank_signal(r, sig);
 	else
 		gw_link_send_json(d->head, json_pack("{s:s, s:i, s:i}", "op", "undelivered", "rank", (int)rank, "signal", sig));
+}
+
+static void do_name(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	agent_heard(d, msg);
 }
 
 static void do_kill(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
@@ -274,6 +309,7 @@ static const struct head_op {
 	bool before_start;
 } head_ops[] = {
 	{ "start", do_start, true },
+	{ "name", do_name, false },
 	{ "signal", do_signal, false },
 	{ "kill", do_kill, true },
 	{ "shutdown", do_shutdown, true },
@@ -450,6 +486,7 @@ int main(int argc, char **argv)
 	gw_link_destroy(d.head);
 	pmi_job_fini(&d.pmi);
 	free(d.binds);
+	free(d.heard);
 	free(d.bind_users);
 	noc_segment_unmap(&d.segment);
 	gw_loop_destroy(d.loop);

@@ -88,13 +88,13 @@ static void print_tables(const json_t *msg, bool is_movable_asked)
 	       text_of(job, "program"), (long long)number_of(job, "ranks"), number_of(job, "ranks") == 1 ? "" : "s",
 	       json_array_size(list), json_array_size(list) == 1 ? "" : "s", (long long)number_of(job, "pid"),
 	       (double)number_of(job, "age_ms") / 1000);
-	printf("%7s  %-8s  %8s  %5s  %s\n", "CLUSTER", "STATE", "DAEMON", "RANKS", "CORES");
+	printf("%7s  %4s  %-8s  %8s  %5s  %s\n", "CLUSTER", "HOST", "STATE", "DAEMON", "RANKS", "CORES");
 	for (size_t i = 0; i < json_array_size(list); i++) {
 		const json_t *c = json_array_get(list, i);
 
 		cores_text(json_object_get(c, "cores"), cores, sizeof(cores));
-		printf("%7lld  %-8s  %8lld  %5lld  %s\n", (long long)number_of(c, "cluster"), text_of(c, "state"),
-		       (long long)number_of(c, "pid"), (long long)number_of(c, "ranks"), cores);
+		printf("%7lld  %4lld  %-8s  %8lld  %5lld  %s\n", (long long)number_of(c, "cluster"),
+		       (long long)number_of(c, "host"), text_of(c, "state"), (long long)number_of(c, "pid"), (long long)number_of(c, "ranks"), cores);
 	}
 	list = json_object_get(msg, "ranks");
 	printf("\n%7s  %7s  %8s  %-15s  %5s  %7s  %s%s\n", "RANK", "CLUSTER", "PID", "STATE", "MOVES", "THREADS", "MEMORY",

@@ -181,18 +181,27 @@ static json_t *cpus_json(const cpu_set_t *cpus)
 void clusters_send_start(struct head *h, struct cluster *c)
 {
 	const char *option = h->spec->reconnecting, *variable = getenv("GODWIT_RECONNECTING");
-	json_t *binds = json_array();
+	json_t *binds = json_array(), *msg;
+	char secret[2 * sizeof(h->secret) + 1];
+	int *segment = &h->segment_fds[c->host];
 
 	for (uint32_t i = 0; i < c->cores.n_binds; i++)
 		json_array_append_new(binds, cpus_json(&c->cores.binds[i]));
-	gw_link_send_json_fds(c->link, json_pack("{s:s, s:i, s:i, s:i, s:i, s:I, s:i, s:i, s:s, s:i, s:I, s:o, s:o, s:[s,s]}",
-	                      "op", "start",
-	                      "cluster", (int)c->index, "clusters", (int)h->n_clusters, "domain", (int)c->cores.domain, "domains",
-	                      (int)h->n_domains, "job", (json_int_t)h->job, "names", (int)h->size, "size", (int)h->size, "kvsname",
-	                      h->kvsname, "universe", (int)(h->spec->universe ? h->spec->universe : h->size), "incarnation",
-	                      (json_int_t)c->incarnation, "cores", cpus_json(&c->cores.cpus), "binds", binds,
-	                      "reconnecting", option ? option : "", variable ? variable : ""),
-	                      &h->segment_fd, h->segment_fd >= 0 ? 1 : 0);
+	msg = json_pack("{s:s, s:i, s:i, s:i, s:i, s:I, s:i, s:i, s:s, s:i, s:I, s:o, s:o, s:[s,s]}", "op", "start",
+	                "cluster", (int)c->index, "clusters", (int)h->n_clusters, "domain", (int)c->cores.domain, "domains",
+	                (int)h->n_domains, "job", (json_int_t)h->job, "names", (int)h->size, "size", (int)h->size, "kvsname",
+	                h->kvsname, "universe", (int)(h->spec->universe ? h->spec->universe : h->size), "incarnation",
+	                (json_int_t)c->incarnation, "cores", cpus_json(&c->cores.cpus), "binds", binds,
+	                "reconnecting", option ? option : "", variable ? variable : "");
+	if (h->n_hosts > 1) { /* a job of one host has no network, and needs no secret */
+		for (size_t i = 0; i < sizeof(h->secret); i++)
+			sprintf(secret + 2 * i, "%02x", h->secret[i]);
+		json_object_set_new(msg, "host", json_integer((json_int_t)c->host));
+		json_object_set_new(msg, "address", json_string("127.0.0.1"));
+		json_object_set_new(msg, "secret", json_string(secret));
+		explicit_bzero(secret, sizeof(secret));
+	}
+	gw_link_send_json_fds(c->link, msg, segment, *segment >= 0 ? 1 : 0);
 }
 
 /* ---- started ------------------------------------------------------------------------------------------------------- */

@@ -101,6 +101,7 @@ enum cluster_state { CLUSTER_STARTING, CLUSTER_UP, CLUSTER_LOST, CLUSTER_ENDED }
 
 struct cluster {
 	struct head *head;
+	uint32_t host;            /* whose memory its ranks share */
 	uint32_t index;
 	enum cluster_state state;
 	pid_t pid;
@@ -122,6 +123,8 @@ struct rank {
 	uint64_t epoch;
 	bool is_attached, is_pinned;
 	int status;
+	json_t *name;              /* where its agent listens, the last that was heard; jobs of several hosts only */
+	uint32_t name_host;
 	struct rt_sigqueue held;  /* it has not been started, or its owner has given it away: for the new one */
 	bool is_stop_due;         /* it has not said yet that it is stopped */
 	struct joined out[2];
@@ -148,10 +151,11 @@ struct head {
 	struct job_spec *spec;
 	uint32_t job;
 	struct cluster *clusters;
-	uint32_t n_clusters, n_domains;
+	uint32_t n_clusters, n_domains, n_hosts;
+	uint8_t secret[32];       /* of the job: whoever knows it belongs to it */
 	struct rank *ranks;
 	uint32_t size, ended, up;
-	int segment_fd;
+	int *segment_fds;         /* one for each host; -1: not made yet */
 	uint32_t base_pid;
 	char kvsname[64];
 

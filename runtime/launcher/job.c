@@ -131,6 +131,8 @@ static int random_ids(struct head *h)
 		if (getrandom(&h->job, sizeof(h->job), 0) != sizeof(h->job))
 			return -errno;
 	while (h->job == 0);
+	if (getrandom(h->secret, sizeof(h->secret), 0) != sizeof(h->secret))
+		return -errno;
 	for (uint32_t c = 0; c < h->n_clusters; c++) {
 		if (getrandom(words, sizeof(words), 0) != sizeof(words))
 			return -errno;
@@ -147,8 +149,9 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 
 	h->spec = spec;
 	h->size = spec->size;
-	h->n_clusters = spec->clusters;
-	h->segment_fd = h->signal_fd = h->listener = -1;
+	h->n_hosts = spec->n_hosts;
+	h->n_clusters = spec->clusters * h->n_hosts;
+	h->signal_fd = h->listener = -1;
 	h->started_ns = gw_now_ns();
 	gw_list_init(&h->files_out);
 	gw_list_init(&h->tools);
@@ -170,7 +173,8 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	}
 	h->clusters = calloc(h->n_clusters, sizeof(*h->clusters));
 	h->ranks = calloc(h->size, sizeof(*h->ranks));
-	if (!h->clusters || !h->ranks) {
+	h->segment_fds = calloc(h->n_hosts, sizeof(*h->segment_fds));
+	if (!h->clusters || !h->ranks || !h->segment_fds) {
 		rt_topology_free(cores, h->n_clusters);
 		return gw_fail(why, -ENOMEM, "no memory for %u ranks on %u clusters", h->size, h->n_clusters);
 	}
@@ -178,6 +182,8 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 		h->clusters[c].head = h;
 		h->clusters[c].index = c;
 		h->clusters[c].cores = cores[c];
+		h->clusters[c].host = c / spec->clusters;
+		h->segment_fds[h->clusters[c].host] = -1;
 	}
 	free(cores);
 	for (uint32_t a = 0; a < spec->n_apps; a++)
@@ -220,7 +226,8 @@ static int start_all(struct head *h, struct gw_error *why)
 	for (uint32_t c = 0; c < h->n_clusters && code == 0; c++)
 		code = clusters_start(h, &h->clusters[c], path, why);
 	if (code == 0)
-		clusters_send_start(h, &h->clusters[0]);
+		for (uint32_t c = 0; c < h->n_clusters; c += h->spec->clusters) /* the first of each host makes its segment */
+			clusters_send_start(h, &h->clusters[c]);
 	return code;
 }
 
@@ -240,8 +247,12 @@ static void teardown(struct head *h)
 	pmi_head_fini(h);
 	output_fini(h);
 	gw_loop_destroy(h->loop);
+	for (uint32_t r = 0; h->ranks && r < h->size; r++)
+		json_decref(h->ranks[r].name);
 	free(h->ranks);
 	free(h->clusters);
+	free(h->segment_fds);
+	explicit_bzero(h->secret, sizeof(h->secret));
 }
 
 int job_run(struct job_spec *spec)

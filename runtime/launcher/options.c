@@ -169,8 +169,10 @@ static int set_config(struct parser *p, const char *v)
 
 static int set_launcher(struct parser *p, const char *v)
 {
-	if (strcmp(v, "fork") == 0)
+	if (strcmp(v, "fork") == 0) {
+		p->spec->is_forked = true;
 		return 0;
+	}
 	return gw_fail(p->why, -ENOTSUP, "'%s %s': this machine only, so far, and its daemons are started with fork; leave it out",
 	               p->word, v);
 }
@@ -181,15 +183,32 @@ static int set_hosts(struct parser *p, const char *v)
 	char own[256] = "";
 
 	gethostname(own, sizeof(own) - 1);
+	p->spec->hosts = v;
+	p->spec->n_hosts = 0;
+	p->spec->has_strange_host = false;
 	for (const char *at = v; *at; at += strcspn(at, ","), at += *at == ',') {
 		size_t n = strcspn(at, ",:");
 
+		p->spec->n_hosts++;
 		if ((n == 9 && strncmp(at, "localhost", 9) == 0) || (n == 9 && strncmp(at, "127.0.0.1", 9) == 0) ||
 		    (n == strlen(own) && strncmp(at, own, n) == 0) || (n == strcspn(own, ".") && strncmp(at, own, n) == 0))
 			continue;
-		return gw_fail(p->why, -ENOTSUP, "'%s %s': ranks run on this machine (%s) only, so far; leave it out, and see "
-		               "-clusters", p->word, v, own);
+		p->spec->has_strange_host = true;
 	}
+	return 0;
+}
+
+/* With '-launcher fork' each name is a host that this machine plays: no memory is shared between them. */
+static int check_hosts(struct job_spec *spec, struct gw_error *why)
+{
+	char own[256] = "";
+
+	gethostname(own, sizeof(own) - 1);
+	if (!spec->is_forked && spec->has_strange_host)
+		return gw_fail(why, -ENOTSUP, "'-hosts %s': ranks run on this machine (%s) only, so far; leave it out, and see "
+		               "-clusters; with '-launcher fork' this machine plays all of them", spec->hosts, own);
+	if (!spec->is_forked || !spec->n_hosts)
+		spec->n_hosts = 1;
 	return 0;
 }
 
@@ -456,6 +475,8 @@ int options_parse(struct job_spec *spec, int argc, char **argv, struct gw_error 
 	spec->clusters = 1;
 	if (code == 0)
 		code = parse_words(&p, given);
+	if (code == 0 && !spec->config)
+		code = check_hosts(spec, why);
 	if (code != 0 || !spec->config)
 		return code;
 	if (spec->apps[0].argv.n)
@@ -467,6 +488,8 @@ int options_parse(struct job_spec *spec, int argc, char **argv, struct gw_error 
 		return code;
 	p = (struct parser){ .spec = spec, .argv = spec->words.list, .end = (int)spec->words.n, .is_file = true, .why = why };
 	code = parse_words(&p, given);
+	if (code == 0)
+		code = check_hosts(spec, why);
 	return code < 0 ? gw_fail_more(why, "'%s': ", spec->config) : code;
 }
 

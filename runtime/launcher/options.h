@@ -41,6 +41,9 @@ struct job_spec {
 	const char *pinned;       /* ranks that stay where they are: "all", or a list as "0,3-5"; NULL: none */
 	const char *reconnecting; /* paths of sockets: container/container.h, ct_reconnecting_add; NULL: none */
 	const char *config;
+	const char *hosts;        /* as given; NULL: this one */
+	uint32_t n_hosts;         /* that this machine plays (-launcher fork) */
+	bool is_forked, has_strange_host;
 	bool is_verbose, is_printing_codes;
 	struct strings words;     /* of the configuration file: what above points into */
 };

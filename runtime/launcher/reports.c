@@ -36,13 +36,16 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		return;
 	c->state = CLUSTER_UP;
 	h->up++;
-	if (n_fds && h->segment_fd < 0) { /* the first made the segment; now the others can start */
-		h->segment_fd = fds[0];
+	if (n_fds && h->segment_fds[c->host] < 0) { /* the first made the segment; now the others of its host can start */
+		h->segment_fds[c->host] = fds[0];
 		fds[0] = -1;
 		for (uint32_t i = 0; i < h->n_clusters; i++)
-			if (h->clusters[i].state == CLUSTER_STARTING)
+			if (h->clusters[i].host == c->host && h->clusters[i].state == CLUSTER_STARTING)
 				clusters_send_start(h, &h->clusters[i]);
 	}
+	for (uint32_t i = 0; i < h->size; i++)
+		if (h->ranks[i].name && h->ranks[i].name_host != c->host)
+			job_cluster_send(h, c->index, json_incref(h->ranks[i].name));
 	clusters_launch(h, c);
 }
 
@@ -99,6 +102,26 @@ static void do_attached(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	(void)fds; (void)n_fds;
 	if (r)
 		r->is_attached = true;
+}
+
+/* News of a name for the other hosts: the directory of a job is its head. To every daemon there, since any of them may be
+ * gone, and writing it twice changes nothing. A daemon that is not up yet is told when it is. */
+static void do_name(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	struct head *h = c->head;
+	uint32_t n;
+	struct rank *r = rank_of(h, msg, &n);
+
+	(void)fds; (void)n_fds;
+	if (!r || (r->name && (number_of(r->name, "epoch") > number_of(msg, "epoch") ||
+	                       number_of(r->name, "incarnation") > number_of(msg, "incarnation"))))
+		return; /* late news of where it was before */
+	json_decref(r->name);
+	r->name = json_copy(msg);
+	r->name_host = c->host;
+	for (uint32_t i = 0; i < h->n_clusters; i++)
+		if (h->clusters[i].host != c->host)
+			job_cluster_send(h, i, json_incref(r->name));
 }
 
 static void do_exited(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -265,6 +288,7 @@ static const struct cluster_op {
 	{ "launched", do_launched },
 	{ "launch-failed", do_launch_failed },
 	{ "attached", do_attached },
+	{ "name", do_name },
 	{ "exited", do_exited },
 	{ "moved", do_moved },
 	{ "barrier", do_barrier },

@@ -14,6 +14,7 @@ p = argparse.ArgumentParser()
 p.add_argument("--moves", type=int, default=60)
 p.add_argument("--ranks", type=int, default=6)
 p.add_argument("--clusters", type=int, default=4)
+p.add_argument("--hosts", type=int, default=1, help="hosts that this machine plays; --clusters is for all of them together")
 p.add_argument("--seed", type=int, default=int(os.environ.get("STORM_SEED", time.time_ns() // 1000 % 10**9)))
 p.add_argument("--at-once", type=int, default=2, help="moves in flight")
 p.add_argument("--pace-ms", type=float, default=600, help="mean pause of each mover between two moves")
@@ -32,7 +33,8 @@ shm_before = shm_entries()
 
 
 def run(*more):
-	return Job(tap, ["-n", a.ranks, "-clusters", a.clusters, storm, "--seed", a.seed, "--compute-ms", a.compute_ms] + list(more))
+	hosts = ["-hosts", ",".join("h%d" % h for h in range(a.hosts)), "-launcher", "fork"] if a.hosts > 1 else []
+	return Job(tap, ["-n", a.ranks, "-clusters", a.clusters // a.hosts] + hosts + [storm, "--seed", a.seed, "--compute-ms", a.compute_ms] + list(more))
 
 
 job = run("--stop-file", stop, "--gaps", gaps)
