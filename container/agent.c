@@ -202,6 +202,8 @@ static void agent_turn(void)
 	}
 	if (ct_gate_close(1000) == 0) {
 		agent.turn_ms = agent.ops->turn();
+		if (atomic_load_explicit(&ct_the_gate.sleepers, memory_order_acquire) && agent.ops->ring)
+			agent.ops->ring(); /* what came in this turn may be what it waits for */
 		if (agent.ops->fds)
 			n = agent.ops->fds(agent.fds);
 		ct_gate_open();

@@ -17,10 +17,10 @@ static int daemon_end;
 static _Atomic uint64_t detach_ms;
 static _Atomic int is_inside;
 
-static int attach(int segment_fd, uint32_t cluster, uint64_t *incarnation, struct gw_error *why)
+static int attach(int segment_fd, const struct ct_ctl_msg *order, struct ct_ctl_msg *answer, struct gw_error *why)
 {
-	(void)segment_fd; (void)cluster; (void)why;
-	*incarnation = 1;
+	(void)segment_fd; (void)order; (void)why;
+	answer->incarnation = 1;
 	return 0;
 }
 
@@ -40,7 +40,7 @@ static int turn(void)
 	return -1;
 }
 
-static const struct ct_agent_ops ops = { attach, detach, wake_sleepers, turn };
+static const struct ct_agent_ops ops = { .attach = attach, .detach = detach, .wake_sleepers = wake_sleepers, .turn = turn };
 
 static void say(enum ct_ctl_op op, uint64_t deadline_ms, int fd)
 {

@@ -13,6 +13,7 @@
 
 #define SLEEP_LIMIT_NS         10000000 /* a doorbell that is never rung must not hang a program (rule 10) */
 #define SLEEP_LIMIT_THREADS_NS 50000    /* another thread may wait for MPICH's lock, which the sleeper holds */
+#define SLEEP_LIMIT_NET_NS     200000   /* the network does not ring; the agent does, when it watches */
 #define SLEEP_LIMIT_SPACE_NS   50000    /* we wait for room at a peer, which rings only one of those who wait */
 
 static unsigned refs; /* noc_start() minus noc_stop() */
@@ -402,5 +403,7 @@ void noc_wait(uint32_t empty_polls)
 			sleep_on_doorbell(SLEEP_LIMIT_SPACE_NS);
 		return;
 	}
-	sleep_on_doorbell(has_other_threads() ? SLEEP_LIMIT_THREADS_NS : SLEEP_LIMIT_NS);
+	sleep_on_doorbell(has_other_threads() ? SLEEP_LIMIT_THREADS_NS :
+	                  noc_me->is_networked ? SLEEP_LIMIT_NET_NS : SLEEP_LIMIT_NS);
+	noc_me->idle_polls = 0; /* look at the network first */
 }
