@@ -307,12 +307,15 @@ void noc_path_detach(void)
 	for (uint32_t i = 0; i < noc_me->names_max; i++) {
 		struct noc_peer *p = noc_me->peers[i];
 
-		if (!p || p->path != NOC_PATH_NET)
+		if (!p)
 			continue;
-		p->conn = NULL;
+		/* of every peer: it is a reading of this host's clock, and the next host's may be hours behind */
 		p->retry_us = 0;
 		p->retry_ns = 0;
-		path_leave(p);
+		if (p->path == NOC_PATH_NET) {
+			p->conn = NULL;
+			path_leave(p);
+		}
 	}
 }
 
