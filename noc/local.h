@@ -201,6 +201,7 @@ void noc_table_remove(struct noc_table *t, uint32_t id);
 
 struct noc_member {
 	uint32_t proc, job, names_max, cluster;
+	uint32_t refs;            /* noc_start() minus noc_stop() */
 	bool is_attached, is_shut, is_alone, is_networked;
 	struct noc_host here;     /* cluster side: what the last attach was told; wiped at detach */
 	struct noc_listening listening; /* likewise */

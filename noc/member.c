@@ -16,8 +16,6 @@
 #define SLEEP_LIMIT_NET_NS     200000   /* the network does not ring; the agent does, when it watches */
 #define SLEEP_LIMIT_SPACE_NS   50000    /* we wait for room at a peer, which rings only one of those who wait */
 
-static unsigned refs; /* noc_start() minus noc_stop() */
-
 /* ---- attach, detach -------------------------------------------------------------------------------------------- */
 
 static bool is_nowhere(const struct noc_address *a)
@@ -247,11 +245,11 @@ int noc_start(struct gw_error *why)
 	const char *proc = getenv("GODWIT_PROC"), *job = getenv("GODWIT_JOB");
 	int rc;
 
-	if (refs++)
-		return 0;
 	rc = member_create(why);
 	if (rc)
-		goto fail;
+		return rc;
+	if (noc_me->refs++)
+		return 0;
 	noc_me->is_shut = false;
 	noc_me->is_alone = false;
 	if (proc && job) {
@@ -270,7 +268,7 @@ int noc_start(struct gw_error *why)
 	if (rc == 0)
 		return 0;
 fail:
-	refs--;
+	noc_me->refs--;
 	return rc;
 }
 
@@ -282,7 +280,7 @@ int noc_start_test(int segment_fd, uint32_t proc, const struct noc_host *here, s
 		return rc;
 	noc_me->proc = proc;
 	noc_me->is_alone = true;
-	refs++;
+	noc_me->refs++;
 	return noc_attach_test(segment_fd, 0, here, why);
 }
 
@@ -321,7 +319,7 @@ void noc_stop(void)
 	struct gw_error why;
 	bool is_waiting;
 
-	if (!refs || --refs)
+	if (!noc_me || !noc_me->refs || --noc_me->refs)
 		return;
 	for (;;) { /* linger (rule 4); a lingering rank can be moved: the gate is open between turns */
 		ct_gate_enter(CT_DOING_WAIT);
