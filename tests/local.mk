@@ -85,3 +85,4 @@ dist_check_SCRIPTS += %D%/test_rig.sh
 TESTS += %D%/test_rig.sh
 
 include tests/model/local.mk
+include tests/sim/local.mk

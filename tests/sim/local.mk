@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# The simulation: real channels and connections over a simulated libfabric, in an order that a seed decides. A short run is
+# part of make check; make check-sim SIM_SECONDS=600 SIM_FROM=1000000 searches on.
+check_PROGRAMS += %D%/sim
+TESTS += %D%/sim
+%C%_sim_SOURCES = %D%/sim.h %D%/sim.c %D%/wire.c
+%C%_sim_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
+%C%_sim_LDADD = libnoc.la libct-rank.la libgw-base.la $(SODIUM_LIBS) -lpthread
+%C%_sim_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=gw_now_ns,--wrap=gw_log,--wrap=nanosleep
+
+SIM_SECONDS = 60
+SIM_FROM = $$(date +%s)000
+.PHONY: check-sim
+check-sim: all %D%/sim
+	nice %D%/sim --from $(SIM_FROM) --seconds $(SIM_SECONDS)
