@@ -36,6 +36,7 @@ class Tap:
 			for sig in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
 				# in a thread: the main one may be in the middle of a print
 				signal.signal(sig, lambda sig, frame: threading.Thread(target=self.bail, args=["signal %d" % sig]).start())
+			signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell's '&' ignores it, and what we start would go on so
 		self.timer = threading.Timer(deadline_s, self.bail, ["the test passed its deadline of %d s" % deadline_s])
 		self.timer.daemon = True
 		self.timer.start()
