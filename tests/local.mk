@@ -68,6 +68,12 @@ check-mpich-moves: all
 check-storm: all $(check_PROGRAMS)
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_storm.sh --moves 250 --counts --seconds 400
 
+# The same, and every named fault, over three hosts that this machine plays: make check-hosts STORM_SEED=17
+.PHONY: check-hosts
+check-hosts: all $(check_PROGRAMS)
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_storm_hosts.sh --moves 250 --ranks 6 --hosts 3 --clusters 6 --pace-ms 300 --seconds 400
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_faults.sh --hosts
+
 # Ten thousand jobs in a row, and more than a thousand that are killed; the seed in the output replays the choices:
 # make check-starts STARTS=100 KILLS=0 MOVED_KILLS=0 SEED="--seed 17"
 STARTS = 10000

@@ -14,6 +14,7 @@ from godwit import *
 p = argparse.ArgumentParser()
 p.add_argument("--only", default="", help="names that contain this")
 p.add_argument("--actions", default="kill,cut,fail")
+p.add_argument("--hosts", action="store_true", help="each cluster is a host of its own, played by this machine")
 p.add_argument("--deadline", type=int, default=560)
 a = p.parse_args()
 
@@ -57,7 +58,8 @@ def one(name, action):
 		if os.path.exists(path):
 			os.unlink(path)
 	what = "%s=%s" % (name, action)
-	job = Job(tap, ["-n", 2, "-clusters", 3, conduct, "carry", 2, stop], env={"GODWIT_FAULT": what}, events=events)
+	places = ["-hosts", "a,b,c", "-launcher", "fork"] if a.hosts else ["-clusters", 3]
+	job = Job(tap, ["-n", 2] + places + [conduct, "carry", 2, stop], env={"GODWIT_FAULT": what}, events=events)
 	if not job.wait_line(r"^ready", 30, "out", 2):
 		tap.ok(False, "%s: the job starts" % what, *job.tail())
 		job.kill()
