@@ -129,8 +129,8 @@ static int member_detach(uint64_t deadline_ms, struct gw_error *why)
 		return rc;
 	if (m->is_networked) {
 		noc_net->detach();
+		m->is_networked = false; /* first: words about transfers that stand now must not try to connect once more */
 		noc_path_detach();
-		m->is_networked = false;
 	}
 	/* what it was told is of this host, and the secret must not be in an image */
 	memset(&m->here, 0, sizeof(m->here));

@@ -377,7 +377,7 @@ static void tell(int member, enum noc_name_state state)
 		struct news *n = calloc(1, sizeof(*n));
 
 		n->place = (struct noc_place){ .cluster = (uint32_t)member, .state = state, .epoch = m->epoch, .host = m->host,
-		                               .incarnation = noc_me->incarnation, .address = noc_me->address };
+		                               .incarnation = noc_me->incarnation, .address = noc_me->listening.address };
 		gw_list_init(&n->link);
 		/* of two messages about one move the second may come first only when the epoch is another */
 		if (!gw_list_is_empty(&m->news[h]) && sim_one_in(4) &&
