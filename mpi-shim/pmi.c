@@ -26,6 +26,8 @@ struct pmi_session {
 	json_t *spawn;                /* commands of a multi-line spawn so far, or NULL: not inside one */
 	size_t spawn_bytes;
 	bool in_spawn;
+
+	bool in_line;                 /* a command is being handled: it is not in the socket any more, nor in the state yet */
 };
 
 /* A line "cmd=put key=a value=1", cut in place. */
@@ -396,7 +398,9 @@ int pmi_session_feed(struct pmi_session *s, const char *bytes, size_t len, struc
 		}
 		s->line[s->len] = '\0';
 		s->len = 0;
+		s->in_line = true;
 		code = handle_line(s, s->line, why);
+		s->in_line = false;
 		if (code < 0)
 			return code;
 	}
@@ -448,6 +452,8 @@ json_t *pmi_session_export(const struct pmi_session *s)
 	char hex[2 * PMI_LINE_MAX + 1];
 	json_t *out;
 
+	if (s->in_line)
+		return NULL;
 	for (size_t i = 0; i < s->len; i++)
 		snprintf(hex + 2 * i, 3, "%02x", (unsigned char)s->line[i]);
 	hex[2 * s->len] = '\0';

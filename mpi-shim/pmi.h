@@ -88,7 +88,8 @@ void pmi_session_answer(struct pmi_session *s, uint64_t id, const json_t *answer
 /** pmi_session_repeat - after a move: say again to the head what the rank waits for */
 void pmi_session_repeat(struct pmi_session *s);
 
-/** pmi_session_export, pmi_session_import - everything of the session; a new reference, or NULL when out of memory.
+/** pmi_session_export, pmi_session_import - everything of the session; a new reference; NULL when out of memory,
+ *  or from inside an operation of pmi_ops: a command that is being handled is part of no state, and would be lost.
  *  Import into a fresh session: -EPROTO when the object is not one that export made. */
 json_t *pmi_session_export(const struct pmi_session *s);
 int pmi_session_import(struct pmi_session *s, const json_t *state);

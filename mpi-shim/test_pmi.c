@@ -12,6 +12,7 @@ static struct world {
 	char out[RANKS][4096];      /* what each rank was answered */
 	json_t *merged;             /* the head's part of a barrier */
 	int entered, aborts, abort_code, asks;
+	unsigned exports;
 	uint64_t barrier, ask_id;
 	char ask[64], ask_args[256];
 	enum pmi_phase phase;
@@ -62,7 +63,13 @@ static void on_phase(void *ctx, enum pmi_phase phase)
 
 static int on_allow(void *ctx, enum pmi_saying what, const char *key, struct gw_error *why)
 {
-	(void)ctx;
+	json_t *state;
+
+	if (what == PMI_SAYS_PUT && strcmp(key, "meanwhile") == 0) { /* as a move would that begins just now */
+		state = pmi_session_export(w.s[rank_of(ctx)]);
+		w.exports += state != NULL;
+		json_decref(state);
+	}
 	return what == PMI_SAYS_PUT && strcmp(key, "forbidden") == 0 ? gw_fail(why, -EPERM, "forbidden") : 0;
 }
 
@@ -251,6 +258,10 @@ static void test_move(void)
 	is_int(pmi_session_phase(w.s[0]), PMI_OPEN, "the phase moves");
 	expect(0, "num\n", "cmd=appnum appnum=2\n");
 	expect(0, "cmd=get kvsname=kvs_0 key=k\n", "cmd=get_result rc=0 msg=success value=v\n");
+	say(0, "cmd=put kvsname=kvs_0 key=meanwhile value=v\n");
+	is_int(w.exports, 0, "a session is not exported in the middle of a command, which would be lost");
+	move(0);
+	expect(0, "cmd=get kvsname=kvs_0 key=meanwhile\n", "cmd=get_result rc=0 msg=success value=v\n");
 	say(0, "cmd=barrier_in\n");
 	move(0);
 	w.entered = 0;

@@ -93,7 +93,10 @@ int guard_allow(struct rank *r, pid_t speaker, enum pmi_saying what, const char 
 	gw_autofree struct libraries *l = NULL;
 	ssize_t n;
 
-	agent_drain(r); /* its HELLO came before, on another socket */
+	/* Its HELLO came before, on another socket. Once there is an agent nothing more may be read from it here: its QUIET
+	 * would freeze and export the rank in the middle of the very command that we are asked about, which would be lost. */
+	if (r->agent == AGENT_NONE)
+		agent_drain(r);
 	if (what != PMI_SAYS_INIT && r->agent != AGENT_NONE)
 		return 0;
 	l = malloc(sizeof(*l));

@@ -162,8 +162,12 @@ json_t *pmi_port_export(struct rank *r, struct gw_error *why)
 	r->is_pmi_held = true;
 	pmi_port_drain(r);
 	session = pmi_session_export(r->pmi);
+	if (!session) {
+		gw_fail(why, -EBUSY, "its PMI state cannot be written down in the middle of a command, or without memory");
+		return NULL;
+	}
 	hex = bytes_to_hex(r->pmi_held, r->pmi_held_len);
-	out = session && hex ? json_pack("{s:O, s:s}", "session", session, "held", hex) : NULL;
+	out = hex ? json_pack("{s:O, s:s}", "session", session, "held", hex) : NULL;
 	json_decref(session);
 	if (!out)
 		gw_fail(why, -ENOMEM, "no memory for its PMI state");
