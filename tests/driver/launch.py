@@ -471,7 +471,8 @@ else:
 	tap.ok(complete("mpiexec", "mpiexec", "--bind-to", "hw") == {"hwthread"} and complete("mpirun", "mpirun", "-env", "-n", "1", "-s", "a") == {"all"},
 	       "values of mpirun's options; a value is not taken for an option")
 	tap.ok(complete("mpirun", "mpirun", "true", "-") == {""} and "-wdir" in complete("mpirun", "mpirun", "true", "-n", ":", "-w"), "what is the program's own is left alone")
-	tap.ok(complete("godwit", "godwit", "mig") == {"migrate"} and "--to" in complete("godwit", "godwit", "migrate", "--t"), "godwit's commands and their options")
+	tap.ok(complete("godwit", "godwit", "mig") == {"migrate"} and "--to" in complete("godwit", "godwit", "migrate", "--t") and
+	       complete("godwit", "godwit", "help", "mi") == {"migrate"}, "godwit's commands and their options")
 
 # ---- a terminal ----------------------------------------------------------------------------------------------------------
 
