@@ -19,7 +19,7 @@ enum { CONTROL_DONE = 0, CONTROL_FAILED = 1, CONTROL_WRONG = 2, CONTROL_NO_JOB =
 	{ "json", 'J', NULL, 0, "Print JSON", 10 }
 int control_option(struct control *c, int key, char *arg); /* 0, or ARGP_ERR_UNKNOWN */
 
-/** control_number - of a rank or the like (@what); ends the program with a sentence when it is none */
+/** control_number - read @what ("the number of a rank"); ends the program with a sentence when it is none */
 struct argp_state;
 long control_number(struct argp_state *state, const char *text, const char *what);
 

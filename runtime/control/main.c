@@ -46,7 +46,7 @@ long control_number(struct argp_state *state, const char *text, const char *what
 	long v = strtol(text, &end, 10);
 
 	if (*end || end == text || v < 0 || v > 1000000000)
-		argp_error(state, "'%s' is not the number of a %s", text, what);
+		argp_error(state, "'%s' is not %s", text, what);
 	return v;
 }
 

@@ -28,13 +28,13 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case 't':
-		m->to = control_number(state, arg, "cluster");
+		m->to = control_number(state, arg, "the number of a cluster");
 		return 0;
 	case 'T':
-		m->timeout_s = control_number(state, arg, "second");
+		m->timeout_s = control_number(state, arg, "a number of seconds");
 		return 0;
 	case ARGP_KEY_ARG:
-		json_array_append_new(m->ranks, json_integer(control_number(state, arg, "rank")));
+		json_array_append_new(m->ranks, json_integer(control_number(state, arg, "the number of a rank")));
 		return 0;
 	case ARGP_KEY_END:
 		if (json_array_size(m->ranks) == 0)

@@ -22,7 +22,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case ARGP_KEY_ARG:
-		json_array_append_new(p->ranks, json_integer(control_number(state, arg, "rank")));
+		json_array_append_new(p->ranks, json_integer(control_number(state, arg, "the number of a rank")));
 		return 0;
 	case ARGP_KEY_NO_ARGS:
 		argp_error(state, "name at least one rank");
