@@ -94,6 +94,15 @@ void gw_tcp_name(char name[GW_TCP_NAME], const struct sockaddr *address, size_t 
 		snprintf(name, GW_TCP_NAME, "this host");
 }
 
+void gw_tcp_own(int fd, char address[GW_TCP_NAME])
+{
+	union address a = { 0 };
+	socklen_t len = sizeof(a);
+
+	if (getsockname(fd, &a.any, &len) < 0 || numeric(&a.any, len, address, GW_TCP_NAME) < 0)
+		address[0] = '\0';
+}
+
 int gw_tcp_listen(const char *address, uint16_t *port, struct gw_error *why)
 {
 	union address a;
@@ -135,7 +144,8 @@ int gw_tcp_connect(const char *address, uint16_t port, struct gw_error *why)
 
 int gw_tcp_source(const char *host, char *address, struct gw_error *why)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_DGRAM, .ai_flags = AI_ADDRCONFIG }, *found = NULL;
+	/* IPv4: what ranks listen at (noc/fabric.c) */
+	struct addrinfo hints = { .ai_family = AF_INET, .ai_socktype = SOCK_DGRAM, .ai_flags = AI_ADDRCONFIG }, *found = NULL;
 	int code = getaddrinfo(host, "9", &hints, &found), error = EHOSTUNREACH;
 
 	if (code != 0)

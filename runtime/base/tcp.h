@@ -21,6 +21,7 @@ void gw_tcp_join(char name[GW_TCP_NAME], const char *address, uint16_t port);
 /** gw_tcp_source - the address by which @host sees this one, GW_TCP_NAME bytes. Asks the name service, and so may block */
 int gw_tcp_source(const char *host, char *address, struct gw_error *why);
 
+void gw_tcp_own(int fd, char address[GW_TCP_NAME]); /* of this end of a connection; "" when it has none */
 struct sockaddr;
 void gw_tcp_name(char name[GW_TCP_NAME], const struct sockaddr *address, size_t len);
 

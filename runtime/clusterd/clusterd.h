@@ -36,7 +36,24 @@
 #define RANK_PMI_FD 62
 #define RANK_CTL_FD 63
 
+/* ---- join.c: a daemon that mpirun has started on another host ---- */
+#define JOIN_DEAD_MS 6000
+
+struct join {
+	bool is_joined;
+	char address[64], own_address[64]; /* numeric: of mpirun, and of this host in that network */
+	uint16_t port;
+	uint32_t job, cluster, count;      /* @count clusters from @cluster on are this host's */
+	uint8_t secret[32];
+	int *siblings;                     /* of the first: to hand the segment to the others */
+	uint32_t n_siblings;
+	int segment_from;                  /* of the others; -1: none */
+	struct gw_watch *input;
+	struct gw_timer *look;
+};
+
 struct clusterd {
+	struct join join;
 	struct gw_loop *loop;
 	struct gw_link *head;
 	struct gw_watch *signals, *listener_watch;
@@ -184,6 +201,14 @@ void agent_reattach(struct rank *r, uint32_t session);           /* ATTACH, agai
 void agent_publish(struct rank *r, enum noc_name_state state);
 void agent_heard(struct clusterd *d, const json_t *msg);         /* `name`: where a rank of another host is */
 const char *agent_state_name(enum agent_state s);
+
+/* ---- join.c ---- */
+int join_prepare(struct join *j, struct gw_error *why);  /* reads the secret; comes back once in each daemon of the host */
+int join_connect(struct clusterd *d, struct gw_error *why); /* the proved connection to the head; runs the loop meanwhile */
+int join_watch(struct clusterd *d);                      /* end with what started us, or with the head's host */
+void join_give_segment(struct join *j, int segment_fd);
+int join_take_segment(struct join *j, struct gw_error *why);
+void join_fini(struct join *j);
 
 /* ---- pmi_port.c ---- */
 int pmi_port_open(struct rank *r, uint32_t appnum, struct ct_plumbing *plumbing, struct gw_error *why);

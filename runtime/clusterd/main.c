@@ -12,6 +12,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "runtime/base/tcp.h"
+
 /* ---- the end --------------------------------------------------------------------------------------------------- */
 
 void clusterd_end(struct clusterd *d, int code)
@@ -101,14 +103,21 @@ static int read_network(struct clusterd *d, const json_t *msg)
 	gw_autofree void *secret = NULL;
 	size_t len = 0;
 
+	if (d->join.is_joined)
+		address = d->join.own_address;
 	if (!address)
 		return 0;
-	if (inet_pton(AF_INET, address, &in.sin_addr) != 1 || !hex || bytes_from_hex(hex, &secret, &len) < 0 ||
-	    len != sizeof(d->here.secret))
+	if (inet_pton(AF_INET, address, &in.sin_addr) != 1)
 		return -EPROTO;
 	memcpy(&d->here.address, &in, sizeof(in));
-	memcpy(d->here.secret, secret, len);
-	explicit_bzero(secret, len);
+	if (d->join.is_joined) {
+		memcpy(d->here.secret, d->join.secret, sizeof(d->here.secret));
+	} else {
+		if (!hex || bytes_from_hex(hex, &secret, &len) < 0 || len != sizeof(d->here.secret))
+			return -EPROTO;
+		memcpy(d->here.secret, secret, len);
+		explicit_bzero(secret, len);
+	}
 	d->here.host = (uint32_t)json_integer_value(json_object_get(msg, "host"));
 	d->heard = calloc(d->size + 1, sizeof(*d->heard));
 	d->is_networked = true;
@@ -146,6 +155,8 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	}
 	movable_read_reconnecting(json_object_get(msg, "reconnecting"));
 	read_cpus(cores, &d->cpus);
+	if (CPU_COUNT(&d->cpus) == 0) /* the head does not know this machine */
+		sched_getaffinity(0, sizeof(d->cpus), &d->cpus);
 	d->n_binds = (uint32_t)json_array_size(binds);
 	d->binds = calloc(d->n_binds + 1, sizeof(*d->binds));
 	d->bind_users = calloc(d->n_binds + 1, sizeof(*d->bind_users));
@@ -159,6 +170,12 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	if (n_fds) {
 		given = fds[0];
 		fds[0] = -1;
+	} else if (d->join.segment_from >= 0) {
+		given = join_take_segment(&d->join, &why);
+		if (given < 0) {
+			clusterd_fatal(d, "cluster %u cannot start: %s", d->cluster, why.text);
+			return;
+		}
 	}
 	if (pmi_job_init(&d->pmi, kvsname, d->size, (uint32_t)universe) < 0 ||
 	    enter_segment(d, (uint32_t)names, (uint32_t)domains, given, &why) < 0 || moves_init(d, &why) < 0) {
@@ -168,9 +185,10 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	/* its ranks are bound to its cores by their own spawn; the daemon itself stays there too */
 	if (sched_setaffinity(0, sizeof(d->cpus), &d->cpus) < 0)
 		gw_log(GW_WARN, "cannot bind to the cluster's cores: %s", strerror(errno));
+	join_give_segment(&d->join, d->segment_fd);
 	gw_link_send_json_fds(d->head, json_pack("{s:s, s:i, s:i, s:I}", "op", "up", "cluster", cluster, "pid", (int)getpid(),
 	                                         "incarnation", (json_int_t)d->incarnation),
-	                      &d->segment_fd, given < 0 ? 1 : 0);
+	                      &d->segment_fd, given < 0 && !d->join.is_joined ? 1 : 0);
 	gw_event("cluster.up", "{s:i, s:i}", "cluster", cluster, "cores", (int)d->cores);
 }
 
@@ -426,16 +444,34 @@ static void raise_limits(struct clusterd *d)
 
 /* ---- arguments ------------------------------------------------------------------------------------------------- */
 
-struct args { int head_fd; };
+struct args { int head_fd; struct join join; };
+
+enum { OPTION_JOIN = 256, OPTION_JOB, OPTION_CLUSTER, OPTION_COUNT };
 
 static const struct argp_option options[] = {
 	{ "head-fd", 'f', "FD", 0, "Connected socket of the job's head (set by mpirun)", 0 },
+	{ "join", OPTION_JOIN, "ADDRESS:PORT", 0, "Where mpirun listens, on another host; the job's secret is the first line of "
+	  "standard input, whose end ends the daemon", 0 },
+	{ "job", OPTION_JOB, "NUMBER", 0, "Of the job, in hexadecimal digits (with --join)", 0 },
+	{ "cluster", OPTION_CLUSTER, "NUMBER", 0, "Of the first cluster of this host (with --join)", 0 },
+	{ "count", OPTION_COUNT, "NUMBER", 0, "Clusters of this host; default 1 (with --join)", 0 },
 	{ 0 }
 };
+
+static uint32_t parse_number(const char *arg, int base, uint32_t max, const char *what, struct argp_state *state)
+{
+	char *end;
+	unsigned long n = strtoul(arg, &end, base);
+
+	if (*end || !*arg || *arg == '-' || n > max)
+		argp_error(state, "--%s=%s is not a number up to %u", what, arg, max);
+	return (uint32_t)n;
+}
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
 	struct args *a = state->input;
+	struct gw_error why = { 0 };
 	char *end;
 
 	switch (key) {
@@ -444,7 +480,23 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		if (*end || !*arg || fcntl(a->head_fd, F_GETFD) < 0)
 			argp_error(state, "--head-fd=%s is not an open descriptor", arg);
 		return 0;
+	case OPTION_JOIN:
+		if (gw_tcp_split(arg, a->join.address, &a->join.port, &why) < 0)
+			argp_error(state, "--join: %s", why.text);
+		a->join.is_joined = true;
+		return 0;
+	case OPTION_JOB:
+		a->join.job = parse_number(arg, 16, UINT32_MAX, "job", state);
+		return 0;
+	case OPTION_CLUSTER:
+		a->join.cluster = parse_number(arg, 10, 65535, "cluster", state);
+		return 0;
+	case OPTION_COUNT:
+		a->join.count = parse_number(arg, 10, 4096, "count", state);
+		return 0;
 	case ARGP_KEY_END:
+		if (a->join.is_joined)
+			return a->join.job && a->join.count ? 0 : (argp_error(state, "--join needs --job, and a --count above 0"), EINVAL);
 		if (a->head_fd < 0)
 			argp_error(state, "--head-fd is missing: godwitd is started by mpirun, not by hand");
 		return 0;
@@ -458,7 +510,8 @@ static const struct argp argp = { options, parse_option, NULL, "godwitd - the da
 
 int main(int argc, char **argv)
 {
-	struct args a = { .head_fd = -1 };
+	struct args a = { .head_fd = -1, .join = { .count = 1, .segment_from = -1 } };
+	struct gw_error why = { 0 };
 	struct clusterd d = { .segment_fd = -1, .listener = -1, .signal_fd = -1 };
 	int code;
 
@@ -466,12 +519,26 @@ int main(int argc, char **argv)
 	gw_log_init("godwitd");
 	gw_prompt_set(0, true); /* a rank may stand still until we have had our turn; ranks do not inherit it */
 	raise_limits(&d);
-	fcntl(a.head_fd, F_SETFD, FD_CLOEXEC);
+	if (a.join.is_joined && join_prepare(&a.join, &why) < 0) {
+		fprintf(stderr, "godwitd: %s\n", why.text);
+		return 1;
+	}
+	d.join = a.join;
+	if (!a.join.is_joined)
+		fcntl(a.head_fd, F_SETFD, FD_CLOEXEC);
 	gw_list_init(&d.ranks);
 	gw_list_init(&d.moves);
 	code = gw_loop_create(&d.loop);
 	if (code == 0)
 		code = watch_signals(&d);
+	if (code == 0 && a.join.is_joined) {
+		a.head_fd = join_connect(&d, &why);
+		if (a.head_fd < 0) {
+			fprintf(stderr, "godwitd: %s\n", why.text);
+			return 1;
+		}
+		code = join_watch(&d);
+	}
 	if (code == 0)
 		code = gw_link_create(&d.head, d.loop, a.head_fd, &head_link_ops, &d);
 	if (code < 0) {
@@ -483,6 +550,7 @@ int main(int argc, char **argv)
 	moves_fini(&d);
 	gw_list_for_safe(e, &d.ranks)
 		rank_destroy(gw_list_entry(e, struct rank, node));
+	join_fini(&d.join);
 	gw_link_destroy(d.head);
 	pmi_job_fini(&d.pmi);
 	free(d.binds);

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A daemon on another host than its head: started there by ssh or the like, it comes by TCP.
+ *
+ *   mpirun ──fork──► ssh host exec godwitd --join=ADDRESS:PORT --job=J --cluster=C --count=N
+ *      │  standard input: the secret, one line; then it stays open for as long as the job
+ *      │                                      godwitd C ──fork──► godwitd C+1 ... C+N-1
+ *      ◄── one connection of each: proof (runtime/base/trust.h), then the frames of runtime/wire.h ──┘
+ *
+ * Descriptors do not travel over TCP. The daemons of a host share its segment: the first makes it, and hands it to the
+ * others over socket pairs that are older than all of them; the head starts them only then, so it is there by then.
+ *
+ * The end of standard input, or of the connection, ends the daemon and its ranks: no half of a job is left on a host that
+ * mpirun cannot reach any more.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "runtime/base/tcp.h"
+#include "runtime/base/trust.h"
+#include "runtime/clusterd/clusterd.h"
+
+#define SECRET_MS 30000
+#define PROVE_MS  15000
+#define SEGMENT_MS 5000
+
+/* ---- the daemons of one host ----------------------------------------------------------------------------------------- */
+
+static int fork_siblings(struct join *j, struct gw_error *why)
+{
+	j->siblings = calloc(j->count + 1, sizeof(*j->siblings));
+	if (!j->siblings)
+		return gw_fail(why, -ENOMEM, "out of memory");
+	for (uint32_t i = 1; i < j->count; i++) {
+		int sv[2];
+		pid_t pid;
+
+		if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, sv) < 0)
+			return gw_fail(why, -errno, "no socket for the daemon of cluster %u: %s", j->cluster + i, strerror(errno));
+		pid = fork();
+		if (pid < 0)
+			return gw_fail(why, -errno, "the daemon of cluster %u cannot be started: %s%s", j->cluster + i, strerror(errno),
+			               gw_advice(errno));
+		if (pid == 0) {
+			for (uint32_t k = 0; k < j->n_siblings; k++)
+				close(j->siblings[k]);
+			close(sv[0]);
+			j->n_siblings = 0;
+			j->segment_from = sv[1];
+			j->cluster += i;
+			setsid();
+			return 0;
+		}
+		close(sv[1]);
+		j->siblings[j->n_siblings++] = sv[0];
+	}
+	return 0;
+}
+
+void join_give_segment(struct join *j, int segment_fd)
+{
+	union { struct cmsghdr align; char bytes[CMSG_SPACE(sizeof(int))]; } control = { 0 };
+	struct iovec iov = { (char[]){ 0 }, 1 };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &segment_fd, sizeof(int));
+	for (uint32_t i = 0; i < j->n_siblings; i++) {
+		if (sendmsg(j->siblings[i], &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+			gw_log(GW_WARN, "the segment cannot be given to cluster %u: %s", j->cluster + 1 + i, strerror(errno));
+		close(j->siblings[i]);
+	}
+	j->n_siblings = 0;
+}
+
+int join_take_segment(struct join *j, struct gw_error *why)
+{
+	union { struct cmsghdr align; char bytes[CMSG_SPACE(sizeof(int))]; } control;
+	char byte;
+	struct iovec iov = { &byte, 1 };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes) };
+	struct cmsghdr *c;
+	int fd = -1, code = gw_wait_readable(j->segment_from, gw_now_ns() + SEGMENT_MS * 1000000ull);
+
+	if (code == 0 && recvmsg(j->segment_from, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) == 1 && (c = CMSG_FIRSTHDR(&m)) &&
+	    c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(&fd, CMSG_DATA(c), sizeof(int));
+	close(j->segment_from);
+	j->segment_from = -1;
+	return fd >= 0 ? fd : gw_fail(why, -EPIPE, "the first daemon of this host did not hand over its segment");
+}
+
+/* ---- the head ------------------------------------------------------------------------------------------------------ */
+
+int join_prepare(struct join *j, struct gw_error *why)
+{
+	int code = gw_trust_secret_read(STDIN_FILENO, j->secret, SECRET_MS, why);
+
+	if (code < 0)
+		return code;
+	j->segment_from = -1;
+	setsid();
+	dup2(STDERR_FILENO, STDOUT_FILENO); /* nothing but sentences goes back */
+	return fork_siblings(j, why);
+}
+
+struct waiting { struct clusterd *d; int fd; struct gw_error why; };
+
+static void on_proved(void *ctx, int fd, const struct gw_trust_who *peer, const struct gw_error *why)
+{
+	struct waiting *w = ctx;
+
+	(void)peer;
+	w->fd = fd;
+	if (why)
+		w->why = *why;
+	gw_loop_stop(w->d->loop, 0);
+}
+
+int join_connect(struct clusterd *d, struct gw_error *why)
+{
+	struct join *j = &d->join;
+	struct gw_trust_who me = { GW_TRUST_JOIN, j->job, j->cluster };
+	struct waiting w = { .d = d, .fd = -1 };
+	char name[GW_TCP_NAME];
+	int fd = gw_tcp_connect(j->address, j->port, &w.why), code;
+
+	gw_tcp_join(name, j->address, j->port);
+	code = fd < 0 ? fd : gw_trust_connect(NULL, d->loop, fd, j->secret, &me, PROVE_MS, on_proved, &w);
+	if (fd >= 0 && code < 0)
+		gw_fail(&w.why, code, "%s", strerror(-code));
+	if (code == 0)
+		gw_loop_run(d->loop);
+	if (w.fd < 0)
+		return gw_fail(why, w.why.code ? w.why.code : -EIO, "mpirun cannot be reached at %s from here: %s", name, w.why.text);
+	gw_tcp_own(w.fd, j->own_address);
+	return w.fd;
+}
+
+static void on_input(void *ctx, uint32_t events)
+{
+	struct clusterd *d = ctx;
+	char ignored[256];
+	ssize_t n = read(STDIN_FILENO, ignored, sizeof(ignored));
+
+	(void)events;
+	if (n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN)))
+		return;
+	gw_watch_remove(d->join.input);
+	d->join.input = NULL;
+	gw_log(GW_INFO, "what started this daemon is gone");
+	clusterd_end(d, 1);
+}
+
+static void on_look(void *ctx)
+{
+	struct clusterd *d = ctx;
+
+	if (gw_tcp_is_dead(gw_link_fd(d->head), JOIN_DEAD_MS)) {
+		gw_log(GW_ERROR, "mpirun's host does not answer any more; this daemon and its ranks end");
+		clusterd_end(d, 1);
+	}
+}
+
+int join_watch(struct clusterd *d)
+{
+	int code = gw_loop_watch(d->loop, &d->join.input, STDIN_FILENO, EPOLLIN, on_input, d);
+
+	return code < 0 ? code : gw_loop_timer(d->loop, &d->join.look, 1000, 1000, on_look, d);
+}
+
+void join_fini(struct join *j)
+{
+	gw_watch_remove(j->input);
+	gw_timer_cancel(j->look);
+	free(j->siblings);
+	explicit_bzero(j->secret, sizeof(j->secret));
+}
