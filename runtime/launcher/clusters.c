@@ -14,7 +14,7 @@
 /* Every surviving daemon has said which ranks it owns: what is still thought to be at @c is gone with it. */
 static void decide_lost(struct head *h, struct cluster *c)
 {
-	char end[128], list[256] = "";
+	char end[128], who[320], list[256] = "";
 	uint32_t n = 0;
 	size_t at = 0;
 
@@ -26,15 +26,21 @@ static void decide_lost(struct head *h, struct cluster *c)
 			at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%u", n ? ", " : "", r);
 		n++;
 	}
-	verdict_describe(c->wait_status, end, sizeof(end));
+	if (remote_is(h, c->host)) {
+		snprintf(who, sizeof(who), "host %s", remote_host_name(h, c->host));
+		snprintf(end, sizeof(end), "has gone");
+	} else {
+		snprintf(who, sizeof(who), "pid %d", (int)c->pid);
+		verdict_describe(c->wait_status, end, sizeof(end));
+	}
 	tools_cluster_lost(h, c->index);
 	if (n)
 		job_fail(h, WIFSIGNALED(c->wait_status) ? 128 + WTERMSIG(c->wait_status) : 1,
-		         "the daemon of cluster %u (pid %d) %s, and rank%s %s with it; ending the job", c->index, (int)c->pid, end,
+		         "the daemon of cluster %u (%s) %s, and rank%s %s with it; ending the job", c->index, who, end,
 		         n > 1 ? "s" : "", list);
 	else if (!h->is_ending)
-		job_say(h, "mpirun: the daemon of cluster %u (pid %d) %s; no rank lived there, the job goes on", c->index,
-		        (int)c->pid, end);
+		job_say(h, "mpirun: the daemon of cluster %u (%s) %s; no rank lived there, the job goes on", c->index, who,
+		        end);
 }
 
 void clusters_lost_ack(struct head *h, uint32_t lost, uint32_t from)
@@ -53,8 +59,9 @@ void clusters_lost_ack(struct head *h, uint32_t lost, uint32_t from)
 
 static void cluster_lost(struct head *h, struct cluster *c)
 {
-	kill(c->pid, SIGKILL); /* it has closed its link: whatever it is still doing, the verdict is final */
-	if (!c->is_reaped && waitpid(c->pid, &c->wait_status, 0) == c->pid)
+	if (c->pid > 0) /* of this machine; another one's ends with its link */
+		kill(c->pid, SIGKILL); /* it has closed its link: whatever it is still doing, the verdict is final */
+	if (c->pid > 0 && !c->is_reaped && waitpid(c->pid, &c->wait_status, 0) == c->pid)
 		c->is_reaped = true;
 	c->state = CLUSTER_LOST;
 	gw_event("cluster.lost", "{s:i, s:i}", "cluster", (int)c->index, "status", c->wait_status);
@@ -193,11 +200,13 @@ void clusters_send_start(struct head *h, struct cluster *c)
 	                h->kvsname, "universe", (int)(h->spec->universe ? h->spec->universe : h->size), "incarnation",
 	                (json_int_t)c->incarnation, "cores", cpus_json(&c->cores.cpus), "binds", binds,
 	                "reconnecting", option ? option : "", variable ? variable : "");
-	if (h->n_hosts > 1) { /* a job of one host has no network, and needs no secret */
+	if (h->n_hosts > 1)
+		json_object_set_new(msg, "host", json_integer((json_int_t)c->host));
+	/* a job of one host has no network, and needs no secret; who has joined knows it, and where it is */
+	if (h->n_hosts > 1 && !remote_is(h, c->host)) {
 		for (size_t i = 0; i < sizeof(h->secret); i++)
 			sprintf(secret + 2 * i, "%02x", h->secret[i]);
-		json_object_set_new(msg, "host", json_integer((json_int_t)c->host));
-		json_object_set_new(msg, "address", json_string("127.0.0.1"));
+		json_object_set_new(msg, "address", json_string(remote_address(h) ? remote_address(h) : "127.0.0.1"));
 		json_object_set_new(msg, "secret", json_string(secret));
 		explicit_bzero(secret, sizeof(secret));
 	}

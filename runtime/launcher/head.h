@@ -12,6 +12,8 @@
  *   env.c        the environment of the ranks
  *   job.c        one job from start to exit status
  *   clusters.c   its daemons: started, given their ranks, lost
+ *   hosts.c      which hosts there are
+ *   remote.c     daemons on other hosts: started by ssh, back by TCP
  *   reports.c    what the daemons report, as a table
  *   verdict.c    what the end of a rank means for the job
  *   signals.c    signals that mpirun passes on
@@ -155,7 +157,8 @@ struct head {
 	uint8_t secret[32];       /* of the job: whoever knows it belongs to it */
 	struct rank *ranks;
 	uint32_t size, ended, up;
-	int *segment_fds;         /* one for each host; -1: not made yet */
+	int *segment_fds;         /* one for each host; -1: not made yet, or on another machine */
+	struct remotes *remotes;  /* NULL: all hosts are this machine */
 	uint32_t base_pid;
 	char kvsname[64];
 
@@ -196,6 +199,13 @@ void clusters_send_start(struct head *h, struct cluster *c);
 void clusters_launch(struct head *h, struct cluster *c);  /* the ranks that begin there */
 void clusters_closed(struct gw_link *l, void *cluster, int error);
 void clusters_lost_ack(struct head *h, uint32_t lost, uint32_t from);
+
+/* ---- remote.c ---- */
+int remote_start(struct head *h, const char *path, struct gw_error *why); /* daemons of all other machines */
+void remote_fini(struct head *h);                         /* waits for the launcher's processes */
+bool remote_is(const struct head *h, uint32_t host);      /* another machine? */
+const char *remote_address(const struct head *h);         /* of this machine as others see it; NULL: there are none */
+const char *remote_host_name(const struct head *h, uint32_t host);
 
 /* ---- reports.c ---- */
 extern const struct gw_link_ops reports_link_ops;         /* its context is a struct cluster */

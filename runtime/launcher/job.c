@@ -26,7 +26,7 @@ bool job_cluster_send(struct head *h, uint32_t cluster, json_t *msg)
 void job_check_all_ended(struct head *h)
 {
 	for (uint32_t c = 0; c < h->n_clusters; c++)
-		if (h->clusters[c].link)
+		if (h->clusters[c].link || (!h->is_ending && h->clusters[c].state == CLUSTER_STARTING))
 			return;
 	gw_loop_stop(h->loop, 0);
 }
@@ -156,14 +156,14 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	gw_list_init(&h->files_out);
 	gw_list_init(&h->tools);
 	gw_list_init(&h->moves);
-	code = limits_check(h, why);
+	code = spec->is_remote ? 0 : limits_check(h, why);
 	if (code < 0)
 		return code;
 	limits_raise(h);
-	code = rt_topology_cut(&cores, h->n_clusters, NULL, why);
+	code = rt_topology_cut(&cores, spec->is_remote ? spec->clusters : h->n_clusters, NULL, why);
 	if (code < 0)
 		return code;
-	h->n_domains = (uint32_t)code;
+	h->n_domains = (uint32_t)code + (spec->is_remote ? h->n_hosts : 0);
 	if (spec->bind) {
 		code = rt_topology_bind(cores, h->n_clusters, spec->bind, spec->map, NULL, why);
 		if (code < 0) {
@@ -181,8 +181,13 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	for (uint32_t c = 0; c < h->n_clusters; c++) {
 		h->clusters[c].head = h;
 		h->clusters[c].index = c;
-		h->clusters[c].cores = cores[c];
 		h->clusters[c].host = c / spec->clusters;
+		if (!spec->is_remote)
+			h->clusters[c].cores = cores[c];
+		else if (hosts_is_here(spec->hosts[h->clusters[c].host].name))
+			h->clusters[c].cores = cores[c % spec->clusters];
+		else /* all that its daemon may use: the clusters of another machine share its processors */
+			h->clusters[c].cores.domain = (uint32_t)code + h->clusters[c].host;
 		h->segment_fds[h->clusters[c].host] = -1;
 	}
 	free(cores);
@@ -190,6 +195,7 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 		for (uint32_t i = 0; i < spec->apps[a].n; i++, rank++) {
 			h->ranks[rank].app = a;
 			h->ranks[rank].cluster = spec->ppn ? rank / spec->ppn % h->n_clusters
+			                       : spec->has_slots && h->n_hosts > 1 ? hosts_place(spec, rank)
 			                                   : (uint32_t)((uint64_t)rank * h->n_clusters / h->size);
 		}
 	if (spec->pinned && pins_parse(h, spec->pinned, why) < 0)
@@ -223,11 +229,15 @@ static int start_all(struct head *h, struct gw_error *why)
 	if (code < 0)
 		return gw_fail(why, code, "the daemon '%s' cannot be executed: %s; build or install Godwit completely", path,
 		               strerror(-code));
+	if (h->spec->is_remote)
+		code = remote_start(h, path, why);
 	for (uint32_t c = 0; c < h->n_clusters && code == 0; c++)
-		code = clusters_start(h, &h->clusters[c], path, why);
+		if (!remote_is(h, h->clusters[c].host))
+			code = clusters_start(h, &h->clusters[c], path, why);
 	if (code == 0)
 		for (uint32_t c = 0; c < h->n_clusters; c += h->spec->clusters) /* the first of each host makes its segment */
-			clusters_send_start(h, &h->clusters[c]);
+			if (h->clusters[c].link)
+				clusters_send_start(h, &h->clusters[c]);
 	return code;
 }
 
@@ -242,6 +252,7 @@ static void teardown(struct head *h)
 		free(cl->acks_due_from);
 		free(cl->cores.binds);
 	}
+	remote_fini(h);
 	tools_fini(h);
 	input_fini(h);
 	pmi_head_fini(h);

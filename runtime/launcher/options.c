@@ -169,53 +169,37 @@ static int set_config(struct parser *p, const char *v)
 
 static int set_launcher(struct parser *p, const char *v)
 {
-	if (strcmp(v, "fork") == 0) {
-		p->spec->is_forked = true;
+	p->spec->is_forked = strcmp(v, "fork") == 0;
+	p->spec->launcher = NULL;
+	if (p->spec->is_forked || strcmp(v, "ssh") == 0)
 		return 0;
-	}
-	return gw_fail(p->why, -ENOTSUP, "'%s %s': this machine only, so far, and its daemons are started with fork; leave it out",
-	               p->word, v);
+	for (const char *at = v; (at = strstr(at, "%h")); at++)
+		if ((at == v || at[-1] == ' ') && (!at[2] || at[2] == ' ')) {
+			p->spec->launcher = v;
+			return 0;
+		}
+	return gw_fail(p->why, -ENOTSUP, "'%s %s': there are fork, ssh, and commands in which the words %%h (the host) and %%c (what "
+	               "to run there) stand, as '%s \"ssh -p 2222 %%h %%c\"'", p->word, v, p->word);
 }
 
-/* Names of this machine are welcome: many a script says "-host localhost". "localhost:4" too. */
-static int set_hosts(struct parser *p, const char *v)
-{
-	char own[256] = "";
+static int set_hosts(struct parser *p, const char *v) { return hosts_parse(p->spec, v, p->why); }
+static int set_hostfile(struct parser *p, const char *v) { return hosts_read(p->spec, v, p->why); }
 
-	gethostname(own, sizeof(own) - 1);
-	p->spec->hosts = v;
-	p->spec->n_hosts = 0;
-	p->spec->has_strange_host = false;
-	for (const char *at = v; *at; at += strcspn(at, ","), at += *at == ',') {
-		size_t n = strcspn(at, ",:");
-
-		p->spec->n_hosts++;
-		if ((n == 9 && strncmp(at, "localhost", 9) == 0) || (n == 9 && strncmp(at, "127.0.0.1", 9) == 0) ||
-		    (n == strlen(own) && strncmp(at, own, n) == 0) || (n == strcspn(own, ".") && strncmp(at, own, n) == 0))
-			continue;
-		p->spec->has_strange_host = true;
-	}
-	return 0;
-}
-
-/* With '-launcher fork' each name is a host that this machine plays: no memory is shared between them. */
+/*
+ * Names of this machine alone are welcome: many a script says "-host localhost". With '-launcher fork' each name is a host
+ * that this machine plays: no memory is shared between them.
+ */
 static int check_hosts(struct job_spec *spec, struct gw_error *why)
 {
-	char own[256] = "";
-
-	gethostname(own, sizeof(own) - 1);
-	if (!spec->is_forked && spec->has_strange_host)
-		return gw_fail(why, -ENOTSUP, "'-hosts %s': ranks run on this machine (%s) only, so far; leave it out, and see "
-		               "-clusters; with '-launcher fork' this machine plays all of them", spec->hosts, own);
-	if (!spec->is_forked || !spec->n_hosts)
+	if (!spec->is_forked && !spec->has_strange_host)
+		hosts_forget(spec);
+	spec->is_remote = spec->n_hosts && !spec->is_forked;
+	if (!spec->n_hosts)
 		spec->n_hosts = 1;
+	if (spec->is_remote && spec->bind)
+		return gw_fail(why, -ENOTSUP, "-bind-to knows the processors of this machine only, so far; leave it out for jobs on other "
+		               "hosts");
 	return 0;
-}
-
-static int refuse_hosts(struct parser *p, const char *v)
-{
-	return gw_fail(p->why, -ENOTSUP, "'%s %s': ranks run on this machine only, so far; leave it out, and see -clusters",
-	               p->word, v);
 }
 
 static int refuse_mca(struct parser *p, const char *v)
@@ -256,7 +240,12 @@ static const struct option options[] = {
 	{ "errfile-pattern errfile", "FILE", set_errfile, "write standard error to FILE" },
 	{ "s stdin", "RANKS", set_input, "give standard input to RANKS: 0 (default), all, none, or a list as 0,3-5" },
 	{ .help = "Places" },
-	{ "clusters", "N", set_clusters, "cut this machine into N clusters (default 1); clusters share cores when there are fewer" },
+	{ "hosts host hostlist machine machines machinelist H", "HOST,...", set_hosts, "run on these hosts; HOST:N: N ranks there before the "
+	  "next has its turn" },
+	{ "f hostfile machinefile", "FILE", set_hostfile, "the same from a file, one HOST, HOST:N or HOST slots=N a line" },
+	{ "launcher bootstrap", "X", set_launcher, "how other hosts are reached: ssh (default), a command with %h (host) and %c (what to run), "
+	  "or fork: this machine plays all of them" },
+	{ "clusters", "N", set_clusters, "cut each host into N clusters (default 1); clusters share cores when there are fewer" },
 	{ "ppn N npernode perhost", "N", set_ppn, "start N ranks on a cluster before the next has its turn (default: spread evenly)" },
 	{ "bind-to binding", "WHAT", set_bind, "bind each rank within its cluster: none (default), hwthread, core, l1cache to l3cache, numa, "
 	  "socket, with :N for several; rr; user:0+2,1,..." },
@@ -275,10 +264,7 @@ static const struct option options[] = {
 	{ "oversubscribe allow-run-as-root enable-x disable-x enable-auto-cleanup disable-hostname-propagation "
 	  "enable-hostname-propagation quiet q nooversubscribe skip-launch-node pmi-port", NULL, set_nothing },
 	{ "topolib demux rmk order-nodes localhost", "X", set_nothing },
-	{ "host hosts hostlist machine machines machinelist H", "HOST,...", set_hosts },
-	{ "launcher bootstrap", "X", set_launcher },
 	/* with a meaning that cannot be given, or not yet */
-	{ "f hostfile machinefile", "FILE", refuse_hosts },
 	{ "mca gmca pmixmca", "K V", refuse_mca },
 	{ "launcher-exec bootstrap-exec iface nameserver membind gpus-per-proc g output-from output-filename rankfile rf", "X", refuse },
 	{ "disable-auto-cleanup dac profile enable-recovery do-not-launch", NULL, refuse },
@@ -495,6 +481,7 @@ int options_parse(struct job_spec *spec, int argc, char **argv, struct gw_error 
 
 void options_fini(struct job_spec *spec)
 {
+	free(spec->hosts);
 	for (uint32_t i = 0; i < spec->n_apps; i++) {
 		strings_fini(&spec->apps[i].argv);
 		strings_fini(&spec->apps[i].env);

@@ -25,6 +25,11 @@ struct app { /* one program of the command line; several when ':' is used */
 #define OPTIONS_RANKS_MAX    65536
 #define OPTIONS_CLUSTERS_MAX 4096
 
+struct host_spec {
+	char name[256];
+	uint32_t slots;
+};
+
 struct job_spec {
 	struct app *apps;
 	uint32_t n_apps, clusters, size;
@@ -41,9 +46,12 @@ struct job_spec {
 	const char *pinned;       /* ranks that stay where they are: "all", or a list as "0,3-5"; NULL: none */
 	const char *reconnecting; /* paths of sockets: container/container.h, ct_reconnecting_add; NULL: none */
 	const char *config;
-	const char *hosts;        /* as given; NULL: this one */
-	uint32_t n_hosts;         /* that this machine plays (-launcher fork) */
-	bool is_forked, has_strange_host;
+	struct host_spec *hosts;  /* as given, each once */
+	uint32_t n_hosts;         /* 1: this one alone, whatever its name is */
+	bool has_slots, has_strange_host;
+	bool is_forked;           /* this machine plays all of them */
+	bool is_remote;           /* some are other machines */
+	const char *launcher;     /* words with %h that start a daemon there; NULL: ssh */
 	bool is_verbose, is_printing_codes;
 	struct strings words;     /* of the configuration file: what above points into */
 };
@@ -55,6 +63,13 @@ struct job_spec {
  */
 int options_parse(struct job_spec *spec, int argc, char **argv, struct gw_error *why);
 void options_fini(struct job_spec *spec);
+
+/* ---- hosts.c ---- */
+int hosts_parse(struct job_spec *spec, const char *list, struct gw_error *why); /* "a:2,b"; forgets what was said before */
+int hosts_read(struct job_spec *spec, const char *path, struct gw_error *why);  /* a file of host:slots */
+void hosts_forget(struct job_spec *spec);
+bool hosts_is_here(const char *name);
+uint32_t hosts_place(const struct job_spec *spec, uint32_t rank);               /* its cluster, where slots were given */
 
 /**
  * options_split - words of one line of a configuration file, as a shell would cut it without expanding anything

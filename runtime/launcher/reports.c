@@ -36,13 +36,14 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		return;
 	c->state = CLUSTER_UP;
 	h->up++;
-	if (n_fds && h->segment_fds[c->host] < 0) { /* the first made the segment; now the others of its host can start */
+	if (n_fds && h->segment_fds[c->host] < 0) {
 		h->segment_fds[c->host] = fds[0];
 		fds[0] = -1;
-		for (uint32_t i = 0; i < h->n_clusters; i++)
-			if (h->clusters[i].host == c->host && h->clusters[i].state == CLUSTER_STARTING)
-				clusters_send_start(h, &h->clusters[i]);
 	}
+	if (c->index % h->spec->clusters == 0) /* the first has made the segment; now the others of its host can start */
+		for (uint32_t i = c->index + 1; i < c->index + h->spec->clusters; i++)
+			if (h->clusters[i].link && h->clusters[i].state == CLUSTER_STARTING)
+				clusters_send_start(h, &h->clusters[i]);
 	for (uint32_t i = 0; i < h->size; i++)
 		if (h->ranks[i].name && h->ranks[i].name_host != c->host)
 			job_cluster_send(h, c->index, json_incref(h->ranks[i].name));

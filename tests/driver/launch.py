@@ -160,8 +160,11 @@ os.chmod(broken, 0o755)
 unreadable = os.path.join(work, "noexec")
 open(unreadable, "w").write("#!/bin/sh\n")
 for sentence, want, words, args in (
-	("other hosts", 1, ["-hosts far,away", "this machine"], ["-hosts", "far,away", "true"]),
-	("a host file", 1, ["this machine"], ["-f", "hosts", "true"]),
+	("a host that is none", 1, ["host 'far.invalid'"], ["-hosts", "far.invalid", "true"]),
+	("a number of slots that is none", 1, ["'far:x'", "HOST:SLOTS"], ["-hosts", "far:x", "true"]),
+	("a host that would be an option of ssh", 1, ["'-oProxyCommand=x'"], ["-hosts", "-oProxyCommand=x", "true"]),
+	("a host file that is none", 1, ["'hosts.none'", "No such file"], ["-f", "hosts.none", "true"]),
+	("a launcher that is none", 1, ["rexec", "ssh"], ["-launcher", "rexec", "true"]),
 	("Open MPI's components", 1, ["Open MPI"], ["--mca", "btl", "tcp", "true"]),
 	("an option that is none", 1, ["--frob", "-help"], ["--frob", "true"]),
 	("a value too many", 1, ["-l=3", "no value"], ["-l=3", "true"]),

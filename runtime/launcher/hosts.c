@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Which hosts a job runs on: -hosts a:2,b and files of host:slots, and whether a name is this machine. */
+#include <ctype.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "runtime/launcher/options.h"
+
+bool hosts_is_here(const char *name)
+{
+	char own[256] = "";
+
+	gethostname(own, sizeof(own) - 1);
+	if (strcmp(name, "localhost") == 0 || strcmp(name, "127.0.0.1") == 0 || strcmp(name, own) == 0)
+		return true;
+	own[strcspn(own, ".")] = '\0';
+	return strcmp(name, own) == 0;
+}
+
+/* Names that come again get more slots, as with MPICH. */
+static int add(struct job_spec *spec, const char *name, size_t len, uint32_t slots, struct gw_error *why)
+{
+	struct host_spec *h, *more;
+
+	if (len == 0 || len >= sizeof(h->name) || name[0] == '-') /* ssh would take it for an option */
+		return gw_fail(why, -EINVAL, "'%.*s' is not the name of a host", (int)len, name);
+	for (uint32_t i = 0; i < spec->n_hosts; i++) {
+		h = &spec->hosts[i];
+		if (strlen(h->name) == len && strncmp(h->name, name, len) == 0) {
+			h->slots += slots ? slots : 1;
+			return 0;
+		}
+	}
+	if (spec->n_hosts >= OPTIONS_CLUSTERS_MAX)
+		return gw_fail(why, -E2BIG, "more than %d hosts", OPTIONS_CLUSTERS_MAX);
+	more = realloc(spec->hosts, (spec->n_hosts + 1) * sizeof(*more));
+	if (!more)
+		return gw_fail(why, -ENOMEM, "out of memory");
+	spec->hosts = more;
+	h = &more[spec->n_hosts++];
+	memset(h, 0, sizeof(*h));
+	memcpy(h->name, name, len);
+	h->slots = slots ? slots : 1;
+	spec->has_slots |= slots > 0;
+	spec->has_strange_host |= !hosts_is_here(h->name);
+	return 0;
+}
+
+/* "name" or "name:slots" */
+static int add_word(struct job_spec *spec, const char *word, size_t len, struct gw_error *why)
+{
+	const char *colon = memchr(word, ':', len);
+	char *end;
+	unsigned long slots;
+
+	if (!colon)
+		return add(spec, word, len, 0, why);
+	slots = isdigit((unsigned char)colon[1]) ? strtoul(colon + 1, &end, 10) : 0;
+	if (slots == 0 || slots > OPTIONS_RANKS_MAX || end != word + len)
+		return gw_fail(why, -EINVAL, "'%.*s' is not HOST or HOST:SLOTS", (int)len, word);
+	return add(spec, word, (size_t)(colon - word), (uint32_t)slots, why);
+}
+
+void hosts_forget(struct job_spec *spec)
+{
+	free(spec->hosts);
+	spec->hosts = NULL;
+	spec->n_hosts = 0;
+	spec->has_slots = spec->has_strange_host = false;
+}
+
+int hosts_parse(struct job_spec *spec, const char *list, struct gw_error *why)
+{
+	int code = 0;
+
+	hosts_forget(spec);
+	for (const char *at = list; code == 0; at++) {
+		size_t n = strcspn(at, ",");
+
+		code = add_word(spec, at, n, why);
+		at += n;
+		if (!*at)
+			break;
+	}
+	return code;
+}
+
+/* One line: a host, and what other launchers let follow it. */
+static int add_line(struct job_spec *spec, char *line, struct gw_error *why)
+{
+	char *save = NULL, *word, *more;
+
+	line[strcspn(line, "#\n")] = '\0';
+	word = strtok_r(line, " \t\r", &save);
+	if (!word)
+		return 0;
+	more = strtok_r(NULL, " \t\r", &save);
+	if (more && strncmp(more, "slots=", 6) == 0 && !strchr(word, ':') && !strtok_r(NULL, " \t\r", &save)) {
+		char both[512];
+
+		snprintf(both, sizeof(both), "%s:%s", word, more + 6);
+		return add_word(spec, both, strlen(both), why);
+	}
+	if (more)
+		return gw_fail(why, -EINVAL, "'%s' is not understood; a line is HOST, HOST:SLOTS or HOST slots=N", more);
+	return add_word(spec, word, strlen(word), why);
+}
+
+int hosts_read(struct job_spec *spec, const char *path, struct gw_error *why)
+{
+	FILE *f = fopen(path, "re");
+	char line[1024];
+	int code = 0, number = 0;
+
+	hosts_forget(spec);
+	if (!f)
+		return gw_fail(why, -errno, "the file of hosts '%s' cannot be read: %s", path, strerror(errno));
+	while (code == 0 && fgets(line, sizeof(line), f)) {
+		number++;
+		code = add_line(spec, line, why);
+	}
+	fclose(f);
+	if (code < 0)
+		return gw_fail_more(why, "'%s', line %d: ", path, number);
+	return spec->n_hosts ? 0 : gw_fail(why, -EINVAL, "the file of hosts '%s' names none", path);
+}
+
+uint32_t hosts_place(const struct job_spec *spec, uint32_t rank)
+{
+	uint32_t all = 0;
+
+	for (uint32_t i = 0; i < spec->n_hosts; i++)
+		all += spec->hosts[i].slots;
+	rank %= all;
+	for (uint32_t i = 0; i < spec->n_hosts; i++) {
+		uint32_t slots = spec->hosts[i].slots;
+
+		if (rank < slots) /* evenly over the clusters of the host */
+			return i * spec->clusters + (uint32_t)((uint64_t)rank * spec->clusters / slots);
+		rank -= slots;
+	}
+	return 0;
+}

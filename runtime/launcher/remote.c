@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Daemons on other hosts: for each host one process of the launcher (ssh, or what the user says), which starts that host's
+ * daemons; they come back by TCP and prove the secret, which the launcher's process has carried (clusterd/join.c).
+ *
+ * What that process and the daemons write on standard error comes back through it. Until all daemons of the host are there
+ * its last line is held: when the process ends before, it says best what went wrong.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "runtime/base/tcp.h"
+#include "runtime/base/trust.h"
+#include "runtime/launcher/head.h"
+
+#define PROVE_MS 10000
+#define DEAD_MS  6000
+#define LINE_MAX_BYTES 1024
+#define START_MS 60000 /* until all daemons are there; ssh has time to ask for a ticket, and slow disks to wake up */
+#define END_MS   3000
+
+struct launched {            /* the launcher's process of one host */
+	struct head *head;
+	uint32_t host, first, count;
+	pid_t pid;
+	int status;
+	int input, errors, pidfd;
+	struct gw_watch *errors_watch, *pid_watch;
+	uint32_t joined;
+	bool is_over;
+	char line[LINE_MAX_BYTES]; /* begun */
+	size_t len;
+	char last[LINE_MAX_BYTES];
+};
+
+struct remotes {
+	struct gw_trust_listener *listener;
+	struct gw_timer *look, *start;
+	char address[GW_TCP_NAME];
+	uint16_t port;
+	struct launched *hosts;  /* one for each host; pid 0: it is this one */
+	
+	uint32_t n_hosts;
+};
+
+bool remote_is(const struct head *h, uint32_t host)
+{
+	return h->remotes && h->remotes->hosts[host].pid > 0;
+}
+
+const char *remote_address(const struct head *h)
+{
+	return h->remotes ? h->remotes->address : NULL;
+}
+
+const char *remote_host_name(const struct head *h, uint32_t host)
+{
+	return h->remotes ? h->spec->hosts[host].name : "this host";
+}
+
+/* ---- what comes back on standard error ------------------------------------------------------------------------------- */
+
+static void say_held(struct launched *l)
+{
+	/* that a daemon finds a job that has ended before it came is not worth a word */
+	if (l->last[0] && (l->joined == l->count || !l->head->is_ending))
+		job_say(l->head, "%s", l->last);
+	l->last[0] = '\0';
+}
+
+static void end_line(struct launched *l)
+{
+	while (l->len && (l->line[l->len - 1] == '\r' || l->line[l->len - 1] == ' '))
+		l->len--;
+	l->line[l->len] = '\0';
+	if (l->len) {
+		say_held(l);
+		memcpy(l->last, l->line, l->len + 1);
+		if (l->joined == l->count)
+			say_held(l);
+	}
+	l->len = 0;
+}
+
+static bool read_errors(struct launched *l)
+{
+	char buf[4096];
+	ssize_t n = read(l->errors, buf, sizeof(buf));
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return false;
+	for (ssize_t i = 0; i < n; i++) {
+		if (buf[i] == '\n' || l->len == sizeof(l->line) - 1)
+			end_line(l);
+		if (buf[i] != '\n')
+			l->line[l->len++] = buf[i];
+	}
+	if (n > 0)
+		return true;
+	end_line(l);
+	gw_watch_remove(l->errors_watch);
+	l->errors_watch = NULL;
+	return false;
+}
+
+static void on_errors(void *ctx, uint32_t events)
+{
+	(void)events;
+	read_errors(ctx);
+}
+
+/* ---- its end --------------------------------------------------------------------------------------------------------- */
+
+static void explain_end(struct launched *l)
+{
+	struct head *h = l->head;
+	const char *name = h->spec->hosts[l->host].name, *launcher = h->spec->launcher ? h->spec->launcher : "ssh";
+	int code = WIFEXITED(l->status) ? WEXITSTATUS(l->status) : -1;
+	char end[128];
+
+	verdict_describe(l->status, end, sizeof(end));
+	if (code == 127 && !h->spec->launcher)
+		job_fail(h, 1, "host %s: there is no godwitd at the place where it is here; Godwit is needed at the same path on all "
+		         "hosts (%s)", name, l->last[0] ? l->last : "status 127");
+	else if (code == 255 && !h->spec->launcher)
+		job_fail(h, 1, "host %s cannot be reached with ssh: %s", name, l->last[0] ? l->last : "it says nothing about it");
+	else if (l->last[0])
+		job_fail(h, 1, "host %s: its daemon could not be started: %s", name, l->last);
+	else
+		job_fail(h, 1, "host %s: its daemon could not be started: '%s' %s", name, launcher, end);
+	l->last[0] = '\0';
+}
+
+static void on_end(void *ctx, uint32_t events)
+{
+	struct launched *l = ctx;
+
+	(void)events;
+	if (waitpid(l->pid, &l->status, WNOHANG) != l->pid)
+		return;
+	gw_watch_remove(l->pid_watch);
+	l->pid_watch = NULL;
+	l->is_over = true;
+	while (l->errors_watch && read_errors(l))
+		;
+	if (l->joined < l->count && !l->head->is_ending) {
+		for (uint32_t c = l->first; c < l->first + l->count; c++)
+			if (!l->head->clusters[c].link)
+				l->head->clusters[c].state = CLUSTER_ENDED;
+		explain_end(l);
+	}
+	say_held(l);
+	job_check_all_ended(l->head);
+}
+
+/* ---- joined ---------------------------------------------------------------------------------------------------------- */
+
+static void on_joined(void *ctx, int fd, const struct gw_trust_who *peer, const struct gw_error *why)
+{
+	struct head *h = ctx;
+	struct cluster *c = peer->cluster < h->n_clusters ? &h->clusters[peer->cluster] : NULL;
+	struct launched *l = c ? &h->remotes->hosts[c->host] : NULL;
+	int code;
+
+	(void)why;
+	if (!c || peer->purpose != GW_TRUST_JOIN || l->pid == 0 || c->link || c->state != CLUSTER_STARTING || h->is_ending) {
+		if (!h->is_ending)
+			gw_log(GW_WARN, "a daemon comes for cluster %u, where none is missing; closed", peer->cluster);
+		close(fd);
+		return;
+	}
+	code = gw_link_create(&c->link, h->loop, fd, &reports_link_ops, c);
+	if (code < 0) {
+		job_fail(h, 1, "no link to the daemon of cluster %u: %s", c->index, strerror(-code));
+		return;
+	}
+	if (++l->joined == l->count)
+		say_held(l);
+	if (c->index == l->first || h->clusters[l->first].state == CLUSTER_UP)
+		clusters_send_start(h, c);
+}
+
+/* A host that has vanished says nothing at all. */
+static void on_look(void *ctx)
+{
+	struct head *h = ctx;
+
+	for (uint32_t i = 0; i < h->n_clusters; i++) {
+		struct cluster *c = &h->clusters[i];
+
+		if (c->link && remote_is(h, c->host) && gw_tcp_is_dead(gw_link_fd(c->link), DEAD_MS))
+			clusters_closed(c->link, c, -ETIMEDOUT);
+	}
+}
+
+static void on_start_deadline(void *ctx)
+{
+	struct head *h = ctx;
+
+	h->remotes->start = NULL;
+	for (uint32_t i = 0; i < h->remotes->n_hosts; i++) {
+		struct launched *l = &h->remotes->hosts[i];
+
+		if (l->pid > 0 && l->joined < l->count) {
+			job_fail(h, 1, "host %s: its daemon has not come within %d s%s%s", h->spec->hosts[i].name, START_MS / 1000,
+			         l->last[0] ? ": " : "", l->last);
+			return;
+		}
+	}
+}
+
+/* ---- started --------------------------------------------------------------------------------------------------------- */
+
+/* One word of a shell's command line */
+static void quote(struct strings *out, const char *word)
+{
+	gw_autofree char *q = malloc(4 * strlen(word) + 3);
+	char *p = q;
+
+	if (!q)
+		abort(); /* a launcher without memory for its own command line */
+	*p++ = '\'';
+	for (; *word; word++)
+		if (*word == '\'')
+			p = stpcpy(p, "'\\''");
+		else
+			*p++ = *word;
+	*p++ = '\'';
+	*p = '\0';
+	strings_add(out, q);
+}
+
+/* "ssh -x HOST COMMAND", or the user's words with %h and %c in their places; without %c it comes at the end. */
+static void build_words(struct strings *argv, const struct head *h, const char *host, const char *command)
+{
+	static const char *const ssh[] = { "ssh", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o",
+	                                   "ServerAliveInterval=5" };
+	const char *template = h->spec->launcher;
+	bool has_command = false;
+
+	if (!template) {
+		for (size_t i = 0; i < GW_ARRAY_LEN(ssh); i++)
+			strings_add(argv, ssh[i]);
+		strings_add(argv, host);
+		strings_add(argv, command);
+		return;
+	}
+	for (const char *at = template; *at; at += strspn(at, " \t")) {
+		size_t n = strcspn(at, " \t");
+		gw_autofree char *word = strndup(at, n);
+
+		if (n == 2 && strncmp(at, "%c", 2) == 0)
+			has_command = true;
+		strings_add(argv, n == 2 && strncmp(at, "%h", 2) == 0 ? host : n == 2 && strncmp(at, "%c", 2) == 0 ? command : word);
+		at += n;
+	}
+	if (!has_command)
+		strings_add(argv, command);
+}
+
+static void exec_launcher(char **argv, int input, int errors, const struct rlimit *files)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	setsid(); /* what the terminal sends is for the head to decide */
+	dup2(input, STDIN_FILENO);
+	dup2(errors, STDOUT_FILENO);
+	dup2(errors, STDERR_FILENO);
+	if (files->rlim_max)
+		setrlimit(RLIMIT_NOFILE, files);
+	execvp(argv[0], argv);
+	fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
+	_exit(126);
+}
+
+static int start_host(struct head *h, struct launched *l, const char *path, struct gw_error *why)
+{
+	struct remotes *r = h->remotes;
+	struct strings argv = { 0 }, quoted = { 0 };
+	char to[GW_TCP_NAME], command[8192], line[2 * GW_TRUST_SECRET + 2];
+	int in[2] = { -1, -1 }, err[2] = { -1, -1 }, code;
+
+	gw_tcp_join(to, r->address, r->port);
+	quote(&quoted, path);
+	snprintf(command, sizeof(command), "exec %s --join=%s --job=%08x --cluster=%u --count=%u", quoted.list[0], to, h->job,
+	         l->first, l->count);
+	build_words(&argv, h, h->spec->hosts[l->host].name, command);
+
+	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0)
+		goto fail;
+	l->pid = fork();
+	if (l->pid == 0)
+		exec_launcher(argv.list, in[0], err[1], &h->files);
+	if (l->pid < 0) {
+		l->pid = 0;
+		goto fail;
+	}
+	close(in[0]);
+	close(err[1]);
+	l->input = in[1];
+	l->errors = err[0];
+	strings_fini(&argv);
+	strings_fini(&quoted);
+	gw_trust_secret_print(line, h->secret);
+	if (write(l->input, line, strlen(line)) != (ssize_t)strlen(line)) /* a fresh pipe takes it; who is gone already is heard of */
+		gw_log(GW_INFO, "host %s: its launcher does not take the secret", h->spec->hosts[l->host].name);
+	explicit_bzero(line, sizeof(line));
+	fcntl(l->errors, F_SETFL, O_NONBLOCK);
+	l->pidfd = (int)syscall(SYS_pidfd_open, l->pid, 0);
+	code = l->pidfd < 0 ? -errno : gw_loop_watch(h->loop, &l->pid_watch, l->pidfd, EPOLLIN, on_end, l);
+	if (code == 0)
+		code = gw_loop_watch(h->loop, &l->errors_watch, l->errors, EPOLLIN, on_errors, l);
+	return code < 0 ? gw_fail(why, code, "host %s: %s", h->spec->hosts[l->host].name, strerror(-code)) : 0;
+fail:
+	code = -errno;
+	strings_fini(&argv);
+	strings_fini(&quoted);
+	for (int i = 0; i < 2; i++) {
+		if (in[i] >= 0)
+			close(in[i]);
+		if (err[i] >= 0)
+			close(err[i]);
+	}
+	return gw_fail(why, code, "host %s: its daemon cannot be started: %s%s", h->spec->hosts[l->host].name, strerror(-code), gw_advice(code));
+}
+
+int remote_start(struct head *h, const char *path, struct gw_error *why)
+{
+	struct remotes *r = h->remotes = calloc(1, sizeof(*r));
+	struct gw_trust_who me = { GW_TRUST_JOIN, h->job, UINT32_MAX };
+	uint32_t per_host = h->spec->clusters;
+	int code = -ENOMEM, fd;
+
+	if (r)
+		r->hosts = calloc(h->n_hosts, sizeof(*r->hosts));
+	if (!r || !r->hosts)
+		return gw_fail(why, -ENOMEM, "out of memory");
+	r->n_hosts = h->n_hosts;
+	for (uint32_t i = 0; i < r->n_hosts; i++)
+		r->hosts[i] = (struct launched){ .head = h, .host = i, .first = i * per_host, .count = per_host, .input = -1,
+		                                 .errors = -1, .pidfd = -1 };
+	for (uint32_t i = 0; i < r->n_hosts && !r->address[0]; i++)
+		if (!hosts_is_here(h->spec->hosts[i].name) && gw_tcp_source(h->spec->hosts[i].name, r->address, why) < 0)
+			return why->code;
+	fd = gw_tcp_listen(r->address, &r->port, why);
+	if (fd < 0)
+		return fd;
+	code = gw_trust_listen(&r->listener, h->loop, fd, h->secret, &me, PROVE_MS, on_joined, h);
+	if (code == 0)
+		code = gw_loop_timer(h->loop, &r->start, START_MS, 0, on_start_deadline, h);
+	if (code == 0)
+		code = gw_loop_timer(h->loop, &r->look, 1000, 1000, on_look, h);
+	if (code < 0)
+		return gw_fail(why, code, "cannot listen for daemons: %s", strerror(-code));
+	for (uint32_t i = 0; i < r->n_hosts && code == 0; i++)
+		if (!hosts_is_here(h->spec->hosts[i].name))
+			code = start_host(h, &r->hosts[i], path, why);
+	return code;
+}
+
+/* Every daemon has lost its link: the launcher's processes end, or are ended. */
+void remote_fini(struct head *h)
+{
+	struct remotes *r = h->remotes;
+	uint64_t end = gw_now_ns() + END_MS * 1000000ull;
+
+	if (!r)
+		return;
+	gw_trust_listener_destroy(r->listener);
+	gw_timer_cancel(r->look);
+	gw_timer_cancel(r->start);
+	for (uint32_t i = 0; r->hosts && i < r->n_hosts; i++)
+		if (r->hosts[i].input >= 0)
+			close(r->hosts[i].input);
+	for (uint32_t i = 0; r->hosts && i < r->n_hosts; i++) {
+		struct launched *l = &r->hosts[i];
+
+		if (l->pid > 0 && !l->is_over) {
+			/* who fills the pipe of errors while it ends is ended with it, and who waits for a host that is gone */
+			if (l->pidfd < 0 || l->joined < l->count || h->clusters[l->first].state == CLUSTER_LOST || gw_wait_readable(l->pidfd, end) < 0)
+				kill(l->pid, SIGKILL);
+			waitpid(l->pid, &l->status, 0);
+		}
+		while (l->errors_watch && read_errors(l))
+			;
+		say_held(l);
+		gw_watch_remove(l->errors_watch);
+		gw_watch_remove(l->pid_watch);
+		if (l->errors >= 0)
+			close(l->errors);
+		if (l->pidfd >= 0)
+			close(l->pidfd);
+	}
+	free(r->hosts);
+	free(r);
+	h->remotes = NULL;
+}

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Jobs on several hosts of a rig, started by a real sshd: they run, they fail with a sentence, and nothing stays behind."""
+import os, select, subprocess, sys, time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import godwit, rig
+
+tap = godwit.Tap(240)
+why = rig.why_not()
+if why:
+	print("1..0 # SKIP " + why)
+	sys.exit(0)
+MPIRUN = os.path.join(godwit.BUILD, "mpirun")
+GODWITD = os.path.join(godwit.BUILD, "godwitd")
+KMEANS = os.path.join(godwit.BUILD, "examples/kmeans")
+
+
+def left(r):
+	"""What runs on the hosts after a job; waits until nothing does."""
+	end = time.monotonic() + 20
+	while True:
+		found = [h for h in range(1, 4) if r[h].run(["pgrep", "-x", "godwitd|mpirun|ssh"]).stdout]
+		if not found or time.monotonic() > end:
+			return found
+		time.sleep(0.05)
+
+
+def mpirun(*words, **more):
+	p = r[1].run([MPIRUN] + list(words), timeout=60, **more)
+	return p.returncode, p.stdout, p.stderr
+
+
+def check(sentence, status, says, words, **more):
+	"""One command: its status, what standard error must say."""
+	code, out, err = mpirun(*words, **more)
+	tap.ok(code == status and all(s in err for s in says) and err.count("\n") == 1, sentence, code, out, err)
+
+
+def begin(*words):
+	"""A job whose ranks say that they run."""
+	p = r[1].popen([MPIRUN] + list(words) + ["sh", "-c", "echo up; exec sleep 1000"], stdout=subprocess.PIPE,
+	               stderr=subprocess.PIPE, text=True)
+	for _ in range(2):
+		if not select.select([p.stdout], [], [], 30)[0] or p.stdout.readline() != "up\n":
+			break
+	else:
+		return p
+	rig.kill_tree(p)
+	tap.bail("the job did not start: " + p.stderr.read())
+
+
+def end(p, sentence, status, says):
+	try:
+		out, err = p.communicate(timeout=40)
+	except subprocess.TimeoutExpired:
+		rig.kill_tree(p)
+		out, err = p.communicate()
+	tap.ok(p.returncode in status and all(s in err for s in says), sentence, p.returncode, err)
+
+
+with rig.Rig(3) as r:
+	try:
+		r.start_sshd()
+	except rig.RigUnavailable as e:
+		print("1..0 # SKIP %s" % e)
+		sys.exit(0)
+	shared = os.path.join(r.shared, "hosts")
+
+	code, out, err = mpirun("-hosts", "rig1,rig2,rig3", "-n", "6", "-l", "hostname")
+	tap.ok(code == 0 and sorted(out.split("\n")[:-1]) == ["[%d] rig%d" % (i, i // 2 + 1) for i in range(6)],
+	       "six ranks on three hosts", code, out, err)
+	tap.ok(err == "", "and nobody has anything to say about it", err)
+	with open(shared, "w") as f:
+		f.write("# two hosts\nrig3:1\n\nrig2 slots=3   # the larger one\n")
+	code, out, err = mpirun("-f", shared, "-n", "5", "-l", "hostname")
+	tap.ok(code == 0 and sorted(out.split("\n")[:-1]) == ["[0] rig3", "[1] rig2", "[2] rig2", "[3] rig2", "[4] rig3"],
+	       "a file of hosts fills their slots in turn", code, out, err)
+	code, out, err = mpirun("-hosts", "rig2,rig3", "-ppn", "2", "-n", "4", "-l", "hostname")
+	tap.ok(code == 0 and sorted(out.split("\n")[:-1]) == ["[0] rig2", "[1] rig2", "[2] rig3", "[3] rig3"], "-ppn", code, out, err)
+	code, out, err = mpirun("-hosts", "rig1,rig2", "-clusters", "2", "-n", "4", KMEANS)
+	tap.ok(code == 0, "an MPI program on two hosts of two clusters each", code, out, err)
+	sums = [line.rsplit("checksum=")[-1] for line in out.split("\n") if "checksum=" in line]
+	alone = subprocess.run([MPIRUN, "-n", "4", KMEANS], capture_output=True, text=True, timeout=60).stdout
+	tap.ok(len(sums) == 1 and sums[0] in alone, "has the result that it has on one", out, alone)
+	code, out, err = mpirun("-hosts", "rig2,rig3", "-n", "2", "cat", input="a line\n")
+	tap.ok(code == 0 and out == "a line\n", "standard input reaches rank 0 on another host", code, out, err)
+	check("a rank's status comes back from another host", 9, ["rank 1", "status 9"],
+	      ["-hosts", "rig1,rig2", "-n", "2", "sh", "-c", "test $PMI_RANK = 0 || exit 9"])
+	code, out, err = mpirun("-hosts", "rig1,rig2", "-launcher", "ssh -x %h %c", "-n", "2", "hostname")
+	tap.ok(code == 0 and sorted(out.split()) == ["rig1", "rig2"], "a launcher in the user's words", code, out, err)
+	tap.ok(not left(r), "nothing is left on any host", left(r))
+
+	# ---- failures, each a sentence ----
+	check("a host whose name is unknown", 1, ["host 'nohost'"], ["-hosts", "rig1,nohost", "-n", "2", "true"])
+	check("a launcher that does not get through", 1, ["host rig2", "could not be started", "Connection refused"],
+	      ["-hosts", "rig2", "-launcher", "ssh -p 9 %h %c", "-n", "1", "true"])
+	check("a launcher that is not there", 1, ["host rig2", "nosuchlauncher", "No such file"],
+	      ["-hosts", "rig2", "-launcher", "nosuchlauncher %h %c", "-n", "1", "true"])
+	code, out, err = mpirun("-hosts", "rig2", "-launcher", "ssh -o BatchMode=yes -o UserKnownHostsFile=/dev/null -o "
+	                        "GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes %h %c", "-n", "1", "true")
+	tap.ok(code == 1 and "host rig2" in err and "Host key verification failed" in err, "a host key that is not known", code, err)
+	r[2].run(["mount", "-t", "tmpfs", "none", godwit.BUILD], check=True)
+	check("a host without Godwit", 1, ["host rig2", "there is no godwitd", "same path"], ["-hosts", "rig2", "-n", "1", "true"])
+	r[2].run(["umount", godwit.BUILD], check=True)
+	r[2].run(["mount", "--bind", "/dev/null", GODWITD], check=True)
+	code, out, err = mpirun("-hosts", "rig2", "-n", "1", "true")
+	tap.ok(code == 1 and "host rig2: its daemon could not be started" in err and "Permission denied" in err,
+	       "a host where it cannot be executed", code, out, err)
+	r[2].run(["umount", GODWITD], check=True)
+	p = r[2].run([GODWITD, "--join=198.51.100.1:1", "--job=1", "--cluster=0"], input="not a secret\n")
+	tap.ok(p.returncode == 1 and "not a secret" in p.stderr, "godwitd wants a secret", p.returncode, p.stderr)
+	p = r[2].run([GODWITD, "--join=198.51.100.1:1", "--job=1", "--cluster=0"], input="0f" * 32 + "\n")
+	tap.ok(p.returncode == 1 and "198.51.100.1:1 from here: Connection refused" in p.stderr, "and somebody who listens",
+	       p.returncode, p.stderr)
+	tap.ok(not left(r), "nothing is left on any host", left(r))
+
+	# ---- strangers ----
+	p = begin("-hosts", "rig1,rig2", "-n", "2")
+	words = r[1].run(["pgrep", "-af", "^ssh .*--join="]).stdout
+	where = words.split("--join=")[1].split()[0]
+	job = words.split("--job=")[1].split()[0]
+	s = r[3].run([GODWITD, "--join=" + where, "--job=" + job, "--cluster=1"], input="0f" * 32 + "\n")
+	tap.ok(s.returncode == 1 and "does not know the secret" in s.stderr, "a daemon with another secret is refused", s.stderr)
+	s = r[3].run([GODWITD, "--join=" + where, "--job=%x" % (int(job, 16) ^ 1), "--cluster=1"], input="0f" * 32 + "\n")
+	tap.ok(s.returncode == 1 and "another job" in s.stderr, "and one of another job", s.stderr)
+	tap.ok(p.poll() is None, "the job goes on")
+	r[1].run(["sh", "-c", "kill -INT $(pgrep -x mpirun)"])
+	end(p, "until it is interrupted", [130, 2], [])
+	tap.ok(not left(r), "nothing is left on any host", left(r))
+
+	# ---- ends ----
+	for sentence, host, script, status, says in (
+		("mpirun is killed", 1, "kill -9 $(pgrep -x mpirun)", [-9, 137], []),
+		("ssh is killed", 1, "kill -9 $(pgrep -x ssh | tail -1)", [1], ["host rig3", "rank 1"]),
+		("a daemon is killed on its host", 3, "kill -9 $(pgrep -x godwitd)", [1], ["host rig3", "rank 1"])):
+		p = begin("-hosts", "rig2,rig3", "-n", "2")
+		r[host].run(["sh", "-c", script])
+		end(p, sentence + ": the job ends", status, says)
+		tap.ok(not left(r), "nothing is left on any host", left(r))
+	p = begin("-hosts", "rig2,rig3", "-n", "2")
+	r[3].cut()
+	end(p, "a host does not answer any more: the job ends", [1], ["host rig3", "rank 1"])
+	tap.ok(not left(r), "and what was there ends too", left(r))
+	r[3].restore()
+	p = begin("-hosts", "rig2,rig3", "-n", "2")
+	r[3].power_off()
+	end(p, "a host without power: the job ends", [1], ["host rig3", "rank 1"])
+	r[3].power_on()
+	tap.ok(not left(r), "nothing is left on any host", left(r))
+
+sys.exit(tap.done())
