@@ -322,9 +322,9 @@ static void on_request(struct fi_eq_cm_entry *e, size_t size)
 static void on_accepted(struct noc_conn *c, const void *data, size_t size)
 {
 	struct noc_frame f = { .magic = NOC_FRAME_MAGIC, .version = NOC_FRAME_VERSION, .kind = NOC_KIND_PROOF,
-	                       .src = noc_me->proc, .len_here = 32 };
-	unsigned char bytes[sizeof(f) + 32];
-	uint8_t proof[32];
+	                       .src = noc_me->proc, .len_here = NOC_PROOF_BYTES };
+	uint8_t proof[NOC_PROOF_BYTES];
+	unsigned char bytes[sizeof(f) + sizeof(proof)];
 
 	if (size < sizeof(c->theirs))
 		goto wrong;

@@ -17,6 +17,11 @@ TESTS += %D%/test_net
 %C%_test_net_LDADD = libnoc.la libct-rank.la libgw-base.la $(FABRIC_LIBS) $(SODIUM_LIBS) -lpthread
 %C%_test_net_LDFLAGS = $(AM_LDFLAGS) -Wl,-rpath,$(MPICH_PREFIX)/lib
 
+check_PROGRAMS += %D%/test_frame
+TESTS += %D%/test_frame
+%C%_test_frame_SOURCES = %D%/test_frame.c
+%C%_test_frame_LDADD = libnoc.la libct-rank.la libgw-base.la -lpthread
+
 check_PROGRAMS += %D%/test_segment %D%/test_inbox %D%/test_channel %D%/test_public
 TESTS += %D%/test_segment %D%/test_inbox %D%/test_channel %D%/test_public
 %C%_test_segment_SOURCES = %D%/test_segment.c

@@ -22,6 +22,7 @@
 #define NOC_FRAME_MAGIC   0x4e47u /* "GN" */
 #define NOC_FRAME_VERSION 1
 #define NOC_FRAME_BYTES   65536u  /* at most so many bytes follow a frame's head */
+#define NOC_PROOF_BYTES   32u     /* follow a PROOF's */
 
 /* Written numbers; the first four are those of inbox slots as well. */
 enum noc_kind { NOC_KIND_EAGER = 1, NOC_KIND_OFFER = 2, NOC_KIND_ACCEPT = 3, NOC_KIND_CHUNK = 4, NOC_KIND_ACK = 5,

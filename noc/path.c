@@ -38,6 +38,8 @@ int noc_frame_parse(const void *buf, size_t size, struct noc_frame *out, const v
 		return -EPROTO;
 	if (f.kind != NOC_KIND_EAGER && f.kind != NOC_KIND_CHUNK && f.kind != NOC_KIND_PROOF && f.len_here)
 		return -EPROTO;
+	if (f.kind == NOC_KIND_PROOF && f.len_here != NOC_PROOF_BYTES)
+		return -EPROTO;
 	*out = f;
 	*payload = (const char *)buf + sizeof(f);
 	return 0;

@@ -447,7 +447,8 @@ static void turn(int i)
 			;
 		noc_path_acks();
 	}
-	noc_poll(sim_one_in(4) ? 64 : 1 + (int)sim_rnd(4));
+	/* 0: what is in the inbox has come after it was looked at, and before the network is */
+	noc_poll(sim_one_in(4) ? 64 : (int)sim_rnd(4));
 	if (!gw_list_is_empty(&m->offers) && sim_one_in(4))
 		take_offer(gw_list_entry(m->offers.next, struct offer, link));
 }
@@ -553,6 +554,11 @@ static void profile_choose(void)
 	profile.p_call = calls[sim_rnd(3)];
 	profile.bulk = sim_one_in(3) ? 0 : (unsigned)sim_rnd(40);
 	profile.is_fat = sim_one_in(10);
+	if (sim_one_in(4)) { /* transfers that meet every move */
+		profile.bulk = 50 + (unsigned)sim_rnd(50);
+		profile.messages = 1 + (unsigned)sim_rnd(15);
+		profile.p_move = 3 + (unsigned)sim_rnd(10);
+	}
 	profile.p_early = sim_one_in(6) ? 200 : 0;
 	sim_p_lost = sim_one_in(3) ? 10 : 0;
 	if (sim_one_in(12)) { /* so many that an inbox is full */
