@@ -34,6 +34,7 @@ struct news { struct gw_list link; struct noc_place place; };
 static struct member {
 	struct noc_member *noc;
 	enum sim_state state;
+	bool is_ending;                        /* HERE means ENDING */
 	uint32_t host;
 	uint64_t epoch, asleep_until, next_out[SIM_MEMBERS], next_in[SIM_MEMBERS], arrived[SIM_MEMBERS];
 	struct gw_list offers, outs, bins;
@@ -258,7 +259,7 @@ static bool send_one(int from, int to)
 	}
 	if (rc == 0 || rc == -EHOSTUNREACH)
 		m->next_out[to]++;
-	if (rc && rc != -EAGAIN && !(rc == -EHOSTUNREACH && members[to].state >= SIM_ENDING))
+	if (rc && rc != -EAGAIN && !(rc == -EHOSTUNREACH && members[to].is_ending))
 		sim_fail("noc_send() fails");
 	if (rc || is_copy || is_done)
 		out_free(o);
@@ -282,7 +283,7 @@ static void on_sent(void *context, int status)
 
 	if (o->from != sim_now_in || !o->is_by_ref)
 		sim_fail("sent() of something else, or twice");
-	if (status && !(status == -EHOSTUNREACH && members[o->to].state >= SIM_ENDING))
+	if (status && !(status == -EHOSTUNREACH && members[o->to].is_ending))
 		sim_fail("sent() with an error");
 	o->is_by_ref = false;
 	out_free(o);
@@ -404,8 +405,6 @@ static void leave(int i)
 	struct member *m = &members[i];
 	struct gw_error why;
 
-	if (m->state != SIM_HERE)
-		return;
 	sim_enter(i);
 	if (sim_one_in(2))
 		tell(i, NOC_NAME_MOVING);
@@ -429,7 +428,7 @@ static void arrive(int i)
 	if (noc_attach_test(segment_fd[m->host], 0, &h, &why))
 		sim_fail(why.text);
 	sim_event("member %d arrives on host %d: incarnation %llu", i, (int)m->host, noc_me->incarnation, 0);
-	m->state = SIM_HERE;
+	m->state = m->is_ending ? SIM_ENDING : SIM_HERE;
 	tell(i, NOC_NAME_HERE);
 }
 
@@ -483,7 +482,7 @@ static void world_step(void)
 	case 7:
 		if (is_quiet)
 			break;
-		if (sim_one_in(profile.p_move))
+		if (members[i].state == SIM_HERE && sim_one_in(profile.p_move))
 			leave(i);
 		if (sim_one_in(profile.p_cut))
 			sim_wire_cut();
@@ -510,13 +509,11 @@ int __wrap_nanosleep(const struct timespec *t, struct timespec *left)
 		world_step();
 	sim_enter(me);
 	if (!is_quiet && sim_one_in(30)) { /* it can be moved meanwhile */
-		members[me].state = SIM_HERE;
 		leave(me);
 		for (uint64_t n = sim_rnd(100); n; n--)
 			world_step();
 		if (members[me].state == SIM_AWAY)
 			arrive(me);
-		members[me].state = SIM_ENDING;
 		sim_enter(me);
 	}
 	return 0;
@@ -529,6 +526,7 @@ static void end(int i)
 	sim_enter(i);
 	sim_event("member %d ends", i, 0, 0, 0);
 	m->state = SIM_ENDING;
+	m->is_ending = true;
 	noc_stop();
 	sim_enter(i);
 	sim_event("member %d has ended", i, 0, 0, 0);
@@ -606,7 +604,7 @@ static bool all_is_sent(void)
 {
 	for (unsigned i = 0; i < profile.members; i++)
 		for (unsigned k = 0; k < profile.members; k++)
-			if (members[i].state < SIM_ENDING && members[i].next_out[k] < profile.messages)
+			if (!members[i].is_ending && members[i].next_out[k] < profile.messages)
 				return false;
 	return true;
 }
