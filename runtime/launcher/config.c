@@ -52,9 +52,10 @@ int options_read_config(struct job_spec *spec, struct gw_error *why)
 			gw_autofree char *rest = NULL;
 			size_t rest_cap = 0;
 			ssize_t more = getline(&rest, &rest_cap, f);
-			char *joined = more < 0 ? NULL : realloc(line, (size_t)(n + more));
+			char *joined;
 
-			line[n - 2] = '\0';
+			line[n - 2] = '\0'; /* where nothing follows, the backslash goes as well */
+			joined = more < 0 ? NULL : realloc(line, (size_t)(n + more));
 			if (!joined)
 				break;
 			line = joined;
