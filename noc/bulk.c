@@ -15,7 +15,7 @@
  *     | RESUME ----------------------> |
  *     | <--- ACCEPT (from this offset) |   or FIN: all of it is here
  *
- * A transfer is known by the number of its OFFER in the channel, which is never used again. A chunk counts only when it
+ * A transfer is known by the number of its OFFER in the channel, which is never used again. Of a chunk counts only what
  * continues what is there, so one that comes late or twice is harmless: it would bring the same bytes.
  */
 #include <stdlib.h>
@@ -229,12 +229,19 @@ static struct noc_bulk_out *out_find(const struct noc_bulk_word *w)
 static void on_chunk(const struct noc_bulk_word *w, enum noc_path path)
 {
 	struct noc_bulk *b = in_find(w, w->id);
+	uint64_t skip;
 
 	noc_me->counters.received_bytes += w->len;
-	if (!b || !b->is_accepted || w->offset != b->done || w->len > b->wanted - b->done)
+	if (!b || !b->is_accepted || w->offset > b->done || w->len > b->wanted - w->offset || w->offset + w->len <= b->done)
 		return; /* late, or from before another start: what it brings is here already */
-	iov_copy(b->iov, b->iovs, b->done, (unsigned char *)(uintptr_t)w->bytes, w->len, true);
-	b->done += w->len;
+	/*
+	 * It may begin before what is here ends. The sender came by, said RESUME in memory, and left before it was read; then
+	 * chunks of its old connection were read after RESUME was answered with an earlier offset. The second start cuts other
+	 * chunks, so it need not begin one just where the first ended.
+	 */
+	skip = b->done - w->offset;
+	iov_copy(b->iov, b->iovs, b->done, (unsigned char *)(uintptr_t)w->bytes + skip, w->len - skip, true);
+	b->done = w->offset + w->len;
 	b->is_by_net |= path == NOC_PATH_NET;
 	if (b->done < b->wanted)
 		return;

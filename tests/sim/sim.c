@@ -454,6 +454,21 @@ static void turn(int i)
 
 static void end(int i);
 
+/* Two moves before anybody else does anything: what it says where it was for a moment is read when it is elsewhere. */
+static void visit(int i)
+{
+	leave(i);
+	arrive(i);
+	for (uint64_t n = 1 + sim_rnd(3); n; n--) {
+		turn(i);
+		for (uint64_t k = sim_rnd(3); k; k--)
+			send_one(i, (int)sim_rnd(profile.members));
+	}
+	leave(i);
+	if (sim_one_in(2))
+		arrive(i);
+}
+
 static void world_step(void)
 {
 	int i = (int)sim_rnd(profile.members);
@@ -483,7 +498,7 @@ static void world_step(void)
 		if (is_quiet)
 			break;
 		if (members[i].state == SIM_HERE && sim_one_in(profile.p_move))
-			leave(i);
+			sim_one_in(3) ? visit(i) : leave(i);
 		if (sim_one_in(profile.p_cut))
 			sim_wire_cut();
 		if (sim_one_in(profile.p_sleep))
@@ -555,7 +570,9 @@ static void profile_choose(void)
 	if (sim_one_in(4)) { /* transfers that meet every move */
 		profile.bulk = 50 + (unsigned)sim_rnd(50);
 		profile.messages = 1 + (unsigned)sim_rnd(15);
-		profile.p_move = 3 + (unsigned)sim_rnd(10);
+		profile.p_move = 4 + (unsigned)sim_rnd(60);
+		profile.p_sleep = 30;
+		profile.hosts = 2;
 	}
 	profile.p_early = sim_one_in(6) ? 200 : 0;
 	sim_p_lost = sim_one_in(3) ? 10 : 0;
