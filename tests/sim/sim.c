@@ -42,7 +42,7 @@ static struct member {
 	int depth;                             /* of callbacks */
 } members[SIM_MEMBERS];
 
-static struct { unsigned members, hosts, messages, p_move, p_cut, p_sleep, p_call, p_early, bulk; bool is_fat; } profile;
+static struct { unsigned members, hosts, messages, p_move, p_cut, p_sleep, p_call, p_early, bulk, pace; bool is_fat; } profile;
 static int segment_fd[SIM_HOSTS];
 static struct noc_segment pages[SIM_HOSTS];
 static uint64_t episode, rng, now_ns, step;
@@ -445,6 +445,8 @@ static void turn(int i)
 		for (int k = 0; k < 4 && noc_net->poll(true); k++)
 			;
 		noc_path_acks();
+		if (sim_one_in(2))
+			return;
 	}
 	/* 0: what is in the inbox has come after it was looked at, and before the network is */
 	noc_poll(sim_one_in(4) ? 64 : (int)sim_rnd(4));
@@ -482,6 +484,8 @@ static void world_step(void)
 		turn(i);
 		break;
 	case 3:
+		if (!is_quiet && !sim_one_in(profile.pace))
+			break;
 		sim_enter(i);
 		for (uint64_t n = sim_rnd(sim_one_in(20) ? 40 : 4); n && members[i].state == SIM_HERE; n--)
 			send_one(i, (int)sim_rnd(profile.members));
@@ -566,6 +570,7 @@ static void profile_choose(void)
 	profile.p_sleep = sim_one_in(3) ? 30 : 0;
 	profile.p_call = calls[sim_rnd(3)];
 	profile.bulk = sim_one_in(3) ? 0 : (unsigned)sim_rnd(40);
+	profile.pace = 1u << sim_rnd(6);
 	profile.is_fat = sim_one_in(10);
 	if (sim_one_in(4)) { /* transfers that meet every move */
 		profile.bulk = 50 + (unsigned)sim_rnd(50);
