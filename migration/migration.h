@@ -134,6 +134,14 @@ struct mig_config {
 	void *ctx;
 	/* how to reach a cluster's daemon; a new abstract socket name into @buf; negative errno when there is none */
 	int (*address)(void *ctx, uint32_t cluster, char *buf, size_t cap);
+	/*
+	 * A cluster on another machine: begin to connect, and call @done once with a proved descriptor, or a negative errno
+	 * and the reason; never from inside. *@handle is for far_cancel, until then. 1: it is on this one, see address; a
+	 * negative errno with @why. NULL: all are
+	 */
+	int (*far)(void *ctx, uint32_t cluster, void **handle, void (*done)(void *peer, int fd, const char *why), void *peer,
+	           struct gw_error *why);
+	void (*far_cancel)(void *ctx, void *handle);
 	uint64_t prepare_ms, quiesce_ms, freeze_ms, transfer_ms, retry_ms; /* 0: the defaults of doc/migration.md */
 };
 

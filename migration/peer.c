@@ -14,6 +14,8 @@ static void peer_free(struct mig_peer *p)
 	gw_list_remove(&p->node);
 	if (p->s)
 		p->s->peer = NULL;
+	if (p->connecting)
+		p->m->c.far_cancel(p->m->c.ctx, p->connecting);
 	gw_link_destroy(p->link);
 	free(p);
 }
@@ -345,28 +347,58 @@ static void on_closed(struct gw_link *l, void *ctx, int error)
 
 static const struct gw_link_ops peer_ops = { .frame = on_frame, .drained = on_drained, .closed = on_closed };
 
-static int peer_create(struct mig_peer **out, struct mig *m, int fd)
+static int peer_create_held(struct mig_peer **out, struct mig *m)
 {
 	struct mig_peer *p = calloc(1, sizeof(*p));
-	int size = SEND_BUFFER, code;
+	int code = p ? gw_link_create_held(&p->link, m->loop, &peer_ops, p) : -ENOMEM;
 
-	if (!p) {
-		close(fd);
-		return -ENOMEM;
+	if (code < 0) {
+		free(p);
+		return code;
 	}
 	p->m = m;
 	gw_list_append(&m->strangers, &p->node);
+	*out = p;
+	return 0;
+}
+
+static int peer_open(struct mig_peer *p, int fd)
+{
+	int size = SEND_BUFFER;
+
 	/* as much as we are allowed: the forced one needs a privilege, the other is cut to the system's limit */
 	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-	code = gw_link_create(&p->link, m->loop, fd, &peer_ops, p);
+	return gw_link_open(p->link, fd);
+}
+
+static int peer_create(struct mig_peer **out, struct mig *m, int fd)
+{
+	int code = peer_create_held(out, m);
+
 	if (code < 0) {
-		p->link = NULL;
-		peer_free(p);
+		close(fd);
 		return code;
 	}
-	*out = p;
-	return 0;
+	code = peer_open(*out, fd);
+	if (code < 0)
+		peer_free(*out);
+	return code;
+}
+
+/* What mig_connect() began has come to its end. */
+static void on_far(void *peer, int fd, const char *text)
+{
+	struct mig_peer *p = peer;
+	int code = fd < 0 ? fd : peer_open(p, fd);
+
+	p->connecting = NULL;
+	if (code == 0)
+		return;
+	if (p->s && p->s->is_source && p->s->state != MIG_GIVEN)
+		gw_fail(&p->s->why, code, "rank %u: cluster %u cannot be reached: %s", p->s->id.proc, p->s->id.to,
+		        fd < 0 ? text : strerror(-code));
+	on_closed(p->link, p, code);
 }
 
 int mig_connect(struct mig_session *s, struct gw_error *why)
@@ -375,7 +407,22 @@ int mig_connect(struct mig_session *s, struct gw_error *why)
 	struct mig *m = s->m;
 	struct mig_peer *p;
 	char name[128];
-	int fd, code = m->c.address(m->c.ctx, cluster, name, sizeof(name));
+	int fd, code;
+
+	code = m->c.far ? peer_create_held(&p, m) : 0;
+	if (code < 0)
+		return gw_fail(why, code, "rank %u: no connection to cluster %u: %s", s->id.proc, cluster, strerror(-code));
+	if (m->c.far) {
+		code = m->c.far(m->c.ctx, cluster, &p->connecting, on_far, p, why);
+		if (code == 0) {
+			bind_peer(p, s);
+			return 0;
+		}
+		peer_free(p);
+		if (code < 0)
+			return gw_fail_more(why, "rank %u: cluster %u cannot be reached: ", s->id.proc, cluster);
+	}
+	code = m->c.address(m->c.ctx, cluster, name, sizeof(name));
 
 	if (code < 0)
 		return gw_fail(why, code, "rank %u: there is no cluster %u", s->id.proc, cluster);

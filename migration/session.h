@@ -88,6 +88,7 @@ struct mig_peer {
 	struct mig *m;
 	struct mig_session *s;
 	struct gw_link *link;
+	void *connecting;       /* of migration.h, far: held until then; NULL: it is open */
 };
 
 struct mig_session {

@@ -5,9 +5,11 @@
  * Everything goes over links (runtime/base/link.h). Most of it is JSON frames {"op": NAME, ...} with the names and
  * fields below; bytes of standard streams and the words of a launch, which need not be UTF-8, are frames of their own.
  * Sockets: head "godwit/<uid>/<job>/head", clusterd i "godwit/<uid>/<job>/<i>" (abstract AF_UNIX; <job> in 8 hex
- * digits). The head's link to each clusterd is a socket pair made before exec (godwitd --head-fd).
+ * digits). The head's link to each clusterd of its machine is a socket pair made before exec (godwitd --head-fd); those of
+ * other machines come by TCP (godwitd --join) and know secret and address themselves.
  *
  * head -> clusterd
+ *   daemon        cluster address port        where the daemon of another host listens for migration sessions (TCP)
  *   name          as from a clusterd: of another host; to be written into this host's name page
  *   start         cluster clusters domain domains job names size kvsname universe incarnation base_pid cores[] binds[[]]
  *                 host address secret (hex): jobs of several hosts only
@@ -27,7 +29,7 @@
  *   status        id movable                  answered by status-answer
  *
  * clusterd -> head
- *   up            cluster pid incarnation     (descriptor: the segment, if this clusterd made it)
+ *   up            cluster pid incarnation address port: for sessions of other hosts' daemons  (descriptor: the segment, if this clusterd made it)
  *   launched      rank pid slot            @slot: of binds; -1: it is not bound
  *   launch-failed rank code text
  *   attached      rank epoch                  its agent is attached: the name is `here`

@@ -271,7 +271,7 @@ static ssize_t transmit(int fd, struct iovec *iov, size_t iovs, const int *fds, 
 /* Write what the socket takes. Return 0, or the error that ended sending for good. */
 static int push(struct gw_link *l)
 {
-	while (!gw_list_is_empty(&l->out)) {
+	while (l->fd >= 0 && !gw_list_is_empty(&l->out)) {
 		struct out_frame *f = gw_list_entry(l->out.next, struct out_frame, node);
 		struct iovec iov = { f->bytes + f->sent, f->size - f->sent };
 		ssize_t n = transmit(l->fd, &iov, 1, f->fds, f->n_fds);
@@ -333,7 +333,7 @@ int gw_link_send(struct gw_link *l, uint16_t type, const void *payload, size_t l
 		return -EMSGSIZE;
 	if (l->is_closed || l->is_destroyed || l->cannot_send)
 		return -EPIPE;
-	if (gw_list_is_empty(&l->out)) {
+	if (l->fd >= 0 && gw_list_is_empty(&l->out)) {
 		ssize_t n = transmit(l->fd, iov, 3, fds, n_fds);
 
 		if (n < 0 && n != -EAGAIN) {
@@ -400,7 +400,7 @@ int gw_link_flush(struct gw_link *l)
 {
 	uint64_t end = gw_now_ns() + FLUSH_MS * 1000000ull;
 
-	while (!gw_list_is_empty(&l->out)) {
+	while (l->fd >= 0 && !gw_list_is_empty(&l->out)) {
 		struct pollfd p = { l->fd, POLLOUT, 0 };
 		uint64_t now = gw_now_ns();
 		int code;
@@ -422,37 +422,58 @@ int gw_link_fd(const struct gw_link *l)
 	return l->fd;
 }
 
-int gw_link_create(struct gw_link **out, struct gw_loop *loop, int fd, const struct gw_link_ops *ops, void *ctx)
+int gw_link_create_held(struct gw_link **out, struct gw_loop *loop, const struct gw_link_ops *ops, void *ctx)
 {
 	struct gw_link *l = calloc(1, sizeof(*l));
-	int code = -ENOMEM, flags;
 
 	if (!l)
-		goto fail;
+		return -ENOMEM;
 	gw_list_init(&l->out);
 	l->loop = loop;
-	l->fd = fd;
+	l->fd = -1;
 	l->ops = ops;
 	l->ctx = ctx;
 	l->in_cap = RECV_MIN;
 	if (posix_memalign((void **)&l->in, FRAME_ALIGN, l->in_cap)) {
-		l->in = NULL;
-		goto fail;
+		free(l);
+		return -ENOMEM;
 	}
-	flags = fcntl(fd, F_GETFL);
-	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
-		code = -errno;
-		goto fail;
-	}
-	code = gw_loop_watch(loop, &l->watch, fd, EPOLLIN, on_event, l);
-	if (code < 0)
-		goto fail;
 	*out = l;
 	return 0;
-fail:
-	if (l)
+}
+
+int gw_link_open(struct gw_link *l, int fd)
+{
+	int flags = fcntl(fd, F_GETFL), code = 0;
+
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		code = -errno;
+	if (code == 0)
+		code = gw_loop_watch(l->loop, &l->watch, fd, EPOLLIN, on_event, l);
+	if (code < 0) {
+		close(fd);
+		return code;
+	}
+	l->fd = fd;
+	push(l); /* an error of it is heard by reading */
+	update_watch(l);
+	return 0;
+}
+
+int gw_link_create(struct gw_link **out, struct gw_loop *loop, int fd, const struct gw_link_ops *ops, void *ctx)
+{
+	struct gw_link *l;
+	int code = gw_link_create_held(&l, loop, ops, ctx);
+
+	if (code < 0) {
+		close(fd);
+		return code;
+	}
+	code = gw_link_open(l, fd);
+	if (code < 0)
 		link_free(l);
-	close(fd);
+	else
+		*out = l;
 	return code;
 }
 
@@ -463,7 +484,8 @@ void gw_link_destroy(struct gw_link *l)
 	l->is_destroyed = true;
 	gw_watch_remove(l->watch);
 	l->watch = NULL;
-	close(l->fd);
+	if (l->fd >= 0)
+		close(l->fd);
 	l->fd = -1;
 	if (l->depth == 0)
 		link_free(l);

@@ -31,6 +31,9 @@ struct gw_link_ops {
 
 /** gw_link_create - take over the connected @fd (made non-blocking; closed by destroy, also on failure) */
 int gw_link_create(struct gw_link **out, struct gw_loop *loop, int fd, const struct gw_link_ops *ops, void *ctx);
+/** gw_link_create_held - a link whose connection is still being made: what is sent waits; its descriptor is -1 */
+int gw_link_create_held(struct gw_link **out, struct gw_loop *loop, const struct gw_link_ops *ops, void *ctx);
+int gw_link_open(struct gw_link *l, int fd); /* here it is; as gw_link_create(). On failure the link stays held, @fd is closed */
 void gw_link_destroy(struct gw_link *l); /* NULL ok; also from inside its callbacks */
 
 /** gw_link_send - queue a frame (copied; written at once as far as the socket takes it); -EPIPE when closed */

@@ -285,6 +285,30 @@ static void test_unix(void)
 	is_int(gw_connect_unix(name, &why), -ECONNREFUSED, "nothing is left of it after its end");
 }
 
+/* The connection is made while the first frames are already said. */
+static void test_held(struct gw_loop *loop)
+{
+	struct side a = { .loop = loop, .fd_kept = -1, .stop_after = -1 }, b = a;
+	int sv[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0 || gw_link_create_held(&a.link, loop, &ops, &a) < 0 ||
+	    gw_link_create(&b.link, loop, sv[1], &ops, &b) < 0)
+		tap_bail("no links");
+	is_int(gw_link_send(a.link, 7, "abc", 3, NULL, 0), 0, "a link without a connection takes frames");
+	is_int(gw_link_send(a.link, 8, "de", 2, NULL, 0), 0, "and more of them");
+	ok(gw_link_queued(a.link) > 5 && gw_link_fd(a.link) < 0, "which wait");
+	is_int(gw_link_open(a.link, sv[0]), 0, "until the connection comes");
+	b.stop_after = 2;
+	gw_loop_run(loop);
+	ok(b.bytes == 5 && b.last_type == 8, "then they arrive in order");
+	gw_link_destroy(a.link);
+	gw_link_destroy(b.link);
+	if (gw_link_create_held(&a.link, loop, &ops, &a) < 0 || gw_link_send(a.link, 7, "abc", 3, NULL, 0) < 0)
+		tap_bail("no link");
+	gw_link_destroy(a.link);
+	is_int(a.closed, 0, "one that never gets a connection can be given up");
+}
+
 int main(void)
 {
 	struct gw_loop *loop;
@@ -298,6 +322,7 @@ int main(void)
 	test_malformed(loop);
 	test_last_words(loop);
 	test_self_destroy(loop);
+	test_held(loop);
 	test_unix();
 	gw_loop_destroy(loop);
 	return tap_done();

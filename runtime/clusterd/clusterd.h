@@ -71,6 +71,9 @@ struct clusterd {
 	struct noc_segment segment;
 	struct noc_host here;
 	bool is_networked;          /* the job has several hosts */
+	struct far_daemon *far;     /* of other hosts, by cluster; far.c */
+	struct gw_trust_listener *far_listener;
+	uint16_t far_port;
 	struct heard {              /* of each rank: where it has listened lately; connections to there are the network's */
 		struct noc_address address[4];
 		unsigned newest;
@@ -201,6 +204,14 @@ void agent_reattach(struct rank *r, uint32_t session);           /* ATTACH, agai
 void agent_publish(struct rank *r, enum noc_name_state state);
 void agent_heard(struct clusterd *d, const json_t *msg);         /* `name`: where a rank of another host is */
 const char *agent_state_name(enum agent_state s);
+
+/* ---- far.c ---- */
+int far_init(struct clusterd *d, const char *address, struct gw_error *why); /* after moves_init */
+void far_fini(struct clusterd *d);
+void far_heard(struct clusterd *d, const json_t *msg);   /* `daemon`: where one of another host listens */
+int far_connect(void *clusterd, uint32_t cluster, void **handle, void (*done)(void *peer, int fd, const char *why), void *peer,
+                struct gw_error *why);                   /* migration.h, far */
+void far_cancel(void *clusterd, void *handle);
 
 /* ---- join.c ---- */
 int join_prepare(struct join *j, struct gw_error *why);  /* reads the secret; comes back once in each daemon of the host */

@@ -94,17 +94,21 @@ static void read_cpus(const json_t *list, cpu_set_t *cpus)
 		CPU_SET((size_t)json_integer_value(json_array_get(list, i)), cpus);
 }
 
+/* Of this host in the job's network; NULL: there is none */
+static const char *own_address(const struct clusterd *d, const json_t *msg)
+{
+	return d->join.is_joined ? d->join.own_address : json_string_value(json_object_get(msg, "address"));
+}
+
 /* A job of several hosts: which one this is, where its ranks listen, what proves that they belong to the job. */
 static int read_network(struct clusterd *d, const json_t *msg)
 {
-	const char *address = json_string_value(json_object_get(msg, "address"));
+	const char *address = own_address(d, msg);
 	const char *hex = json_string_value(json_object_get(msg, "secret"));
 	struct sockaddr_in in = { .sin_family = AF_INET };
 	gw_autofree void *secret = NULL;
 	size_t len = 0;
 
-	if (d->join.is_joined)
-		address = d->join.own_address;
 	if (!address)
 		return 0;
 	if (inet_pton(AF_INET, address, &in.sin_addr) != 1)
@@ -178,7 +182,8 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		}
 	}
 	if (pmi_job_init(&d->pmi, kvsname, d->size, (uint32_t)universe) < 0 ||
-	    enter_segment(d, (uint32_t)names, (uint32_t)domains, given, &why) < 0 || moves_init(d, &why) < 0) {
+	    enter_segment(d, (uint32_t)names, (uint32_t)domains, given, &why) < 0 || moves_init(d, &why) < 0 ||
+	    far_init(d, own_address(d, msg), &why) < 0) {
 		clusterd_fatal(d, "cluster %u cannot start: %s", d->cluster, why.text[0] ? why.text : "out of memory");
 		return;
 	}
@@ -186,8 +191,9 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	if (sched_setaffinity(0, sizeof(d->cpus), &d->cpus) < 0)
 		gw_log(GW_WARN, "cannot bind to the cluster's cores: %s", strerror(errno));
 	join_give_segment(&d->join, d->segment_fd);
-	gw_link_send_json_fds(d->head, json_pack("{s:s, s:i, s:i, s:I}", "op", "up", "cluster", cluster, "pid", (int)getpid(),
-	                                         "incarnation", (json_int_t)d->incarnation),
+	gw_link_send_json_fds(d->head, json_pack("{s:s, s:i, s:i, s:I, s:s, s:i}", "op", "up", "cluster", cluster, "pid",
+	                                         (int)getpid(), "incarnation", (json_int_t)d->incarnation, "address",
+	                                         d->is_networked ? own_address(d, msg) : "", "port", (int)d->far_port),
 	                      &d->segment_fd, given < 0 && !d->join.is_joined ? 1 : 0);
 	gw_event("cluster.up", "{s:i, s:i}", "cluster", cluster, "cores", (int)d->cores);
 }
@@ -211,6 +217,12 @@ static void do_name(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)fds; (void)n_fds;
 	agent_heard(d, msg);
+}
+
+static void do_daemon(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	far_heard(d, msg);
 }
 
 static void do_kill(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
@@ -328,6 +340,7 @@ static const struct head_op {
 } head_ops[] = {
 	{ "start", do_start, true },
 	{ "name", do_name, false },
+	{ "daemon", do_daemon, false },
 	{ "signal", do_signal, false },
 	{ "kill", do_kill, true },
 	{ "shutdown", do_shutdown, true },

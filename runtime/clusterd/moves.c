@@ -318,7 +318,7 @@ static void on_connection(void *ctx, uint32_t events)
 int moves_init(struct clusterd *d, struct gw_error *why)
 {
 	struct mig_config config = { .job = d->job, .cluster = d->cluster, .incarnation = d->incarnation, .ops = &ops, .ctx = d,
-	                             .address = address_of };
+	                             .address = address_of, .far = far_connect, .far_cancel = far_cancel };
 	char name[RT_SOCKET_NAME_MAX];
 	int code = mig_create(&d->mig, d->loop, &config, why);
 
@@ -338,6 +338,7 @@ void moves_fini(struct clusterd *d)
 	if (d->listener >= 0)
 		close(d->listener);
 	mig_destroy(d->mig);
+	far_fini(d);
 	d->mig = NULL;
 	moves_forget(d);
 }

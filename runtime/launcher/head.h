@@ -109,6 +109,7 @@ struct cluster {
 	pid_t pid;
 	uint64_t incarnation;
 	struct gw_link *link;
+	json_t *place;            /* `daemon`: where it listens for those of other hosts; jobs of several hosts only */
 	struct rt_cluster_cores cores;
 	int wait_status;
 	bool is_reaped;

@@ -249,6 +249,7 @@ static void teardown(struct head *h)
 		gw_link_destroy(cl->link); /* a daemon that is still there ends with it */
 		if (cl->pid > 0 && !cl->is_reaped)
 			waitpid(cl->pid, &cl->wait_status, 0);
+		json_decref(cl->place);
 		free(cl->acks_due_from);
 		free(cl->cores.binds);
 	}

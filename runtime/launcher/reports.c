@@ -27,6 +27,22 @@ static const char *text_of(json_t *msg, const char *key)
 	return text ? text : "";
 }
 
+/* Daemons of different hosts move ranks to each other over TCP: each hears of the others, whoever comes first. */
+static void introduce(struct cluster *c, json_t *msg)
+{
+	struct head *h = c->head;
+
+	if (h->n_hosts < 2)
+		return;
+	c->place = json_pack("{s:s, s:i, s:s, s:I}", "op", "daemon", "cluster", (int)c->index, "address", text_of(msg, "address"),
+	                     "port", (json_int_t)number_of(msg, "port"));
+	for (uint32_t i = 0; i < h->n_clusters && c->place; i++)
+		if (h->clusters[i].place && h->clusters[i].host != c->host) {
+			job_cluster_send(h, i, json_incref(c->place));
+			job_cluster_send(h, c->index, json_incref(h->clusters[i].place));
+		}
+}
+
 static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	struct head *h = c->head;
@@ -36,6 +52,7 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		return;
 	c->state = CLUSTER_UP;
 	h->up++;
+	introduce(c, msg);
 	if (n_fds && h->segment_fds[c->host] < 0) {
 		h->segment_fds[c->host] = fds[0];
 		fds[0] = -1;

@@ -12,7 +12,13 @@ if why:
 	sys.exit(0)
 MPIRUN = os.path.join(godwit.BUILD, "mpirun")
 GODWITD = os.path.join(godwit.BUILD, "godwitd")
+GODWIT = os.path.join(godwit.BUILD, "godwit")
 KMEANS = os.path.join(godwit.BUILD, "examples/kmeans")
+JACOBI = os.path.join(godwit.BUILD, "examples/jacobi")
+
+
+def checksum(out):
+	return [line.rsplit("checksum=")[-1] for line in out.split("\n") if "checksum=" in line]
 
 
 def left(r):
@@ -79,15 +85,31 @@ with rig.Rig(3) as r:
 	tap.ok(code == 0 and sorted(out.split("\n")[:-1]) == ["[0] rig2", "[1] rig2", "[2] rig3", "[3] rig3"], "-ppn", code, out, err)
 	code, out, err = mpirun("-hosts", "rig1,rig2", "-clusters", "2", "-n", "4", KMEANS)
 	tap.ok(code == 0, "an MPI program on two hosts of two clusters each", code, out, err)
-	sums = [line.rsplit("checksum=")[-1] for line in out.split("\n") if "checksum=" in line]
 	alone = subprocess.run([MPIRUN, "-n", "4", KMEANS], capture_output=True, text=True, timeout=60).stdout
-	tap.ok(len(sums) == 1 and sums[0] in alone, "has the result that it has on one", out, alone)
+	tap.ok(checksum(out) and checksum(out) == checksum(alone), "has the result that it has on one", out, alone)
 	code, out, err = mpirun("-hosts", "rig2,rig3", "-n", "2", "cat", input="a line\n")
 	tap.ok(code == 0 and out == "a line\n", "standard input reaches rank 0 on another host", code, out, err)
 	check("a rank's status comes back from another host", 9, ["rank 1", "status 9"],
 	      ["-hosts", "rig1,rig2", "-n", "2", "sh", "-c", "test $PMI_RANK = 0 || exit 9"])
 	code, out, err = mpirun("-hosts", "rig1,rig2", "-launcher", "ssh -x %h %c", "-n", "2", "hostname")
 	tap.ok(code == 0 and sorted(out.split()) == ["rig1", "rig2"], "a launcher in the user's words", code, out, err)
+	tap.ok(not left(r), "nothing is left on any host", left(r))
+
+	# ---- moves ----
+	p = r[1].popen([MPIRUN, "-hosts", "rig1,rig2,rig3", "-n", "3", JACOBI], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+	first = p.stdout.readline() if select.select([p.stdout], [], [], 30)[0] else ""
+	moves = [r[1].run([GODWIT, "migrate", str(rank), "--to", str((rank + turn) % 3)], timeout=60)
+	         for turn in (1, 2, 3) for rank in range(3)]
+	tap.ok("iteration" in first and all(m.returncode == 0 for m in moves), "nine moves between three hosts",
+	       *[m.stderr for m in moves])
+	try:
+		out, err = p.communicate(timeout=90)
+	except subprocess.TimeoutExpired:
+		rig.kill_tree(p)
+		out, err = p.communicate()
+	tap.ok(p.returncode == 0 and checksum(out), "the job ends well", p.returncode, out, err)
+	alone = subprocess.run([MPIRUN, "-n", "3", JACOBI], capture_output=True, text=True, timeout=90).stdout
+	tap.ok(checksum(out) == checksum(alone), "with the result that it has on one host", out, alone)
 	tap.ok(not left(r), "nothing is left on any host", left(r))
 
 	# ---- failures, each a sentence ----
