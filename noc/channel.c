@@ -423,18 +423,25 @@ int noc_take(int budget)
 /* How often the network is looked at: a look is a system call, and most messages may come by memory. */
 #define NET_EVERY_POLL 64u  /* polls in vain that are close behind something from the network */
 #define NET_SELDOM     32u  /* then every so many polls */
+#define NET_THOROUGH   16u  /* of the looks, for new connections: one more call */
 
 static int poll_net(int n)
 {
 	struct noc_member *m = noc_me;
+	bool is_thorough, is_idle = m->has_slept;
 	int from_net = 0;
 
 	m->idle_polls++;
-	if (m->idle_polls < NET_EVERY_POLL || m->idle_polls % NET_SELDOM == 0)
-		from_net = noc_net->poll(m->idle_polls % NET_SELDOM == 0);
+	if (m->idle_polls < NET_EVERY_POLL || m->idle_polls % NET_SELDOM == 0 || m->has_slept) {
+		/* who connects must be heard in the thickest traffic, too: nobody else answers for a rank that is in MPI */
+		is_thorough = m->has_slept || ++m->looks % NET_THOROUGH == 0;
+		from_net = noc_net->poll(is_thorough);
+	}
+	m->has_slept = false;
 	if (from_net)
 		m->idle_polls = 0;
-	if (n + from_net == 0 && !gw_list_is_empty(&m->acks_due) && m->idle_polls % NET_SELDOM == NET_SELDOM / 2)
+	is_idle |= m->idle_polls % NET_SELDOM == NET_SELDOM / 2;
+	if (n + from_net == 0 && is_idle && !gw_list_is_empty(&m->acks_due))
 		noc_path_acks();
 	return from_net;
 }

@@ -222,6 +222,8 @@ struct noc_member {
 	uint64_t retained;
 	struct gw_list acks_due;  /* peers */
 	uint32_t idle_polls;      /* since something came */
+	uint32_t looks;           /* at the network */
+	bool has_slept;           /* since the last poll */
 	uint64_t last_nudge_ns;
 	uint32_t wait_threads;    /* threads of the program when last looked; and when: */
 	uint64_t wait_looked_ns;

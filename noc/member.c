@@ -403,5 +403,5 @@ void noc_wait(uint32_t empty_polls)
 	}
 	sleep_on_doorbell(has_other_threads() ? SLEEP_LIMIT_THREADS_NS :
 	                  noc_me->is_networked ? SLEEP_LIMIT_NET_NS : SLEEP_LIMIT_NS);
-	noc_me->idle_polls = 0; /* look at the network first */
+	noc_me->has_slept = true; /* look at the network first */
 }
