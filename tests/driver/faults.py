@@ -96,7 +96,10 @@ def one(name, action):
 		head.close()
 		head = job.head(40)
 		after = head.ranks()[1]
-		alive = copies(job)
+		# what a killed daemon held stopped is killed with it, and counts as running until it has got that far
+		end = time.monotonic() + 10
+		while len(alive := copies(job)) != 1 and time.monotonic() < end:
+			threading.Event().wait(0.02)
 		# "moving" is allowed only as long as the deadline of a session: awaited by asking for another move
 		again = 0 if after["cluster"] != 0 else 1
 		# where a destination dies of it, each destination would: then it is enough that the rank goes on
