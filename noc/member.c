@@ -74,6 +74,7 @@ static int seg_attach(int fd, uint32_t cluster, struct gw_error *why)
 	m->idle_polls = 0;
 	return 0;
 reserve:
+	m->inbox = NULL;
 	m->is_networked = false;
 	mmap(m->range, m->range_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 	memset(&m->seg, 0, sizeof(m->seg));
