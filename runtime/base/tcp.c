@@ -149,7 +149,8 @@ int gw_tcp_source(const char *host, char *address, struct gw_error *why)
 	int code = getaddrinfo(host, "9", &hints, &found), error = EHOSTUNREACH;
 
 	if (code != 0)
-		return gw_fail(why, -ENOENT, "host '%s': %s", host, code == EAI_SYSTEM ? strerror(errno) : gai_strerror(code));
+		return gw_fail(why, -ENOENT, "host '%s' cannot be found: %s; check how it is spelled, or give its address", host,
+		               code == EAI_SYSTEM ? strerror(errno) : gai_strerror(code));
 	code = -1;
 	for (struct addrinfo *i = found; i && code < 0; i = i->ai_next) {
 		/* connecting a datagram socket sends nothing: it asks the routing table */
