@@ -46,10 +46,13 @@ def begin(*words):
 	"""A job whose ranks say that they run."""
 	p = r[1].popen([MPIRUN] + list(words) + ["sh", "-c", "echo up; exec sleep 1000"], stdout=subprocess.PIPE,
 	               stderr=subprocess.PIPE, text=True)
-	for _ in range(2):
-		if not select.select([p.stdout], [], [], 30)[0] or p.stdout.readline() != "up\n":
+	said = b""
+	while said.count(b"\n") < 2 and select.select([p.stdout], [], [], 30)[0]:  # both lines may come at once: not readline()
+		piece = os.read(p.stdout.fileno(), 4096)
+		if not piece:
 			break
-	else:
+		said += piece
+	if said == b"up\nup\n":
 		return p
 	rig.kill_tree(p)
 	tap.bail("the job did not start: " + p.stderr.read())
