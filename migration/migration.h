@@ -145,7 +145,7 @@ struct mig_config {
 	uint64_t prepare_ms, quiesce_ms, freeze_ms, transfer_ms, retry_ms; /* 0: the defaults of doc/migration.md */
 };
 
-/* It takes SIGCHLD for itself: blocked, read from a descriptor, and not sent for stops. Children begin with an empty mask. */
+/* It takes SIGCHLD for itself: blocked, read from a descriptor. Children begin with an empty mask. */
 int mig_create(struct mig **out, struct gw_loop *loop, const struct mig_config *config, struct gw_error *why);
 void mig_destroy(struct mig *m); /* NULL ok; shells are killed; sessions end without callbacks */
 

@@ -324,13 +324,12 @@ static void on_child(void *ctx, uint32_t events)
 	mig_dst_look_at_shells(m);
 }
 
-/* A tracer hears SIGCHLD when one of its tracees dies; that one stops, as they do all the time, is not to be said. */
+/* A tracer hears SIGCHLD when one of its tracees dies, and when one stops. Without the latter (SA_NOCLDSTOP) a rank ran on
+ * 11 ms later after its thaw, measured; a look too many costs nothing. */
 static int watch_children(struct mig *m)
 {
-	struct sigaction sa = { .sa_handler = SIG_DFL, .sa_flags = SA_NOCLDSTOP };
 	sigset_t set;
 
-	sigaction(SIGCHLD, &sa, NULL);
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
