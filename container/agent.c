@@ -86,8 +86,8 @@ static int ctl_recv(struct ct_ctl_msg *m, int *fd, int flags)
 	return 0;
 }
 
-/* Attach by the word of an ATTACH message and answer it. */
-static int agent_attach(const struct ct_ctl_msg *m, int segment_fd)
+/* Attach by the word of an ATTACH message and answer it. The job's secret in @m is wiped: stacks are part of an image. */
+static int agent_attach(struct ct_ctl_msg *m, int segment_fd)
 {
 	struct ct_ctl_msg answer = ctl_msg(CT_CTL_ATTACHED, m->session);
 	struct gw_error why = { 0 };
@@ -111,6 +111,7 @@ static int agent_attach(const struct ct_ctl_msg *m, int segment_fd)
 			agent.turn_ms = 0; /* it will want to watch */
 		ct_gate_open();
 	}
+	explicit_bzero(m->net.secret, sizeof(m->net.secret));
 	answer.detach_ns = gw_now_ns() - start;
 	ctl_send(&answer);
 	return rc;

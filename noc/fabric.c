@@ -108,6 +108,7 @@ static void prove(uint8_t out[32], const char *role, const struct greeting *conn
 	crypto_generichash_update(&s, (const unsigned char *)&c, sizeof(c));
 	crypto_generichash_update(&s, (const unsigned char *)&l, sizeof(l));
 	crypto_generichash_final(&s, out, 32);
+	sodium_memzero(&s, sizeof(s)); /* made of the secret, and a stack is part of an image */
 }
 
 static struct greeting greet(const struct noc_peer *p, uint64_t peer_incarnation)
@@ -569,7 +570,7 @@ static void fabric_detach(void)
 		conn_free(gw_list_entry(l, struct noc_conn, link));
 	if (net.port)
 		close_strays();
-	memset(&net, 0, sizeof(net));
+	sodium_memzero(&net, sizeof(net));
 	gw_list_init(&net.conns);
 	gw_list_init(&net.closed);
 }

@@ -134,7 +134,7 @@ static int member_detach(uint64_t deadline_ms, struct gw_error *why)
 		noc_path_detach();
 	}
 	/* what it was told is of this host, and the secret must not be in an image */
-	memset(&m->here, 0, sizeof(m->here));
+	explicit_bzero(&m->here, sizeof(m->here));
 	memset(&m->listening, 0, sizeof(m->listening));
 	m->is_attached = false;
 	m->inbox = NULL;
