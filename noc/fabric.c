@@ -30,7 +30,6 @@
 #include <rdma/fi_errno.h>
 #include <sodium.h>
 #include <stdlib.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -73,7 +72,7 @@ struct noc_conn {
 	struct noc_peer *peer;
 	uint64_t peer_incarnation, peer_next_in, since_ns;
 	uint32_t posted;                     /* operations that will still complete */
-	struct greeting mine, theirs;
+	struct greeting mine;
 	uint8_t expected[32];                /* ACCEPTING: the proof that must come */
 	struct token rx_token[RX_BUFFERS], tx_token[TX_CHUNKS];
 	uint32_t tx_busy;                    /* bit per chunk head */
@@ -114,11 +113,10 @@ static void prove(uint8_t out[32], const char *role, const struct greeting *conn
 static struct greeting greet(const struct noc_peer *p, uint64_t peer_incarnation)
 {
 	struct greeting g = { .magic = GREETING_MAGIC, .version = GREETING_VERSION, .job = noc_me->job, .src = noc_me->proc,
-	                      .dst = p ? p->proc : 0, .src_incarnation = noc_me->incarnation,
-	                      .dst_incarnation = peer_incarnation, .next_in = p ? p->next_in : 0 };
+	                      .dst = p->proc, .src_incarnation = noc_me->incarnation, .dst_incarnation = peer_incarnation,
+	                      .next_in = p->next_in };
 
-	if (getrandom(g.nonce, sizeof(g.nonce), GRND_NONBLOCK) != sizeof(g.nonce))
-		randombytes_buf(g.nonce, sizeof(g.nonce));
+	randombytes_buf(g.nonce, sizeof(g.nonce));
 	return g;
 }
 
@@ -281,7 +279,7 @@ static enum refusal judge(const struct greeting *g, size_t size, struct noc_peer
 	if (g->job != noc_me->job || g->dst != noc_me->proc || g->src == noc_me->proc ||
 	    g->dst_incarnation != noc_me->incarnation)
 		return REFUSED_STALE;
-	p = noc_path_peer(g->src);
+	p = noc_peer_get(g->src);
 	if (!p)
 		return REFUSED_STALE;
 	*peer = p;
@@ -309,7 +307,6 @@ static void on_request(struct fi_eq_cm_entry *e, size_t size)
 	}
 	fi_freeinfo(e->info);
 	c->state = CONN_ACCEPTING;
-	c->theirs = g;
 	c->peer_incarnation = g.src_incarnation;
 	c->peer_next_in = g.next_in;
 	c->mine = greet(p, g.src_incarnation);
@@ -326,21 +323,22 @@ static void on_accepted(struct noc_conn *c, const void *data, size_t size)
 	                       .src = noc_me->proc, .len_here = NOC_PROOF_BYTES };
 	uint8_t proof[NOC_PROOF_BYTES];
 	unsigned char bytes[sizeof(f) + sizeof(proof)];
+	struct greeting theirs;
 
-	if (size < sizeof(c->theirs))
+	if (size < sizeof(theirs))
 		goto wrong;
-	memcpy(&c->theirs, data, sizeof(c->theirs));
-	prove(proof, "listening", &c->mine, &c->theirs);
-	if (c->theirs.magic != GREETING_MAGIC || sodium_memcmp(proof, c->theirs.proof, sizeof(proof)))
+	memcpy(&theirs, data, sizeof(theirs));
+	prove(proof, "listening", &c->mine, &theirs);
+	if (theirs.magic != GREETING_MAGIC || sodium_memcmp(proof, theirs.proof, sizeof(proof)))
 		goto wrong;
-	prove(proof, "connecting", &c->mine, &c->theirs);
+	prove(proof, "connecting", &c->mine, &theirs);
 	memcpy(bytes, &f, sizeof(f));
 	memcpy(bytes + sizeof(f), proof, sizeof(proof));
 	if (fi_inject(c->ep, bytes, sizeof(bytes), FI_ADDR_UNSPEC)) {
 		conn_lost(c);
 		return;
 	}
-	c->peer_next_in = c->theirs.next_in;
+	c->peer_next_in = theirs.next_in;
 	conn_up(c);
 	return;
 wrong:
@@ -543,8 +541,9 @@ static void close_strays(void)
 		socklen_t len = sizeof(a), type_len = sizeof(type);
 
 		if (e->d_name[0] != '.' && fd != dirfd(d) &&
-		    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) == 0 && type == SOCK_STREAM && getsockname(fd, (struct sockaddr *)&a, &len) == 0 &&
-		    (a.sin6_family == AF_INET || a.sin6_family == AF_INET6) && a.sin6_port == net.port)
+		    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) == 0 && type == SOCK_STREAM &&
+		    getsockname(fd, (struct sockaddr *)&a, &len) == 0 && (a.sin6_family == AF_INET || a.sin6_family == AF_INET6) &&
+		    a.sin6_port == net.port)
 			close(fd);
 	}
 	closedir(d);

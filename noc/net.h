@@ -78,7 +78,6 @@ extern const struct noc_net_ops *noc_net; /* process-wide; NULL: this process sp
 
 /* ---- told by the interface, path.c ------------------------------------------------------------------------------ */
 
-struct noc_peer *noc_path_peer(uint32_t proc);       /* NULL: not in this job */
 /** noc_path_drain - read all that has come by memory (rule 5); before noc_path_up(), and not while the inbox is being read */
 void noc_path_drain(void);
 /** noc_path_up - @c is open, and proved; @peer_next_in: what the peer expects. An older connection is dropped. */

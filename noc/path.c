@@ -263,11 +263,6 @@ bool noc_path_lingers(void)
 
 /* ---- told by the interface ------------------------------------------------------------------------------------- */
 
-struct noc_peer *noc_path_peer(uint32_t proc)
-{
-	return noc_peer_get(proc);
-}
-
 void noc_path_drain(void)
 {
 	while (noc_take(INT32_MAX))
