@@ -5,7 +5,8 @@
  * A channel is an ordered, exactly-once stream of messages from one name to another; there is nothing to open. A
  * message has a port (who it is for at the receiver), two words that the layer above defines, and a payload. Up to
  * NOC_EAGER_MAX bytes travel at once; more is a bulk transfer: the receiver's port is told of the offer and accepts
- * it into memory, then it streams through the receiver's cells as a pipelined double copy.
+ * it into memory, then it streams through the receiver's cells as a pipelined double copy. A peer on another host is
+ * reached over the network (net.h); which path a message takes, and that it survives the path, is the channel's affair.
  *
  * All calls are made by the owner of the gate (container/agent.h). None waits. Handlers run inside noc_poll(), by the
  * same owner, which may be the agent: they must not call MPICH or malloc (ct_area_alloc is theirs).

@@ -12,8 +12,9 @@
  *   names_at       name entries    64 B each: the name page. Seqlock per entry
  *   inboxes_at     inboxes         one per name, NOC_INBOX_STRIDE bytes each, touched on first use
  *
- * A name entry is written by the clusterd that owns the rank. Ownership passes by GIVEN/TAKEN, so there is one writer
- * at a time, and the entry's lock and its epoch settle the rest: the highest epoch wins.
+ * A name entry is written by the clusterd that owns the rank; on other hosts, where it is news, by any clusterd there that
+ * the head has told. Ownership passes by GIVEN/TAKEN, so there is one owner at a time, and the entry's lock and its epoch
+ * settle the rest: the highest epoch wins.
  */
 #ifndef NOC_SEGMENT_H
 #define NOC_SEGMENT_H
