@@ -21,10 +21,7 @@ def run(*args, timeout=30, data=None, env=None):
 			job.proc.stdin.close()
 		except BrokenPipeError:
 			pass
-	status = job.wait(timeout)
-	if status is None:
-		tap.diag("hangs: %s" % (args,))
-		job.kill()
+	status = job.end(timeout)
 	left = job.gone()
 	if left:
 		tap.ok(False, "%s leaves no process" % (args,), str(left))
@@ -48,18 +45,9 @@ class Events:
 			return [json.loads(l) for l in f if l.endswith("\n")]
 
 	def wait(self, name, count=1, timeout=20, **fields):
-		end = time.monotonic() + timeout
-		while time.monotonic() < end:
-			found = [e for e in self.all() if e["event"] == name and all(e.get(k) == v for k, v in fields.items())]
-			if len(found) >= count:
-				return found
-			select_wait()
-		tap.diag("no %d events %s %s in %s" % (count, name, fields, self.all()))
-		return None
-
-
-def select_wait():
-	threading.Event().wait(0.02)  # the event file has no other way to be waited for; the deadline is the caller's
+		if not wait_for(lambda: sum(e["event"] == name and all(e.get(k) == v for k, v in fields.items()) for e in self.all()) >= count,
+		                timeout):
+			tap.diag("no %d events %s %s in %s" % (count, name, fields, self.all()))
 
 
 # ---- what a run says and how it ends ---------------------------------------------------------------------------------
@@ -165,14 +153,7 @@ for sig, again, script, want in (
 	job.proc.send_signal(sig)
 	if again:
 		job.proc.send_signal(sig)
-		end = time.monotonic() + 3
-		while job.is_running() and time.monotonic() < end:
-			select_wait()
-			if job.is_running():
-				try:
-					job.proc.send_signal(sig)  # two that come together are one
-				except ProcessLookupError:
-					pass
+		wait_for(lambda: not job.is_running() or job.proc.send_signal(sig), 3, 0.02)  # two that come together are one
 	status = job.wait(20)
 	tap.ok(status == want and not job.gone(), "%s%s to mpirun%s: status %d" % (sig.name, " twice" if again else "",
 	       ", ranks that " + ("ignore it" if again else "end well" if want == 0 else "die of it"), want), status, *job.tail())
@@ -260,5 +241,4 @@ for j in jobs:
 	j.proc.terminate()
 tap.ok([j.wait(20) for j in jobs] == [143, 143] and not any(j.gone() for j in jobs), "both jobs end, alone")
 
-__import__("shutil").rmtree(work)
 sys.exit(tap.done())

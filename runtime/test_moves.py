@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """What godwitd adds to a move: when it waits, and what meets it on the way: start, end, signals, deaths of every process."""
-import random, shutil, signal
+import random, signal
 
 __import__("sys").path.insert(0, __import__("os").path.join(__import__("os").environ.get("top_srcdir", "."), "tests/driver"))
 from godwit import *
@@ -26,11 +26,8 @@ class Storm(threading.Thread):
 		self.start()
 
 	def run(self):
-		name = None
-		while not name and self.job.is_running() and not self.over.is_set():
-			name = self.job.head_name()
 		try:
-			head = Head(name)
+			head = Head(self.job.wait_head() or "")
 			while not self.over.is_set():
 				ranks = self.rng.sample(range(self.ranks), self.rng.randint(1, self.ranks))
 				for m in head.migrate(ranks, self.rng.randrange(self.clusters)):
@@ -48,14 +45,7 @@ class Storm(threading.Thread):
 
 
 def end(job, timeout=40):
-	status = job.wait(timeout)
-	if status is None:
-		for line in job.tail():
-			tap.diag(line)
-		for pid, name in job.processes().items():
-			tap.diag("left: %d %s" % (pid, name))
-		job.kill()
-		return "hangs"
+	status = job.end(timeout)
 	left = job.gone()
 	return "leaves %s" % left if left else status
 
@@ -91,11 +81,9 @@ tap.ok(status == 0 and sorted(job.out()) == ["end 0", "end 1", "up", "up"] and h
 
 N = 24
 job = Job(tap, ["-n", N, "-clusters", 3, "sh", "-c", "read x; echo end $PMI_RANK; exec sleep 1000"], stdin=True)
-while not job.head_name():
-	threading.Event().wait(0.01)
-head, over = job.head(), time.monotonic() + 20
-while any(r["state"] == "starting" for r in head.status()["ranks"]) and time.monotonic() < over:
-	pass
+job.wait_head()
+head = job.head()
+wait_for(lambda: all(r["state"] != "starting" for r in head.status()["ranks"]))
 texts = []
 for to in (2, 0, 1):
 	ranks = [r for r, x in head.ranks().items() if x["cluster"] != to]
@@ -190,5 +178,4 @@ for i in range(turns):
 moved = summary(storms)
 tap.ok(not bad, "kill -9 of mpirun among moves leaves no process (%d moves in %d turns)" % (moved, turns), *bad[:5])
 
-shutil.rmtree(work)
 sys.exit(tap.done())

@@ -1,27 +1,19 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """The MPI that a program meets under mpirun is ours, whoever compiled it; what brings another one is told so."""
-import shutil, tempfile
+import shutil
 
 from godwit import *
 
 tap = Tap(300)
 SRC = os.path.join(os.environ.get("top_srcdir", os.getcwd()), "tests/programs/abi")
-work = tempfile.mkdtemp(prefix="godwit-abi-")
+work = work_dir("abi")
 OURS = os.path.join(os.environ["MPICH_PREFIX"], "lib")
-
-
-def ended(job, timeout=60):
-	status = job.wait(timeout)
-	if status is None:
-		tap.diag("%s hangs" % job.args)
-		job.kill()
-	return status
 
 
 def run(*args, env=None):
 	job = Job(tap, args, env=env)
-	return ended(job), job
+	return job.end(), job
 
 
 def compiled(name, *command):
@@ -97,11 +89,8 @@ for name, wrapper, source, args in answers:
 	sums, moves = [], 0
 	for is_moved in (False, True):
 		job = Job(tap, ["-n", 4, "-clusters", 3, path] + args)
-		mover, end = None, time.monotonic() + 30
-		while is_moved and not mover and job.is_running() and time.monotonic() < end:
-			if job.head_name() and job.head().status().get("ranks"):
-				mover = Mover(job, 4, 3, seed=17, pace_ms=40)
-		status = ended(job, 120)
+		mover = Mover(job, 4, 3, seed=17, pace_ms=40) if is_moved and job.wait_head() else None
+		status = job.end(120)
 		if mover:
 			moves = len(mover.finish().moves)
 			tap.ok(moves >= 3 and not mover.error, "%s by Debian's %s: %d moves" % (name, wrapper, moves), mover.error,
@@ -196,5 +185,4 @@ flags = command("pkg-config", "--cflags", "--libs", "godwit", PKG_CONFIG_PATH=os
                 PKG_CONFIG_SYSROOT_DIR=dest)
 made = command("gcc", noc + ".c", "-o", noc, *flags.stdout.split())
 tap.ok(flags.returncode == 0 and made.returncode == 0, "pkg-config godwit: noc.h and -lgodwit", flags, made)
-shutil.rmtree(work)
 sys.exit(tap.done())

@@ -2,22 +2,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Moves in hard places: computing for long, in MPI_Init and MPI_Finalize, with threads, all ranks at once, and a rank
 that ends after it has moved."""
-import shutil
-
 from godwit import *
 
 tap = Tap(280)
 work = work_dir("busy")
 conduct = os.path.join(BUILD, "tests/programs/conduct")
 shm_before = shm_entries()
-
-
-def end(job, timeout=60):
-	status = job.wait(timeout)
-	if status is None:
-		tap.diag("it hangs: %s" % job.args)
-		job.kill()
-	return status
 
 
 # ---- ranks that compute ----------------------------------------------------------------------------------------------
@@ -36,7 +26,7 @@ for turn in range(4):
 tap.ok(not bad and "computed" not in job.out(), "12 moves of ranks that compute for 12 s are done before one enters MPI again",
        *(bad + job.tail()))
 tap.diag("ms from request to answer: median %.1f, most %.1f" % (median(took), max(took)))
-status = end(job)
+status = job.end()
 tap.ok(status == 0 and "computed" in job.out(), "and their sum is right", "status %s" % status, *job.tail())
 
 # ---- the beginning and the end ---------------------------------------------------------------------------------------
@@ -44,11 +34,8 @@ tap.ok(status == 0 and "computed" in job.out(), "and their sum is right", "statu
 wrong, moves, refused, reasons = [], 0, 0, collections.Counter()
 for turn in range(12):
 	job = Job(tap, ["-n", 4, "-clusters", 3, conduct, "hello"])
-	mover, deadline = None, time.monotonic() + 20
-	while not mover and job.is_running() and time.monotonic() < deadline:
-		if job.head_name():
-			mover = Mover(job, 4, 3, seed=turn, pace_ms=1)
-	status = end(job)
+	mover = Mover(job, 4, 3, seed=turn, pace_ms=1) if job.wait_head() else None
+	status = job.end()
 	if mover:
 		mover.finish()
 		moves, refused = moves + len(mover.moves), refused + len(mover.refused)
@@ -66,7 +53,7 @@ for text, n in reasons.most_common(8):
 job = Job(tap, ["-n", 3, "-clusters", 3, conduct, "threads", 20000])
 job.wait_line(r"^ready", 30)
 mover = Mover(job, 3, 3, seed=3, pace_ms=60)
-status = end(job, 120)
+status = job.end(120)
 mover.finish()
 tap.ok(status == 0 and len(mover.moves) > 2 and not mover.error,
        "ranks whose three threads talk at once are moved (%d times)" % len(mover.moves),
@@ -87,7 +74,7 @@ for turn in range(6):
 		bad.append("after turn %d the clusters are %s" % (turn, [r["cluster"] for r in head.ranks().values()]))
 tap.ok(not bad, "six ranks go to one cluster by one request, and on to the next, six times", *bad[:5])
 open(stop, "w").close()
-status = end(job)
+status = job.end()
 tap.ok(status == 0 and len([l for l in job.out() if l.startswith("carried")]) == 6, "they carried what they had",
        "status %s" % status, *job.tail())
 os.unlink(stop)
@@ -99,7 +86,7 @@ job.wait_line(r"^ready", 30, count=3)
 head = job.head()
 head.migrate([1], 2)
 os.kill(head.ranks()[1]["pid"], 9)
-status = end(job, 30)
+status = job.end(30)
 tap.ok(status == 137 and any("rank 1" in l for l in job.out("err")) and not job.gone(),
        "a rank that is killed after it moved ends the job with 137 and its name", "status %s" % status, *job.tail())
 
@@ -107,7 +94,7 @@ job = Job(tap, ["-n", 3, "-clusters", 3, conduct, "carry", 1, stop])
 job.wait_line(r"^ready", 30, count=3)
 job.head().migrate([1], 2)
 job.proc.terminate()
-status = end(job, 30)
+status = job.end(30)
 tap.ok(status not in (0, None) and not job.gone(), "mpirun that gets SIGTERM after a move ends all (status %s)" % status,
        *job.tail())
 
@@ -127,9 +114,8 @@ movers = [Mover(job, 2, 2, seed=i, pace_ms=30, limit=8) for i, job in enumerate(
 for m in movers:
 	m.join(60)
 open(stop, "w").close()
-status = [end(job) for job in jobs]
+status = [job.end() for job in jobs]
 tap.ok(status == [0, 0] and all(len(m.moves) == 8 for m in movers), "two jobs at once move their own ranks, 8 times each",
        "status %s, moves %s" % (status, [len(m.moves) for m in movers]), *[r["text"] for m in movers for r in m.refused[:3]])
 tap.ok(shm_entries() <= shm_before, "nothing is left in /dev/shm")
-shutil.rmtree(work)
 sys.exit(tap.done())

@@ -18,9 +18,7 @@ compilers = [c for c in ("gcc", "clang") if shutil.which(c)]
 
 
 def answer(job, timeout=120):
-	status = job.wait(timeout)
-	if status is None:
-		job.kill()
+	status = job.end(timeout)
 	lines = [fields(l) for l in job.out() if "checksum=" in l]
 	return lines[0] if status == 0 and lines else {}
 
@@ -37,10 +35,7 @@ for name, args in runs:
 		a = answer(Job(tap, ["-n", 3, "-clusters", 2, binary] + args))
 		sums["unmoved, " + cc] = a.get("checksum")
 		job = Job(tap, ["-n", 4, "-clusters", 3, binary] + args)
-		mover, end = None, time.monotonic() + 30
-		while not mover and job.is_running() and time.monotonic() < end:
-			if job.head_name() and job.head().status().get("ranks"):
-				mover = Mover(job, 4, 3, seed=len(sums), pace_ms=40)
+		mover = Mover(job, 4, 3, seed=len(sums), pace_ms=40) if job.wait_head() else None
 		b = answer(job)
 		if mover:
 			mover.finish()
@@ -52,5 +47,4 @@ for name, args in runs:
 	       "%s: %s, all equal: %s" % (name, "; ".join(sorted(sums)), list(sums.values())[0] if sums else None), str(sums))
 if "clang" not in compilers:
 	tap.skip("the same by clang", "there is no clang here")
-shutil.rmtree(work)
 sys.exit(tap.done())

@@ -7,7 +7,7 @@ rank 0. Whatever happens, within the deadline there is one running copy of it or
 with a message and a status that is not zero. Before GIVEN only the death of its own daemon can end it. Where the job
 goes on and there is a cluster to go to, rank 1 is moved once more, to show that nothing is stuck.
 """
-import argparse, glob, shutil
+import argparse, glob
 
 from godwit import *
 
@@ -97,9 +97,8 @@ def one(name, action):
 		head = job.head(40)
 		after = head.ranks()[1]
 		# what a killed daemon held stopped is killed with it, and counts as running until it has got that far
-		end = time.monotonic() + 10
-		while len(alive := copies(job)) != 1 and time.monotonic() < end:
-			threading.Event().wait(0.02)
+		wait_for(lambda: len(copies(job)) == 1, 10)
+		alive = copies(job)
 		# "moving" is allowed only as long as the deadline of a session: awaited by asking for another move
 		again = 0 if after["cluster"] != 0 else 1
 		# where a destination dies of it, each destination would: then it is enough that the rank goes on
@@ -131,5 +130,4 @@ for name in names:
 if a.only in "ct.agent.attach":
 	one("ct.agent.attach", "fail")
 	one("ct.agent.attach", ",".join(["fail"] + ["ct.agent.attach=fail"] * 7))
-shutil.rmtree(work)
 sys.exit(tap.done())

@@ -188,8 +188,24 @@ class Job:
 			self.tap.jobs.remove(self)
 		return status
 
+	def end(self, timeout=60):
+		"""As wait(), for a job that has to end: one that hangs is told of, with what is left of it, and killed."""
+		status = self.wait(timeout)
+		if status is None:
+			self.tap.diag("it hangs: %s" % " ".join(self.args))
+			for line in self.tail():
+				self.tap.diag(line)
+			for pid, name in self.processes().items():
+				self.tap.diag("left: %d %s" % (pid, name))
+			self.kill()
+		return status
+
 	def is_running(self):
 		return self.proc.poll() is None
+
+	def wait_head(self, timeout=30):
+		"""The name of the head, as soon as it has one; None when the job ends or the time passes before."""
+		return wait_for(lambda: not self.is_running() or self.head_name(), timeout, 0.002) and self.head_name()
 
 	def head_name(self):
 		"""The abstract socket of this job's head: the one whose listener is our mpirun."""
@@ -254,6 +270,16 @@ class Job:
 			pass
 		if self in self.tap.jobs:
 			self.tap.jobs.remove(self)
+
+
+def wait_for(what, timeout=20, pace_s=0.01):
+	"""For what no event tells, as a state in /proc: what() as soon as it is true, or what it is when the time has passed."""
+	end = time.monotonic() + timeout
+	while True:
+		found = what()
+		if found or time.monotonic() > end:
+			return found
+		time.sleep(pace_s)
 
 
 def shm_entries():

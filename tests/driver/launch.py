@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """mpirun as people use it: options, standard streams, signals, limits, places, and every way in which a stranger errs."""
-import collections, hashlib, pty, resource, select, shutil, signal
+import collections, hashlib, pty, resource, select, signal
 
 from godwit import *
 
@@ -36,16 +36,6 @@ def says(sentence, want, words, args, **how):
 	err = lines(err)
 	return tap.ok(status == want and len(err) == 1 and err[0].startswith("mpirun: ") and all(w in err[0] for w in words) and not out,
 	              "%s: %s" % (sentence, err[0][:110] if err else None), "status %s" % status, out, *err)
-
-
-def wait_for(what, timeout=20):
-	"""For what no event tells: a state in /proc."""
-	end = time.monotonic() + timeout
-	while time.monotonic() < end:
-		if what():
-			return True
-		threading.Event().wait(0.01)
-	return False
 
 
 # Each handler writes at once; "up" when all are set.
@@ -547,5 +537,4 @@ tap.ok(status == 137 and any("8 s after the signal" in l for l in deaf.out("err"
 if status is None:
 	deaf.kill()
 
-shutil.rmtree(work)
 sys.exit(tap.done())

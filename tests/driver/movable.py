@@ -4,14 +4,13 @@
 
 Each program is really in its state; all of them are ranks of one job, which ends right afterwards. Then what passes by
 itself, sockets of libraries that reconnect, pins, odd moments, and the manners of the command."""
-import atexit, ctypes, shutil, signal, tempfile
+import ctypes, signal
 from godwit import *
 
 tap = Tap(200)
 held = os.path.join(BUILD, "tests/programs/held")
 godwit = os.path.join(BUILD, "godwit")
-work = tempfile.mkdtemp(prefix="godwit-movable-")
-atexit.register(shutil.rmtree, work, True)
+work = work_dir("movable")
 shm_before = shm_entries()
 is_root = os.getuid() == 0
 

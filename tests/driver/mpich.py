@@ -154,12 +154,9 @@ class Restless(threading.Thread):
 		# A test that lasts less than a pace would never be moved if the first move did not come at a random moment.
 		due = time.monotonic() + self.rng.random() * self.pace_s
 		try:
-			name = None
-			while not name:
-				if not self.job.is_running():
-					return
-				name = self.job.head_name()
-				time.sleep(0 if name else 0.002)  # nothing tells of a new abstract socket
+			name = self.job.wait_head()
+			if not name:
+				return
 			head = Head(name, 200)
 			where = {}
 			while self.job.is_running():

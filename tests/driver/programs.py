@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """Programs that do not move: they run, with more ranks than cores, and end in every way without a hang."""
-import tempfile
 from godwit import *
 
 tap = Tap(240)
@@ -12,12 +11,7 @@ shm_before = shm_entries()
 
 def run(ranks, clusters, *words, timeout=60, program=conduct):
 	job = Job(tap, ["-n", ranks, "-clusters", clusters, program] + list(words))
-	status = job.wait(timeout)
-	if status is None:
-		tap.diag("%s hangs" % (words,))
-		for line in job.tail():
-			tap.diag(line)
-		job.kill()
+	status = job.end(timeout)
 	left = job.gone()
 	if left:
 		tap.ok(False, "%s leaves no process behind" % words[0], str(left))
