@@ -18,7 +18,7 @@ cp -L "$top_builddir"/.libs/libgodwit-fi.so "$place"/build/.libs/ &&
 cp -r "$top_builddir"/.libs/abi "$place"/build/.libs/ &&
 cp "$top_builddir"/tests/programs/conduct "$top_builddir"/tests/programs/held "$place"/build/tests/programs/ &&
 cp -a "$MPICH_PREFIX"/lib/lib*.so* "$place"/lib/ &&
-cp "$top_srcdir"/runtime/test_*.py "$place"/src/runtime/ &&
+cp -r "$top_srcdir"/runtime/test_*.py "$top_srcdir"/runtime/completion "$place"/src/runtime/ &&
 cp -r "$top_srcdir"/tests/driver "$place"/src/tests/ || exit 1
 chmod -R a+rX "$place" && chmod 1777 "$place"/tmp
 as_user() {
