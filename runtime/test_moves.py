@@ -22,7 +22,7 @@ class Storm(threading.Thread):
 		super().__init__(daemon=True)
 		self.job, self.ranks, self.clusters, self.rng = job, ranks, clusters, random.Random(rng.random())
 		self.moved, self.refused = 0, collections.Counter()
-		self.over = threading.Event()
+		self.over, self.has_moved = threading.Event(), threading.Event()
 		self.start()
 
 	def run(self):
@@ -33,10 +33,16 @@ class Storm(threading.Thread):
 				for m in head.migrate(ranks, self.rng.randrange(self.clusters)):
 					if m["status"] == 0:
 						self.moved += 1
+						self.has_moved.set()
 					else:
 						self.refused[re.sub(r"\d+", "N", m["text"])] += 1
 		except (OSError, EOFError, TypeError):
 			pass  # the job has ended
+
+	def amid(self):
+		"""Return at a random moment of the moves: not before the first one."""
+		self.has_moved.wait(20)
+		time.sleep(rng.random() * 0.5)
 
 	def finish(self):
 		self.over.set()
@@ -113,7 +119,7 @@ for i in range(turns):
 	job = Job(tap, ["-n", 3, "-clusters", 3, "sh", "-c", "trap 'echo got; exit 0' TERM; echo up; while :; do :; done"])
 	job.wait_line("^up", 20, count=3)
 	s = Storm(job, 3, 3)
-	threading.Event().wait(rng.random() * 0.3)
+	time.sleep(rng.random() * 0.3)  # also before the first move
 	job.proc.send_signal(signal.SIGTERM)
 	status = end(job)
 	storms.append(s.finish())
@@ -128,8 +134,7 @@ storms, bad = [], []
 for i in range(turns):
 	job = Job(tap, ["-n", 3, "-clusters", 3, conduct, "compute", 20])
 	s = Storm(job, 3, 3)
-	job.wait_line("", 5)
-	threading.Event().wait(0.3 + rng.random() * 0.5)
+	s.amid()
 	victim, over = rng.randrange(3), time.monotonic() + 20
 	while job.is_running() and time.monotonic() < over:  # a signal to the copy that is left behind kills nobody
 		try:
@@ -147,7 +152,7 @@ storms, bad, lived = [], [], 0
 for i in range(turns):
 	job = Job(tap, ["-n", 3, "-clusters", 4, conduct, "compute", 3])
 	s = Storm(job, 3, 4)
-	threading.Event().wait(0.3 + rng.random() * 0.7)
+	s.amid()
 	try:
 		daemons = {c["cluster"]: c["pid"] for c in job.head().status()["clusters"]}
 		victim = rng.choice(list(daemons))
@@ -169,7 +174,7 @@ storms, bad = [], []
 for i in range(turns):
 	job = Job(tap, ["-n", 3, "-clusters", 3, conduct, "compute", 20])
 	s = Storm(job, 3, 3)
-	threading.Event().wait(0.3 + rng.random() * 0.5)
+	s.amid()
 	os.kill(job.proc.pid, 9)
 	status = end(job)
 	storms.append(s.finish())
