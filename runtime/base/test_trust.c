@@ -137,6 +137,7 @@ static void test_secret(void)
 
 	ok(gw_trust_secret_make(a) == 0 && gw_trust_secret_make(b) == 0 && memcmp(a, b, sizeof(a)), "secrets differ");
 	gw_trust_secret_print(line, a);
+	strcat(line, "\n");
 	strcat(line, "after\n");
 	ok(read_line(line, b, rest) == 0 && !memcmp(a, b, sizeof(a)), "a secret is read as it was printed");
 	is_str(rest, "after\n", "and not a byte after its line");

@@ -90,24 +90,38 @@ int gw_trust_secret_make(uint8_t secret[GW_TRUST_SECRET])
 	return random_bytes(secret, GW_TRUST_SECRET);
 }
 
-void gw_trust_secret_print(char line[2 * GW_TRUST_SECRET + 2], const uint8_t secret[GW_TRUST_SECRET])
+void gw_trust_secret_print(char hex[GW_TRUST_SECRET_HEX], const uint8_t secret[GW_TRUST_SECRET])
 {
-	sodium_bin2hex(line, 2 * GW_TRUST_SECRET + 1, secret, GW_TRUST_SECRET);
-	line[2 * GW_TRUST_SECRET] = '\n';
-	line[2 * GW_TRUST_SECRET + 1] = '\0';
+	sodium_bin2hex(hex, GW_TRUST_SECRET_HEX, secret, GW_TRUST_SECRET);
+}
+
+int gw_trust_secret_parse(uint8_t secret[GW_TRUST_SECRET], const char *hex)
+{
+	uint8_t bytes[GW_TRUST_SECRET];
+	size_t len = strlen(hex), n;
+	int code = -EINVAL;
+
+	if (len == GW_TRUST_SECRET_HEX - 1 && sodium_hex2bin(bytes, sizeof(bytes), hex, len, NULL, &n, NULL) == 0 &&
+	    n == sizeof(bytes)) {
+		memcpy(secret, bytes, sizeof(bytes));
+		code = 0;
+	}
+	sodium_memzero(bytes, sizeof(bytes));
+	return code;
 }
 
 int gw_trust_secret_read(int fd, uint8_t secret[GW_TRUST_SECRET], int timeout_ms, struct gw_error *why)
 {
 	uint64_t end = gw_now_ns() + (uint64_t)timeout_ms * 1000000u;
-	char line[2 * GW_TRUST_SECRET + 1];
-	size_t len = 0, binary;
+	char line[GW_TRUST_SECRET_HEX + 1]; /* one more than is right, to see that it is too long */
+	size_t len = 0;
+	int code;
 
 	for (;;) {
 		ssize_t n;
 		char c;
-		int code = gw_wait_readable(fd, end);
 
+		code = gw_wait_readable(fd, end);
 		if (code < 0)
 			return gw_fail(why, code, "no secret came over standard input: %s", strerror(-code));
 		n = read(fd, &c, 1); /* one at a time: what follows is not ours */
@@ -116,19 +130,16 @@ int gw_trust_secret_read(int fd, uint8_t secret[GW_TRUST_SECRET], int timeout_ms
 		if (n <= 0)
 			return gw_fail(why, n < 0 ? -errno : -EPIPE, "no secret came over standard input: %s",
 			               n < 0 ? strerror(errno) : "it ended");
-		if (c == '\n')
-			break;
-		if (len == sizeof(line))
+		if (c == '\n' || len == sizeof(line) - 1)
 			break;
 		line[len++] = c;
 	}
-	if (len != 2 * GW_TRUST_SECRET || sodium_hex2bin(secret, GW_TRUST_SECRET, line, len, NULL, &binary, NULL) < 0 ||
-	    binary != GW_TRUST_SECRET) {
-		sodium_memzero(line, sizeof(line));
-		return gw_fail(why, -EINVAL, "what came over standard input is not a secret (one line of %d hexadecimal digits); does "
-		               "a start-up file of the login shell write or read there?", 2 * GW_TRUST_SECRET);
-	}
+	line[len] = '\0';
+	code = gw_trust_secret_parse(secret, line);
 	sodium_memzero(line, sizeof(line));
+	if (code < 0)
+		return gw_fail(why, code, "what came over standard input is not a secret (one line of %d hexadecimal digits); does "
+		               "a start-up file of the login shell write or read there?", GW_TRUST_SECRET_HEX - 1);
 	return 0;
 }
 

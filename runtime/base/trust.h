@@ -21,6 +21,7 @@
 #include "runtime/base/loop.h"
 
 #define GW_TRUST_SECRET  32
+#define GW_TRUST_SECRET_HEX (2 * GW_TRUST_SECRET + 1) /* its digits and a NUL */
 #define GW_TRUST_VERSION 1
 #define GW_TRUST_MAGIC   0x74737274u /* "trst" */
 #define GW_TRUST_PENDING 64          /* connections of one listener that are not proved yet */
@@ -64,7 +65,9 @@ void gw_trust_hash(uint8_t proof[32], const uint8_t secret[GW_TRUST_SECRET], enu
 /* ---- secrets --------------------------------------------------------------------------------------------------- */
 
 int gw_trust_secret_make(uint8_t secret[GW_TRUST_SECRET]);
-void gw_trust_secret_print(char line[2 * GW_TRUST_SECRET + 2], const uint8_t secret[GW_TRUST_SECRET]); /* with newline, NUL */
+/** gw_trust_secret_print, gw_trust_secret_parse - as hexadecimal digits with a NUL; parse: 0, or -EINVAL when it is not that */
+void gw_trust_secret_print(char hex[GW_TRUST_SECRET_HEX], const uint8_t secret[GW_TRUST_SECRET]);
+int gw_trust_secret_parse(uint8_t secret[GW_TRUST_SECRET], const char *hex);
 /** gw_trust_secret_read - one line from @fd and not a byte more; blocks, at most @timeout_ms */
 int gw_trust_secret_read(int fd, uint8_t secret[GW_TRUST_SECRET], int timeout_ms, struct gw_error *why);
 

@@ -29,6 +29,8 @@
 #include "mpi-shim/pmi.h"
 #include "noc/net.h"
 #include "runtime/base/event.h"
+#include "runtime/base/tcp.h"
+#include "runtime/base/trust.h"
 #include "runtime/sigqueue.h"
 #include "runtime/wire.h"
 
@@ -36,15 +38,12 @@
 #define RANK_PMI_FD 62
 #define RANK_CTL_FD 63
 
-/* ---- join.c: a daemon that mpirun has started on another host ---- */
-#define JOIN_DEAD_MS 6000
-
-struct join {
+struct join { /* of a daemon that mpirun has started on another host; join.c */
 	bool is_joined;
-	char address[64], own_address[64]; /* numeric: of mpirun, and of this host in that network */
+	char address[GW_TCP_NAME], own_address[GW_TCP_NAME]; /* numeric: of mpirun, and of this host in that network */
 	uint16_t port;
 	uint32_t job, cluster, count;      /* @count clusters from @cluster on are this host's */
-	uint8_t secret[32];
+	uint8_t secret[GW_TRUST_SECRET];
 	int *siblings;                     /* of the first: to hand the segment to the others */
 	uint32_t n_siblings;
 	int segment_from;                  /* of the others; -1: none */

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "runtime/base/tcp.h"
-#include "runtime/base/trust.h"
 #include "runtime/clusterd/clusterd.h"
 
 #define PROVE_MS 3000

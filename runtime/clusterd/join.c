@@ -18,13 +18,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "runtime/base/tcp.h"
-#include "runtime/base/trust.h"
 #include "runtime/clusterd/clusterd.h"
 
-#define SECRET_MS 30000
-#define PROVE_MS  15000
+#define SECRET_MS  30000
+#define PROVE_MS   15000
 #define SEGMENT_MS 5000
+#define DEAD_MS    6000
 
 /* ---- the daemons of one host ----------------------------------------------------------------------------------------- */
 
@@ -161,7 +160,7 @@ static void on_look(void *ctx)
 {
 	struct clusterd *d = ctx;
 
-	if (gw_tcp_is_dead(gw_link_fd(d->head), JOIN_DEAD_MS)) {
+	if (gw_tcp_is_dead(gw_link_fd(d->head), DEAD_MS)) {
 		gw_log(GW_ERROR, "mpirun's host does not answer any more; this daemon and its ranks end");
 		clusterd_end(d, 1);
 	}

@@ -12,8 +12,6 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "runtime/base/tcp.h"
-
 /* ---- the end --------------------------------------------------------------------------------------------------- */
 
 void clusterd_end(struct clusterd *d, int code)
@@ -106,8 +104,6 @@ static int read_network(struct clusterd *d, const json_t *msg)
 	const char *address = own_address(d, msg);
 	const char *hex = json_string_value(json_object_get(msg, "secret"));
 	struct sockaddr_in in = { .sin_family = AF_INET };
-	gw_autofree void *secret = NULL;
-	size_t len = 0;
 
 	if (!address)
 		return 0;
@@ -116,11 +112,8 @@ static int read_network(struct clusterd *d, const json_t *msg)
 	memcpy(&d->here.address, &in, sizeof(in));
 	if (d->join.is_joined) {
 		memcpy(d->here.secret, d->join.secret, sizeof(d->here.secret));
-	} else {
-		if (!hex || bytes_from_hex(hex, &secret, &len) < 0 || len != sizeof(d->here.secret))
-			return -EPROTO;
-		memcpy(d->here.secret, secret, len);
-		explicit_bzero(secret, len);
+	} else if (!hex || gw_trust_secret_parse(d->here.secret, hex) < 0) {
+		return -EPROTO;
 	}
 	d->here.host = (uint32_t)json_integer_value(json_object_get(msg, "host"));
 	d->heard = calloc(d->size + 1, sizeof(*d->heard));

@@ -189,7 +189,7 @@ void clusters_send_start(struct head *h, struct cluster *c)
 {
 	const char *option = h->spec->reconnecting, *variable = getenv("GODWIT_RECONNECTING");
 	json_t *binds = json_array(), *msg;
-	char secret[2 * sizeof(h->secret) + 1];
+	char secret[GW_TRUST_SECRET_HEX];
 	int *segment = &h->segment_fds[c->host];
 
 	for (uint32_t i = 0; i < c->cores.n_binds; i++)
@@ -204,8 +204,7 @@ void clusters_send_start(struct head *h, struct cluster *c)
 		json_object_set_new(msg, "host", json_integer((json_int_t)c->host));
 	/* a job of one host has no network, and needs no secret; who has joined knows it, and where it is */
 	if (h->n_hosts > 1 && !remote_is(h, c->host)) {
-		for (size_t i = 0; i < sizeof(h->secret); i++)
-			sprintf(secret + 2 * i, "%02x", h->secret[i]);
+		gw_trust_secret_print(secret, h->secret);
 		json_object_set_new(msg, "address", json_string(remote_address(h) ? remote_address(h) : "127.0.0.1"));
 		json_object_set_new(msg, "secret", json_string(secret));
 		explicit_bzero(secret, sizeof(secret));

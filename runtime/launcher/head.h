@@ -34,6 +34,7 @@
 
 #include "mpi-shim/pmi.h"
 #include "runtime/base/event.h"
+#include "runtime/base/trust.h"
 #include "runtime/launcher/options.h"
 #include "runtime/sigqueue.h"
 #include "runtime/topology.h"
@@ -155,7 +156,7 @@ struct head {
 	uint32_t job;
 	struct cluster *clusters;
 	uint32_t n_clusters, n_domains, n_hosts;
-	uint8_t secret[32];       /* of the job: whoever knows it belongs to it */
+	uint8_t secret[GW_TRUST_SECRET]; /* of the job: whoever knows it belongs to it */
 	struct rank *ranks;
 	uint32_t size, ended, up;
 	int *segment_fds;         /* one for each host; -1: not made yet, or on another machine */

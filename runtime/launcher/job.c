@@ -125,20 +125,18 @@ static uint32_t choose_base_pid(const struct head *h)
 
 static int random_ids(struct head *h)
 {
-	uint64_t words[2];
+	uint64_t word;
 
 	do
 		if (getrandom(&h->job, sizeof(h->job), 0) != sizeof(h->job))
 			return -errno;
 	while (h->job == 0);
-	if (getrandom(h->secret, sizeof(h->secret), 0) != sizeof(h->secret))
-		return -errno;
 	for (uint32_t c = 0; c < h->n_clusters; c++) {
-		if (getrandom(words, sizeof(words), 0) != sizeof(words))
+		if (getrandom(&word, sizeof(word), 0) != sizeof(word))
 			return -errno;
-		h->clusters[c].incarnation = (words[0] >> 2) | 1; /* positive as a JSON integer, never 0 */
+		h->clusters[c].incarnation = (word >> 2) | 1; /* positive as a JSON integer, never 0 */
 	}
-	return 0;
+	return gw_trust_secret_make(h->secret);
 }
 
 static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)

@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #include "runtime/base/tcp.h"
-#include "runtime/base/trust.h"
 #include "runtime/launcher/head.h"
 
 #define PROVE_MS 10000
@@ -285,7 +284,7 @@ static int start_host(struct head *h, struct launched *l, const char *path, stru
 {
 	struct remotes *r = h->remotes;
 	struct strings argv = { 0 }, quoted = { 0 };
-	char to[GW_TCP_NAME], command[8192], line[2 * GW_TRUST_SECRET + 2];
+	char to[GW_TCP_NAME], command[8192], line[GW_TRUST_SECRET_HEX + 1];
 	int in[2] = { -1, -1 }, err[2] = { -1, -1 }, code;
 
 	gw_tcp_join(to, r->address, r->port);
@@ -310,6 +309,7 @@ static int start_host(struct head *h, struct launched *l, const char *path, stru
 	strings_fini(&argv);
 	strings_fini(&quoted);
 	gw_trust_secret_print(line, h->secret);
+	strcat(line, "\n");
 	if (write(l->input, line, strlen(line)) != (ssize_t)strlen(line)) /* a fresh pipe takes it; who is gone already is heard of */
 		gw_log(GW_INFO, "host %s: its launcher does not take the secret", h->spec->hosts[l->host].name);
 	explicit_bzero(line, sizeof(line));
