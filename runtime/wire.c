@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Names of sockets, and how running jobs are found by them. */
+/* Names of sockets, how running jobs are found by them, and sets of processors in messages. */
 #include "runtime/wire.h"
 
 #include <stdlib.h>
@@ -13,10 +13,23 @@ void rt_socket_name(char buf[RT_SOCKET_NAME_MAX], uint32_t job, int cluster)
 		snprintf(buf, RT_SOCKET_NAME_MAX, "godwit/%u/%08x/%d", (unsigned)geteuid(), job, cluster);
 }
 
-/*
- * A line of /proc/net/unix: "Num RefCount Protocol Flags Type St Inode Path"; abstract names begin with '@'. A
- * listener has flag 0x10000 (__SO_ACCEPTCON); accepted connections carry the same name and do not count.
- */
+json_t *rt_cpus_json(const cpu_set_t *cpus)
+{
+	json_t *list = json_array();
+
+	for (int i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET((size_t)i, cpus))
+			json_array_append_new(list, json_integer(i));
+	return list;
+}
+
+void rt_cpus_read(const json_t *list, cpu_set_t *cpus)
+{
+	CPU_ZERO(cpus);
+	for (size_t i = 0; i < json_array_size(list); i++)
+		CPU_SET((size_t)json_integer_value(json_array_get(list, i)), cpus);
+}
+
 /* Any user of this host can listen at a name that looks like one of ours. */
 static bool is_ours(uint32_t job)
 {
@@ -26,6 +39,10 @@ static bool is_ours(uint32_t job)
 	return gw_probe_unix(name) == 0;
 }
 
+/*
+ * A line of /proc/net/unix: "Num RefCount Protocol Flags Type St Inode Path"; abstract names begin with '@'. A
+ * listener has flag 0x10000 (__SO_ACCEPTCON); accepted connections carry the same name and do not count.
+ */
 int rt_jobs_find(uint32_t *jobs, int max, struct gw_error *why)
 {
 	FILE *f = fopen("/proc/net/unix", "re");

@@ -62,6 +62,7 @@
 #ifndef RT_WIRE_H
 #define RT_WIRE_H
 
+#include <sched.h>
 #include <stdint.h>
 
 #include "runtime/base/link.h"
@@ -95,6 +96,10 @@ _Static_assert(sizeof(struct rt_launch) == 24, "wire format");
 
 /** rt_socket_name - of the head (@cluster < 0) or a clusterd of @job of this user */
 void rt_socket_name(char buf[RT_SOCKET_NAME_MAX], uint32_t job, int cluster);
+
+/** rt_cpus_json, rt_cpus_read - a set of processors as the list of their numbers; what is not one is left out */
+json_t *rt_cpus_json(const cpu_set_t *cpus);
+void rt_cpus_read(const json_t *list, cpu_set_t *cpus);
 
 /** rt_jobs_find - jobs of this user whose head listens, from /proc/net/unix. Return their number, at most @max filled */
 int rt_jobs_find(uint32_t *jobs, int max, struct gw_error *why);

@@ -85,13 +85,6 @@ static int enter_segment(struct clusterd *d, uint32_t names, uint32_t domains, i
 	return 0;
 }
 
-static void read_cpus(const json_t *list, cpu_set_t *cpus)
-{
-	CPU_ZERO(cpus);
-	for (size_t i = 0; i < json_array_size(list); i++)
-		CPU_SET((size_t)json_integer_value(json_array_get(list, i)), cpus);
-}
-
 /* Of this host in the job's network; NULL: there is none */
 static const char *own_address(const struct clusterd *d, const json_t *msg)
 {
@@ -151,7 +144,7 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		return;
 	}
 	movable_read_reconnecting(json_object_get(msg, "reconnecting"));
-	read_cpus(cores, &d->cpus);
+	rt_cpus_read(cores, &d->cpus);
 	if (CPU_COUNT(&d->cpus) == 0) /* the head does not know this machine */
 		sched_getaffinity(0, sizeof(d->cpus), &d->cpus);
 	d->n_binds = (uint32_t)json_array_size(binds);
@@ -162,7 +155,7 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		return;
 	}
 	for (uint32_t i = 0; i < d->n_binds; i++)
-		read_cpus(json_array_get(binds, i), &d->binds[i]);
+		rt_cpus_read(json_array_get(binds, i), &d->binds[i]);
 	d->cores = (uint32_t)CPU_COUNT(&d->cpus);
 	if (n_fds) {
 		given = fds[0];

@@ -175,16 +175,6 @@ void clusters_launch(struct head *h, struct cluster *c)
 	strings_fini(&env);
 }
 
-static json_t *cpus_json(const cpu_set_t *cpus)
-{
-	json_t *list = json_array();
-
-	for (int i = 0; i < CPU_SETSIZE; i++)
-		if (CPU_ISSET((size_t)i, cpus))
-			json_array_append_new(list, json_integer(i));
-	return list;
-}
-
 void clusters_send_start(struct head *h, struct cluster *c)
 {
 	const char *option = h->spec->reconnecting, *variable = getenv("GODWIT_RECONNECTING");
@@ -193,12 +183,12 @@ void clusters_send_start(struct head *h, struct cluster *c)
 	int *segment = &h->segment_fds[c->host];
 
 	for (uint32_t i = 0; i < c->cores.n_binds; i++)
-		json_array_append_new(binds, cpus_json(&c->cores.binds[i]));
+		json_array_append_new(binds, rt_cpus_json(&c->cores.binds[i]));
 	msg = json_pack("{s:s, s:i, s:i, s:i, s:i, s:I, s:i, s:i, s:s, s:i, s:I, s:o, s:o, s:[s,s]}", "op", "start",
 	                "cluster", (int)c->index, "clusters", (int)h->n_clusters, "domain", (int)c->cores.domain, "domains",
 	                (int)h->n_domains, "job", (json_int_t)h->job, "names", (int)h->size, "size", (int)h->size, "kvsname",
 	                h->kvsname, "universe", (int)(h->spec->universe ? h->spec->universe : h->size), "incarnation",
-	                (json_int_t)c->incarnation, "cores", cpus_json(&c->cores.cpus), "binds", binds,
+	                (json_int_t)c->incarnation, "cores", rt_cpus_json(&c->cores.cpus), "binds", binds,
 	                "reconnecting", option ? option : "", variable ? variable : "");
 	if (h->n_hosts > 1)
 		json_object_set_new(msg, "host", json_integer((json_int_t)c->host));

@@ -188,18 +188,14 @@ static json_t *clusters_json(const struct head *h)
 
 	for (uint32_t c = 0; c < h->n_clusters; c++) {
 		const struct cluster *cl = &h->clusters[c];
-		json_t *cores = json_array();
 		int ranks = 0;
 
-		for (int i = 0; i < CPU_SETSIZE; i++)
-			if (CPU_ISSET((size_t)i, &cl->cores.cpus))
-				json_array_append_new(cores, json_integer(i));
 		for (uint32_t r = 0; r < h->size; r++)
 			ranks += h->ranks[r].cluster == c && h->ranks[r].state == RANK_RUNNING;
 		json_array_append_new(all, json_pack("{s:i, s:i, s:s, s:i, s:o, s:i, s:i}", "cluster", (int)c, "host",
-		                                     (int)cl->host, "state",
-		                                     states[cl->state], "pid", (int)cl->pid, "cores", cores, "domain",
-		                                     (int)cl->cores.domain, "ranks", ranks));
+		                                     (int)cl->host, "state", states[cl->state], "pid", (int)cl->pid, "cores",
+		                                     rt_cpus_json(&cl->cores.cpus), "domain", (int)cl->cores.domain, "ranks",
+		                                     ranks));
 	}
 	return all;
 }
