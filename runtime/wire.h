@@ -29,7 +29,8 @@
  *   status        id movable                  answered by status-answer
  *
  * clusterd -> head
- *   up            cluster pid incarnation address port: for sessions of other hosts' daemons  (descriptor: the segment, if this clusterd made it)
+ *   up            pid cores[] address port    what it runs on; address and port: for sessions of daemons of other hosts
+ *                                             (descriptor: the segment, if this clusterd made it)
  *   launched      rank pid slot            @slot: of binds; -1: it is not bound
  *   launch-failed rank code text
  *   attached      rank epoch                  its agent is attached: the name is `here`

@@ -177,8 +177,8 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	if (sched_setaffinity(0, sizeof(d->cpus), &d->cpus) < 0)
 		gw_log(GW_WARN, "cannot bind to the cluster's cores: %s", strerror(errno));
 	join_give_segment(&d->join, d->segment_fd);
-	gw_link_send_json_fds(d->head, json_pack("{s:s, s:i, s:i, s:I, s:s, s:i}", "op", "up", "cluster", cluster, "pid",
-	                                         (int)getpid(), "incarnation", (json_int_t)d->incarnation, "address",
+	gw_link_send_json_fds(d->head, json_pack("{s:s, s:i, s:o, s:s, s:i}", "op", "up", "pid", (int)getpid(), "cores",
+	                                         rt_cpus_json(&d->cpus), "address",
 	                                         d->is_networked ? own_address(d, msg) : "", "port", (int)d->far_port),
 	                      &d->segment_fd, given < 0 && !d->join.is_joined ? 1 : 0);
 	gw_event("cluster.up", "{s:i, s:i}", "cluster", cluster, "cores", (int)d->cores);

@@ -107,7 +107,8 @@ struct cluster {
 	uint32_t host;            /* whose memory its ranks share */
 	uint32_t index;
 	enum cluster_state state;
-	pid_t pid;
+	pid_t pid;                /* mpirun's child; 0: it is on another machine */
+	pid_t daemon;             /* as it is called where it runs; 0: it is not up yet */
 	uint64_t incarnation;
 	struct gw_link *link;
 	json_t *place;            /* `daemon`: where it listens for those of other hosts; jobs of several hosts only */
@@ -158,7 +159,7 @@ struct head {
 	uint32_t n_clusters, n_domains, n_hosts;
 	uint8_t secret[GW_TRUST_SECRET]; /* of the job: whoever knows it belongs to it */
 	struct rank *ranks;
-	uint32_t size, ended, up;
+	uint32_t size, ended;
 	int *segment_fds;         /* one for each host; -1: not made yet, or on another machine */
 	struct remotes *remotes;  /* NULL: all hosts are this machine */
 	uint32_t base_pid;

@@ -47,11 +47,11 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	struct head *h = c->head;
 
-	(void)msg;
 	if (c->state != CLUSTER_STARTING)
 		return;
 	c->state = CLUSTER_UP;
-	h->up++;
+	c->daemon = (pid_t)number_of(msg, "pid");
+	rt_cpus_read(json_object_get(msg, "cores"), &c->cores.cpus); /* what was not known of another machine */
 	introduce(c, msg);
 	if (n_fds && h->segment_fds[c->host] < 0) {
 		h->segment_fds[c->host] = fds[0];

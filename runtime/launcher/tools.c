@@ -193,7 +193,8 @@ static json_t *clusters_json(const struct head *h)
 		for (uint32_t r = 0; r < h->size; r++)
 			ranks += h->ranks[r].cluster == c && h->ranks[r].state == RANK_RUNNING;
 		json_array_append_new(all, json_pack("{s:i, s:i, s:s, s:i, s:o, s:i, s:i}", "cluster", (int)c, "host",
-		                                     (int)cl->host, "state", states[cl->state], "pid", (int)cl->pid, "cores",
+		                                     (int)cl->host, "state", states[cl->state], "pid",
+		                                     (int)(cl->daemon ? cl->daemon : cl->pid), "cores",
 		                                     rt_cpus_json(&cl->cores.cpus), "domain", (int)cl->cores.domain, "ranks",
 		                                     ranks));
 	}

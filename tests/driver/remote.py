@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Jobs on several hosts of a rig, started by a real sshd: they run, they fail with a sentence, and nothing stays behind."""
-import os, select, subprocess, sys
+import json, os, select, subprocess, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import godwit, rig
@@ -106,6 +106,9 @@ with rig.Rig(3) as r:
 	# ---- moves ----
 	p = r[1].popen([MPIRUN, "-hosts", "rig1,rig2,rig3", "-n", "3", JACOBI], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 	first = p.stdout.readline() if select.select([p.stdout], [], [], 30)[0] else ""
+	status = json.loads(r[1].run([GODWIT, "status", "--json"], timeout=60).stdout or "{}")
+	tap.ok([bool(c["pid"] and c["cores"]) for c in status.get("clusters", [])] == [True] * 3,
+	       "godwit status knows daemon and processors of each cluster", status)
 	moves = [r[1].run([GODWIT, "migrate", str(rank), "--to", str((rank + turn) % 3)], timeout=60)
 	         for turn in (1, 2, 3) for rank in range(3)]
 	tap.ok("iteration" in first and all(m.returncode == 0 for m in moves), "nine moves between three hosts",
