@@ -11,19 +11,18 @@
  * head -> clusterd
  *   daemon        cluster address port        where the daemon of another host listens for migration sessions (TCP)
  *   name          as from a clusterd: of another host; to be written into this host's name page
- *   start         cluster clusters domain domains job names size kvsname universe incarnation base_pid cores[] binds[[]]
- *                 host address secret (hex): jobs of several hosts only
- *                 reconnecting[] (descriptor: the host segment; without one the clusterd makes it). binds: sets of processors, one for
- *                 each rank; none when a rank may use all of the cluster's
+ *   start         cluster clusters domain domains job size kvsname universe incarnation cores[] binds[[]] reconnecting[]
+ *                 (descriptor: the host segment; without one the clusterd makes it)
+ *                 binds: sets of processors, one for each rank; none when a rank may use all of the cluster's
+ *                 host: in jobs of several hosts; there clusterds of the head's machine also get address and secret (hex)
  *   signal        rank signal                 to its process group; answered by undelivered when the rank does not live
  *                                             there. SIGTSTP stops it, and is answered by signalled
- *   kill                                      SIGKILL to every rank; `exited` follows for each
- *   shutdown                                  no rank will come: exit 0
+ *   end                                       SIGKILL to every rank that is left, and exit 0
  *   barrier-done  number puts{}               all ranks have entered PMI barrier @number
  *   pmi-answer    rank id answer{}
  *   stdin-eof     rank offset                 standard input ends at @offset
  *   output-ack    rank stream offset          the head has written all up to @offset
- *   migrate       id rank to                  answered by migrate-done
+ *   migrate       id rank to timeout_ms       answered by migrate-done
  *   cancel        id                          the request @id is taken back, unless its move has begun
  *   cluster-lost  cluster incarnation         the head's verdict: that daemon is dead, for good
  *   status        id movable                  answered by status-answer
@@ -33,9 +32,9 @@
  *                                             (descriptor: the segment, if this clusterd made it)
  *   launched      rank pid slot            @slot: of binds; -1: it is not bound
  *   launch-failed rank code text
- *   attached      rank epoch                  its agent is attached: the name is `here`
- *   name          rank state epoch incarnation host address (hex)   of a rank that it owns; jobs of several hosts only
- *   exited        rank status phase pid epoch it has been reaped, its output has been sent; status as from waitpid
+ *   name          rank state epoch incarnation cluster host address (hex)
+ *                                             of a rank that it owns; jobs of several hosts only
+ *   exited        rank status phase           it has been reaped, its output has been sent; status as from waitpid
  *   moved         rank epoch pid stdin        the sender owns it (now, or still: the move failed); @stdin: how far standard
  *                                             input has been written to it; the head goes on from there
  *   barrier       rank number puts{}          the rank entered PMI barrier @number

@@ -208,8 +208,6 @@ static void on_attached(struct rank *r, const struct ct_ctl_msg *m)
 	agent_publish(r, NOC_NAME_HERE);
 	gw_event("rank.attached", "{s:i, s:i, s:I, s:I}", "rank", (int)r->proc, "cluster", (int)r->d->cluster, "epoch",
 	         (json_int_t)r->epoch, "incarnation", (json_int_t)r->incarnation);
-	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:I}", "op", "attached", "rank", (int)r->proc, "epoch",
-	                                        (json_int_t)r->epoch));
 	if (m->session)
 		moves_attached(r, m);
 	moves_try(r);

@@ -13,6 +13,8 @@
  *   pmi_port.c  the PMI socket: mpi-shim/pmi.h on one side, the head on the other
  *   requests.c  who asked for a move, and when it can begin
  *   guard.c     is it our MPI library that speaks there?
+ *   join.c      a daemon on another host than mpirun
+ *   far.c       migration sessions with daemons of other hosts
  *   moves.c     what migration/ asks of the owner of a rank
  *   movable.c   what godwit status --movable says
  *

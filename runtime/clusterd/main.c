@@ -49,7 +49,7 @@ void clusterd_fatal(struct clusterd *d, const char *fmt, ...)
 /* ---- start ----------------------------------------------------------------------------------------------------- */
 
 /* A limit of file sizes is meant for the files of ranks, and they keep it; the kernel counts the segment as one too. */
-static int create_segment(struct clusterd *d, uint32_t names, uint32_t domains, struct gw_error *why)
+static int create_segment(struct clusterd *d, uint32_t domains, struct gw_error *why)
 {
 	struct rlimit was = { RLIM_INFINITY, RLIM_INFINITY }, more;
 	int fd;
@@ -57,17 +57,17 @@ static int create_segment(struct clusterd *d, uint32_t names, uint32_t domains, 
 	getrlimit(RLIMIT_FSIZE, &was);
 	more = (struct rlimit){ was.rlim_max, was.rlim_max };
 	setrlimit(RLIMIT_FSIZE, &more);
-	fd = noc_segment_create(d->job, names, d->clusters, domains, why);
+	fd = noc_segment_create(d->job, d->size, d->clusters, domains, why);
 	setrlimit(RLIMIT_FSIZE, &was);
 	return fd;
 }
 
-static int enter_segment(struct clusterd *d, uint32_t names, uint32_t domains, int fd, struct gw_error *why)
+static int enter_segment(struct clusterd *d, uint32_t domains, int fd, struct gw_error *why)
 {
 	struct noc_cluster_entry *c;
 	int code;
 
-	d->segment_fd = fd >= 0 ? fd : create_segment(d, names, domains, why);
+	d->segment_fd = fd >= 0 ? fd : create_segment(d, domains, why);
 	if (d->segment_fd < 0)
 		return d->segment_fd;
 	code = noc_segment_map(&d->segment, d->segment_fd, NULL, why);
@@ -116,16 +116,17 @@ static int read_network(struct clusterd *d, const json_t *msg)
 
 static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
-	int cluster, clusters, domain, domains, names, size, universe, given = -1;
+	int cluster, clusters, domain, domains, size, universe, given = -1;
 	json_int_t job, incarnation;
 	const char *kvsname;
 	json_t *cores, *binds;
 	struct gw_error why = { 0 };
 	char who[32];
 
-	if (d->is_started || json_unpack(msg, "{s:i, s:i, s:i, s:i, s:I, s:i, s:i, s:s, s:i, s:I, s:o, s:o}", "cluster", &cluster,
-	                "clusters", &clusters, "domain", &domain, "domains", &domains, "job", &job, "names", &names, "size",
-	                &size, "kvsname", &kvsname, "universe", &universe, "incarnation", &incarnation, "cores", &cores, "binds", &binds) < 0) {
+	if (d->is_started || json_unpack(msg, "{s:i, s:i, s:i, s:i, s:I, s:i, s:s, s:i, s:I, s:o, s:o}", "cluster", &cluster,
+	                "clusters", &clusters, "domain", &domain, "domains", &domains, "job", &job, "size",
+	                &size, "kvsname", &kvsname, "universe", &universe, "incarnation", &incarnation, "cores", &cores, "binds",
+	                &binds) < 0) {
 		clusterd_fatal(d, "the head's 'start' is malformed");
 		return;
 	}
@@ -168,7 +169,7 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		}
 	}
 	if (pmi_job_init(&d->pmi, kvsname, d->size, (uint32_t)universe) < 0 ||
-	    enter_segment(d, (uint32_t)names, (uint32_t)domains, given, &why) < 0 || moves_init(d, &why) < 0 ||
+	    enter_segment(d, (uint32_t)domains, given, &why) < 0 || moves_init(d, &why) < 0 ||
 	    far_init(d, own_address(d, msg), &why) < 0) {
 		clusterd_fatal(d, "cluster %u cannot start: %s", d->cluster, why.text[0] ? why.text : "out of memory");
 		return;
@@ -211,7 +212,7 @@ static void do_daemon(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	far_heard(d, msg);
 }
 
-static void do_kill(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+static void do_end(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)msg; (void)fds; (void)n_fds;
 	clusterd_end(d, 0);
@@ -313,12 +314,6 @@ static void do_status(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	                                     "ranks", ranks, "sessions", moves_sessions_json(d)));
 }
 
-static void do_shutdown(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
-{
-	(void)msg; (void)fds; (void)n_fds;
-	clusterd_end(d, 0);
-}
-
 static const struct head_op {
 	const char *name;
 	void (*handle)(struct clusterd *d, json_t *msg, int *fds, size_t n_fds);
@@ -328,8 +323,7 @@ static const struct head_op {
 	{ "name", do_name, false },
 	{ "daemon", do_daemon, false },
 	{ "signal", do_signal, false },
-	{ "kill", do_kill, true },
-	{ "shutdown", do_shutdown, true },
+	{ "end", do_end, true },
 	{ "barrier-done", do_barrier_done, false },
 	{ "pmi-answer", do_pmi_answer, false },
 	{ "stdin-eof", do_stdin_eof, false },

@@ -152,9 +152,8 @@ void rank_look_at_status(struct rank *r)
 	agent_publish(r, NOC_NAME_GONE);
 	gw_event("rank.exited", "{s:i, s:i, s:i, s:i}", "rank", (int)r->proc, "cluster", (int)d->cluster, "rank_pid",
 	         (int)r->pid, "status", status);
-	gw_link_send_json(d->head, json_pack("{s:s, s:i, s:i, s:i, s:i, s:I}", "op", "exited", "rank", (int)r->proc, "status",
-	                                     status, "phase", (int)pmi_session_phase(r->pmi), "pid", (int)r->pid, "epoch",
-	                                     (json_int_t)r->epoch));
+	gw_link_send_json(d->head, json_pack("{s:s, s:i, s:i, s:i}", "op", "exited", "rank", (int)r->proc, "status", status,
+	                                     "phase", (int)pmi_session_phase(r->pmi)));
 	moves_rank_ended(r);
 	rank_destroy(r);
 }

@@ -184,9 +184,9 @@ void clusters_send_start(struct head *h, struct cluster *c)
 
 	for (uint32_t i = 0; i < c->cores.n_binds; i++)
 		json_array_append_new(binds, rt_cpus_json(&c->cores.binds[i]));
-	msg = json_pack("{s:s, s:i, s:i, s:i, s:i, s:I, s:i, s:i, s:s, s:i, s:I, s:o, s:o, s:[s,s]}", "op", "start",
+	msg = json_pack("{s:s, s:i, s:i, s:i, s:i, s:I, s:i, s:s, s:i, s:I, s:o, s:o, s:[s,s]}", "op", "start",
 	                "cluster", (int)c->index, "clusters", (int)h->n_clusters, "domain", (int)c->cores.domain, "domains",
-	                (int)h->n_domains, "job", (json_int_t)h->job, "names", (int)h->size, "size", (int)h->size, "kvsname",
+	                (int)h->n_domains, "job", (json_int_t)h->job, "size", (int)h->size, "kvsname",
 	                h->kvsname, "universe", (int)(h->spec->universe ? h->spec->universe : h->size), "incarnation",
 	                (json_int_t)c->incarnation, "cores", rt_cpus_json(&c->cores.cpus), "binds", binds,
 	                "reconnecting", option ? option : "", variable ? variable : "");

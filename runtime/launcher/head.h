@@ -10,6 +10,7 @@
  *   options.c    what was asked for, as a table
  *   config.c     the same in a file
  *   env.c        the environment of the ranks
+ *   libraries.c  which MPI library they load
  *   job.c        one job from start to exit status
  *   clusters.c   its daemons: started, given their ranks, lost
  *   hosts.c      which hosts there are
@@ -126,7 +127,7 @@ struct rank {
 	uint32_t cluster, app;
 	pid_t pid;
 	uint64_t epoch;
-	bool is_attached, is_pinned;
+	bool is_pinned;
 	int status;
 	json_t *name;              /* where its agent listens, the last that was heard; jobs of several hosts only */
 	uint32_t name_host;
@@ -190,7 +191,7 @@ struct head {
 int job_run(struct job_spec *spec);                       /* returns the exit code of mpirun */
 void job_fail(struct head *h, int code, const char *fmt, ...) GW_PRINTF(3, 4);
 void job_note_code(struct head *h, int code);             /* the first one counts */
-void job_end(struct head *h, const char *op);             /* no rank runs on: "shutdown" all have ended, "kill" it failed */
+void job_end(struct head *h);                             /* no rank runs on */
 void job_check_all_ended(struct head *h);                 /* the loop stops when no daemon is left */
 void job_fail_output(struct head *h, int code, const char *fmt, ...) GW_PRINTF(3, 4); /* counts at the very end, too */
 bool job_cluster_send(struct head *h, uint32_t cluster, json_t *msg); /* steals; false when it is not up */
@@ -261,7 +262,7 @@ void pins_describe(const struct head *h, uint32_t rank, json_t *status);
 int tools_init(struct head *h, struct gw_error *why);
 void tools_fini(struct head *h);
 void tools_migrate_done(struct head *h, json_t *msg);
-void tools_status_answer(struct head *h, uint32_t cluster, json_t *msg);
+void tools_status_answer(struct head *h, json_t *msg);
 void tools_cluster_lost(struct head *h, uint32_t cluster);
 
 #endif

@@ -42,7 +42,6 @@ static int add(struct job_spec *spec, const char *name, size_t len, uint32_t slo
 	memcpy(h->name, name, len);
 	h->slots = slots ? slots : 1;
 	spec->has_slots |= slots > 0;
-	spec->has_strange_host |= !hosts_is_here(h->name);
 	return 0;
 }
 
@@ -66,7 +65,7 @@ void hosts_forget(struct job_spec *spec)
 	free(spec->hosts);
 	spec->hosts = NULL;
 	spec->n_hosts = 0;
-	spec->has_slots = spec->has_strange_host = false;
+	spec->has_slots = false;
 }
 
 int hosts_parse(struct job_spec *spec, const char *list, struct gw_error *why)

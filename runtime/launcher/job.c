@@ -8,7 +8,7 @@
 
 #include "runtime/launcher/head.h"
 
-#define KILL_GRACE_MS 5000 /* after 'kill': a daemon that has not ended is killed itself */
+#define KILL_GRACE_MS 5000 /* after 'end': a daemon that has not ended is killed itself */
 
 /* ---- the end ------------------------------------------------------------------------------------------------------- */
 
@@ -41,7 +41,7 @@ static void on_kill_grace(void *ctx)
 			kill(h->clusters[c].pid, SIGKILL);
 }
 
-void job_end(struct head *h, const char *op)
+void job_end(struct head *h)
 {
 	if (h->is_ending)
 		return;
@@ -50,7 +50,7 @@ void job_end(struct head *h, const char *op)
 	h->grace = NULL;
 	gw_loop_timer(h->loop, &h->grace, KILL_GRACE_MS, 0, on_kill_grace, h);
 	for (uint32_t c = 0; c < h->n_clusters; c++)
-		job_cluster_send(h, c, json_pack("{s:s}", "op", op));
+		job_cluster_send(h, c, json_pack("{s:s}", "op", "end"));
 	input_stop(h);
 	job_check_all_ended(h);
 }
@@ -77,7 +77,7 @@ void job_fail(struct head *h, int code, const char *fmt, ...)
 	if (text[0])
 		job_say(h, "mpirun: %s", text);
 	gw_event("job.failed", "{s:i, s:s}", "code", h->exit_code, "text", text);
-	job_end(h, "kill");
+	job_end(h);
 }
 
 void job_fail_output(struct head *h, int code, const char *fmt, ...)

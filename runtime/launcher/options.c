@@ -191,9 +191,10 @@ static int set_hostfile(struct parser *p, const char *v) { return hosts_read(p->
  */
 static int check_hosts(struct job_spec *spec, struct gw_error *why)
 {
-	if (!spec->is_forked && !spec->has_strange_host)
+	for (uint32_t i = 0; i < spec->n_hosts && !spec->is_forked; i++)
+		spec->is_remote |= !hosts_is_here(spec->hosts[i].name);
+	if (!spec->is_forked && !spec->is_remote)
 		hosts_forget(spec);
-	spec->is_remote = spec->n_hosts && !spec->is_forked;
 	if (!spec->n_hosts)
 		spec->n_hosts = 1;
 	if (spec->is_remote && spec->bind)

@@ -48,7 +48,7 @@ struct job_spec {
 	const char *config;
 	struct host_spec *hosts;  /* as given, each once */
 	uint32_t n_hosts;         /* 1: this one alone, whatever its name is */
-	bool has_slots, has_strange_host;
+	bool has_slots;
 	bool is_forked;           /* this machine plays all of them */
 	bool is_remote;           /* some are other machines */
 	const char *launcher;     /* words with %h that start a daemon there; NULL: ssh */

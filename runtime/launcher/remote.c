@@ -43,8 +43,6 @@ struct remotes {
 	char address[GW_TCP_NAME];
 	uint16_t port;
 	struct launched *hosts;  /* one for each host; pid 0: it is this one */
-	
-	uint32_t n_hosts;
 };
 
 bool remote_is(const struct head *h, uint32_t host)
@@ -202,7 +200,7 @@ static void on_start_deadline(void *ctx)
 	struct head *h = ctx;
 
 	h->remotes->start = NULL;
-	for (uint32_t i = 0; i < h->remotes->n_hosts; i++) {
+	for (uint32_t i = 0; i < h->n_hosts; i++) {
 		struct launched *l = &h->remotes->hosts[i];
 
 		if (l->pid > 0 && l->joined < l->count) {
@@ -337,17 +335,16 @@ int remote_start(struct head *h, const char *path, struct gw_error *why)
 	struct remotes *r = h->remotes = calloc(1, sizeof(*r));
 	struct gw_trust_who me = { GW_TRUST_JOIN, h->job, UINT32_MAX };
 	uint32_t per_host = h->spec->clusters;
-	int code = -ENOMEM, fd;
+	int code, fd;
 
 	if (r)
 		r->hosts = calloc(h->n_hosts, sizeof(*r->hosts));
 	if (!r || !r->hosts)
 		return gw_fail(why, -ENOMEM, "out of memory");
-	r->n_hosts = h->n_hosts;
-	for (uint32_t i = 0; i < r->n_hosts; i++)
+	for (uint32_t i = 0; i < h->n_hosts; i++)
 		r->hosts[i] = (struct launched){ .head = h, .host = i, .first = i * per_host, .count = per_host, .input = -1,
 		                                 .errors = -1, .pidfd = -1 };
-	for (uint32_t i = 0; i < r->n_hosts && !r->address[0]; i++)
+	for (uint32_t i = 0; i < h->n_hosts && !r->address[0]; i++)
 		if (!hosts_is_here(h->spec->hosts[i].name) && gw_tcp_source(h->spec->hosts[i].name, r->address, why) < 0)
 			return why->code;
 	fd = gw_tcp_listen(r->address, &r->port, why);
@@ -360,7 +357,7 @@ int remote_start(struct head *h, const char *path, struct gw_error *why)
 		code = gw_loop_timer(h->loop, &r->look, 1000, 1000, on_look, h);
 	if (code < 0)
 		return gw_fail(why, code, "cannot listen for daemons: %s", strerror(-code));
-	for (uint32_t i = 0; i < r->n_hosts && code == 0; i++)
+	for (uint32_t i = 0; i < h->n_hosts && code == 0; i++)
 		if (!hosts_is_here(h->spec->hosts[i].name))
 			code = start_host(h, &r->hosts[i], path, why);
 	return code;
@@ -377,10 +374,10 @@ void remote_fini(struct head *h)
 	gw_trust_listener_destroy(r->listener);
 	gw_timer_cancel(r->look);
 	gw_timer_cancel(r->start);
-	for (uint32_t i = 0; r->hosts && i < r->n_hosts; i++)
+	for (uint32_t i = 0; r->hosts && i < h->n_hosts; i++)
 		if (r->hosts[i].input >= 0)
 			close(r->hosts[i].input);
-	for (uint32_t i = 0; r->hosts && i < r->n_hosts; i++) {
+	for (uint32_t i = 0; r->hosts && i < h->n_hosts; i++) {
 		struct launched *l = &r->hosts[i];
 
 		if (l->pid > 0 && !l->is_over) {

@@ -112,16 +112,6 @@ static void do_launch_failed(struct cluster *c, json_t *msg, int *fds, size_t n_
 	job_fail(c->head, code == -ENOENT ? 127 : code == -EACCES || code == -ENOEXEC ? 126 : 1, "%s", text_of(msg, "text"));
 }
 
-static void do_attached(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
-{
-	uint32_t n;
-	struct rank *r = rank_of(c->head, msg, &n);
-
-	(void)fds; (void)n_fds;
-	if (r)
-		r->is_attached = true;
-}
-
 /* News of a name for the other hosts: the directory of a job is its head. To every daemon there, since any of them may be
  * gone, and writing it twice changes nothing. A daemon that is not up yet is told when it is. */
 static void do_name(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -289,7 +279,7 @@ static void do_migrate_done(struct cluster *c, json_t *msg, int *fds, size_t n_f
 static void do_status_answer(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)fds; (void)n_fds;
-	tools_status_answer(c->head, c->index, msg);
+	tools_status_answer(c->head, msg);
 }
 
 static void do_fatal(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -305,7 +295,6 @@ static const struct cluster_op {
 	{ "up", do_up },
 	{ "launched", do_launched },
 	{ "launch-failed", do_launch_failed },
-	{ "attached", do_attached },
 	{ "name", do_name },
 	{ "exited", do_exited },
 	{ "moved", do_moved },

@@ -278,11 +278,10 @@ static void do_status(struct tool *t, json_t *msg)
 		status_done(t);
 }
 
-void tools_status_answer(struct head *h, uint32_t cluster, json_t *msg)
+void tools_status_answer(struct head *h, json_t *msg)
 {
 	uint64_t id = (uint64_t)json_integer_value(json_object_get(msg, "id"));
 
-	(void)cluster;
 	gw_list_for(e, &h->tools) {
 		struct tool *t = gw_list_entry(e, struct tool, node);
 

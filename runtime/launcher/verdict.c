@@ -66,7 +66,7 @@ void verdict_rank_ended(struct head *h, uint32_t n, int status, enum pmi_phase p
 	else
 		pmi_head_rank_ended(h);
 	if (h->ended == h->size)
-		job_end(h, "shutdown");
+		job_end(h);
 	else
 		signals_rank_ended(h);
 }
