@@ -228,6 +228,16 @@ static uint32_t lowest(struct fds *f)
 	return f->lowest;
 }
 
+/* what a call gets that makes two at once; false when there are not that many */
+static bool lowest_two(struct fds *f, uint32_t *a, uint32_t *b)
+{
+	*a = lowest(f);
+	*b = *a + 1;
+	while (*b < f->high && f->is_used[*b])
+		(*b)++;
+	return *b < f->high;
+}
+
 /* what the last call opened at the lowest number shall be @fd->number */
 static void settle(struct fds *f, const struct ct_img_fd *fd, uint32_t at)
 {
@@ -249,13 +259,9 @@ static void dup_to(struct fds *f, uint32_t from, const struct ct_img_fd *fd)
 static int make_pipe(struct fds *f, const struct ct_img_fd *fd)
 {
 	struct ct_remote *m = &f->r->remote;
-	uint32_t a = lowest(f), b, to = f->high + 16 + 2 * fd->plumb;
+	uint32_t a, b, to = f->high + 16 + 2 * fd->plumb;
 
-	f->is_used[a] = 1;
-	b = lowest(f);
-	f->is_used[a] = 0;
-	f->lowest = a;
-	if (b >= f->high)
+	if (!lowest_two(f, &a, &b))
 		return -EMFILE;
 	CT_CALL(m, "make a pipe", CT_CALL_OK, SYS_pipe2, ct_remote_data(m, NULL, 8), O_CLOEXEC);
 	CT_CALL(m, "park a pipe", CT_CALL_EQUAL, SYS_dup3, a, to, O_CLOEXEC)->expect = to;
@@ -281,11 +287,7 @@ static int make_socket(struct fds *f, const struct ct_img_fd *fd)
 		settle(f, fd, a);
 		return 0;
 	}
-	f->is_used[a] = 1;
-	b = lowest(f);
-	f->is_used[a] = 0;
-	f->lowest = a;
-	if (b >= f->high)
+	if (!lowest_two(f, &a, &b))
 		return -EMFILE;
 	len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
 	      (size_t)snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, CT_CLOSED_NAME "%llx-%llu",
