@@ -88,7 +88,7 @@ int ct_others_check(struct ct_rank *r, struct gw_error *why)
 
 	snprintf(path, sizeof(path), "/proc/%d/root/proc", (int)r->init_pid);
 	if (stat("/proc", &here) < 0 || stat(path, &there) < 0 || here.st_dev == there.st_dev)
-		return 0; /* it has no /proc of its own, see init_main; its children cannot be told */
+		return 0; /* it has no /proc of its own, see ct_init_main; its children cannot be told */
 	ct_vec_init(&ids, sizeof(int));
 	rc = ct_proc_ids(r->init_pid, "root/proc", &ids);
 	if (rc < 0)
