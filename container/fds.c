@@ -4,10 +4,12 @@
 
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, uint32_t flags, uint32_t *index)
@@ -91,6 +93,14 @@ static bool is_at_its_path(const struct ct_rank *r, const char *link, const stru
 	return stat(path, &there) < 0 ? errno == EACCES : there.st_ino == st->st_ino && there.st_dev == st->st_dev;
 }
 
+/* Each rank has a /proc of its own, and what it tells is of this host. */
+static bool is_of_proc(const char *path)
+{
+	struct statfs f;
+
+	return statfs(path, &f) == 0 && f.f_type == PROC_SUPER_MAGIC;
+}
+
 static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_vec *inodes, bool is_frozen,
                     struct gw_error *why)
 {
@@ -167,6 +177,8 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 		return hold_fd(r, why, n, S_ISFIFO(st.st_mode) ? "a named pipe" : "of a kind that cannot move", link);
 	} else if (st.st_nlink == 0) {
 		return hold_fd(r, why, n, "a file that was deleted", link);
+	} else if (is_of_proc(path)) {
+		return hold_fd(r, why, n, "of /proc, which is another one at the other side", link);
 	} else if (!is_frozen && !is_at_its_path(r, link, &st)) {
 		return hold_fd(r, why, n, "a file that cannot be found by its path any more", link);
 	} else {

@@ -132,6 +132,8 @@ STATES = [
 	("queue", "descriptor", [r"a file that (was deleted|cannot be found by its path any more) \(/godwit-held-"]),
 	("half-pipe", "descriptor", [r"one end of a pipe whose other end is not in the rank"]),
 	("named-pipe=" + path("fifo"), "descriptor", [r"a named pipe \(%s\)" % re.escape(path("fifo"))]),
+	("proc-file", "descriptor", [r"fd \d+ is of /proc, which is another one at the other side \(/proc/cpuinfo\); close it"]),
+	("proc-directory", "descriptor", [r"is of /proc, .*\(/proc/\d+/task\)"]),
 	("flock=" + path("l1"), "descriptor", [r"a locked file \(flock\) \(%s\)" % re.escape(path("l1"))]),
 	("fcntl=" + path("l2"), "descriptor", [r"a locked file \(fcntl, F_SETLK\) \(%s\)" % re.escape(path("l2"))]),
 	("ofd=" + path("l3"), "descriptor", [r"a locked file \(fcntl, F_OFD_SETLK\) \(%s\)" % re.escape(path("l3"))]),

@@ -297,6 +297,8 @@ static int notify(void) { return inotify_init1(0); }
 static int fanotify(void) { return fanotify_init(FAN_CLASS_NOTIF, O_RDONLY); }
 static int user_fault(void) { return (int)syscall(SYS_userfaultfd, 1); }
 static int pid_handle(void) { return (int)syscall(SYS_pidfd_open, getpid(), 0); }
+static int proc_file(void) { return open("/proc/cpuinfo", O_RDONLY); }
+static int proc_directory(void) { return open("/proc/self/task", O_RDONLY | O_DIRECTORY); }
 static int epoll(void) { return epoll_create1(0); }
 static int timer_fd(void) { return timerfd_create(CLOCK_MONOTONIC, 0); }
 static int terminal(void) { return posix_openpt(O_RDWR | O_NOCTTY); }
@@ -391,6 +393,7 @@ static const struct { const char *kind; int (*enter)(void); } kinds[] = {
 	{ "fanotify", fanotify }, { "userfaultfd", user_fault }, { "pidfd", pid_handle }, { "epoll", epoll },
 	{ "timerfd", timer_fd }, { "signalfd", signal_fd }, { "terminal", terminal }, { "device", device },
 	{ "controlling", controlling }, { "queue", queue }, { "half-pipe", half_pipe }, { "named-pipe", named_pipe },
+	{ "proc-file", proc_file }, { "proc-directory", proc_directory },
 	{ "flock", lock_flock }, { "fcntl", lock_fcntl }, { "ofd", lock_ofd },
 	{ "popen", popen_now }, { "fresh", fresh }, { "peer-stream", peer_stream }, { "peer-datagram", peer_datagram },
 	{ "syslog", logging },
