@@ -87,22 +87,21 @@ static int ctl_recv(struct ct_ctl_msg *m, int *fd, int flags)
 }
 
 /* Attach by the word of an ATTACH message and answer it. The job's secret in @m is wiped: stacks are part of an image. */
-static int agent_attach(struct ct_ctl_msg *m, int segment_fd)
+static int agent_attach(struct ct_ctl_msg *m, int segment_fd, struct gw_error *why)
 {
 	struct ct_ctl_msg answer = ctl_msg(CT_CTL_ATTACHED, m->session);
-	struct gw_error why = { 0 };
 	uint64_t start = gw_now_ns();
 	int rc;
 
 	if (segment_fd < 0)
-		rc = gw_fail(&why, -EPROTO, "ATTACH came without the host segment");
+		rc = gw_fail(why, -EPROTO, "ATTACH came without the host segment");
 	else if (m->session && gw_fault("ct.agent.attach") != GW_FAULT_NONE)
-		rc = gw_fail(&why, -ENOMEM, "a test wants it so");
+		rc = gw_fail(why, -ENOMEM, "a test wants it so");
 	else
-		rc = agent.ops->attach(segment_fd, m, &answer, &why);
+		rc = agent.ops->attach(segment_fd, m, &answer, why);
 	if (rc) {
 		answer.status = rc;
-		snprintf(answer.text, sizeof(answer.text), "%.*s", (int)sizeof(answer.text) - 1, why.text);
+		snprintf(answer.text, sizeof(answer.text), "%.*s", (int)sizeof(answer.text) - 1, why->text);
 	} else {
 		static const uint32_t nowhere[GW_ARRAY_LEN(m->net.address)];
 
@@ -162,7 +161,7 @@ static void agent_quiesce(const struct ct_ctl_msg *request)
 			continue;
 		if (rc)
 			return;
-		if (m.op == CT_CTL_ATTACH && agent_attach(&m, fd) == 0) {
+		if (m.op == CT_CTL_ATTACH && agent_attach(&m, fd, &why) == 0) {
 			close(fd);
 			gw_prompt_set(0, true); /* a move forgets it */
 			agent.turn_ms = 0; /* peers may have waited for us */
@@ -307,11 +306,11 @@ int ct_agent_start(const struct ct_agent_ops *ops, struct gw_error *why)
 		if (rc)
 			break;
 		if (m.op == CT_CTL_ATTACH) {
-			rc = agent_attach(&m, segment_fd);
+			rc = agent_attach(&m, segment_fd, why);
 			if (segment_fd >= 0)
 				close(segment_fd);
 			if (rc)
-				return gw_fail(why, rc, "cannot attach to the host segment: %s", strerror(-rc));
+				return rc;
 			break;
 		}
 		if (segment_fd >= 0)

@@ -16,10 +16,13 @@
 static int daemon_end;
 static _Atomic uint64_t detach_ms;
 static _Atomic int is_inside;
+static bool is_full; /* attaching fails */
 
 static int attach(int segment_fd, const struct ct_ctl_msg *order, struct ct_ctl_msg *answer, struct gw_error *why)
 {
-	(void)segment_fd; (void)order; (void)why;
+	(void)segment_fd; (void)order;
+	if (is_full)
+		return gw_fail(why, -ENOMEM, "there is no room; make some");
 	answer->incarnation = 1;
 	return 0;
 }
@@ -91,17 +94,15 @@ static void *program(void *arg)
 	return arg;
 }
 
-static void *starter(void *arg)
+static void *starter(void *why)
 {
-	struct gw_error why = { 0 };
-
-	if (ct_agent_start(&ops, &why))
-		tap_bail("%s", why.text);
-	return arg;
+	ct_agent_start(&ops, why);
+	return NULL;
 }
 
 int main(void)
 {
+	struct gw_error why = { 0 };
 	pthread_t t;
 	char number[16];
 	int sv[2];
@@ -112,11 +113,22 @@ int main(void)
 	daemon_end = sv[0];
 	snprintf(number, sizeof(number), "%d", sv[1]);
 	setenv("GODWIT_CTL_FD", number, 1);
-	pthread_create(&t, NULL, starter, NULL);
+	is_full = true;
+	pthread_create(&t, NULL, starter, &why);
 	is_int(hear(), CT_CTL_HELLO, "an agent that starts says HELLO");
+	say(CT_CTL_ATTACH, 0, sv[0]);
+	hear();
+	pthread_join(t, NULL);
+	ok(why.code == -ENOMEM && strcmp(why.text, "there is no room; make some") == 0, "one that cannot attach says what it lacks: "
+	   "%s", why.text);
+	is_full = false;
+	why = (struct gw_error){ 0 };
+	pthread_create(&t, NULL, starter, &why);
+	is_int(hear(), CT_CTL_HELLO, "another try");
 	say(CT_CTL_ATTACH, 0, sv[0]); /* any descriptor: what it is matters to attach() alone */
 	is_int(hear(), CT_CTL_ATTACHED, "and ATTACHED when it was given the segment");
 	pthread_join(t, NULL);
+	is_int(why.code, 0, "it has started");
 
 	pthread_create(&t, NULL, program, NULL);
 	while (!atomic_load(&is_inside))
