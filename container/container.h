@@ -141,7 +141,8 @@ int ct_rank_holds(struct ct_rank *r, struct ct_holds *out, struct gw_error *why)
 
 /*
  * The network of a rank whose agent is attached: descriptors that are closed before it is frozen, so that they do not
- * hold it now. When all stands and one of them is still there, the move is refused then.
+ * hold it now. When all stands and one of them is still there, the move is refused then. All zeroes: it has none, as at
+ * first, at a new place until its agent has attached there, and when the agent is gone.
  */
 struct ct_network {
 	int16_t fds[16];           /* 0: none */

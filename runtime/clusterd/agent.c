@@ -246,6 +246,7 @@ static void on_message(struct rank *r, const struct ct_ctl_msg *m)
 		break;
 	case CT_CTL_CLOSED:
 		r->agent = AGENT_CLOSED;
+		ct_rank_network(r->ct, &(struct ct_network){ 0 }); /* what has their numbers now is the program's own */
 		agent_publish(r, NOC_NAME_GONE); /* who lingers for it need not wait for its exit */
 		moves_try(r);
 		break;

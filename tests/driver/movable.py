@@ -302,6 +302,15 @@ touch("end")
 ends(job, "and the job ends right")
 
 os.unlink(path("go"))
+job = Job(tap, ["-n", 2, "-hosts", "a,b", "-launcher", "fork", held, path("go"), "late"])
+late = job.wait_line(r"^ready \d late (\d+)", 30, count=2)
+found = [len([t for t in texts(r) if "TCP socket that listens" in t]) for r in movable(job).values()]
+tap.ok(late and found == [int(m.group(1)) for m in late], "after MPI_Finalize sockets of the program's own hold a rank, whose "
+       "numbers the job's network had", found)
+touch("go")
+ends(job, "and it ends right")
+
+os.unlink(path("go"))
 job = Job(tap, ["-n", 1, "-clusters", 2, held, path("go"), "init"])
 job.wait_line(r"^ready 0 init", 30)
 m = movable(job)[0]["movable"]
