@@ -64,6 +64,7 @@ int noc_send(uint32_t dst, enum noc_port port, uint64_t tag, uint64_t data, cons
  * noc_bulk_accept - receive an offer
  * @iov: where to; a total shorter than the offer truncates: only that much is transferred. The array is copied.
  * ops->received(context, length of the offer, status) follows when all is written.
+ * Return: 0; -EAGAIN when there is no memory, -EHOSTUNREACH when the sender is gone: then the offer is as it was.
  */
 int noc_bulk_accept(struct noc_bulk *offer, const struct iovec *iov, size_t iovs, void *context);
 

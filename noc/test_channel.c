@@ -82,6 +82,59 @@ static int process(void)
 	return bad ? 1 : moves < 20 ? 3 : 0;
 }
 
+/* ---- an offer whose sender leaves for good ----------------------------------------------------------------------- */
+
+static struct noc_bulk *offered;
+
+static void keep_offer(const struct noc_msg *m)
+{
+	offered = m->offer;
+}
+
+static const struct noc_port_ops keeping = { .message = keep_offer };
+
+static int offer_and_leave(int fd)
+{
+	static unsigned char buf[100000];
+	struct iovec iov = { buf, sizeof(buf) };
+	struct gw_error why;
+	bool is_done;
+
+	if (noc_start_test(fd, 1, NULL, &why) || noc_send(0, NOC_PORT_TAGGED, 0, 0, &iov, 1, 0, buf, &is_done))
+		return 1;
+	while (noc_me->queued) {
+		noc_poll(16);
+		sched_yield();
+	}
+	return noc_detach_test(10000, &why) != 0;
+}
+
+static void test_offer_of_gone(void)
+{
+	struct noc_place gone = { .state = NOC_NAME_GONE, .epoch = 1 };
+	unsigned char buf[100];
+	struct iovec iov[2] = { { buf, 50 }, { buf + 50, 50 } };
+	struct gw_error why;
+	int fd = noc_segment_create(1, 2, 1, 1, &why), status;
+	pid_t pid = fork();
+	size_t used;
+
+	if (pid == 0)
+		_exit(offer_and_leave(fd));
+	if (noc_start_test(fd, 0, NULL, &why))
+		tap_bail("%s", why.text);
+	noc_port_bind(NOC_PORT_TAGGED, &keeping);
+	while (!offered) {
+		noc_poll(16);
+		sched_yield();
+	}
+	ok(waitpid(pid, &status, 0) == pid && status == 0, "a process offers something and leaves");
+	noc_names_publish(&noc_me->seg, 1, &gone, 0);
+	used = ct_area_used();
+	is_int(noc_bulk_accept(offered, iov, 2, NULL), -EHOSTUNREACH, "when it is gone its offer cannot be accepted");
+	is_int(ct_area_used(), used, "and trying leaves nothing in the user area");
+}
+
 int main(void)
 {
 	struct gw_error why;
@@ -103,5 +156,6 @@ int main(void)
 		is_int(status, 0, "process %d: %d messages from and to each of %d, 0 B to 330 KB, all right over its moves", i,
 		       MESSAGES, PROCS);
 	}
+	test_offer_of_gone();
 	return tap_done();
 }
