@@ -73,7 +73,7 @@ int options_read_config(struct job_spec *spec, struct gw_error *why)
 			gw_fail(why, code, "'%s', line %zu: a quote is not closed", spec->config, number);
 	}
 	if (code == 0 && ferror(f))
-		code = gw_fail(why, -EIO, "the configuration file '%s' cannot be read", spec->config);
+		code = gw_fail(why, -errno, "the configuration file '%s' cannot be read: %s", spec->config, strerror(errno));
 	fclose(f);
 	while (spec->words.n && strcmp(spec->words.list[spec->words.n - 1], ":") == 0) /* empty lines at the end */
 		free(spec->words.list[--spec->words.n]);

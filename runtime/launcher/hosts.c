@@ -108,19 +108,24 @@ static int add_line(struct job_spec *spec, char *line, struct gw_error *why)
 int hosts_read(struct job_spec *spec, const char *path, struct gw_error *why)
 {
 	FILE *f = fopen(path, "re");
-	char line[1024];
+	gw_autofree char *line = NULL;
+	size_t cap = 0;
 	int code = 0, number = 0;
 
 	hosts_forget(spec);
 	if (!f)
 		return gw_fail(why, -errno, "the file of hosts '%s' cannot be read: %s", path, strerror(errno));
-	while (code == 0 && fgets(line, sizeof(line), f)) {
+	while (code == 0 && getline(&line, &cap, f) > 0) {
 		number++;
 		code = add_line(spec, line, why);
 	}
+	if (code < 0)
+		gw_fail_more(why, "'%s', line %d: ", path, number);
+	else if (ferror(f)) /* a directory, for one */
+		code = gw_fail(why, -errno, "the file of hosts '%s' cannot be read: %s", path, strerror(errno));
 	fclose(f);
 	if (code < 0)
-		return gw_fail_more(why, "'%s', line %d: ", path, number);
+		return code;
 	return spec->n_hosts ? 0 : gw_fail(why, -EINVAL, "the file of hosts '%s' names none", path);
 }
 
