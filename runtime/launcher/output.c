@@ -12,7 +12,7 @@
 
 /* ---- lines --------------------------------------------------------------------------------------------------------- */
 
-/* %r rank, %p the cluster where it is (in the name of a file: where it begins), %h host, %g group (there is one), %t time */
+/* %r rank, %p the cluster where it is (in the name of a file: where it begins), %h its host, %g group (there is one), %t time */
 static void expand(const struct head *h, uint32_t rank, const char *pattern, char *buf, size_t cap)
 {
 	size_t n = 0;
@@ -38,7 +38,10 @@ static void expand(const struct head *h, uint32_t rank, const char *pattern, cha
 			snprintf(text, sizeof(text), "%lld", (long long)time(NULL));
 			break;
 		case 'h':
-			gethostname(text, sizeof(text) - 1);
+			if (h->spec->hosts)
+				snprintf(text, sizeof(text), "%s", h->spec->hosts[h->clusters[h->ranks[rank].cluster].host].name);
+			else
+				gethostname(text, sizeof(text) - 1);
 			break;
 		case '%':
 			snprintf(text, sizeof(text), "%%");

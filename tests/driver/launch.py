@@ -154,6 +154,8 @@ for sentence, want, words, args in (
 	("a number of slots that is none", 1, ["'far:x'", "HOST:SLOTS"], ["-hosts", "far:x", "true"]),
 	("a host that would be an option of ssh", 1, ["'-oProxyCommand=x'"], ["-hosts", "-oProxyCommand=x", "true"]),
 	("a host file that is none", 1, ["'hosts.none'", "No such file"], ["-f", "hosts.none", "true"]),
+	("a host file that is a directory", 1, ["'/'", "Is a directory"], ["-f", "/", "true"]),
+	("a configuration file that is one", 1, ["'/'", "Is a directory"], ["-configfile", "/"]),
 	("a launcher that is none", 1, ["rexec", "ssh"], ["-launcher", "rexec", "true"]),
 	("Open MPI's components", 1, ["Open MPI"], ["--mca", "btl", "tcp", "true"]),
 	("an option that is none", 1, ["--frob", "-help"], ["--frob", "true"]),
@@ -251,6 +253,9 @@ status, out, err = run("-n", 3, "-clusters", 3, "-outfile-pattern", work + "/o.%
 tap.ok(status == 0 and not out and not err and all(open("%s/o.%d.%d.%s.0%%" % (work, r, r, host)).read() == "out %d\n" % r for r in range(3)) and
        sorted(open(work + "/e")) == ["err %d\n" % r for r in range(3)], "-outfile-pattern by rank, -errfile-pattern for all", status, out, err,
        os.listdir(work))
+
+status, out, err = run("-hosts", "A,B", "-launcher", "fork", "-prepend-pattern", "%h ", "-n", 2, "sh", "-c", "echo $PMI_RANK")
+tap.ok(status == 0 and sorted(lines(out)) == ["A 0", "B 1"], "-prepend-pattern with the host of each rank", status, out, err)
 
 # ---- how a job ends ----------------------------------------------------------------------------------------------------
 
