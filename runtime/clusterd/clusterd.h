@@ -9,6 +9,7 @@
  *   ranks.c     struct rank: made by a launch or a move, ended by its death or a move
  *   explain.c   why a program cannot be executed
  *   streams.c   standard input, output and error
+ *   hex.c       bytes inside JSON
  *   agent.c     the control socket (container/ctl.h) and what it means for the name page
  *   pmi_port.c  the PMI socket: mpi-shim/pmi.h on one side, the head on the other
  *   requests.c  who asked for a move, and when it can begin
@@ -192,8 +193,10 @@ void streams_input_eof(struct rank *r, uint64_t offset);
 json_t *streams_export(struct rank *r, struct gw_error *why);
 int streams_import(struct rank *r, const json_t *state, struct gw_error *why);
 void streams_taken(struct rank *r);
-char *bytes_to_hex(const void *bytes, size_t len);
-int bytes_from_hex(const char *hex, void **bytes, size_t *len);
+
+/* ---- hex.c ---- */
+char *bytes_to_hex(const void *bytes, size_t len);               /* heap; NULL: no memory */
+int bytes_from_hex(const char *hex, void **bytes, size_t *len);  /* heap; -EPROTO, -ENOMEM */
 
 /* ---- agent.c ---- */
 int agent_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *why);
