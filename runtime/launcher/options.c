@@ -298,7 +298,7 @@ static int show_help(struct parser *p, const char *v)
 {
 	(void)p; (void)v;
 	puts("usage: mpirun [options] [-n N] PROGRAM [ARG...] [: [-n N] [options] PROGRAM [ARG...]]...\n"
-	     "Run N processes of an MPI program on the clusters of this machine; any of them can be moved with 'godwit migrate'.");
+	     "Run N processes of an MPI program on the clusters of this machine, or of several hosts; any of them can be moved with 'godwit migrate'.");
 	for (size_t i = 0; i < GW_ARRAY_LEN(options); i++) {
 		const struct option *o = &options[i];
 		char left[80] = "";
