@@ -143,8 +143,9 @@ def test_isolation(t, r):
 		t.ok(not connects(r[1], "127.0.0.1", port) and name not in seen and os.path.basename(shm.name) not in seen and
 		     devices() & {"eth0", "h1", "br0"} == before & {"eth0", "h1", "br0"},
 		     "a host does not see the machine's network, sockets or shared memory", seen)
-	r[1].run("echo 1 > /dev/shm/x; echo 1 > /tmp/x; echo 1 > /run/x", check=True)
-	t.ok(not os.path.exists("/tmp/x") and r[2].run("cat /dev/shm/x /tmp/x /run/x").stdout == "",
+	own = "godwit-rig-own-%d" % os.getpid()
+	r[1].run("for d in /dev/shm /tmp /run; do echo 1 > $d/%s; done" % own, check=True)
+	t.ok(not os.path.exists("/tmp/" + own) and r[2].run("cd /; cat dev/shm/%s tmp/%s run/%s" % (own, own, own)).stdout == "",
 	     "each host has its own /dev/shm, /tmp and /run")
 	for h in r.hosts:
 		h.run("echo %s >> %s/f; echo %s > %s/f" % (h.name, r.shared, h.name, r.scratch), check=True)
