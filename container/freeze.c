@@ -389,12 +389,9 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 
 bool ct_rank_was_killed(const struct ct_rank *r)
 {
-	siginfo_t info = { 0 };
-
 	/* the last thread: the leader can be waited for only when it is the only one left */
 	return r->state == CT_FROZEN && r->threads.n &&
-	       waitid(P_PID, (id_t)CT_AT(const struct ct_thread, &r->threads, r->threads.n - 1)->tid, &info,
-	              WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && info.si_pid != 0;
+	       ct_thread_has_ended(CT_AT(const struct ct_thread, &r->threads, r->threads.n - 1)->tid);
 }
 
 int ct_rank_unfreeze(struct ct_rank *r, struct gw_error *why)

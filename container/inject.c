@@ -283,6 +283,16 @@ int ct_wait_stop(pid_t tid, int *status)
 	return WIFSTOPPED(*status) ? 0 : -ESRCH;
 }
 
+/* Of a tracee waitid() tells a stop that nobody has waited for as well, though only ends are asked for: a shell that has
+ * done what it was left to do (ct_restore_hints) stands in one. */
+bool ct_thread_has_ended(pid_t tid)
+{
+	siginfo_t si = { 0 };
+
+	return waitid(P_PID, (id_t)tid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && si.si_pid != 0 &&
+	       (si.si_code == CLD_EXITED || si.si_code == CLD_KILLED || si.si_code == CLD_DUMPED);
+}
+
 int ct_remote_start(struct ct_remote *m, pid_t tid, const struct user_regs_struct *regs, size_t first, size_t last,
                     struct gw_error *why)
 {

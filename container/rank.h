@@ -126,6 +126,7 @@ uint64_t ct_find_syscall(const unsigned char *code, size_t len, uint64_t addr); 
 
 /* wait for a stop of @tid; -ESRCH when it ended. Blocks: only for threads that are known to stop at once */
 int ct_wait_stop(pid_t tid, int *status);
+bool ct_thread_has_ended(pid_t tid); /* one that we trace: looked at, not reaped */
 
 int ct_mem_read(pid_t pid, uint64_t addr, void *buf, size_t len);        /* process_vm_readv; 0 or -errno */
 int ct_mem_write(pid_t pid, uint64_t addr, const void *buf, size_t len);

@@ -273,11 +273,8 @@ bool ct_shell_is_alive(const struct ct_rank *r)
 {
 	for (size_t i = 0; i < r->threads.n; i++) {
 		const struct ct_thread *t = CT_AT(struct ct_thread, &r->threads, i);
-		siginfo_t si = { 0 };
 
-		/* looked at, not taken: ct_container_kill() reaps. A tracer is told of a stop as well, asked for or not */
-		if (t->is_seized && waitid(P_PID, (id_t)t->tid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && si.si_pid &&
-		    si.si_code != CLD_TRAPPED && si.si_code != CLD_STOPPED)
+		if (t->is_seized && ct_thread_has_ended(t->tid))
 			return false;
 	}
 	return true;

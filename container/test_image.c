@@ -132,6 +132,32 @@ static void blame(void)
 	ok(ct_proc_blame_end(pid, -EIO, &why) == -ESRCH, "or has been");
 }
 
+/* Who traces is told of stops where he asks for ends. */
+static void stop_and_end(void)
+{
+	siginfo_t info;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+	if (ptrace(PTRACE_SEIZE, pid, NULL, NULL) < 0 || ptrace(PTRACE_INTERRUPT, pid, NULL, NULL) < 0) {
+		tap_skip(2, "cannot trace here");
+	} else {
+		waitid(P_PID, (id_t)pid, &info, WSTOPPED | WNOWAIT | __WALL);
+		ok(!ct_thread_has_ended(pid), "a thread in a stop that nobody has waited for has not ended");
+		kill(pid, SIGKILL);
+		/* the stop is over at once, its end a moment later; only that can be waited for now */
+		while (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | __WALL) == 0 && info.si_code == CLD_TRAPPED)
+			;
+		ok(ct_thread_has_ended(pid), "one that was killed in it has");
+	}
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
 int main(void)
 {
 	static const size_t steps[] = { 1, 7, 23, 4095, 4096, 4097, 1 << 20 };
@@ -143,6 +169,7 @@ int main(void)
 
 	tap_begin(120);
 	blame();
+	stop_and_end();
 	ct_vec_init(&image, 1);
 	make_image(&image);
 	ok(read_all(image.at, image.n, image.n, &first, &is_complete) == 0 && is_complete && first.is_meta && first.pages == 5,
