@@ -14,6 +14,6 @@ TESTS += %D%/test_table %D%/test_session
 %C%_test_table_SOURCES = %D%/test_table.c
 %C%_test_table_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 %C%_test_table_LDADD = libmig.la libct.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
-%C%_test_session_SOURCES = %D%/test_session.c
+%C%_test_session_SOURCES = %D%/test_session.c %D%/test_world.h %D%/test_daemon.h
 %C%_test_session_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 %C%_test_session_LDADD = libmig.la libct.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
