@@ -339,7 +339,7 @@ static void test_storm(unsigned seed, int moves)
 	};
 	static struct world w;
 	struct packet p;
-	int moved = 0, stayed = 0, refused = 0, flying = 0, asked = 0, max_flying = 0;
+	int moved = 0, stayed = 0, refused = 0, flying = 0, asked = 0, max_flying = 0, ended = 0;
 	bool is_moving[4] = { false };
 	uint64_t reconnects = 0;
 
@@ -367,6 +367,7 @@ static void test_storm(unsigned seed, int moves)
 			*(p.status == 0 ? &moved : &stayed) += 1;
 			if (p.status < 0)
 				diag("%s", p.text);
+			ended += p.status < 0 && strstr(p.text, "its shell") != NULL;
 			is_moving[p.proc] = false;
 			flying--;
 		} else if (p.word == REFUSED) {
@@ -389,6 +390,7 @@ static void test_storm(unsigned seed, int moves)
 	diag("asked %d times: %d moved, %d stayed, %d refused; up to %d at once", asked, moved, stayed, refused, max_flying);
 	ok(moved + stayed >= moves && flying == 0, "a storm of moves ends");
 	ok(moved > moves * 3 / 4, "most of them arrive");
+	is_int(ended, 0, "no shell is said to have ended where nobody kills one");
 	for (uint32_t i = 0; i < 4; i++)
 		one_lives(&w, i, "after the storm");
 	for (unsigned i = 0; i < DAEMONS; i++) {
