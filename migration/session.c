@@ -324,8 +324,8 @@ static void on_child(void *ctx, uint32_t events)
 	mig_dst_look_at_shells(m);
 }
 
-/* A tracer hears SIGCHLD when one of its tracees dies, and when one stops. Without the latter (SA_NOCLDSTOP) a rank ran on
- * 11 ms later after its thaw, measured; a look too many costs nothing. */
+/* A tracer hears SIGCHLD when one of its tracees dies, and when one stops. The latter is needed too (no SA_NOCLDSTOP): the
+ * freeze sleeps until it comes, and would sleep 10 ms for each stop (container/freeze.c); a look too many costs nothing. */
 static int watch_children(struct mig *m)
 {
 	sigset_t set;
