@@ -7,7 +7,8 @@ import godwit, rig
 
 tap = godwit.Tap(240)
 why = rig.why_not()
-library = os.path.join(os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"], "lib/libmpi.so.12")
+prefix = os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
+library = os.path.join(prefix, "lib/libmpi.so.12")
 if not why and not os.access(library, os.R_OK):
 	why = "user %d cannot read %s; give a copy's directory in GODWIT_MPICH" % (os.getuid(), library)
 if why:
@@ -37,7 +38,7 @@ def left(r):
 
 
 def mpirun(*words, **more):
-	p = r[1].run([MPIRUN] + list(words), timeout=60, **more)
+	p = r[1].run([MPIRUN] + list(words), timeout=60, user=login, **more)
 	return p.returncode, p.stdout, p.stderr
 
 
@@ -50,7 +51,7 @@ def check(sentence, status, says, words, **more):
 def begin(*words):
 	"""A job whose ranks say that they run."""
 	p = r[1].popen([MPIRUN] + list(words) + ["sh", "-c", "echo up; exec sleep 1000"], stdout=subprocess.PIPE,
-	               stderr=subprocess.PIPE, text=True)
+	               stderr=subprocess.PIPE, text=True, user=login)
 	said = b""
 	while said.count(b"\n") < 2 and select.select([p.stdout], [], [], 30)[0]:  # both lines may come at once: not readline()
 		piece = os.read(p.stdout.fileno(), 4096)
@@ -72,12 +73,13 @@ def end(p, sentence, status, says):
 	tap.ok(p.returncode in status and all(s in err for s in says), sentence, p.returncode, err)
 
 
-with rig.Rig(3) as r:
+with rig.Rig(3, keep=[prefix]) as r:
 	try:
 		r.start_sshd()
 	except rig.RigUnavailable as e:
 		print("1..0 # SKIP %s" % e)
 		sys.exit(0)
+	login = r.user if os.geteuid() else None  # ssh to another host ends there as this user, who is root in the rig otherwise
 	shared = os.path.join(r.shared, "hosts")
 
 	code, out, err = mpirun("-hosts", "rig1,rig2,rig3", "-n", "6", "-l", "hostname")
@@ -104,12 +106,13 @@ with rig.Rig(3) as r:
 	tap.ok(not left(r), "nothing is left on any host", left(r))
 
 	# ---- moves ----
-	p = r[1].popen([MPIRUN, "-hosts", "rig1,rig2,rig3", "-n", "3", JACOBI], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+	p = r[1].popen([MPIRUN, "-hosts", "rig1,rig2,rig3", "-n", "3", JACOBI], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+	               user=login)
 	first = p.stdout.readline() if select.select([p.stdout], [], [], 30)[0] else ""
-	status = json.loads(r[1].run([GODWIT, "status", "--json"], timeout=60).stdout or "{}")
+	status = json.loads(r[1].run([GODWIT, "status", "--json"], timeout=60, user=login).stdout or "{}")
 	tap.ok([bool(c["pid"] and c["cores"]) for c in status.get("clusters", [])] == [True] * 3,
 	       "godwit status knows daemon and processors of each cluster", status)
-	moves = [r[1].run([GODWIT, "migrate", str(rank), "--to", str((rank + turn) % 3)], timeout=60)
+	moves = [r[1].run([GODWIT, "migrate", str(rank), "--to", str((rank + turn) % 3)], timeout=60, user=login)
 	         for turn in (1, 2, 3) for rank in range(3)]
 	tap.ok("iteration" in first and all(m.returncode == 0 for m in moves), "nine moves between three hosts",
 	       *[m.stderr for m in moves])
@@ -127,8 +130,8 @@ with rig.Rig(3) as r:
 	check("a host whose name is unknown", 1, ["host 'nohost'"], ["-hosts", "rig1,nohost", "-n", "2", "true"])
 	check("a launcher that does not get through", 1, ["host rig2", "could not be started", "Connection refused"],
 	      ["-hosts", "rig2", "-launcher", "ssh -p 9 %h %c", "-n", "1", "true"])
-	check("a launcher that is not there", 1, ["host rig2", "nosuchlauncher", "No such file"],
-	      ["-hosts", "rig2", "-launcher", "nosuchlauncher %h %c", "-n", "1", "true"])
+	check("a launcher that is not there", 1, ["host rig2", "/nonexistent/launcher", "No such file"],
+	      ["-hosts", "rig2", "-launcher", "/nonexistent/launcher %h %c", "-n", "1", "true"])
 	code, out, err = mpirun("-hosts", "rig2", "-launcher", "ssh -o BatchMode=yes -o UserKnownHostsFile=/dev/null -o "
 	                        "GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes %h %c", "-n", "1", "true")
 	tap.ok(code == 1 and "host rig2" in err and "Host key verification failed" in err, "a host key that is not known", code, err)
