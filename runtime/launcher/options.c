@@ -248,7 +248,7 @@ static const struct option options[] = {
 	  "or fork: this machine plays all of them" },
 	{ "clusters", "N", set_clusters, "cut each host into N clusters (default 1); clusters share cores when there are fewer" },
 	{ "ppn N npernode perhost", "N", set_ppn, "start N ranks on a cluster before the next has its turn (default: spread evenly)" },
-	{ "bind-to binding", "WHAT", set_bind, "bind each rank within its cluster: none (default), hwthread, core, l1cache to l3cache, numa, "
+	{ "bind-to binding", "WHAT", set_bind, "bind each rank within its cluster: none (default), hwthread, core, l1cache to l5cache, numa, "
 	  "socket, with :N for several; rr; user:0+2,1,..." },
 	{ "map-by", "WHAT", set_map, "go from one WHAT to the next for successive ranks of a cluster (default: as bound); or from one cluster to the next" },
 	{ .help = "The job" },
