@@ -147,23 +147,6 @@ static void file_of(const struct world *w, uint32_t proc, char *path, size_t cap
 	snprintf(path, cap, "%s/%u", w->dir, proc);
 }
 
-static void world_stop(struct world *w)
-{
-	char path[128];
-
-	for (unsigned i = 0; i < DAEMONS; i++)
-		if (w->pid[i]) {
-			kill(w->pid[i], SIGKILL);
-			waitpid(w->pid[i], NULL, 0);
-			close(w->ctl[i]);
-		}
-	for (uint32_t i = 0; i < RANKS; i++) {
-		file_of(w, i, path, sizeof(path));
-		unlink(path);
-	}
-	rmdir(w->dir);
-}
-
 static off_t size_of(const struct world *w, uint32_t proc)
 {
 	struct stat st;
@@ -230,6 +213,24 @@ static int settled_copies(const struct world *w, uint32_t proc, int want)
 		n = copies(w, proc);
 	}
 	return n;
+}
+
+static void world_stop(struct world *w)
+{
+	char path[128];
+
+	for (unsigned i = 0; i < DAEMONS; i++)
+		if (w->pid[i]) {
+			kill(w->pid[i], SIGKILL);
+			waitpid(w->pid[i], NULL, 0);
+			close(w->ctl[i]);
+		}
+	for (uint32_t i = 0; i < RANKS; i++) {
+		settled_copies(w, i, 0); /* they end with their daemons, a moment later */
+		file_of(w, i, path, sizeof(path));
+		unlink(path);
+	}
+	rmdir(w->dir);
 }
 
 /* 0, 1, 2, ... and nothing else */
