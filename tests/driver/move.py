@@ -97,7 +97,7 @@ for l in job.out():
 		bad.append(l)
 	if w:
 		lines[w[1]] += 1
-tap.ok(status == 0 and not bad and all(lines[r] == LINES for r in "012"),
+tap.ok(status == 0 and not bad and all(lines[r] == LINES for r in "012") and mover.moves,
        "3 times %d lines of output come whole, once and in order over %d moves" % (LINES, len(mover.moves)),
        "status %s, lines %s" % (status, dict(lines)), *bad[:3])
 
@@ -121,7 +121,7 @@ mover.over.set()
 status = job.wait(60)
 mover.finish()
 said = [l for l in job.out() if l.startswith("input:")]
-tap.ok(status == 0 and said == ["input: %d bytes, sum %016x" % (len(data), sum_)],
+tap.ok(status == 0 and said == ["input: %d bytes, sum %016x" % (len(data), sum_)] and mover.moves,
        "%d bytes of standard input reach rank 0 over %d moves of it" % (len(data), len(mover.moves)),
        "status %s" % status, *job.tail())
 
