@@ -4,7 +4,7 @@ EXTRA_DIST += doc/container.md
 
 noinst_LTLIBRARIES += libct.la
 libct_la_SOURCES = %D%/container.h %D%/image.h %D%/rank.h \
-	%D%/around.c %D%/capture.c %D%/check.c %D%/fds.c %D%/freeze.c %D%/holds.c %D%/image.c %D%/init.c %D%/inject.c \
+	%D%/around.c %D%/capture.c %D%/check.c %D%/fds.c %D%/fit.c %D%/freeze.c %D%/holds.c %D%/image.c %D%/init.c %D%/inject.c \
 	%D%/plumb.c %D%/probe.c %D%/proc.c %D%/regs.c %D%/restore.c %D%/shell.c %D%/sockets.c %D%/spawn.c %D%/vmas.c
 
 # The program that the tests move is one like any other: no sanitizer, none of our libraries.

@@ -309,6 +309,13 @@ int ct_container_start(struct ct_rank *r, const struct ct_start *s, struct gw_er
 bool ct_container_is_gone(struct ct_rank *r, int *init_status); /* reaps */
 void ct_container_kill(struct ct_rank *r);
 
+/* fit.c */
+struct ct_fit {
+	const struct ct_reader *reader;   /* the whole of what the source has said: needs, cpuid, extents */
+	const struct ct_snapshot *hint;   /* its files and mappings, and their strings */
+};
+int ct_fit(const struct ct_fit *f, struct gw_error *why); /* every check of the destination's table */
+
 /* holds.c */
 /**
  * ct_hold - something keeps the rank here

@@ -16,76 +16,12 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- does the rank fit here? ----------------------------------------------------------------------------------- */
-
 static uint64_t clock_ns(clockid_t id)
 {
 	struct timespec t;
 
 	clock_gettime(id, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static int fit_cpu(const struct ct_reader *d, struct gw_error *why)
-{
-	struct ct_vec ours;
-	int rc = 0;
-
-	ct_vec_init(&ours, sizeof(struct ct_img_cpuid));
-	if (ct_cpuid_read(&ours) < 0)
-		rc = gw_fail(why, -ENOMEM, "no memory for the processor's features");
-	for CT_EACH(const struct ct_img_cpuid, c, &d->cpuid) {
-		const struct ct_img_cpuid *have = NULL;
-
-		for CT_EACH(const struct ct_img_cpuid, o, &ours)
-			if (o->leaf == c->leaf && o->subleaf == c->subleaf)
-				have = o;
-		for (int i = 0; rc == 0 && i < 4; i++)
-			if (c->reg[i] & ~(have ? have->reg[i] : 0))
-				rc = gw_fail(why, -ENOTSUP, "this processor lacks features that the rank may use (cpuid %#x.%u e%cx: %#x); "
-				             "move it to one that has them", c->leaf, c->subleaf, "abcd"[i],
-				             c->reg[i] & ~(have ? have->reg[i] : 0));
-	}
-	ct_vec_fini(&ours);
-	return rc;
-}
-
-static int fit_files(const struct ct_snapshot *s, struct gw_error *why)
-{
-	for CT_EACH(const struct ct_img_file, f, &s->files) {
-		const char *path = ct_snapshot_text(s, f->path);
-		struct stat st;
-
-		if (stat(path, &st) < 0)
-			return gw_fail(why, -ENOENT, "the file '%s', which the rank uses, is not here: %s; put it there, or on a file "
-			               "system that both sides share", path, strerror(errno));
-		if ((st.st_mode & S_IFMT) != (f->mode & S_IFMT))
-			return gw_fail(why, -ENOENT, "'%s' is of another kind here", path);
-		if (st.st_dev == f->dev && st.st_ino == f->ino)
-			continue;
-		if (S_ISREG(st.st_mode) && !(f->flags & CT_IMG_FILE_WRITES) && ((uint64_t)st.st_size != f->size ||
-		    st.st_mtim.tv_sec != f->mtime_s || st.st_mtim.tv_nsec != (long)f->mtime_ns))
-			return gw_fail(why, -ENOENT, "the file '%s' differs here in size or time of change; install the same one", path);
-	}
-	return 0;
-}
-
-static int fit(const struct ct_reader *d, const struct ct_snapshot *s, struct gw_error *why)
-{
-	uint64_t start, end, hash;
-	int rc;
-
-	if (d->needs.uid != geteuid() || d->needs.gid != getegid())
-		return gw_fail(why, -EPERM, "the rank belongs to user %u, group %u, and this daemon to %u, %u", d->needs.uid,
-		               d->needs.gid, geteuid(), getegid());
-	rc = fit_cpu(d, why);
-	if (rc == 0)
-		rc = ct_vdso_own(&start, &end, &hash);
-	if (rc < 0)
-		return rc;
-	if (hash != d->needs.vdso_hash || end - start != d->needs.vdso_end - d->needs.vdso_start)
-		return gw_fail(why, -ENOTSUP, "this kernel's vdso differs from that of the rank's host; use the same kernel");
-	return fit_files(s, why);
 }
 
 /* ---- create ---------------------------------------------------------------------------------------------------- */
@@ -296,7 +232,7 @@ int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const st
 	                (d.needs.vdso_start < d.needs.hole + 2 * CT_HOLE_SIZE && d.needs.vdso_end > d.needs.hole)))
 		rc = gw_fail(why, -EBADMSG, "what the source said about the rank is damaged");
 	if (rc == 0)
-		rc = fit(&d, &r->hint, why);
+		rc = ct_fit(&(struct ct_fit){ .reader = &d, .hint = &r->hint }, why);
 	if (rc == 0) {
 		if (cpus) {
 			r->cpus = *cpus;

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Does a rank fit here? What the destination proves in PREPARE, before anything of the rank stops: one table.
+ *
+ * A check looks at what the source has said of the rank and at this host, changes neither, and refuses with a sentence that
+ * names what is needed and what there is. They are made in the order of the table; the first that fails ends the move.
+ */
+#include "container/rank.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int fit_owner(const struct ct_fit *f, struct gw_error *why)
+{
+	const struct ct_img_needs *n = &f->reader->needs;
+
+	if (n->uid != geteuid() || n->gid != getegid())
+		return gw_fail(why, -EPERM, "the rank belongs to user %u, group %u, and this daemon to %u, %u", n->uid, n->gid,
+		               geteuid(), getegid());
+	return 0;
+}
+
+static int fit_cpu(const struct ct_fit *f, struct gw_error *why)
+{
+	struct ct_vec ours;
+	int rc = 0;
+
+	ct_vec_init(&ours, sizeof(struct ct_img_cpuid));
+	if (ct_cpuid_read(&ours) < 0)
+		rc = gw_fail(why, -ENOMEM, "no memory for the processor's features");
+	for CT_EACH(const struct ct_img_cpuid, c, &f->reader->cpuid) {
+		const struct ct_img_cpuid *have = NULL;
+
+		for CT_EACH(const struct ct_img_cpuid, o, &ours)
+			if (o->leaf == c->leaf && o->subleaf == c->subleaf)
+				have = o;
+		for (int i = 0; rc == 0 && i < 4; i++)
+			if (c->reg[i] & ~(have ? have->reg[i] : 0))
+				rc = gw_fail(why, -ENOTSUP, "this processor lacks features that the rank may use (cpuid %#x.%u e%cx: %#x); "
+				             "move it to one that has them", c->leaf, c->subleaf, "abcd"[i],
+				             c->reg[i] & ~(have ? have->reg[i] : 0));
+	}
+	ct_vec_fini(&ours);
+	return rc;
+}
+
+static int fit_vdso(const struct ct_fit *f, struct gw_error *why)
+{
+	const struct ct_img_needs *n = &f->reader->needs;
+	uint64_t start, end, hash;
+	int rc = ct_vdso_own(&start, &end, &hash);
+
+	if (rc < 0)
+		return gw_fail(why, rc, "this daemon's own vdso cannot be found: %s", strerror(-rc));
+	if (hash != n->vdso_hash || end - start != n->vdso_end - n->vdso_start)
+		return gw_fail(why, -ENOTSUP, "this kernel's vdso differs from that of the rank's host; use the same kernel");
+	return 0;
+}
+
+static int fit_files(const struct ct_fit *f, struct gw_error *why)
+{
+	const struct ct_snapshot *s = f->hint;
+
+	for CT_EACH(const struct ct_img_file, file, &s->files) {
+		const char *path = ct_snapshot_text(s, file->path);
+		struct stat st;
+
+		if (stat(path, &st) < 0)
+			return gw_fail(why, -ENOENT, "the file '%s', which the rank uses, is not here: %s; put it there, or on a file "
+			               "system that both sides share", path, strerror(errno));
+		if ((st.st_mode & S_IFMT) != (file->mode & S_IFMT))
+			return gw_fail(why, -ENOENT, "'%s' is of another kind here", path);
+		if (st.st_dev == file->dev && st.st_ino == file->ino)
+			continue;
+		if (S_ISREG(st.st_mode) && !(file->flags & CT_IMG_FILE_WRITES) && ((uint64_t)st.st_size != file->size ||
+		    st.st_mtim.tv_sec != file->mtime_s || st.st_mtim.tv_nsec != (long)file->mtime_ns))
+			return gw_fail(why, -ENOENT, "the file '%s' differs here in size or time of change; install the same one", path);
+	}
+	return 0;
+}
+
+static const struct {
+	const char *name; /* of what is looked at; for the log */
+	int (*check)(const struct ct_fit *f, struct gw_error *why);
+} checks[] = {
+	{ "owner", fit_owner },
+	{ "processor", fit_cpu },
+	{ "vdso", fit_vdso },
+	{ "files", fit_files },
+};
+
+int ct_fit(const struct ct_fit *f, struct gw_error *why)
+{
+	for (size_t i = 0; i < GW_ARRAY_LEN(checks); i++) {
+		int rc = checks[i].check(f, why);
+
+		if (rc < 0) {
+			gw_log(GW_DEBUG, "it does not fit: %s", checks[i].name);
+			return rc;
+		}
+	}
+	return 0;
+}
