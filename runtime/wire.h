@@ -11,7 +11,7 @@
  * head -> clusterd
  *   daemon        cluster address port        where the daemon of another host listens for migration sessions (TCP)
  *   name          as from a clusterd: of another host; to be written into this host's name page
- *   start         cluster clusters domain domains job size kvsname universe incarnation cores[] binds[[]] reconnecting[]
+ *   start         cluster domain job size kvsname universe incarnation cores[] binds[[]] reconnecting[]
  *                 (descriptor: the host segment; without one the clusterd makes it)
  *                 binds: sets of processors, one for each rank; none when a rank may use all of the cluster's
  *                 host: in jobs of several hosts; there clusterds of the head's machine also get address and secret (hex)
@@ -68,6 +68,10 @@
 #include "runtime/base/link.h"
 
 #define RT_SOCKET_NAME_MAX 64
+
+/* Clusters of a job in all its life: numbers are not used again. Hosts and core domains likewise. Each costs a few hundred
+ * bytes of addresses in the head and in each host segment, and no memory until it is there. */
+#define RT_CLUSTERS_MAX 4096
 
 enum rt_stream { RT_STDIN = 0, RT_STDOUT = 1, RT_STDERR = 2, RT_STREAMS = 3 };
 

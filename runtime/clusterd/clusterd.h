@@ -60,7 +60,7 @@ struct clusterd {
 	struct gw_link *head;
 	struct gw_watch *signals, *listener_watch;
 	int signal_fd, listener;
-	uint32_t job, cluster, clusters, domain, size;
+	uint32_t job, cluster, domain, size;
 	uint64_t incarnation;
 	bool is_started, is_ending;
 	cpu_set_t cpus;

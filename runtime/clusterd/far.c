@@ -39,7 +39,7 @@ int far_init(struct clusterd *d, const char *address, struct gw_error *why)
 
 	if (!d->is_networked)
 		return 0;
-	d->far = calloc(d->clusters, sizeof(*d->far));
+	d->far = calloc(RT_CLUSTERS_MAX, sizeof(*d->far));
 	if (!d->far)
 		return gw_fail(why, -ENOMEM, "out of memory");
 	fd = gw_tcp_listen(address, &d->far_port, why);
@@ -55,7 +55,7 @@ void far_heard(struct clusterd *d, const json_t *msg)
 	json_int_t cluster = json_integer_value(json_object_get(msg, "cluster"));
 	json_int_t port = json_integer_value(json_object_get(msg, "port"));
 
-	if (!d->far || !address || cluster < 0 || cluster >= d->clusters || port <= 0 || port > 65535)
+	if (!d->far || !address || cluster < 0 || cluster >= RT_CLUSTERS_MAX || port <= 0 || port > 65535)
 		return;
 	snprintf(d->far[cluster].address, sizeof(d->far[cluster].address), "%s", address);
 	d->far[cluster].port = (uint16_t)port;
@@ -78,7 +78,7 @@ int far_connect(void *ctx, uint32_t cluster, void **handle, void (*done)(void *p
 	struct attempt *a;
 	int fd, code;
 
-	if (!d->far || cluster >= d->clusters || !d->far[cluster].port)
+	if (!d->far || cluster >= RT_CLUSTERS_MAX || !d->far[cluster].port)
 		return 1;
 	fd = gw_tcp_connect(d->far[cluster].address, d->far[cluster].port, why);
 	if (fd < 0)

@@ -49,7 +49,7 @@ void clusterd_fatal(struct clusterd *d, const char *fmt, ...)
 /* ---- start ----------------------------------------------------------------------------------------------------- */
 
 /* A limit of file sizes is meant for the files of ranks, and they keep it; the kernel counts the segment as one too. */
-static int create_segment(struct clusterd *d, uint32_t domains, struct gw_error *why)
+static int create_segment(struct clusterd *d, struct gw_error *why)
 {
 	struct rlimit was = { RLIM_INFINITY, RLIM_INFINITY }, more;
 	int fd;
@@ -57,17 +57,18 @@ static int create_segment(struct clusterd *d, uint32_t domains, struct gw_error 
 	getrlimit(RLIMIT_FSIZE, &was);
 	more = (struct rlimit){ was.rlim_max, was.rlim_max };
 	setrlimit(RLIMIT_FSIZE, &more);
-	fd = noc_segment_create(d->job, d->size, d->clusters, domains, why);
+	/* of one size on all hosts, with room for those that come later */
+	fd = noc_segment_create(d->job, d->size, RT_CLUSTERS_MAX, RT_CLUSTERS_MAX, why);
 	setrlimit(RLIMIT_FSIZE, &was);
 	return fd;
 }
 
-static int enter_segment(struct clusterd *d, uint32_t domains, int fd, struct gw_error *why)
+static int enter_segment(struct clusterd *d, int fd, struct gw_error *why)
 {
 	struct noc_cluster_entry *c;
 	int code;
 
-	d->segment_fd = fd >= 0 ? fd : create_segment(d, domains, why);
+	d->segment_fd = fd >= 0 ? fd : create_segment(d, why);
 	if (d->segment_fd < 0)
 		return d->segment_fd;
 	code = noc_segment_map(&d->segment, d->segment_fd, NULL, why);
@@ -116,16 +117,15 @@ static int read_network(struct clusterd *d, const json_t *msg)
 
 static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
-	int cluster, clusters, domain, domains, size, universe, given = -1;
+	int cluster, domain, size, universe, given = -1;
 	json_int_t job, incarnation;
 	const char *kvsname;
 	json_t *cores, *binds;
 	struct gw_error why = { 0 };
 	char who[32];
 
-	if (d->is_started || json_unpack(msg, "{s:i, s:i, s:i, s:i, s:I, s:i, s:s, s:i, s:I, s:o, s:o}", "cluster", &cluster,
-	                "clusters", &clusters, "domain", &domain, "domains", &domains, "job", &job, "size",
-	                &size, "kvsname", &kvsname, "universe", &universe, "incarnation", &incarnation, "cores", &cores, "binds",
+	if (d->is_started || json_unpack(msg, "{s:i, s:i, s:I, s:i, s:s, s:i, s:I, s:o, s:o}", "cluster", &cluster,
+	                "domain", &domain, "job", &job, "size", &size, "kvsname", &kvsname, "universe", &universe, "incarnation", &incarnation, "cores", &cores, "binds",
 	                &binds) < 0) {
 		clusterd_fatal(d, "the head's 'start' is malformed");
 		return;
@@ -133,7 +133,6 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	d->is_started = true;
 	d->job = (uint32_t)job;
 	d->cluster = (uint32_t)cluster;
-	d->clusters = (uint32_t)clusters;
 	d->domain = (uint32_t)domain;
 	d->size = (uint32_t)size;
 	d->incarnation = (uint64_t)incarnation;
@@ -169,7 +168,7 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		}
 	}
 	if (pmi_job_init(&d->pmi, kvsname, d->size, (uint32_t)universe) < 0 ||
-	    enter_segment(d, (uint32_t)domains, given, &why) < 0 || moves_init(d, &why) < 0 ||
+	    enter_segment(d, given, &why) < 0 || moves_init(d, &why) < 0 ||
 	    far_init(d, own_address(d, msg), &why) < 0) {
 		clusterd_fatal(d, "cluster %u cannot start: %s", d->cluster, why.text[0] ? why.text : "out of memory");
 		return;

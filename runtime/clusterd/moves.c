@@ -296,7 +296,7 @@ static int address_of(void *ctx, uint32_t cluster, char *buf, size_t cap)
 	const struct clusterd *d = ctx;
 	char name[RT_SOCKET_NAME_MAX];
 
-	if (cluster >= d->clusters)
+	if (cluster >= RT_CLUSTERS_MAX)
 		return -ENOENT;
 	rt_socket_name(name, d->job, (int)cluster);
 	return (size_t)snprintf(buf, cap, "%s", name) < cap ? 0 : -ENAMETOOLONG;

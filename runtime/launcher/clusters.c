@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,8 +27,8 @@ static void decide_lost(struct head *h, struct cluster *c)
 			at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%u", n ? ", " : "", r);
 		n++;
 	}
-	if (remote_is(h, c->host)) {
-		snprintf(who, sizeof(who), "host %s", remote_host_name(h, c->host));
+	if (h->hosts[c->host].is_remote) {
+		snprintf(who, sizeof(who), "host %s", h->hosts[c->host].name);
 		snprintf(end, sizeof(end), "has gone");
 	} else {
 		snprintf(who, sizeof(who), "pid %d", (int)c->pid);
@@ -180,26 +181,51 @@ void clusters_send_start(struct head *h, struct cluster *c)
 	const char *option = h->spec->reconnecting, *variable = getenv("GODWIT_RECONNECTING");
 	json_t *binds = json_array(), *msg;
 	char secret[GW_TRUST_SECRET_HEX];
-	int *segment = &h->segment_fds[c->host];
+	const struct host *host = &h->hosts[c->host];
 
 	for (uint32_t i = 0; i < c->cores.n_binds; i++)
 		json_array_append_new(binds, rt_cpus_json(&c->cores.binds[i]));
-	msg = json_pack("{s:s, s:i, s:i, s:i, s:i, s:I, s:i, s:s, s:i, s:I, s:o, s:o, s:[s,s]}", "op", "start",
-	                "cluster", (int)c->index, "clusters", (int)h->n_clusters, "domain", (int)c->cores.domain, "domains",
-	                (int)h->n_domains, "job", (json_int_t)h->job, "size", (int)h->size, "kvsname",
+	msg = json_pack("{s:s, s:i, s:i, s:I, s:i, s:s, s:i, s:I, s:o, s:o, s:[s,s]}", "op", "start",
+	                "cluster", (int)c->index, "domain", (int)c->cores.domain, "job", (json_int_t)h->job, "size", (int)h->size, "kvsname",
 	                h->kvsname, "universe", (int)(h->spec->universe ? h->spec->universe : h->size), "incarnation",
 	                (json_int_t)c->incarnation, "cores", rt_cpus_json(&c->cores.cpus), "binds", binds,
 	                "reconnecting", option ? option : "", variable ? variable : "");
-	if (h->n_hosts > 1)
+	if (h->is_networked)
 		json_object_set_new(msg, "host", json_integer((json_int_t)c->host));
 	/* a job of one host has no network, and needs no secret; who has joined knows it, and where it is */
-	if (h->n_hosts > 1 && !remote_is(h, c->host)) {
+	if (h->is_networked && !host->is_remote) {
 		gw_trust_secret_print(secret, h->secret);
 		json_object_set_new(msg, "address", json_string(remote_address(h) ? remote_address(h) : "127.0.0.1"));
 		json_object_set_new(msg, "secret", json_string(secret));
 		explicit_bzero(secret, sizeof(secret));
 	}
-	gw_link_send_json_fds(c->link, msg, segment, *segment >= 0 ? 1 : 0);
+	gw_link_send_json_fds(c->link, msg, &host->segment_fd, host->segment_fd >= 0 ? 1 : 0);
+}
+
+/* ---- numbered ------------------------------------------------------------------------------------------------------ */
+
+struct host *clusters_new_host(struct head *h, const char *name)
+{
+	struct host *host = &h->hosts[h->n_hosts++];
+
+	host->segment_fd = -1;
+	if (name)
+		snprintf(host->name, sizeof(host->name), "%s", name);
+	else
+		gethostname(host->name, sizeof(host->name) - 1);
+	return host;
+}
+
+struct cluster *clusters_new(struct head *h, uint32_t host, uint32_t first)
+{
+	struct cluster *c = &h->clusters[h->n_clusters];
+	uint64_t word;
+
+	*c = (struct cluster){ .head = h, .host = host, .index = h->n_clusters++, .first = first };
+	if (getrandom(&word, sizeof(word), 0) != sizeof(word))
+		abort(); /* so few bytes are never refused once the system has booted */
+	c->incarnation = (word >> 2) | 1; /* positive as a JSON integer, never 0 */
+	return c;
 }
 
 /* ---- started ------------------------------------------------------------------------------------------------------- */

@@ -13,7 +13,7 @@
  *   libraries.c  which MPI library they load
  *   job.c        one job from start to exit status
  *   clusters.c   its daemons: started, given their ranks, lost
- *   hosts.c      which hosts there are
+ *   hosts.c      which hosts were named
  *   remote.c     daemons on other hosts: started by ssh, back by TCP
  *   reports.c    what the daemons report, as a table
  *   verdict.c    what the end of a rank means for the job
@@ -103,10 +103,19 @@ void output_has_room(struct head *h, const struct sink *s); /* it was full */
 /* ---- the job ---- */
 enum cluster_state { CLUSTER_STARTING, CLUSTER_UP, CLUSTER_LOST, CLUSTER_ENDED };
 
+struct host {                 /* clusters that share memory. A machine that has left and comes again is another one */
+	char name[256];
+	bool is_remote;           /* another machine: its daemons are started by a launcher's process and come by TCP */
+	int segment_fd;           /* -1: not made yet, or on another machine */
+};
+
+struct launched;              /* remote.c: a launcher's process, for one or several clusters of a host */
+
 struct cluster {
 	struct head *head;
 	uint32_t host;            /* whose memory its ranks share */
-	uint32_t index;
+	uint32_t index, first;    /* first: of those that were started with it on its host; it has their segment first */
+	struct launched *launched; /* what started it; NULL: mpirun itself */
 	enum cluster_state state;
 	pid_t pid;                /* mpirun's child; 0: it is on another machine */
 	pid_t daemon;             /* as it is called where it runs; 0: it is not up yet */
@@ -156,12 +165,13 @@ struct head {
 	struct gw_loop *loop;
 	struct job_spec *spec;
 	uint32_t job;
-	struct cluster *clusters;
+	struct cluster *clusters;        /* room for RT_CLUSTERS_MAX: they stay where they are */
+	struct host *hosts;              /* likewise */
 	uint32_t n_clusters, n_domains, n_hosts;
+	bool is_networked;               /* ranks of different hosts talk to each other */
 	uint8_t secret[GW_TRUST_SECRET]; /* of the job: whoever knows it belongs to it */
 	struct rank *ranks;
 	uint32_t size, ended;
-	int *segment_fds;         /* one for each host; -1: not made yet, or on another machine */
 	struct remotes *remotes;  /* NULL: all hosts are this machine */
 	uint32_t base_pid;
 	char kvsname[64];
@@ -198,6 +208,8 @@ bool job_cluster_send(struct head *h, uint32_t cluster, json_t *msg); /* steals;
 void job_say(struct head *h, const char *fmt, ...) GW_PRINTF(2, 3); /* a sentence on standard error */
 
 /* ---- clusters.c ---- */
+struct host *clusters_new_host(struct head *h, const char *name);          /* NULL: this one */
+struct cluster *clusters_new(struct head *h, uint32_t host, uint32_t first); /* not started yet; the caller sees to the limit */
 int clusters_start(struct head *h, struct cluster *c, const char *path, struct gw_error *why);
 void clusters_send_start(struct head *h, struct cluster *c);
 void clusters_launch(struct head *h, struct cluster *c);  /* the ranks that begin there */
@@ -207,9 +219,7 @@ void clusters_lost_ack(struct head *h, uint32_t lost, uint32_t from);
 /* ---- remote.c ---- */
 int remote_start(struct head *h, const char *path, struct gw_error *why); /* daemons of all other machines */
 void remote_fini(struct head *h);                         /* waits for the launcher's processes */
-bool remote_is(const struct head *h, uint32_t host);      /* another machine? */
 const char *remote_address(const struct head *h);         /* of this machine as others see it; NULL: there are none */
-const char *remote_host_name(const struct head *h, uint32_t host);
 
 /* ---- reports.c ---- */
 extern const struct gw_link_ops reports_link_ops;         /* its context is a struct cluster */
@@ -224,7 +234,7 @@ void core_describe(const struct head *h, uint32_t rank, char *buf, size_t cap); 
 
 /* ---- limits.c ---- */
 /** limits_check - a job that this machine cannot carry is refused before anything starts, with the limit's name */
-int limits_check(const struct head *h, struct gw_error *why);
+int limits_check(const struct head *h, uint32_t clusters, struct gw_error *why);
 void limits_raise(struct head *h);                        /* mpirun's own open files */
 
 /* ---- signals.c ---- */

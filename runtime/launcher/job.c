@@ -125,17 +125,10 @@ static uint32_t choose_base_pid(const struct head *h)
 
 static int random_ids(struct head *h)
 {
-	uint64_t word;
-
 	do
 		if (getrandom(&h->job, sizeof(h->job), 0) != sizeof(h->job))
 			return -errno;
 	while (h->job == 0);
-	for (uint32_t c = 0; c < h->n_clusters; c++) {
-		if (getrandom(&word, sizeof(word), 0) != sizeof(word))
-			return -errno;
-		h->clusters[c].incarnation = (word >> 2) | 1; /* positive as a JSON integer, never 0 */
-	}
 	return gw_trust_secret_make(h->secret);
 }
 
@@ -147,46 +140,53 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 
 	h->spec = spec;
 	h->size = spec->size;
-	h->n_hosts = spec->n_hosts;
-	h->n_clusters = spec->clusters * h->n_hosts;
+	h->is_networked = spec->n_hosts > 1;
 	h->signal_fd = h->listener = -1;
 	h->started_ns = gw_now_ns();
 	gw_list_init(&h->files_out);
 	gw_list_init(&h->tools);
 	gw_list_init(&h->moves);
-	code = spec->is_remote ? 0 : limits_check(h, why);
+	if ((uint64_t)spec->clusters * spec->n_hosts > RT_CLUSTERS_MAX)
+		return gw_fail(why, -E2BIG, "%u clusters on each of %u hosts are more than a job can have, %d", spec->clusters, spec->n_hosts,
+		               RT_CLUSTERS_MAX);
+	code = spec->is_remote ? 0 : limits_check(h, spec->clusters * spec->n_hosts, why);
 	if (code < 0)
 		return code;
 	limits_raise(h);
-	code = rt_topology_cut(&cores, spec->is_remote ? spec->clusters : h->n_clusters, NULL, why);
+	code = rt_topology_cut(&cores, spec->is_remote ? spec->clusters : spec->clusters * spec->n_hosts, NULL, why);
 	if (code < 0)
 		return code;
-	h->n_domains = (uint32_t)code + (spec->is_remote ? h->n_hosts : 0);
+	h->n_domains = (uint32_t)code;
 	if (spec->bind) {
-		code = rt_topology_bind(cores, h->n_clusters, spec->bind, spec->map, NULL, why);
+		code = rt_topology_bind(cores, spec->clusters * spec->n_hosts, spec->bind, spec->map, NULL, why);
 		if (code < 0) {
-			rt_topology_free(cores, h->n_clusters);
+			rt_topology_free(cores, spec->clusters * spec->n_hosts);
 			return code;
 		}
 	}
-	h->clusters = calloc(h->n_clusters, sizeof(*h->clusters));
+	h->clusters = calloc(RT_CLUSTERS_MAX, sizeof(*h->clusters)); /* what is not used is never touched */
+	h->hosts = calloc(RT_CLUSTERS_MAX, sizeof(*h->hosts));
 	h->ranks = calloc(h->size, sizeof(*h->ranks));
-	h->segment_fds = calloc(h->n_hosts, sizeof(*h->segment_fds));
-	if (!h->clusters || !h->ranks || !h->segment_fds) {
-		rt_topology_free(cores, h->n_clusters);
-		return gw_fail(why, -ENOMEM, "no memory for %u ranks on %u clusters", h->size, h->n_clusters);
+	if (!h->clusters || !h->hosts || !h->ranks) {
+		rt_topology_free(cores, spec->clusters * spec->n_hosts);
+		return gw_fail(why, -ENOMEM, "no memory for %u ranks on %u hosts of %u clusters", h->size, spec->n_hosts, spec->clusters);
 	}
-	for (uint32_t c = 0; c < h->n_clusters; c++) {
-		h->clusters[c].head = h;
-		h->clusters[c].index = c;
-		h->clusters[c].host = c / spec->clusters;
-		if (!spec->is_remote)
-			h->clusters[c].cores = cores[c];
-		else if (hosts_is_here(spec->hosts[h->clusters[c].host].name))
-			h->clusters[c].cores = cores[c % spec->clusters];
-		else /* all that its daemon may use: the clusters of another machine share its processors */
-			h->clusters[c].cores.domain = (uint32_t)code + h->clusters[c].host;
-		h->segment_fds[h->clusters[c].host] = -1;
+	for (uint32_t i = 0; i < spec->n_hosts; i++) {
+		struct host *host = clusters_new_host(h, spec->hosts ? spec->hosts[i].name : NULL);
+
+		host->is_remote = spec->is_remote && !hosts_is_here(host->name);
+		if (host->is_remote)
+			h->n_domains++;
+		for (uint32_t c = 0; c < spec->clusters; c++) {
+			struct cluster *cl = clusters_new(h, i, h->n_clusters - c);
+
+			if (!spec->is_remote)
+				cl->cores = cores[cl->index];
+			else if (!host->is_remote)
+				cl->cores = cores[c];
+			else /* all that its daemon may use: the clusters of another machine share its processors */
+				cl->cores.domain = h->n_domains - 1;
+		}
 	}
 	free(cores);
 	for (uint32_t a = 0; a < spec->n_apps; a++)
@@ -230,11 +230,11 @@ static int start_all(struct head *h, struct gw_error *why)
 	if (h->spec->is_remote)
 		code = remote_start(h, path, why);
 	for (uint32_t c = 0; c < h->n_clusters && code == 0; c++)
-		if (!remote_is(h, h->clusters[c].host))
+		if (!h->hosts[h->clusters[c].host].is_remote)
 			code = clusters_start(h, &h->clusters[c], path, why);
 	if (code == 0)
-		for (uint32_t c = 0; c < h->n_clusters; c += h->spec->clusters) /* the first of each host makes its segment */
-			if (h->clusters[c].link)
+		for (uint32_t c = 0; c < h->n_clusters; c++) /* the first of each host makes its segment */
+			if (h->clusters[c].link && h->clusters[c].first == c)
 				clusters_send_start(h, &h->clusters[c]);
 	return code;
 }
@@ -260,8 +260,11 @@ static void teardown(struct head *h)
 	for (uint32_t r = 0; h->ranks && r < h->size; r++)
 		json_decref(h->ranks[r].name);
 	free(h->ranks);
+	for (uint32_t i = 0; h->hosts && i < h->n_hosts; i++)
+		if (h->hosts[i].segment_fd >= 0)
+			close(h->hosts[i].segment_fd);
+	free(h->hosts);
 	free(h->clusters);
-	free(h->segment_fds);
 	explicit_bzero(h->secret, sizeof(h->secret));
 }
 

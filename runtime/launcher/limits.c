@@ -43,10 +43,10 @@ static uint64_t cgroup_processes(void)
 	return v;
 }
 
-int limits_check(const struct head *h, struct gw_error *why)
+int limits_check(const struct head *h, uint32_t clusters, struct gw_error *why)
 {
-	uint64_t processes = (uint64_t)h->size * PROCESSES_OF_A_RANK + h->n_clusters;
-	uint64_t files = ((uint64_t)h->size + h->n_clusters - 1) / h->n_clusters * FILES_OF_A_RANK + 64;
+	uint64_t processes = (uint64_t)h->size * PROCESSES_OF_A_RANK + clusters;
+	uint64_t files = ((uint64_t)h->size + clusters - 1) / clusters * FILES_OF_A_RANK + 64;
 	struct rlimit own_processes, own_files;
 	const struct { const char *name; uint64_t value; } limits[] = {
 		{ "kernel.pid_max", read_number("/proc/sys/kernel/pid_max") },

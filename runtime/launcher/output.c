@@ -38,10 +38,7 @@ static void expand(const struct head *h, uint32_t rank, const char *pattern, cha
 			snprintf(text, sizeof(text), "%lld", (long long)time(NULL));
 			break;
 		case 'h':
-			if (h->spec->hosts)
-				snprintf(text, sizeof(text), "%s", h->spec->hosts[h->clusters[h->ranks[rank].cluster].host].name);
-			else
-				gethostname(text, sizeof(text) - 1);
+			snprintf(text, sizeof(text), "%s", h->hosts[h->clusters[h->ranks[rank].cluster].host].name);
 			break;
 		case '%':
 			snprintf(text, sizeof(text), "%%");

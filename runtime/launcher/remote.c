@@ -23,9 +23,11 @@
 #define START_MS 60000 /* until all daemons are there; ssh has time to ask for a ticket, and slow disks to wake up */
 #define END_MS   3000
 
-struct launched {            /* the launcher's process of one host */
+struct launched {            /* a launcher's process, for clusters of one host */
+	struct gw_list node;
 	struct head *head;
-	uint32_t host, first, count;
+	const struct host *host;
+	uint32_t first, count;
 	pid_t pid;
 	int status;
 	int input, errors, pidfd;
@@ -42,22 +44,12 @@ struct remotes {
 	struct gw_timer *look, *start;
 	char address[GW_TCP_NAME];
 	uint16_t port;
-	struct launched *hosts;  /* one for each host; pid 0: it is this one */
+	struct gw_list launched;
 };
-
-bool remote_is(const struct head *h, uint32_t host)
-{
-	return h->remotes && h->remotes->hosts[host].pid > 0;
-}
 
 const char *remote_address(const struct head *h)
 {
 	return h->remotes ? h->remotes->address : NULL;
-}
-
-const char *remote_host_name(const struct head *h, uint32_t host)
-{
-	return h->remotes ? h->spec->hosts[host].name : "this host";
 }
 
 /* ---- what comes back on standard error ------------------------------------------------------------------------------- */
@@ -116,7 +108,7 @@ static void on_errors(void *ctx, uint32_t events)
 static void explain_end(struct launched *l)
 {
 	struct head *h = l->head;
-	const char *name = h->spec->hosts[l->host].name, *launcher = h->spec->launcher ? h->spec->launcher : "ssh";
+	const char *name = l->host->name, *launcher = h->spec->launcher ? h->spec->launcher : "ssh";
 	int code = WIFEXITED(l->status) ? WEXITSTATUS(l->status) : -1;
 	char end[128];
 
@@ -161,11 +153,11 @@ static void on_joined(void *ctx, int fd, const struct gw_trust_who *peer, const 
 {
 	struct head *h = ctx;
 	struct cluster *c = peer->cluster < h->n_clusters ? &h->clusters[peer->cluster] : NULL;
-	struct launched *l = c ? &h->remotes->hosts[c->host] : NULL;
+	struct launched *l = c ? c->launched : NULL;
 	int code;
 
 	(void)why;
-	if (!c || peer->purpose != GW_TRUST_JOIN || l->pid == 0 || c->link || c->state != CLUSTER_STARTING || h->is_ending) {
+	if (!c || peer->purpose != GW_TRUST_JOIN || !l || c->link || c->state != CLUSTER_STARTING || h->is_ending) {
 		if (!h->is_ending)
 			gw_log(GW_WARN, "a daemon comes for cluster %u, where none is missing; closed", peer->cluster);
 		close(fd);
@@ -178,7 +170,7 @@ static void on_joined(void *ctx, int fd, const struct gw_trust_who *peer, const 
 	}
 	if (++l->joined == l->count)
 		say_held(l);
-	if (c->index == l->first || h->clusters[l->first].state == CLUSTER_UP)
+	if (c->index == c->first || h->clusters[c->first].state == CLUSTER_UP)
 		clusters_send_start(h, c);
 }
 
@@ -190,7 +182,7 @@ static void on_look(void *ctx)
 	for (uint32_t i = 0; i < h->n_clusters; i++) {
 		struct cluster *c = &h->clusters[i];
 
-		if (c->link && remote_is(h, c->host) && gw_tcp_is_dead(gw_link_fd(c->link), DEAD_MS))
+		if (c->link && c->launched && gw_tcp_is_dead(gw_link_fd(c->link), DEAD_MS))
 			clusters_closed(c->link, c, -ETIMEDOUT);
 	}
 }
@@ -200,11 +192,11 @@ static void on_start_deadline(void *ctx)
 	struct head *h = ctx;
 
 	h->remotes->start = NULL;
-	for (uint32_t i = 0; i < h->n_hosts; i++) {
-		struct launched *l = &h->remotes->hosts[i];
+	gw_list_for(e, &h->remotes->launched) {
+		struct launched *l = gw_list_entry(e, struct launched, node);
 
-		if (l->pid > 0 && l->joined < l->count) {
-			job_fail(h, 1, "host %s: its daemon has not come within %d s%s%s", h->spec->hosts[i].name, START_MS / 1000,
+		if (l->joined < l->count) {
+			job_fail(h, 1, "host %s: its daemon has not come within %d s%s%s", l->host->name, START_MS / 1000,
 			         l->last[0] ? ": " : "", l->last);
 			return;
 		}
@@ -278,7 +270,7 @@ static void exec_launcher(char **argv, int input, int errors, const struct rlimi
 	_exit(126);
 }
 
-static int start_host(struct head *h, struct launched *l, const char *path, struct gw_error *why)
+static int launch(struct head *h, struct launched *l, const char *path, struct gw_error *why)
 {
 	struct remotes *r = h->remotes;
 	struct strings argv = { 0 }, quoted = { 0 };
@@ -289,7 +281,7 @@ static int start_host(struct head *h, struct launched *l, const char *path, stru
 	quote(&quoted, path);
 	snprintf(command, sizeof(command), "exec %s --join=%s --job=%08x --cluster=%u --count=%u", quoted.list[0], to, h->job,
 	         l->first, l->count);
-	build_words(&argv, h, h->spec->hosts[l->host].name, command);
+	build_words(&argv, h, l->host->name, command);
 
 	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0)
 		goto fail;
@@ -309,14 +301,14 @@ static int start_host(struct head *h, struct launched *l, const char *path, stru
 	gw_trust_secret_print(line, h->secret);
 	strcat(line, "\n");
 	if (write(l->input, line, strlen(line)) != (ssize_t)strlen(line)) /* a fresh pipe takes it; who is gone already is heard of */
-		gw_log(GW_INFO, "host %s: its launcher does not take the secret", h->spec->hosts[l->host].name);
+		gw_log(GW_INFO, "host %s: its launcher does not take the secret", l->host->name);
 	explicit_bzero(line, sizeof(line));
 	fcntl(l->errors, F_SETFL, O_NONBLOCK);
 	l->pidfd = (int)syscall(SYS_pidfd_open, l->pid, 0);
 	code = l->pidfd < 0 ? -errno : gw_loop_watch(h->loop, &l->pid_watch, l->pidfd, EPOLLIN, on_end, l);
 	if (code == 0)
 		code = gw_loop_watch(h->loop, &l->errors_watch, l->errors, EPOLLIN, on_errors, l);
-	return code < 0 ? gw_fail(why, code, "host %s: %s", h->spec->hosts[l->host].name, strerror(-code)) : 0;
+	return code < 0 ? gw_fail(why, code, "host %s: %s", l->host->name, strerror(-code)) : 0;
 fail:
 	code = -errno;
 	strings_fini(&argv);
@@ -327,25 +319,35 @@ fail:
 		if (err[i] >= 0)
 			close(err[i]);
 	}
-	return gw_fail(why, code, "host %s: its daemon cannot be started: %s%s", h->spec->hosts[l->host].name, strerror(-code), gw_advice(code));
+	return gw_fail(why, code, "host %s: its daemon cannot be started: %s%s", l->host->name, strerror(-code), gw_advice(code));
+}
+
+/* The clusters from @first on that were made with it */
+static int start_host(struct head *h, uint32_t first, const char *path, struct gw_error *why)
+{
+	struct launched *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return gw_fail(why, -ENOMEM, "out of memory");
+	*l = (struct launched){ .head = h, .host = &h->hosts[h->clusters[first].host], .first = first, .input = -1, .errors = -1,
+	                        .pidfd = -1 };
+	gw_list_append(&h->remotes->launched, &l->node);
+	for (uint32_t c = first; c < h->n_clusters && h->clusters[c].first == first; c++, l->count++)
+		h->clusters[c].launched = l;
+	return launch(h, l, path, why);
 }
 
 int remote_start(struct head *h, const char *path, struct gw_error *why)
 {
 	struct remotes *r = h->remotes = calloc(1, sizeof(*r));
 	struct gw_trust_who me = { GW_TRUST_JOIN, h->job, UINT32_MAX };
-	uint32_t per_host = h->spec->clusters;
 	int code, fd;
 
-	if (r)
-		r->hosts = calloc(h->n_hosts, sizeof(*r->hosts));
-	if (!r || !r->hosts)
+	if (!r)
 		return gw_fail(why, -ENOMEM, "out of memory");
-	for (uint32_t i = 0; i < h->n_hosts; i++)
-		r->hosts[i] = (struct launched){ .head = h, .host = i, .first = i * per_host, .count = per_host, .input = -1,
-		                                 .errors = -1, .pidfd = -1 };
+	gw_list_init(&r->launched);
 	for (uint32_t i = 0; i < h->n_hosts && !r->address[0]; i++)
-		if (!hosts_is_here(h->spec->hosts[i].name) && gw_tcp_source(h->spec->hosts[i].name, r->address, why) < 0)
+		if (h->hosts[i].is_remote && gw_tcp_source(h->hosts[i].name, r->address, why) < 0)
 			return why->code;
 	fd = gw_tcp_listen(r->address, &r->port, why);
 	if (fd < 0)
@@ -357,9 +359,9 @@ int remote_start(struct head *h, const char *path, struct gw_error *why)
 		code = gw_loop_timer(h->loop, &r->look, 1000, 1000, on_look, h);
 	if (code < 0)
 		return gw_fail(why, code, "cannot listen for daemons: %s", strerror(-code));
-	for (uint32_t i = 0; i < h->n_hosts && code == 0; i++)
-		if (!hosts_is_here(h->spec->hosts[i].name))
-			code = start_host(h, &r->hosts[i], path, why);
+	for (uint32_t c = 0; c < h->n_clusters && code == 0; c++)
+		if (h->hosts[h->clusters[c].host].is_remote && h->clusters[c].first == c)
+			code = start_host(h, c, path, why);
 	return code;
 }
 
@@ -374,11 +376,14 @@ void remote_fini(struct head *h)
 	gw_trust_listener_destroy(r->listener);
 	gw_timer_cancel(r->look);
 	gw_timer_cancel(r->start);
-	for (uint32_t i = 0; r->hosts && i < h->n_hosts; i++)
-		if (r->hosts[i].input >= 0)
-			close(r->hosts[i].input);
-	for (uint32_t i = 0; r->hosts && i < h->n_hosts; i++) {
-		struct launched *l = &r->hosts[i];
+	gw_list_for(e, &r->launched) {
+		struct launched *l = gw_list_entry(e, struct launched, node);
+
+		if (l->input >= 0)
+			close(l->input);
+	}
+	gw_list_for_safe(e, &r->launched) {
+		struct launched *l = gw_list_entry(e, struct launched, node);
 
 		if (l->pid > 0 && !l->is_over) {
 			/* who fills the pipe of errors while it ends is ended with it, and who waits for a host that is gone */
@@ -395,8 +400,8 @@ void remote_fini(struct head *h)
 			close(l->errors);
 		if (l->pidfd >= 0)
 			close(l->pidfd);
+		free(l);
 	}
-	free(r->hosts);
 	free(r);
 	h->remotes = NULL;
 }

@@ -32,7 +32,7 @@ static void introduce(struct cluster *c, json_t *msg)
 {
 	struct head *h = c->head;
 
-	if (h->n_hosts < 2)
+	if (!h->is_networked)
 		return;
 	c->place = json_pack("{s:s, s:i, s:s, s:I}", "op", "daemon", "cluster", (int)c->index, "address", text_of(msg, "address"),
 	                     "port", (json_int_t)number_of(msg, "port"));
@@ -53,12 +53,12 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	c->daemon = (pid_t)number_of(msg, "pid");
 	rt_cpus_read(json_object_get(msg, "cores"), &c->cores.cpus); /* what was not known of another machine */
 	introduce(c, msg);
-	if (n_fds && h->segment_fds[c->host] < 0) {
-		h->segment_fds[c->host] = fds[0];
+	if (n_fds && h->hosts[c->host].segment_fd < 0) {
+		h->hosts[c->host].segment_fd = fds[0];
 		fds[0] = -1;
 	}
-	if (c->index % h->spec->clusters == 0) /* the first has made the segment; now the others of its host can start */
-		for (uint32_t i = c->index + 1; i < c->index + h->spec->clusters; i++)
+	if (c->index == c->first) /* it has the segment; now the others that were started with it can start */
+		for (uint32_t i = c->index + 1; i < h->n_clusters && h->clusters[i].first == c->index; i++)
 			if (h->clusters[i].link && h->clusters[i].state == CLUSTER_STARTING)
 				clusters_send_start(h, &h->clusters[i]);
 	for (uint32_t i = 0; i < h->size; i++)

@@ -23,11 +23,11 @@ const char *verdict_describe(int wait_status, char *buf, size_t cap)
 
 static void rank_killed(struct head *h, uint32_t n, struct rank *r)
 {
-	uint32_t host = h->clusters[r->cluster].host;
+	const struct host *host = &h->hosts[h->clusters[r->cluster].host];
 	char end[128], core[600] = "";
 
-	if (WCOREDUMP(r->status) && remote_is(h, host)) /* its kernel has a pattern of its own, and the file is there */
-		snprintf(core, sizeof(core), ", core dumped on host %s", remote_host_name(h, host));
+	if (WCOREDUMP(r->status) && host->is_remote) /* its kernel has a pattern of its own, and the file is there */
+		snprintf(core, sizeof(core), ", core dumped on host %s", host->name);
 	else if (WCOREDUMP(r->status))
 		core_describe(h, n, core, sizeof(core));
 	job_fail(h, 128 + WTERMSIG(r->status), "rank %u (pid %d, cluster %u) %s%s%s", n, (int)r->pid, r->cluster,
