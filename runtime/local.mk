@@ -36,7 +36,8 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/env.c %D%/launcher/libraries.c %D%/launcher/job.c \
 	%D%/launcher/clusters.c %D%/launcher/hosts.c %D%/launcher/remote.c \
 	%D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
-	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/pins.c %D%/topology.c %D%/topology.h
+	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/moves.c \
+	%D%/launcher/pins.c %D%/topology.c %D%/topology.h
 mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' \
 	-DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
 mpirun_LDADD = libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(HWLOC_LIBS) $(SODIUM_LIBS)

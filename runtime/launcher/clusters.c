@@ -34,7 +34,7 @@ static void decide_lost(struct head *h, struct cluster *c)
 		snprintf(who, sizeof(who), "pid %d", (int)c->pid);
 		verdict_describe(c->wait_status, end, sizeof(end));
 	}
-	tools_cluster_lost(h, c->index);
+	moves_cluster_lost(h, c->index);
 	if (n)
 		job_fail(h, WIFSIGNALED(c->wait_status) ? 128 + WTERMSIG(c->wait_status) : 1,
 		         "the daemon of cluster %u (%s) %s, and rank%s %s with it; ending the job", c->index, who, end,

@@ -25,6 +25,7 @@
  *   input.c      standard input to one rank or several, with a window, across moves
  *   pmi_head.c   barriers and published names
  *   tools.c      the socket of the godwit command
+ *   moves.c      moves that were asked for
  *   pins.c       ranks that stay where they are
  */
 #ifndef RT_HEAD_H
@@ -268,11 +269,30 @@ int pins_refuse(const struct head *h, uint32_t rank, struct gw_error *why); /* 0
 json_t *pins_request(struct head *h, json_t *msg, struct gw_error *why);
 void pins_describe(const struct head *h, uint32_t rank, json_t *status);
 
+/* ---- moves.c ---- */
+struct move;
+typedef void moves_done_fn(void *ctx, const struct move *m, int status, const char *text, json_t *measures);
+
+struct move {                    /* asked of an owner, not answered yet */
+	struct gw_list node;     /* head.moves */
+	uint64_t id;
+	uint32_t rank, from, to;
+	moves_done_fn *done;     /* NULL: who asked has gone; a move that has begun goes on */
+	void *ctx;
+};
+
+int moves_allow_to(const struct head *h, json_int_t to, struct gw_error *why); /* is that a place to move to? */
+/** moves_begin - ask the owner of @rank. 0: @done will be called, never from inside; else @why is filled */
+int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, moves_done_fn *done, void *ctx,
+                struct gw_error *why);
+void moves_forget(struct head *h, const void *ctx);         /* who asked has gone: take back what has not begun */
+void moves_answered(struct head *h, json_t *msg);           /* `migrate-done` */
+void moves_cluster_lost(struct head *h, uint32_t cluster);  /* when it is known what the survivors own */
+void moves_fini(struct head *h);
+
 /* ---- tools.c ---- */
 int tools_init(struct head *h, struct gw_error *why);
 void tools_fini(struct head *h);
-void tools_migrate_done(struct head *h, json_t *msg);
 void tools_status_answer(struct head *h, json_t *msg);
-void tools_cluster_lost(struct head *h, uint32_t cluster);
 
 #endif

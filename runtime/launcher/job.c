@@ -253,6 +253,8 @@ static void teardown(struct head *h)
 	}
 	remote_fini(h);
 	tools_fini(h);
+	if (h->moves.next)
+		moves_fini(h);
 	input_fini(h);
 	pmi_head_fini(h);
 	output_fini(h);

@@ -273,7 +273,7 @@ static void do_cluster_lost_ack(struct cluster *c, json_t *msg, int *fds, size_t
 static void do_migrate_done(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)fds; (void)n_fds;
-	tools_migrate_done(c->head, msg);
+	moves_answered(c->head, msg);
 }
 
 static void do_status_answer(struct cluster *c, json_t *msg, int *fds, size_t n_fds)

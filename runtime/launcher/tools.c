@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The socket of the job's head: godwit status asks all daemons, migrate asks the owners of ranks, pin the head alone. */
+/* The socket of the job's head: godwit status asks all daemons, migrate the owners of ranks (moves.c), pin the head alone. */
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -20,23 +20,9 @@ struct tool {            /* one connection */
 	struct gw_timer *deadline;
 };
 
-struct move {            /* asked of an owner, not answered yet */
-	struct gw_list node;
-	uint64_t id;
-	struct tool *tool;   /* NULL: it has gone; a move that has begun goes on */
-	uint32_t rank, from, to;
-};
-
 static void tool_destroy(struct tool *t)
 {
-	gw_list_for(e, &t->head->moves) {
-		struct move *m = gw_list_entry(e, struct move, node);
-
-		if (m->tool != t)
-			continue;
-		m->tool = NULL; /* what has begun goes on */
-		job_cluster_send(t->head, m->from, json_pack("{s:s, s:I}", "op", "cancel", "id", (json_int_t)m->id));
-	}
+	moves_forget(t->head, t);
 	gw_timer_cancel(t->deadline);
 	json_decref(t->ranks);
 	json_decref(t->sessions);
@@ -66,87 +52,13 @@ static void check_done(struct tool *t)
 		gw_link_send_json(t->link, json_pack("{s:s, s:i}", "op", "done", "failed", (int)t->moves_failed));
 }
 
-static void move_done(struct move *m, int status, const char *text, json_t *measures)
+static void on_moved(void *tool, const struct move *m, int status, const char *text, json_t *measures)
 {
-	struct tool *t = m->tool;
+	struct tool *t = tool;
 
-	if (t) {
-		report(t, m->rank, m->to, status, text, measures);
-		t->moves_due--;
-		check_done(t);
-	}
-	gw_list_remove(&m->node);
-	free(m);
-}
-
-void tools_migrate_done(struct head *h, json_t *msg)
-{
-	uint64_t id = (uint64_t)json_integer_value(json_object_get(msg, "id"));
-	const char *text = json_string_value(json_object_get(msg, "text"));
-
-	gw_list_for_safe(e, &h->moves) {
-		struct move *m = gw_list_entry(e, struct move, node);
-
-		if (m->id == id) {
-			move_done(m, (int)json_integer_value(json_object_get(msg, "status")), text ? text : "",
-			          json_object_get(msg, "measures"));
-			return;
-		}
-	}
-}
-
-/* Called when it is known what the survivors own. */
-void tools_cluster_lost(struct head *h, uint32_t cluster)
-{
-	gw_list_for_safe(e, &h->moves) {
-		struct move *m = gw_list_entry(e, struct move, node);
-		char text[160];
-
-		if (m->from != cluster)
-			continue;
-		if (h->ranks[m->rank].cluster == m->to && h->ranks[m->rank].state == RANK_RUNNING) {
-			move_done(m, 0, "moved; its measures died with the daemon that it left", NULL);
-			continue;
-		}
-		snprintf(text, sizeof(text), "rank %u: the daemon of cluster %u, where it lived, died", m->rank, cluster);
-		move_done(m, -EPIPE, text, NULL);
-	}
-}
-
-/* Return 0 when the owner was asked; else why is filled. */
-static int begin_move(struct tool *t, json_int_t rank, uint32_t to, json_int_t timeout_ms, struct gw_error *why)
-{
-	struct head *h = t->head;
-	struct rank *r;
-	struct move *m;
-
-	if (rank < 0 || rank >= (json_int_t)h->size)
-		return gw_fail(why, -ENOENT, "there is no rank %lld: the job has ranks 0 to %u", (long long)rank, h->size - 1);
-	r = &h->ranks[rank];
-	if (r->state == RANK_ENDED)
-		return gw_fail(why, -ESRCH, "rank %lld has ended", (long long)rank);
-	if (r->state == RANK_WAITING)
-		return gw_fail(why, -EAGAIN, "rank %lld has not been started yet", (long long)rank);
-	if (r->cluster == to)
-		return gw_fail(why, -EALREADY, "rank %lld is on cluster %u already", (long long)rank, to);
-	if (pins_refuse(h, (uint32_t)rank, why) < 0)
-		return why->code;
-	m = calloc(1, sizeof(*m));
-	if (!m)
-		return gw_fail(why, -ENOMEM, "out of memory");
-	m->id = ++h->next_id;
-	m->tool = t;
-	m->rank = (uint32_t)rank;
-	m->from = r->cluster;
-	m->to = to;
-	if (!job_cluster_send(h, r->cluster, json_pack("{s:s, s:I, s:I, s:i, s:I}", "op", "migrate", "id", (json_int_t)m->id,
-	                                               "rank", rank, "to", (int)to, "timeout_ms", timeout_ms))) {
-		free(m);
-		return gw_fail(why, -EPIPE, "rank %lld: the daemon of cluster %u does not answer", (long long)rank, r->cluster);
-	}
-	gw_list_append(&h->moves, &m->node);
-	t->moves_due++;
-	return 0;
+	report(t, m->rank, m->to, status, text, measures);
+	t->moves_due--;
+	check_done(t);
 }
 
 static void do_migrate(struct tool *t, json_t *msg)
@@ -155,26 +67,25 @@ static void do_migrate(struct tool *t, json_t *msg)
 	json_t *ranks = json_object_get(msg, "ranks");
 	json_int_t to = json_integer_value(json_object_get(msg, "to"));
 	json_int_t timeout_ms = json_integer_value(json_object_get(msg, "timeout_ms"));
-	char text[160];
+	struct gw_error why = { 0 };
 
 	if (!json_is_array(ranks) || json_array_size(ranks) == 0 || !json_is_integer(json_object_get(msg, "to"))) {
 		refuse(t, "the request is malformed");
 		return;
 	}
-	if (to < 0 || to >= (json_int_t)h->n_clusters || h->clusters[to].state != CLUSTER_UP) {
-		snprintf(text, sizeof(text), to >= 0 && to < (json_int_t)h->n_clusters ? "cluster %lld is not up"
-		         : "there is no cluster %lld: the job has clusters 0 to %u", (long long)to, h->n_clusters - 1);
-		refuse(t, text);
+	if (moves_allow_to(h, to, &why) < 0) {
+		refuse(t, why.text);
 		return;
 	}
 	t->moves_failed = 0;
 	for (size_t i = 0; i < json_array_size(ranks); i++) {
 		json_int_t rank = json_integer_value(json_array_get(ranks, i));
-		struct gw_error why = { 0 };
-		int code = begin_move(t, rank, (uint32_t)to, timeout_ms, &why);
+		int code = moves_begin(h, rank, (uint32_t)to, timeout_ms, on_moved, t, &why);
 
 		if (code < 0)
 			report(t, (uint32_t)rank, (uint32_t)to, code, why.text, NULL);
+		else
+			t->moves_due++;
 	}
 	check_done(t);
 }
@@ -310,20 +221,27 @@ static void do_pin(struct tool *t, json_t *msg)
 
 /* ---- connections --------------------------------------------------------------------------------------------------- */
 
+static const struct tool_op {
+	const char *name;
+	void (*handle)(struct tool *t, json_t *msg);
+} tool_ops[] = {
+	{ "status", do_status },
+	{ "migrate", do_migrate },
+	{ "pin", do_pin },
+};
+
 static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
 {
 	const char *op = json_string_value(json_object_get(msg, "op"));
 	struct tool *t = ctx;
 
 	(void)l; (void)fds; (void)n_fds;
-	if (op && strcmp(op, "status") == 0)
-		do_status(t, msg);
-	else if (op && strcmp(op, "migrate") == 0)
-		do_migrate(t, msg);
-	else if (op && strcmp(op, "pin") == 0)
-		do_pin(t, msg);
-	else
-		refuse(t, "this is not a request that mpirun knows");
+	for (size_t i = 0; op && i < GW_ARRAY_LEN(tool_ops); i++)
+		if (strcmp(op, tool_ops[i].name) == 0) {
+			tool_ops[i].handle(t, msg);
+			return;
+		}
+	refuse(t, "this is not a request that mpirun knows");
 }
 
 static void on_closed(struct gw_link *l, void *ctx, int error)
@@ -386,6 +304,4 @@ void tools_fini(struct head *h)
 		gw_link_flush(t->link);
 		tool_destroy(t);
 	}
-	gw_list_for_safe(e, &h->moves)
-		free(gw_list_entry(e, struct move, node));
 }

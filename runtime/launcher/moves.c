@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Moves that the head has asked the owners of ranks for, until they answer. Who asked the head hears of the end. */
+#include <stdlib.h>
+
+#include "runtime/launcher/head.h"
+
+int moves_allow_to(const struct head *h, json_int_t to, struct gw_error *why)
+{
+	if (to < 0 || to >= (json_int_t)h->n_clusters)
+		return gw_fail(why, -ENOENT, "there is no cluster %lld: the job has clusters 0 to %u", (long long)to, h->n_clusters - 1);
+	if (h->clusters[to].state != CLUSTER_UP)
+		return gw_fail(why, -EHOSTDOWN, "cluster %lld is not up", (long long)to);
+	return 0;
+}
+
+int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, moves_done_fn *done, void *ctx,
+                struct gw_error *why)
+{
+	struct rank *r;
+	struct move *m;
+
+	if (rank < 0 || rank >= (json_int_t)h->size)
+		return gw_fail(why, -ENOENT, "there is no rank %lld: the job has ranks 0 to %u", (long long)rank, h->size - 1);
+	r = &h->ranks[rank];
+	if (r->state == RANK_ENDED)
+		return gw_fail(why, -ESRCH, "rank %lld has ended", (long long)rank);
+	if (r->state == RANK_WAITING)
+		return gw_fail(why, -EAGAIN, "rank %lld has not been started yet", (long long)rank);
+	if (r->cluster == to)
+		return gw_fail(why, -EALREADY, "rank %lld is on cluster %u already", (long long)rank, to);
+	if (pins_refuse(h, (uint32_t)rank, why) < 0)
+		return why->code;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return gw_fail(why, -ENOMEM, "out of memory");
+	m->id = ++h->next_id;
+	m->done = done;
+	m->ctx = ctx;
+	m->rank = (uint32_t)rank;
+	m->from = r->cluster;
+	m->to = to;
+	if (!job_cluster_send(h, r->cluster, json_pack("{s:s, s:I, s:I, s:i, s:I}", "op", "migrate", "id", (json_int_t)m->id,
+	                                               "rank", rank, "to", (int)to, "timeout_ms", timeout_ms))) {
+		free(m);
+		return gw_fail(why, -EPIPE, "rank %lld: the daemon of cluster %u does not answer", (long long)rank, r->cluster);
+	}
+	gw_list_append(&h->moves, &m->node);
+	return 0;
+}
+
+static void cancel(struct head *h, const struct move *m)
+{
+	job_cluster_send(h, m->from, json_pack("{s:s, s:I}", "op", "cancel", "id", (json_int_t)m->id));
+}
+
+void moves_forget(struct head *h, const void *ctx)
+{
+	gw_list_for(e, &h->moves) {
+		struct move *m = gw_list_entry(e, struct move, node);
+
+		if (m->ctx != ctx)
+			continue;
+		m->done = NULL; /* what has begun goes on */
+		m->ctx = NULL;
+		cancel(h, m);
+	}
+}
+
+static void move_done(struct move *m, int status, const char *text, json_t *measures)
+{
+	gw_list_remove(&m->node); /* first: whoever hears of it may look at those that are left, and begin another */
+	if (m->done)
+		m->done(m->ctx, m, status, text, measures);
+	free(m);
+}
+
+void moves_answered(struct head *h, json_t *msg)
+{
+	uint64_t id = (uint64_t)json_integer_value(json_object_get(msg, "id"));
+	const char *text = json_string_value(json_object_get(msg, "text"));
+
+	gw_list_for(e, &h->moves) {
+		struct move *m = gw_list_entry(e, struct move, node);
+
+		if (m->id == id) {
+			move_done(m, (int)json_integer_value(json_object_get(msg, "status")), text ? text : "",
+			          json_object_get(msg, "measures"));
+			return;
+		}
+	}
+}
+
+/* Of those that ask @cluster one that is left */
+static struct move *move_from(const struct head *h, uint32_t cluster)
+{
+	gw_list_for(e, &h->moves) {
+		struct move *m = gw_list_entry(e, struct move, node);
+
+		if (m->from == cluster)
+			return m;
+	}
+	return NULL;
+}
+
+void moves_cluster_lost(struct head *h, uint32_t cluster)
+{
+	struct move *m;
+
+	while ((m = move_from(h, cluster))) {
+		char text[160];
+
+		if (h->ranks[m->rank].cluster == m->to && h->ranks[m->rank].state == RANK_RUNNING) {
+			move_done(m, 0, "moved; its measures died with the daemon that it left", NULL);
+			continue;
+		}
+		snprintf(text, sizeof(text), "rank %u: the daemon of cluster %u, where it lived, died", m->rank, cluster);
+		move_done(m, -EPIPE, text, NULL);
+	}
+}
+
+void moves_fini(struct head *h)
+{
+	gw_list_for_safe(e, &h->moves)
+		free(gw_list_entry(e, struct move, node));
+}
