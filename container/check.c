@@ -5,6 +5,8 @@
 #include <cpuid.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -146,6 +148,30 @@ static int holds_refuse(struct ct_holds *h, struct gw_error *why)
 	return rc;
 }
 
+/* how large it is, in what a host may have too little of */
+static void look_at_size(const struct ct_rank *r, const struct ct_snapshot *s, const struct ct_vec *tasks,
+                         struct ct_img_needs *needs)
+{
+	for CT_EACH(const struct ct_img_vma, v, &s->vmas) {
+		needs->highest_address = v->end;
+		if ((v->prot & PROT_WRITE) && v->kind != CT_VMA_SHARED_FILE)
+			needs->commit_bytes += v->end - v->start;
+	}
+	needs->open_files = (uint32_t)s->fds.n;
+	needs->highest_tid = (uint32_t)r->ns_pid;
+	for CT_EACH(const int, tid, tasks) {
+		uint32_t ns_tid = ct_proc_ns_id(*tid);
+
+		needs->highest_tid = ns_tid > needs->highest_tid ? ns_tid : needs->highest_tid;
+	}
+	for (int i = 0; i < CT_IMG_LIMITS; i++) {
+		struct rlimit l;
+
+		if (prlimit(r->pid, (__rlimit_resource_t)i, NULL, &l) == 0)
+			needs->limits[i] = (struct ct_img_limit){ l.rlim_cur, l.rlim_max };
+	}
+}
+
 int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 {
 	struct ct_img_needs needs = { 0 };
@@ -207,6 +233,7 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 		needs.monotonic_ns = clock_ns(CLOCK_MONOTONIC) + (uint64_t)r->monotonic_offset_ns;
 		needs.boottime_ns = clock_ns(CLOCK_BOOTTIME) + (uint64_t)r->boottime_offset_ns;
 		ct_boot_id((char *)needs.boot_id);
+		look_at_size(r, &s, &tasks, &needs);
 		if (ct_section_write(&blob, CT_SECTION_NEEDS, 1, &needs, sizeof(needs)) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_STRINGS, (uint32_t)s.strings.n, s.strings.at, s.strings.n) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_FILES, (uint32_t)s.files.n, s.files.at, s.files.n * s.files.size) < 0 ||

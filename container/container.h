@@ -107,7 +107,7 @@ struct ct_needs {
 	uint64_t blob_len;                /* length of @blob */
 	unsigned char *blob;              /* heap; ct_needs_fini */
 };
-#define CT_NEEDS_VERSION 1
+#define CT_NEEDS_VERSION 2
 void ct_needs_fini(struct ct_needs *n);
 
 /* Something that keeps a rank where it is, until it goes away. */

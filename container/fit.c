@@ -86,6 +86,12 @@ static const struct {
 	{ "owner", fit_owner },
 	{ "processor", fit_cpu },
 	{ "vdso", fit_vdso },
+	{ "addresses", ct_fit_addresses },
+	{ "limits", ct_fit_limits },
+	{ "descriptors", ct_fit_descriptors },
+	{ "processes", ct_fit_processes },
+	{ "memory", ct_fit_memory },
+	{ "commitment", ct_fit_commit },
 	{ "files", fit_files },
 };
 
@@ -95,8 +101,11 @@ int ct_fit(const struct ct_fit *f, struct gw_error *why)
 		int rc = checks[i].check(f, why);
 
 		if (rc < 0) {
+			char host[256] = "";
+
+			gethostname(host, sizeof(host) - 1);
 			gw_log(GW_DEBUG, "it does not fit: %s", checks[i].name);
-			return rc;
+			return gw_fail_more(why, "host %s: ", host);
 		}
 	}
 	return 0;

@@ -255,6 +255,14 @@ __attribute__((noreturn)) static void shell_main(const struct ct_start *s, int f
 	int keep[CT_PLUMB_MAX + 1], n_keep = 0;
 	char byte;
 
+	for (int i = 0; i < (int)RLIM_NLIMITS; i++) { /* as the rank has more than the daemon; its own limits come last */
+		struct rlimit l;
+
+		if (i != RLIMIT_CORE && getrlimit((__rlimit_resource_t)i, &l) == 0 && l.rlim_cur != l.rlim_max) {
+			l.rlim_cur = l.rlim_max;
+			setrlimit((__rlimit_resource_t)i, &l);
+		}
+	}
 	/* in a daemon with many descriptors it may lie where the others are about to be parked */
 	fd = fcntl(fd, F_DUPFD_CLOEXEC, s->park_from + CT_PLUMB_MAX);
 	if (fd < 0)

@@ -69,6 +69,17 @@ int ct_proc_ids(pid_t pid, const char *dir, struct ct_vec *out)
 	return n < 0 ? -errno : 0;
 }
 
+uint32_t ct_proc_ns_id(pid_t tid)
+{
+	char text[4096];
+	const char *field = ct_proc_read(tid, "status", text, sizeof(text)) > 0 ? ct_proc_field(text, "NSpid:") : NULL;
+	uint32_t id = 0;
+
+	for (; field && *field && *field != '\n'; field += strspn(field, "0123456789"), field += strspn(field, "\t "))
+		id = (uint32_t)strtoul(field, NULL, 10); /* the last is the innermost */
+	return id;
+}
+
 const char *ct_proc_field(const char *status, const char *key)
 {
 	size_t len = strlen(key);

@@ -60,6 +60,7 @@ int ct_proc_read(pid_t pid, const char *name, char *buf, size_t cap); /* whole s
 int ct_proc_link(pid_t pid, const char *name, char *buf, size_t cap); /* readlink, NUL terminated; length */
 int ct_proc_ids(pid_t pid, const char *dir, struct ct_vec *out);      /* numbers in a directory of /proc/PID; int */
 int ct_proc_blame_end(pid_t pid, int rc, struct gw_error *why);       /* what failed is blamed on the end of @pid, if it ends */
+uint32_t ct_proc_ns_id(pid_t tid);                                    /* of a process or thread, as its namespace knows it; 0: gone */
 const char *ct_proc_field(const char *status, const char *key);       /* "Uid:" of a status text; NULL when missing */
 
 /* ---- running system calls in a stopped process ----------------------------------------------------------------- */
@@ -262,6 +263,8 @@ struct ct_rank {
 	char exe[4096];
 
 	/* shell */
+	struct gw_list promise;        /* room.c */
+	uint64_t promised_bytes, promised_tasks;
 	struct ct_snapshot hint;       /* files and mappings that it has made already, as the rank had them when asked */
 	size_t running;                /* calls that run in it while we do other things; 0: it stands still */
 	struct ct_reader reader;
@@ -315,6 +318,19 @@ struct ct_fit {
 	const struct ct_snapshot *hint;   /* its files and mappings, and their strings */
 };
 int ct_fit(const struct ct_fit *f, struct gw_error *why); /* every check of the destination's table */
+
+/* room.c: checks of that table, and what is promised to a shell until it has it */
+#define CT_PARK_ABOVE 64 /* numbers above the rank's highest descriptor, where its plumbing waits in the shell */
+int ct_fit_memory(const struct ct_fit *f, struct gw_error *why);
+int ct_fit_commit(const struct ct_fit *f, struct gw_error *why);
+int ct_fit_processes(const struct ct_fit *f, struct gw_error *why);
+int ct_fit_limits(const struct ct_fit *f, struct gw_error *why);
+int ct_fit_descriptors(const struct ct_fit *f, struct gw_error *why);
+int ct_fit_addresses(const struct ct_fit *f, struct gw_error *why);
+uint64_t ct_fit_bytes(const struct ct_fit *f);                /* of pages that will come, by the hints */
+void ct_room_promise(struct ct_rank *r, const struct ct_fit *f);
+void ct_room_settle(struct ct_rank *r);                       /* it has what it needs, or needs nothing any more; idempotent */
+uint64_t ct_limit_grant(int which, uint64_t hard);            /* the highest hard limit up to @hard that this process may set */
 
 /* holds.c */
 /**

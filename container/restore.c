@@ -475,8 +475,13 @@ static void drop_rights(struct ct_rank *r)
 	struct ct_remote *m = &r->remote;
 	const struct ct_img_process *p = &r->snap.process;
 
-	for (unsigned i = 0; i < CT_IMG_LIMITS; i++) /* raising may be forbidden, and then it was as low here before */
-		CT_CALL(m, "set a limit", 0, SYS_prlimit64, 0, i, ct_remote_data(m, &p->limits[i], sizeof(p->limits[i])));
+	for (unsigned i = 0; i < CT_IMG_LIMITS; i++) {
+		struct ct_img_limit l = p->limits[i]; /* what is in force was proved to be granted; more may not be */
+
+		l.max = ct_limit_grant((int)i, l.max);
+		l.cur = l.cur < l.max ? l.cur : l.max;
+		CT_CALL(m, "set a limit", 0, SYS_prlimit64, 0, i, ct_remote_data(m, &l, sizeof(l)));
+	}
 	rights_calls(r);
 	if (p->dumpable < 2)
 		CT_CALL(m, "dumpable", CT_CALL_OK, SYS_prctl, PR_SET_DUMPABLE, p->dumpable);

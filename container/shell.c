@@ -152,7 +152,7 @@ static int follow_hints(struct ct_rank *r, const struct ct_reader *d, struct gw_
 static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struct ct_plumbing *plumbing,
                        struct gw_error *why)
 {
-	struct ct_start s = { .plumbing = plumbing, .ns_pid = (pid_t)d->needs.ns_pid, .park_from = (int)d->needs.highest_fd + 64 };
+	struct ct_start s = { .plumbing = plumbing, .ns_pid = (pid_t)d->needs.ns_pid, .park_from = (int)d->needs.highest_fd + CT_PARK_ABOVE };
 	char path[64], boot_id[40];
 	struct ct_pin pin;
 	void *area;
@@ -216,6 +216,7 @@ int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const st
 {
 	struct ct_rank *r = ct_rank_new();
 	struct ct_reader d;
+	struct ct_fit fit = { .reader = &d, .hint = r ? &r->hint : NULL };
 	int rc;
 
 	if (!r)
@@ -228,12 +229,13 @@ int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const st
 	if (rc == 0 && (!d.is_complete || !d.is_needs || d.needs.hole % CT_PAGE || d.needs.hole < 0x100000 ||
 	                d.needs.hole > 0x7fff00000000ull || d.needs.vdso_start % CT_PAGE || d.needs.vdso_end % CT_PAGE ||
 	                d.needs.vdso_end <= d.needs.vdso_start || d.needs.vdso_end > 0x7ffffffff000ull ||
-	                d.needs.vdso_end - d.needs.vdso_start > CT_HOLE_SIZE || d.needs.highest_fd > (1u << 20) ||
+	                d.needs.vdso_end - d.needs.vdso_start > CT_HOLE_SIZE || d.needs.highest_fd > (1u << 20) || !d.needs.threads ||
 	                (d.needs.vdso_start < d.needs.hole + 2 * CT_HOLE_SIZE && d.needs.vdso_end > d.needs.hole)))
 		rc = gw_fail(why, -EBADMSG, "what the source said about the rank is damaged");
 	if (rc == 0)
-		rc = ct_fit(&(struct ct_fit){ .reader = &d, .hint = &r->hint }, why);
+		rc = ct_fit(&fit, why);
 	if (rc == 0) {
+		ct_room_promise(r, &fit);
 		if (cpus) {
 			r->cpus = *cpus;
 			r->has_cpus = true;
@@ -463,6 +465,7 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 	close(r->mem_fd); /* of the memory as it was when the process was a shell; it is the same, but freeze opens its own */
 	r->mem_fd = -1;
 	ct_reader_fini(&r->reader);
+	ct_room_settle(r);
 	if (rc < 0) {
 		r->state = CT_BROKEN;
 		return rc;

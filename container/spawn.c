@@ -48,6 +48,7 @@ void ct_rank_free(struct ct_rank *r)
 	for (size_t i = 0; i < GW_ARRAY_LEN(fds); i++)
 		if (*fds[i] >= 0)
 			close(*fds[i]);
+	ct_room_settle(r);
 	ct_snapshot_fini(&r->snap);
 	ct_snapshot_fini(&r->hint);
 	ct_reader_fini(&r->reader);
@@ -310,14 +311,8 @@ int ct_rank_spawn(struct ct_rank **out, const struct ct_spawn *spec, struct gw_e
 	if (!r)
 		return gw_fail(why, -ENOMEM, "no memory for a rank");
 	rc = ct_container_start(r, &s, why);
-	if (rc == 0 && !r->ns_pid) {
-		char text[4096];
-		int len = ct_proc_read(r->pid, "status", text, sizeof(text));
-		const char *field = len > 0 ? ct_proc_field(text, "NSpid:") : NULL;
-
-		for (; field && *field && *field != '\n'; field += strspn(field, "0123456789"), field += strspn(field, "\t "))
-			r->ns_pid = atoi(field);
-	}
+	if (rc == 0 && !r->ns_pid)
+		r->ns_pid = (pid_t)ct_proc_ns_id(r->pid);
 	if (rc < 0) {
 		ct_rank_free(r);
 		return rc;
