@@ -2,32 +2,54 @@
 /*
  * tests/sim/sim.h: several members of a job in one process, over a simulated libfabric, in an order that a seed decides.
  *
- *   sim.c    the members: what they send, when they poll, move and end; the news of their names; the checks
- *   wire.c   below noc/fabric.c, which is the real one: endpoints, queues and what is on its way between them
+ *   sim.c      the scheduler: when members poll, move and end; the news of their names; an episode and its end
+ *   traffic.c  what members send to each other, and whether it came once, in order and whole
+ *   wire.c     below noc/fabric.c, which is the real one: endpoints, queues and what is on its way between them
+ *   story.c    seeds and failures, as of every simulation (story.h)
  *
- * All that a member is hangs from noc_me, and from `net` of fabric.c; sim_enter() exchanges both. Time is counted, not
- * measured. So a seed is a run, and a failure is told with its seed and the last events before it.
+ * All that a member is hangs from noc_me, and from `net` of fabric.c; sim_enter() exchanges both.
  */
 #ifndef SIM_H
 #define SIM_H
 
 #include "noc/local.h"
+#include "tests/sim/story.h"
 
 #define SIM_MEMBERS 4
 #define SIM_HOSTS   3
+#define SIM_DAEMONS 2               /* of a host: each hears of names by itself, and writes them into the host's page */
+
+enum sim_state { SIM_HERE, SIM_AWAY, SIM_ENDING, SIM_GONE };
+
+struct sim_member {
+	struct noc_member *noc;
+	enum sim_state state;
+	bool is_ending;                        /* HERE means ENDING */
+	uint32_t host;
+	uint64_t epoch, asleep_until, next_out[SIM_MEMBERS], next_in[SIM_MEMBERS], arrived[SIM_MEMBERS];
+	struct gw_list offers, outs, bins;
+	struct gw_list news[SIM_HOSTS][SIM_DAEMONS];
+	int depth;                             /* of callbacks */
+};
+extern struct sim_member sim_members[SIM_MEMBERS];
+
+/* p_...: one in so many, 0: never */
+extern struct sim_profile {
+	unsigned members, hosts, messages, p_move, p_cut, p_sleep, p_call, p_early, bulk, pace;
+	bool is_fat;
+} sim_profile;
 
 extern int sim_now_in;                  /* whose state is in place; -1: nobody's */
 void sim_enter(int member);
 
-uint64_t sim_rnd(uint64_t n);           /* 0 .. n-1 */
-static inline bool sim_one_in(uint64_t n) { return n && sim_rnd(n) == 0; }
-
-/** sim_event - remember it for the story of a failure; @what has a %d, %d, %llu and %llu, or fewer of them */
-void sim_event(const char *what, int a, int b, uint64_t c, uint64_t d);
-_Noreturn void sim_fail(const char *what);
-
 extern struct sim_counts { uint64_t steps, moves, cuts, crossings, refused, lost_requests, frames, lost_frames, messages,
-                           bulks, ends, episodes; } sim_counts;
+                           bulks, ends; } sim_counts;
+
+/* ---- traffic.c */
+extern const struct noc_port_ops sim_ports;
+bool sim_send_one(int from, int to);    /* the next message of @from, who is in place, to @to */
+void sim_take_one(int member);          /* an offer that it has put off */
+void sim_traffic_end(struct sim_member *m);
 
 /* ---- wire.c */
 extern unsigned sim_p_lost;             /* one in so many requests to connect is lost without a word; 0: none */
