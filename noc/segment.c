@@ -114,6 +114,19 @@ int noc_names_lookup(const struct noc_segment *seg, uint32_t proc, struct noc_pl
 	return 0;
 }
 
+/* Is what the entry says newer? With the lock held. The owner's word counts unless the name has moved on; of what others
+ * pass on, each daemon of a host hears at its own time, so it may be from before an attach that is known here. */
+static bool is_late(const struct noc_name_entry *e, const struct noc_place *place, bool is_passed_on)
+{
+	uint64_t epoch = atomic_load_explicit(&e->epoch, memory_order_relaxed);
+	uint64_t incarnation = atomic_load_explicit(&e->incarnation, memory_order_relaxed);
+	bool is_gone = atomic_load_explicit(&e->state, memory_order_relaxed) == NOC_NAME_GONE;
+
+	if (epoch != place->epoch || !is_passed_on)
+		return epoch > place->epoch;
+	return incarnation > place->incarnation || (incarnation == place->incarnation && is_gone);
+}
+
 int noc_names_publish(struct noc_segment *seg, uint32_t proc, const struct noc_place *place, uint32_t writer_cluster)
 {
 	struct noc_name_entry *e;
@@ -139,7 +152,7 @@ int noc_names_publish(struct noc_segment *seg, uint32_t proc, const struct noc_p
 	}
 	atomic_thread_fence(memory_order_release); /* readers that see a new field see the odd lock */
 	v = ((uint32_t)mine + 1u);
-	if (atomic_load_explicit(&e->epoch, memory_order_relaxed) > place->epoch) {
+	if (is_late(e, place, place->cluster != writer_cluster)) {
 		atomic_store_explicit(&e->lock, v, memory_order_release);
 		return -ESTALE;
 	}

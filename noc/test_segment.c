@@ -47,6 +47,14 @@ int main(void)
 	p.epoch = 4;
 	is_int(noc_names_publish(&seg, 0, &p, 2), -ESTALE, "an older epoch is refused");
 	is_int(noc_names_publish(&seg, 9, &p, 2), -ENOENT, "so is a name beyond the page");
+	p = (struct noc_place){ .cluster = 1, .state = NOC_NAME_HERE, .epoch = 5, .incarnation = 4 };
+	is_int(noc_names_publish(&seg, 0, &p, 2), -ESTALE, "what is passed on of an older incarnation is refused");
+	p.incarnation = 5;
+	p.state = NOC_NAME_GONE;
+	is_int(noc_names_publish(&seg, 0, &p, 2), 0, "that a name has gone is passed on");
+	p.state = NOC_NAME_HERE;
+	is_int(noc_names_publish(&seg, 0, &p, 2), -ESTALE, "and late news does not bring it back");
+	is_int(noc_names_publish(&seg, 0, &p, 1), 0, "but its owner does");
 	seg.names[0].lock = (uint64_t)(2 + 1) << 32 | 7; /* cluster 2 died while writing */
 	seg.clusters[2].is_up = 0;
 	p.epoch = 6;
