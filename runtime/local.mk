@@ -34,7 +34,7 @@ godwitd_LDADD = libmig.la libct.la libnoc.la libct-rank.la libgw-rt.la libgw-tru
 mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h %D%/launcher/options.c %D%/launcher/config.c \
 	%D%/launcher/core.h %D%/launcher/core.c %D%/launcher/limits.c %D%/launcher/sink.c %D%/sigqueue.h \
 	%D%/launcher/env.c %D%/launcher/libraries.c %D%/launcher/job.c \
-	%D%/launcher/clusters.c %D%/launcher/hosts.c %D%/launcher/remote.c \
+	%D%/launcher/clusters.c %D%/launcher/hosts.c %D%/launcher/slurm.c %D%/launcher/launchers.c %D%/launcher/remote.c \
 	%D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/moves.c \
 	%D%/launcher/pins.c %D%/topology.c %D%/topology.h
@@ -75,13 +75,17 @@ mpi_shim_test_pmi_SOURCES = mpi-shim/test_pmi.c
 mpi_shim_test_pmi_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 mpi_shim_test_pmi_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
 
-check_PROGRAMS += %D%/launcher/test_words
-TESTS += %D%/launcher/test_words
+check_PROGRAMS += %D%/launcher/test_words %D%/launcher/test_slurm
+TESTS += %D%/launcher/test_words %D%/launcher/test_slurm
 %C%_launcher_test_words_SOURCES = %D%/launcher/test_words.c %D%/launcher/core.c %D%/launcher/config.c %D%/launcher/options.c %D%/launcher/hosts.c \
-	%D%/launcher/env.c \
+	%D%/launcher/slurm.c %D%/launcher/env.c \
 	%D%/launcher/libraries.c %D%/elf.c
 %C%_launcher_test_words_CPPFLAGS = $(mpirun_CPPFLAGS)
 %C%_launcher_test_words_LDADD = libgw-base.la
+%C%_launcher_test_slurm_SOURCES = %D%/launcher/test_slurm.c %D%/launcher/config.c %D%/launcher/options.c %D%/launcher/hosts.c \
+	%D%/launcher/slurm.c %D%/launcher/env.c %D%/launcher/libraries.c %D%/elf.c
+%C%_launcher_test_slurm_CPPFLAGS = $(mpirun_CPPFLAGS)
+%C%_launcher_test_slurm_LDADD = libgw-base.la
 
 TESTS += %D%/test_launch.sh %D%/test_moves.sh %D%/test_user.sh
 dist_check_SCRIPTS += %D%/test_launch.sh %D%/test_moves.sh %D%/test_user.sh

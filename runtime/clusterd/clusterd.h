@@ -46,6 +46,7 @@ struct join { /* of a daemon that mpirun has started on another host; join.c */
 	char address[GW_TCP_NAME], own_address[GW_TCP_NAME]; /* numeric: of mpirun, and of this host in that network */
 	uint16_t port;
 	uint32_t job, cluster, count;      /* @count clusters from @cluster on are this host's */
+	const char *hosts;                 /* NULL; or A,B,C, of one srun: @cluster is the first's */
 	uint8_t secret[GW_TRUST_SECRET];
 	int *siblings;                     /* of the first: to hand the segment to the others */
 	uint32_t n_siblings;

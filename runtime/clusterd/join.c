@@ -2,7 +2,7 @@
 /*
  * A daemon on another host than its head: started there by ssh or the like, it comes by TCP.
  *
- *   mpirun ──fork──► ssh host exec godwitd --join=ADDRESS:PORT --job=J --cluster=C --count=N
+ *   mpirun ──fork──► ssh host exec godwitd --join=ADDRESS:PORT --job=J --cluster=C --count=N   (srun: --hosts=A,B besides)
  *      │  standard input: the secret, one line; then it stays open for as long as the job
  *      │                                      godwitd C ──fork──► godwitd C+1 ... C+N-1
  *      ◄── one connection of each: proof (runtime/base/trust.h), then the frames of runtime/wire.h ──┘
@@ -96,10 +96,32 @@ int join_take_segment(struct join *j, struct gw_error *why)
 
 /* ---- the head ------------------------------------------------------------------------------------------------------ */
 
+/* One srun has started the daemons of all hosts: which one are we? */
+static int find_host(struct join *j, struct gw_error *why)
+{
+	const char *own = getenv("SLURMD_NODENAME");
+	uint32_t before = 0;
+
+	for (const char *at = j->hosts; own; before++) {
+		size_t n = strcspn(at, ",");
+
+		if (strlen(own) == n && strncmp(own, at, n) == 0) {
+			j->cluster += before * j->count;
+			return 0;
+		}
+		if (!at[n])
+			break;
+		at += n + 1;
+	}
+	return gw_fail(why, -ENOENT, "this host, %s to Slurm, is none of --hosts=%s", own ? own : "unknown", j->hosts);
+}
+
 int join_prepare(struct join *j, struct gw_error *why)
 {
 	int code = gw_trust_secret_read(STDIN_FILENO, j->secret, SECRET_MS, why);
 
+	if (code == 0 && j->hosts)
+		code = find_host(j, why);
 	if (code < 0)
 		return code;
 	j->segment_from = -1;

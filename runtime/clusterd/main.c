@@ -438,7 +438,7 @@ static void raise_limits(struct clusterd *d)
 
 struct args { int head_fd; struct join join; };
 
-enum { OPTION_JOIN = 256, OPTION_JOB, OPTION_CLUSTER, OPTION_COUNT };
+enum { OPTION_JOIN = 256, OPTION_JOB, OPTION_CLUSTER, OPTION_COUNT, OPTION_HOSTS };
 
 static const struct argp_option options[] = {
 	{ "head-fd", 'f', "FD", 0, "Connected socket of the job's head (set by mpirun)", 0 },
@@ -447,6 +447,8 @@ static const struct argp_option options[] = {
 	{ "job", OPTION_JOB, "NUMBER", 0, "Of the job, in hexadecimal digits (with --join)", 0 },
 	{ "cluster", OPTION_CLUSTER, "NUMBER", 0, "Of the first cluster of this host (with --join)", 0 },
 	{ "count", OPTION_COUNT, "NUMBER", 0, "Clusters of this host; default 1 (with --join)", 0 },
+	{ "hosts", OPTION_HOSTS, "A,B,...", 0, "Slurm starts daemons on all of them with the same words: --cluster is of the first, and "
+	  "SLURMD_NODENAME tells which of them this one is", 0 },
 	{ 0 }
 };
 
@@ -485,6 +487,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPTION_COUNT:
 		a->join.count = parse_number(arg, 10, 4096, "count", state);
+		return 0;
+	case OPTION_HOSTS:
+		a->join.hosts = arg;
 		return 0;
 	case ARGP_KEY_END:
 		if (a->join.is_joined)

@@ -14,7 +14,9 @@
  *   job.c        one job from start to exit status
  *   clusters.c   its daemons: started, given their ranks, lost
  *   hosts.c      which hosts were named
- *   remote.c     daemons on other hosts: started by ssh, back by TCP
+ *   slurm.c      what a Slurm allocation says of them
+ *   launchers.c  what ssh or srun is told
+ *   remote.c     daemons on other hosts: started by those, back by TCP
  *   reports.c    what the daemons report, as a table
  *   verdict.c    what the end of a rank means for the job
  *   signals.c    signals that mpirun passes on
@@ -221,6 +223,18 @@ void clusters_lost_ack(struct head *h, uint32_t lost, uint32_t from);
 int remote_start(struct head *h, const char *path, struct gw_error *why); /* daemons of all other machines */
 void remote_fini(struct head *h);                         /* waits for the launcher's processes */
 const char *remote_address(const struct head *h);         /* of this machine as others see it; NULL: there are none */
+
+/* ---- launchers.c ---- */
+struct launch {                  /* one process of a launcher */
+	const struct host *hosts;      /* for the daemons of these; several with srun only */
+	uint32_t n_hosts;
+	uint32_t first_cluster, count; /* of the first host; clusters of each */
+	const char *path, *to;         /* of godwitd; where mpirun listens */
+};
+void launchers_words(struct strings *argv, const struct head *h, const struct launch *l);
+void launchers_clean_environment(const struct head *h);   /* in the child that becomes it */
+/** launchers_explain - it has ended, or srun says that its tasks on @nodes have (NULL: all), before all were up */
+void launchers_explain(struct head *h, const struct launch *l, const char *nodes, int status, const char *last);
 
 /* ---- reports.c ---- */
 extern const struct gw_link_ops reports_link_ops;         /* its context is a struct cluster */

@@ -45,6 +45,11 @@ static int add(struct job_spec *spec, const char *name, size_t len, uint32_t slo
 	return 0;
 }
 
+int hosts_add(struct job_spec *spec, const char *name, uint32_t slots, struct gw_error *why)
+{
+	return add(spec, name, strlen(name), slots, why);
+}
+
 /* "name" or "name:slots" */
 static int add_word(struct job_spec *spec, const char *word, size_t len, struct gw_error *why)
 {

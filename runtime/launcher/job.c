@@ -174,7 +174,7 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	for (uint32_t i = 0; i < spec->n_hosts; i++) {
 		struct host *host = clusters_new_host(h, spec->hosts ? spec->hosts[i].name : NULL);
 
-		host->is_remote = spec->is_remote && !hosts_is_here(host->name);
+		host->is_remote = spec->is_slurm || (spec->is_remote && !hosts_is_here(host->name));
 		if (host->is_remote)
 			h->n_domains++;
 		for (uint32_t c = 0; c < spec->clusters; c++) {

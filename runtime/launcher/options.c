@@ -169,16 +169,18 @@ static int set_config(struct parser *p, const char *v)
 
 static int set_launcher(struct parser *p, const char *v)
 {
+	p->spec->is_launcher_said = true;
 	p->spec->is_forked = strcmp(v, "fork") == 0;
+	p->spec->is_slurm = strcmp(v, "slurm") == 0;
 	p->spec->launcher = NULL;
-	if (p->spec->is_forked || strcmp(v, "ssh") == 0)
+	if (p->spec->is_forked || p->spec->is_slurm || strcmp(v, "ssh") == 0)
 		return 0;
 	for (const char *at = v; (at = strstr(at, "%h")); at++)
 		if ((at == v || at[-1] == ' ') && (!at[2] || at[2] == ' ')) {
 			p->spec->launcher = v;
 			return 0;
 		}
-	return gw_fail(p->why, -ENOTSUP, "'%s %s': there are fork, ssh, and commands in which the words %%h (the host) and %%c (what "
+	return gw_fail(p->why, -ENOTSUP, "'%s %s': there are fork, ssh, slurm, and commands in which the words %%h (the host) and %%c (what "
 	               "to run there) stand, as '%s \"ssh -p 2222 %%h %%c\"'", p->word, v, p->word);
 }
 
@@ -191,8 +193,10 @@ static int set_hostfile(struct parser *p, const char *v) { return hosts_read(p->
  */
 static int check_hosts(struct job_spec *spec, struct gw_error *why)
 {
+	if (slurm_take(spec, why) < 0)
+		return why->code;
 	for (uint32_t i = 0; i < spec->n_hosts && !spec->is_forked; i++)
-		spec->is_remote |= !hosts_is_here(spec->hosts[i].name);
+		spec->is_remote |= spec->is_slurm || !hosts_is_here(spec->hosts[i].name);
 	if (!spec->is_forked && !spec->is_remote)
 		hosts_forget(spec);
 	if (!spec->n_hosts)
@@ -220,7 +224,7 @@ static int show_version(struct parser *p, const char *v);
 /* A row with help only is a heading. */
 static const struct option options[] = {
 	{ .help = "Programs" },
-	{ "n np c", "N", set_n, "start N ranks of this program (default 1)", .is_local = true },
+	{ "n np c", "N", set_n, "start N ranks of this program (default 1; in a Slurm allocation, its tasks)", .is_local = true },
 	{ "wdir wd", "DIR", set_wdir, "start this program in DIR", .is_local = true },
 	{ "configfile", "FILE", set_config, "read options and programs from FILE, one program a line" },
 	{ .help = "Environment" },
@@ -244,8 +248,8 @@ static const struct option options[] = {
 	{ "hosts host hostlist machine machines machinelist H", "HOST,...", set_hosts, "run on these hosts; HOST:N: N ranks there before the "
 	  "next has its turn" },
 	{ "f hostfile machinefile", "FILE", set_hostfile, "the same from a file, one HOST, HOST:N or HOST slots=N a line" },
-	{ "launcher bootstrap", "X", set_launcher, "how other hosts are reached: ssh (default), a command with %h (host) and %c (what to run), "
-	  "or fork: this machine plays all of them" },
+	{ "launcher bootstrap", "X", set_launcher, "how other hosts are reached: ssh (default), slurm (default in its allocations), a command "
+	  "with %h (host) and %c (what to run), or fork: this machine plays all of them" },
 	{ "clusters", "N", set_clusters, "cut each host into N clusters (default 1); clusters share cores when there are fewer" },
 	{ "ppn N npernode perhost", "N", set_ppn, "start N ranks on a cluster before the next has its turn (default: spread evenly)" },
 	{ "bind-to binding", "WHAT", set_bind, "bind each rank within its cluster: none (default), hwthread, core, l1cache to l5cache, numa, "
@@ -384,7 +388,7 @@ static int add_app(struct parser *p)
 	if (!more)
 		return gw_fail(p->why, -ENOMEM, "out of memory");
 	spec->apps = more;
-	more[spec->n_apps++] = (struct app){ .n = 1 };
+	more[spec->n_apps++] = (struct app){ 0 };
 	return 0;
 }
 
@@ -403,6 +407,8 @@ static int parse_app(struct parser *p, bool *given)
 	if (code != 0)
 		return code;
 	app = app_of(p);
+	p->spec->is_size_unsaid = app->n == 0 && p->spec->n_apps == 1;
+	app->n += app->n == 0;
 	while (p->at < p->end && strcmp(p->argv[p->at], ":") != 0)
 		if (strings_add(&app->argv, p->argv[p->at++]) < 0)
 			return gw_fail(p->why, -ENOMEM, "out of memory");

@@ -50,8 +50,11 @@ struct job_spec {
 	uint32_t n_hosts;         /* 1: this one alone, whatever its name is */
 	bool has_slots;
 	bool is_forked;           /* this machine plays all of them */
-	bool is_remote;           /* some are other machines */
-	const char *launcher;     /* words with %h that start a daemon there; NULL: ssh */
+	bool is_slurm;            /* they are nodes of a Slurm allocation, and srun starts their daemons */
+	bool is_launcher_said;
+	bool is_size_unsaid;      /* one program, without -n */
+	bool is_remote;           /* the daemons of some are not children of mpirun */
+	const char *launcher;     /* words with %h that start a daemon there; NULL: ssh, or srun */
 	bool is_verbose, is_printing_codes;
 	struct strings words;     /* of the configuration file: what above points into */
 };
@@ -67,9 +70,23 @@ void options_fini(struct job_spec *spec);
 /* ---- hosts.c ---- */
 int hosts_parse(struct job_spec *spec, const char *list, struct gw_error *why); /* "a:2,b"; forgets what was said before */
 int hosts_read(struct job_spec *spec, const char *path, struct gw_error *why);  /* a file of host:slots */
+int hosts_add(struct job_spec *spec, const char *name, uint32_t slots, struct gw_error *why); /* slots 0: not said */
 void hosts_forget(struct job_spec *spec);
 bool hosts_is_here(const char *name);
 uint32_t hosts_place(const struct job_spec *spec, uint32_t rank);               /* its cluster, where slots were given */
+
+/* ---- slurm.c ---- */
+/** slurm_take - inside a Slurm allocation: hosts, slots, launcher and number of ranks, where the user has not said them
+ *  Return: 0, also outside; negative errno with @why. */
+int slurm_take(struct job_spec *spec, struct gw_error *why);
+const char *slurm_job(void);                                                    /* its number; NULL: there is no allocation */
+/** slurm_nodes - "rig[1-3,07],x" as names. Pure */
+int slurm_nodes(struct strings *out, const char *list, struct gw_error *why);
+/** slurm_counts - "2(x3),1" as exactly @n numbers. Pure. Return: 0 or -EINVAL */
+int slurm_counts(uint32_t *counts, size_t n, const char *list);
+/** slurm_is_task_end - does srun say that a task has ended, and on which nodes (as a list)? Pure */
+bool slurm_is_task_end(const char *line, char *nodes, size_t cap);
+bool slurm_is_chatter(const char *line);                                        /* what we say ourselves, in our words. Pure */
 
 /**
  * options_split - words of one line of a configuration file, as a shell would cut it without expanding anything

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Daemons on other hosts: for each host one process of the launcher (ssh, or what the user says), which starts that host's
- * daemons; they come back by TCP and prove the secret, which the launcher's process has carried (clusterd/join.c).
+ * Daemons on other hosts: for each host one process of the launcher (ssh, or what the user says; one of srun for all), which
+ * starts that host's daemons; they come back by TCP and prove the secret, which the launcher's process has carried
+ * (clusterd/join.c). What it is told, and what its end means: launchers.c.
  *
  * What that process and the daemons write on standard error comes back through it. Until all daemons of the host are there
  * its last line is held: when the process ends before, it says best what went wrong.
@@ -23,11 +24,11 @@
 #define START_MS 60000 /* until all daemons are there; ssh has time to ask for a ticket, and slow disks to wake up */
 #define END_MS   3000
 
-struct launched {            /* a launcher's process, for clusters of one host */
+struct launched {            /* a launcher's process, for clusters of one host; srun's: of several, as many of each */
 	struct gw_list node;
 	struct head *head;
-	const struct host *host;
-	uint32_t first, count;
+	const struct host *host;   /* the first, the others follow */
+	uint32_t n_hosts, first, count;
 	pid_t pid;
 	int status;
 	int input, errors, pidfd;
@@ -54,6 +55,14 @@ const char *remote_address(const struct head *h)
 
 /* ---- what comes back on standard error ------------------------------------------------------------------------------- */
 
+static void explain(struct launched *l, const char *nodes)
+{
+	struct launch what = { .hosts = l->host, .n_hosts = l->n_hosts };
+
+	launchers_explain(l->head, &what, nodes, l->status, l->last);
+	l->last[0] = '\0';
+}
+
 static void say_held(struct launched *l)
 {
 	/* that a daemon finds a job that has ended before it came is not worth a word */
@@ -62,12 +71,27 @@ static void say_held(struct launched *l)
 	l->last[0] = '\0';
 }
 
+/* srun goes on while one task does: that another has ended it only says. Return whether the line is dealt with. */
+static bool hear_srun(struct launched *l)
+{
+	char nodes[256];
+
+	if (!l->head->spec->is_slurm || !slurm_is_chatter(l->line))
+		return false;
+	if (l->joined < l->count && !l->head->is_ending && slurm_is_task_end(l->line, nodes, sizeof(nodes))) {
+		if (!l->last[0])
+			memcpy(l->last, l->line, l->len + 1);
+		explain(l, nodes);
+	}
+	return true;
+}
+
 static void end_line(struct launched *l)
 {
 	while (l->len && (l->line[l->len - 1] == '\r' || l->line[l->len - 1] == ' '))
 		l->len--;
 	l->line[l->len] = '\0';
-	if (l->len) {
+	if (l->len && !hear_srun(l)) {
 		say_held(l);
 		memcpy(l->last, l->line, l->len + 1);
 		if (l->joined == l->count)
@@ -105,26 +129,6 @@ static void on_errors(void *ctx, uint32_t events)
 
 /* ---- its end --------------------------------------------------------------------------------------------------------- */
 
-static void explain_end(struct launched *l)
-{
-	struct head *h = l->head;
-	const char *name = l->host->name, *launcher = h->spec->launcher ? h->spec->launcher : "ssh";
-	int code = WIFEXITED(l->status) ? WEXITSTATUS(l->status) : -1;
-	char end[128];
-
-	verdict_describe(l->status, end, sizeof(end));
-	if (code == 127 && !h->spec->launcher)
-		job_fail(h, 1, "host %s: there is no godwitd at the place where it is here; Godwit is needed at the same path on all "
-		         "hosts (%s)", name, l->last[0] ? l->last : "status 127");
-	else if (code == 255 && !h->spec->launcher)
-		job_fail(h, 1, "host %s cannot be reached with ssh: %s", name, l->last[0] ? l->last : "it says nothing about it");
-	else if (l->last[0])
-		job_fail(h, 1, "host %s: its daemon could not be started: %s", name, l->last);
-	else
-		job_fail(h, 1, "host %s: its daemon could not be started: '%s' %s", name, launcher, end);
-	l->last[0] = '\0';
-}
-
 static void on_end(void *ctx, uint32_t events)
 {
 	struct launched *l = ctx;
@@ -141,7 +145,7 @@ static void on_end(void *ctx, uint32_t events)
 		for (uint32_t c = l->first; c < l->first + l->count; c++)
 			if (!l->head->clusters[c].link)
 				l->head->clusters[c].state = CLUSTER_ENDED;
-		explain_end(l);
+		explain(l, NULL);
 	}
 	say_held(l);
 	job_check_all_ended(l->head);
@@ -205,54 +209,7 @@ static void on_start_deadline(void *ctx)
 
 /* ---- started --------------------------------------------------------------------------------------------------------- */
 
-/* One word of a shell's command line */
-static void quote(struct strings *out, const char *word)
-{
-	gw_autofree char *q = malloc(4 * strlen(word) + 3);
-	char *p = q;
-
-	if (!q)
-		abort(); /* a launcher without memory for its own command line */
-	*p++ = '\'';
-	for (; *word; word++)
-		if (*word == '\'')
-			p = stpcpy(p, "'\\''");
-		else
-			*p++ = *word;
-	*p++ = '\'';
-	*p = '\0';
-	strings_add(out, q);
-}
-
-/* "ssh -x HOST COMMAND", or the user's words with %h and %c in their places; without %c it comes at the end. */
-static void build_words(struct strings *argv, const struct head *h, const char *host, const char *command)
-{
-	static const char *const ssh[] = { "ssh", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o",
-	                                   "ServerAliveInterval=5" };
-	const char *template = h->spec->launcher;
-	bool has_command = false;
-
-	if (!template) {
-		for (size_t i = 0; i < GW_ARRAY_LEN(ssh); i++)
-			strings_add(argv, ssh[i]);
-		strings_add(argv, host);
-		strings_add(argv, command);
-		return;
-	}
-	for (const char *at = template; *at; at += strspn(at, " \t")) {
-		size_t n = strcspn(at, " \t");
-		gw_autofree char *word = strndup(at, n);
-
-		if (n == 2 && strncmp(at, "%c", 2) == 0)
-			has_command = true;
-		strings_add(argv, n == 2 && strncmp(at, "%h", 2) == 0 ? host : n == 2 && strncmp(at, "%c", 2) == 0 ? command : word);
-		at += n;
-	}
-	if (!has_command)
-		strings_add(argv, command);
-}
-
-static void exec_launcher(char **argv, int input, int errors, const struct rlimit *files)
+static void exec_launcher(const struct head *h, char **argv, int input, int errors)
 {
 	sigset_t none;
 
@@ -263,8 +220,9 @@ static void exec_launcher(char **argv, int input, int errors, const struct rlimi
 	dup2(input, STDIN_FILENO);
 	dup2(errors, STDOUT_FILENO);
 	dup2(errors, STDERR_FILENO);
-	if (files->rlim_max)
-		setrlimit(RLIMIT_NOFILE, files);
+	if (h->files.rlim_max)
+		setrlimit(RLIMIT_NOFILE, &h->files);
+	launchers_clean_environment(h);
 	execvp(argv[0], argv);
 	fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
 	_exit(126);
@@ -273,21 +231,20 @@ static void exec_launcher(char **argv, int input, int errors, const struct rlimi
 static int launch(struct head *h, struct launched *l, const char *path, struct gw_error *why)
 {
 	struct remotes *r = h->remotes;
-	struct strings argv = { 0 }, quoted = { 0 };
-	char to[GW_TCP_NAME], command[8192], line[GW_TRUST_SECRET_HEX + 1];
+	struct strings argv = { 0 };
+	char to[GW_TCP_NAME], line[GW_TRUST_SECRET_HEX + 1];
+	struct launch what = { .hosts = l->host, .n_hosts = l->n_hosts, .first_cluster = l->first, .count = l->count / l->n_hosts,
+	                       .path = path, .to = to };
 	int in[2] = { -1, -1 }, err[2] = { -1, -1 }, code;
 
 	gw_tcp_join(to, r->address, r->port);
-	quote(&quoted, path);
-	snprintf(command, sizeof(command), "exec %s --join=%s --job=%08x --cluster=%u --count=%u", quoted.list[0], to, h->job,
-	         l->first, l->count);
-	build_words(&argv, h, l->host->name, command);
+	launchers_words(&argv, h, &what);
 
 	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0)
 		goto fail;
 	l->pid = fork();
 	if (l->pid == 0)
-		exec_launcher(argv.list, in[0], err[1], &h->files);
+		exec_launcher(h, argv.list, in[0], err[1]);
 	if (l->pid < 0) {
 		l->pid = 0;
 		goto fail;
@@ -297,7 +254,6 @@ static int launch(struct head *h, struct launched *l, const char *path, struct g
 	l->input = in[1];
 	l->errors = err[0];
 	strings_fini(&argv);
-	strings_fini(&quoted);
 	gw_trust_secret_print(line, h->secret);
 	strcat(line, "\n");
 	if (write(l->input, line, strlen(line)) != (ssize_t)strlen(line)) /* a fresh pipe takes it; who is gone already is heard of */
@@ -312,7 +268,6 @@ static int launch(struct head *h, struct launched *l, const char *path, struct g
 fail:
 	code = -errno;
 	strings_fini(&argv);
-	strings_fini(&quoted);
 	for (int i = 0; i < 2; i++) {
 		if (in[i] >= 0)
 			close(in[i]);
@@ -322,17 +277,17 @@ fail:
 	return gw_fail(why, code, "host %s: its daemon cannot be started: %s%s", l->host->name, strerror(-code), gw_advice(code));
 }
 
-/* The clusters from @first on that were made with it */
-static int start_host(struct head *h, uint32_t first, const char *path, struct gw_error *why)
+/* The clusters from @first on that were made with it; and, for srun, those of the hosts that follow, which have as many */
+static int start_hosts(struct head *h, uint32_t first, uint32_t n_hosts, const char *path, struct gw_error *why)
 {
 	struct launched *l = calloc(1, sizeof(*l));
 
 	if (!l)
 		return gw_fail(why, -ENOMEM, "out of memory");
-	*l = (struct launched){ .head = h, .host = &h->hosts[h->clusters[first].host], .first = first, .input = -1, .errors = -1,
-	                        .pidfd = -1 };
+	*l = (struct launched){ .head = h, .host = &h->hosts[h->clusters[first].host], .n_hosts = n_hosts, .first = first, .input = -1,
+	                        .errors = -1, .pidfd = -1 };
 	gw_list_append(&h->remotes->launched, &l->node);
-	for (uint32_t c = first; c < h->n_clusters && h->clusters[c].first == first; c++, l->count++)
+	for (uint32_t c = first; c < h->n_clusters && (h->clusters[c].first == first || n_hosts > 1); c++, l->count++)
 		h->clusters[c].launched = l;
 	return launch(h, l, path, why);
 }
@@ -346,9 +301,12 @@ int remote_start(struct head *h, const char *path, struct gw_error *why)
 	if (!r)
 		return gw_fail(why, -ENOMEM, "out of memory");
 	gw_list_init(&r->launched);
+	/* by another machine's name: a host's own may mean a loopback address to itself */
 	for (uint32_t i = 0; i < h->n_hosts && !r->address[0]; i++)
-		if (h->hosts[i].is_remote && gw_tcp_source(h->hosts[i].name, r->address, why) < 0)
+		if (h->hosts[i].is_remote && !hosts_is_here(h->hosts[i].name) && gw_tcp_source(h->hosts[i].name, r->address, why) < 0)
 			return why->code;
+	if (!r->address[0] && gw_tcp_source(h->hosts[0].name, r->address, why) < 0)
+		return why->code;
 	fd = gw_tcp_listen(r->address, &r->port, why);
 	if (fd < 0)
 		return fd;
@@ -359,9 +317,11 @@ int remote_start(struct head *h, const char *path, struct gw_error *why)
 		code = gw_loop_timer(h->loop, &r->look, 1000, 1000, on_look, h);
 	if (code < 0)
 		return gw_fail(why, code, "cannot listen for daemons: %s", strerror(-code));
+	if (h->spec->is_slurm)
+		return start_hosts(h, 0, h->n_hosts, path, why);
 	for (uint32_t c = 0; c < h->n_clusters && code == 0; c++)
 		if (h->hosts[h->clusters[c].host].is_remote && h->clusters[c].first == c)
-			code = start_host(h, c, path, why);
+			code = start_hosts(h, c, 1, path, why);
 	return code;
 }
 
@@ -386,8 +346,12 @@ void remote_fini(struct head *h)
 		struct launched *l = gw_list_entry(e, struct launched, node);
 
 		if (l->pid > 0 && !l->is_over) {
+			bool is_lost = l->joined < l->count;
+
+			for (uint32_t c = l->first; c < l->first + l->count; c++)
+				is_lost |= h->clusters[c].first == c && h->clusters[c].state == CLUSTER_LOST;
 			/* who fills the pipe of errors while it ends is ended with it, and who waits for a host that is gone */
-			if (l->pidfd < 0 || l->joined < l->count || h->clusters[l->first].state == CLUSTER_LOST || gw_wait_readable(l->pidfd, end) < 0)
+			if (l->pidfd < 0 || is_lost || gw_wait_readable(l->pidfd, end) < 0)
 				kill(l->pid, SIGKILL);
 			waitpid(l->pid, &l->status, 0);
 		}

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What each launcher is told, and what its end means: ssh, the user's words, srun.
+ *
+ *   ssh -x HOST "exec '/path/godwitd' --join=ADDRESS:PORT --job=J --cluster=C --count=N"                one for each host
+ *   srun --nodelist=A,B ... /path/godwitd --join=... --job=J --cluster=C --count=N --hosts=A,B           one for all
+ *
+ * srun is one process and one step for all nodes: that is how its step is accounted and cancelled as what it is, one job,
+ * and it is faster than a step for each. Each daemon finds its own name among --hosts. srun hands its standard input, with
+ * the secret, to all of them.
+ */
+#include <stdlib.h>
+#include <sys/wait.h>
+
+#include "runtime/launcher/head.h"
+
+extern char **environ;
+
+/* ---- words ------------------------------------------------------------------------------------------------------------ */
+
+/* One word of a shell's command line */
+static char *quote(const char *word)
+{
+	char *q = malloc(4 * strlen(word) + 3), *p = q;
+
+	if (!q)
+		abort(); /* a launcher without memory for its own command line */
+	*p++ = '\'';
+	for (; *word; word++)
+		if (*word == '\'')
+			p = stpcpy(p, "'\\''");
+		else
+			*p++ = *word;
+	*p++ = '\'';
+	*p = '\0';
+	return q;
+}
+
+static void GW_PRINTF(2, 3) add(struct strings *argv, const char *fmt, ...)
+{
+	gw_autofree char *word = NULL;
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vasprintf(&word, fmt, ap);
+	va_end(ap);
+	if (n < 0 || strings_add(argv, word) < 0)
+		abort();
+}
+
+/* What godwitd is told, whoever starts it */
+static void add_daemon(struct strings *argv, const struct head *h, const struct launch *l)
+{
+	add(argv, "--join=%s", l->to);
+	add(argv, "--job=%08x", h->job);
+	add(argv, "--cluster=%u", l->first_cluster);
+	add(argv, "--count=%u", l->count);
+}
+
+/* Where a shell reads it: after ssh, and in place of %c */
+static char *daemon_line(const struct head *h, const struct launch *l)
+{
+	struct strings words = { 0 };
+	gw_autofree char *path = quote(l->path);
+	char *line = NULL;
+
+	add_daemon(&words, h, l);
+	if (asprintf(&line, "exec %s %s %s %s %s", path, words.list[0], words.list[1], words.list[2], words.list[3]) < 0)
+		abort();
+	strings_fini(&words);
+	return line;
+}
+
+static void add_ssh(struct strings *argv, const struct head *h, const struct launch *l)
+{
+	static const char *const ssh[] = { "ssh", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o",
+	                                   "ServerAliveInterval=5" };
+	gw_autofree char *line = daemon_line(h, l);
+
+	for (size_t i = 0; i < GW_ARRAY_LEN(ssh); i++)
+		add(argv, "%s", ssh[i]);
+	add(argv, "%s", l->hosts[0].name);
+	add(argv, "%s", line);
+}
+
+/* The user's words, with %h and %c in their places; without %c it comes at the end. */
+static void add_template(struct strings *argv, const struct head *h, const struct launch *l)
+{
+	gw_autofree char *line = daemon_line(h, l);
+	bool has_line = false;
+
+	for (const char *at = h->spec->launcher; *at; at += strspn(at, " \t")) {
+		size_t n = strcspn(at, " \t");
+
+		if (n == 2 && strncmp(at, "%h", 2) == 0) {
+			add(argv, "%s", l->hosts[0].name);
+		} else if (n == 2 && strncmp(at, "%c", 2) == 0) {
+			add(argv, "%s", line);
+			has_line = true;
+		} else {
+			add(argv, "%.*s", (int)n, at);
+		}
+		at += n;
+	}
+	if (!has_line)
+		add(argv, "%s", line);
+}
+
+/* "A,B,C" */
+static char *list_hosts(const struct launch *l)
+{
+	char *names = NULL;
+
+	for (uint32_t i = 0; i < l->n_hosts; i++) {
+		gw_autofree char *before = names;
+
+		if (asprintf(&names, "%s%s%s", before ? before : "", before ? "," : "", l->hosts[i].name) < 0)
+			abort();
+	}
+	return names;
+}
+
+/*
+ * One daemon on each node, with all that the job has of it, beside whatever else runs there. It decides itself who runs
+ * where, and one that ends shall not take the others along.
+ */
+static void add_srun(struct strings *argv, const struct head *h, const struct launch *l)
+{
+	static const char *const fixed[] = { "--ntasks-per-node=1", "--overlap", "--cpu-bind=none", "--mpi=none", "--distribution=block",
+	                                     "--kill-on-bad-exit=0", "--no-kill", "--wait=0", "--export=ALL", "--chdir=/",
+	                                     "--job-name=godwitd", "--quiet" };
+	gw_autofree char *names = list_hosts(l);
+
+	add(argv, "srun");
+	add(argv, "--nodelist=%s", names);
+	add(argv, "--nodes=%u", l->n_hosts);
+	add(argv, "--ntasks=%u", l->n_hosts);
+	for (size_t i = 0; i < GW_ARRAY_LEN(fixed); i++)
+		add(argv, "%s", fixed[i]);
+	add(argv, "%s", l->path);
+	add_daemon(argv, h, l);
+	add(argv, "--hosts=%s", names);
+}
+
+void launchers_words(struct strings *argv, const struct head *h, const struct launch *l)
+{
+	(h->spec->is_slurm ? add_srun : h->spec->launcher ? add_template : add_ssh)(argv, h, l);
+}
+
+/*
+ * For srun every variable of the allocation is an option: a number of tasks for each node or processors for each task, where
+ * sbatch was told one, would cut our step down to it. It is told all that it needs, but where it is.
+ */
+void launchers_clean_environment(const struct head *h)
+{
+	static const char *const kept[] = { "SLURM_JOB_ID=", "SLURM_JOBID=", "SLURM_CONF=", "SLURM_CONF_SERVER=", "SLURM_WORKING_CLUSTER=",
+	                                    "SLURM_CLUSTERS=", "SLURM_JWT=", "SLURM_NETWORK=" };
+	char **to = environ;
+
+	if (!h->spec->is_slurm)
+		return;
+	for (char **e = environ; *e; e++) {
+		bool is_kept = strncmp(*e, "SLURM_", 6) != 0 && strncmp(*e, "SRUN_", 5) != 0;
+
+		for (size_t i = 0; i < GW_ARRAY_LEN(kept); i++)
+			is_kept |= strncmp(*e, kept[i], strlen(kept[i])) == 0;
+		if (is_kept)
+			*to++ = *e;
+	}
+	*to = NULL;
+}
+
+/* ---- its end ---------------------------------------------------------------------------------------------------------- */
+
+static void explain_srun(struct head *h, const struct launch *l, const char *nodes, const char *end, const char *last)
+{
+	static const char *const begins[] = { "srun: ", "slurmstepd: ", "error: " }; /* with several hosts slurmstepd names its own */
+
+	gw_autofree char *all = list_hosts(l);
+	const char *plural;
+
+	nodes = nodes ? nodes : all;
+	plural = strpbrk(nodes, "[,") ? "s" : "";
+	for (size_t i = 0; i < GW_ARRAY_LEN(begins); i++)
+		if (strncmp(last, begins[i], strlen(begins[i])) == 0)
+			last += strlen(begins[i]);
+	if (strstr(last, "Invalid job id"))
+		job_fail(h, 1, "the Slurm allocation %s is over: %s", slurm_job(), last);
+	else if (strstr(last, "execve") && strstr(last, "No such file"))
+		job_fail(h, 1, "host%s %s: there is no godwitd at the place where it is here; Godwit is needed at the same path on all "
+		         "hosts (%s)", plural, nodes, last);
+	else if (last[0])
+		job_fail(h, 1, "host%s %s: no daemon could be started with srun: %s", plural, nodes, last);
+	else
+		job_fail(h, 1, "host%s %s: no daemon could be started: 'srun' %s", plural, nodes, end);
+}
+
+void launchers_explain(struct head *h, const struct launch *l, const char *nodes, int status, const char *last)
+{
+	const char *name = l->hosts[0].name, *launcher = h->spec->launcher ? h->spec->launcher : "ssh";
+	bool is_ssh = !h->spec->launcher && !h->spec->is_slurm;
+	int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	char end[128];
+
+	verdict_describe(status, end, sizeof(end));
+	if (h->spec->is_slurm)
+		explain_srun(h, l, nodes, end, last);
+	else if (code == 127 && is_ssh)
+		job_fail(h, 1, "host %s: there is no godwitd at the place where it is here; Godwit is needed at the same path on all "
+		         "hosts (%s)", name, last[0] ? last : "status 127");
+	else if (code == 255 && is_ssh)
+		job_fail(h, 1, "host %s cannot be reached with ssh: %s", name, last[0] ? last : "it says nothing about it");
+	else if (last[0])
+		job_fail(h, 1, "host %s: its daemon could not be started: %s", name, last);
+	else
+		job_fail(h, 1, "host %s: its daemon could not be started: '%s' %s", name, launcher, end);
+}
