@@ -381,6 +381,7 @@ int ct_capture(struct ct_rank *r, struct gw_error *why)
 	p->uid = r->uid;
 	p->gid = r->gid;
 	p->xstate_size = 0;
+	ct_xstate_layout(&p->layout);
 	rc = ct_maps_read(&r->maps, r->pid, false);
 	if (rc < 0)
 		return gw_fail(why, rc, "cannot read the memory map of pid %d: %s", (int)r->pid, strerror(-rc));

@@ -2,7 +2,6 @@
 /* Can a rank move, and what must its destination have? */
 #include "container/rank.h"
 
-#include <cpuid.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -18,39 +17,6 @@ uint64_t ct_fnv(const void *p, size_t len)
 	for (size_t i = 0; i < len; i++)
 		h = (h ^ at[i]) * 0x100000001b3ull;
 	return h;
-}
-
-int ct_cpuid_read(struct ct_vec *out)
-{
-	static const uint32_t leaves[][2] = { { 1, 0 }, { 7, 0 }, { 7, 1 }, { 0xd, 0 }, { 0xd, 1 }, { 0x80000001u, 0 } };
-
-	for (size_t i = 0; i < GW_ARRAY_LEN(leaves); i++) {
-		struct ct_img_cpuid c = { .leaf = leaves[i][0], .subleaf = leaves[i][1] };
-
-		if (!__get_cpuid_count(c.leaf, c.subleaf, &c.reg[0], &c.reg[1], &c.reg[2], &c.reg[3]))
-			continue;
-		if (c.leaf == 1)
-			c.reg[1] = 0; /* which processor answered */
-		if (c.leaf == 1 || c.leaf == 0x80000001u)
-			c.reg[0] = 0; /* model numbers: not features */
-		if (c.leaf == 0x80000001u)
-			c.reg[1] = 0;
-		if (c.leaf == 0xd)
-			c.reg[1] = c.reg[2] = 0; /* sizes */
-		if (ct_vec_append(out, &c, 1) < 0)
-			return -ENOMEM;
-	}
-	return 0;
-}
-
-static uint64_t xgetbv(void)
-{
-	uint32_t a, b, c = 0, d;
-
-	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
-		return 3;
-	asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
-	return (uint64_t)d << 32 | a;
 }
 
 void ct_boot_id(char out[40])
@@ -172,14 +138,28 @@ static void look_at_size(const struct ct_rank *r, const struct ct_snapshot *s, c
 	}
 }
 
+/* What it may have chosen its code by: what was there when it began, and, unless it was told to keep to a baseline, what it has
+ * met since: a library that it loads late asks the processor of that moment. */
+static const struct ct_cpu *rank_cpu(struct ct_rank *r)
+{
+	struct ct_cpu here;
+
+	if (!r->is_baseline) {
+		ct_cpu_host(&here);
+		r->cpu = ct_cpu_either(r->cpu, here);
+	}
+	return &r->cpu;
+}
+
 int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 {
 	struct ct_img_needs needs = { 0 };
 	struct ct_needs n = { .version = CT_NEEDS_VERSION };
-	struct ct_vec blob, cpuid, extents, hints, tasks;
+	struct ct_vec blob, extents, hints, tasks;
 	struct ct_holds holds = { 0 };
 	struct ct_snapshot s;
 	unsigned char vdso[65536];
+	char features[CT_CPU_TEXT];
 	uint64_t len;
 	int rc;
 
@@ -187,7 +167,6 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 		return gw_fail(why, -EBUSY, "it is being moved already");
 	ct_snapshot_init(&s);
 	ct_vec_init(&blob, 1);
-	ct_vec_init(&cpuid, sizeof(struct ct_img_cpuid));
 	ct_vec_init(&extents, sizeof(struct ct_extent));
 	ct_vec_init(&hints, sizeof(struct ct_img_extent));
 	ct_vec_init(&tasks, sizeof(int));
@@ -197,8 +176,7 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 		rc = holds_refuse(&holds, why);
 	if (rc == 0)
 		rc = ct_extents_scan(r, &s, &extents, why);
-	if (rc == 0 && (ct_proc_ids(r->pid, "task", &tasks) < 0 || hole_find(&r->look, &needs.hole) < 0 ||
-	                ct_cpuid_read(&cpuid) < 0))
+	if (rc == 0 && (ct_proc_ids(r->pid, "task", &tasks) < 0 || hole_find(&r->look, &needs.hole) < 0))
 		rc = gw_fail(why, -ESRCH, "cannot look at pid %d: it has ended, or its address space is full", (int)r->pid);
 	len = s.process.vdso_end - s.process.vdso_start;
 	for CT_EACH(const struct ct_map, m, &r->look.list)
@@ -222,9 +200,8 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 		n.threads = needs.threads = (uint32_t)tasks.n;
 		n.vmas = s.vmas.n;
 		n.vdso_hash = needs.vdso_hash;
-		n.xfeatures = needs.xfeatures = xgetbv();
+		n.xfeatures = needs.xfeatures = ct_cpu_xcr0();
 		n.files = (uint32_t)s.files.n;
-		n.cpuid_len = (uint32_t)(cpuid.n * cpuid.size);
 		needs.vdso_start = s.process.vdso_start;
 		needs.vdso_end = s.process.vdso_end;
 		needs.highest_fd = s.fds.n ? CT_AT(struct ct_img_fd, &s.fds, s.fds.n - 1)->number : 0;
@@ -234,12 +211,13 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 		needs.boottime_ns = clock_ns(CLOCK_BOOTTIME) + (uint64_t)r->boottime_offset_ns;
 		ct_boot_id((char *)needs.boot_id);
 		look_at_size(r, &s, &tasks, &needs);
+		needs.is_baseline = r->is_baseline;
+		needs.features = ct_snapshot_string(&s, ct_cpu_print(rank_cpu(r), features));
 		if (ct_section_write(&blob, CT_SECTION_NEEDS, 1, &needs, sizeof(needs)) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_STRINGS, (uint32_t)s.strings.n, s.strings.at, s.strings.n) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_FILES, (uint32_t)s.files.n, s.files.at, s.files.n * s.files.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_VMAS, (uint32_t)s.vmas.n, s.vmas.at, s.vmas.n * s.vmas.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_EXTENTS, (uint32_t)hints.n, hints.at, hints.n * hints.size) < 0 ||
-		    ct_section_write(&blob, CT_SECTION_CPUID, (uint32_t)cpuid.n, cpuid.at, cpuid.n * cpuid.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_END, 1, &(struct ct_img_end){ 0 }, sizeof(struct ct_img_end)) < 0)
 			rc = gw_fail(why, -ENOMEM, "no memory for what the destination must know");
 	}
@@ -252,7 +230,6 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 	ct_holds_fini(&holds);
 	ct_snapshot_fini(&s);
 	ct_vec_fini(&blob);
-	ct_vec_fini(&cpuid);
 	ct_vec_fini(&extents);
 	ct_vec_fini(&hints);
 	ct_vec_fini(&tasks);

@@ -60,6 +60,7 @@ struct ct_spawn {
 	struct ct_plumbing plumbing;
 	const cpu_set_t *cpus;   /* where it may run; NULL: as the daemon */
 	const struct rlimit *limits; /* RLIM_NLIMITS of them, where the daemon has raised its own; NULL: as the daemon */
+	const char *baseline;    /* names of container/cpu.h that its environment tells it to keep to; NULL: what is here */
 	pid_t ns_pid;            /* the pid that the program sees, unique in the pool (rule 22); 0: any */
 };
 
@@ -103,7 +104,6 @@ struct ct_needs {
 	uint64_t vdso_hash;               /* of the [vdso] bytes */
 	uint64_t xfeatures;               /* extended state components in use */
 	uint32_t files;                   /* open regular files and file mappings that follow as path, size, mtime, build-id */
-	uint32_t cpuid_len;               /* bytes of captured cpuid leaves that follow */
 	uint64_t blob_len;                /* length of @blob */
 	unsigned char *blob;              /* heap; ct_needs_fini */
 };

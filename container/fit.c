@@ -22,26 +22,21 @@ static int fit_owner(const struct ct_fit *f, struct gw_error *why)
 
 static int fit_cpu(const struct ct_fit *f, struct gw_error *why)
 {
-	struct ct_vec ours;
-	int rc = 0;
+	const struct ct_img_needs *n = &f->reader->needs;
+	struct ct_cpu wanted, here;
+	char text[CT_CPU_TEXT];
 
-	ct_vec_init(&ours, sizeof(struct ct_img_cpuid));
-	if (ct_cpuid_read(&ours) < 0)
-		rc = gw_fail(why, -ENOMEM, "no memory for the processor's features");
-	for CT_EACH(const struct ct_img_cpuid, c, &f->reader->cpuid) {
-		const struct ct_img_cpuid *have = NULL;
-
-		for CT_EACH(const struct ct_img_cpuid, o, &ours)
-			if (o->leaf == c->leaf && o->subleaf == c->subleaf)
-				have = o;
-		for (int i = 0; rc == 0 && i < 4; i++)
-			if (c->reg[i] & ~(have ? have->reg[i] : 0))
-				rc = gw_fail(why, -ENOTSUP, "this processor lacks features that the rank may use (cpuid %#x.%u e%cx: %#x); "
-				             "move it to one that has them", c->leaf, c->subleaf, "abcd"[i],
-				             c->reg[i] & ~(have ? have->reg[i] : 0));
-	}
-	ct_vec_fini(&ours);
-	return rc;
+	if (ct_cpu_parse(&wanted, ct_snapshot_text(f->hint, n->features)) < 0)
+		return gw_fail(why, -ENOTSUP, "the rank may use processor features that are not known here; use the same version of Godwit");
+	ct_cpu_host(&here);
+	wanted = ct_cpu_without(wanted, here);
+	if (ct_cpu_is_none(wanted))
+		return 0;
+	if (n->is_baseline)
+		return gw_fail(why, -ENOTSUP, "this processor lacks %s of the baseline that the job was started at; move it to one that has "
+		               "it", ct_cpu_print(&wanted, text));
+	return gw_fail(why, -ENOTSUP, "this processor lacks %s, and the rank may have chosen its code by that; move it to one that has "
+	               "it, or start the job with 'mpirun -cpu-baseline auto' and this host among its hosts", ct_cpu_print(&wanted, text));
 }
 
 static int fit_vdso(const struct ct_fit *f, struct gw_error *why)

@@ -102,14 +102,12 @@ void ct_reader_init(struct ct_reader *d, const struct ct_reader_ops *ops, void *
 	d->ctx = ctx;
 	d->snap = snap;
 	ct_vec_init(&d->part, 1);
-	ct_vec_init(&d->cpuid, sizeof(struct ct_img_cpuid));
 	ct_vec_init(&d->extents, sizeof(struct ct_img_extent));
 }
 
 void ct_reader_fini(struct ct_reader *d)
 {
 	ct_vec_fini(&d->part);
-	ct_vec_fini(&d->cpuid);
 	ct_vec_fini(&d->extents);
 }
 
@@ -178,7 +176,6 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 	case CT_SECTION_THREADS:  return take_array(&s->threads, h, p, why);
 	case CT_SECTION_ACTIONS:  return take_array(&s->actions, h, p, why);
 	case CT_SECTION_SIGINFOS: return take_array(&s->infos, h, p, why);
-	case CT_SECTION_CPUID:    return take_array(&d->cpuid, h, p, why);
 	case CT_SECTION_EXTENTS:  return take_array(&d->extents, h, p, why);
 	case CT_SECTION_UNREAD:   return take_unread(s, h, p, why);
 	case CT_SECTION_XSTATE:

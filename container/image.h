@@ -13,7 +13,7 @@
  * PROCESS is first, everything but PAGES stands before PAGES, END is last. Numbers are never reused; a reader refuses
  * a section of a type or a version that it does not know. Strings are NUL terminated and named by their offset in
  * STRINGS, whose first byte is NUL (offset 0: no string). The same format carries the blob of struct ct_needs: NEEDS,
- * STRINGS, FILES, VMAS, EXTENTS, CPUID, END; its mappings and extents are hints, with which a shell prepares itself.
+ * STRINGS, FILES, VMAS, EXTENTS, END; its mappings and extents are hints, with which a shell prepares itself.
  */
 #ifndef CT_IMAGE_H
 #define CT_IMAGE_H
@@ -39,7 +39,7 @@ enum ct_section { /* written numbers */
 	CT_SECTION_PAGES    = 12, /* struct ct_img_pages and pages */
 	CT_SECTION_END      = 13,
 	CT_SECTION_NEEDS    = 14, /* first section of a needs blob */
-	CT_SECTION_CPUID    = 15,
+	/* 15 was CPUID */
 	CT_SECTION_EXTENTS  = 16, /* of needs: pages that will probably come */
 };
 
@@ -57,6 +57,13 @@ struct ct_img_itimer { int64_t interval_s, interval_us, value_s, value_us; };
 
 #define CT_IMG_LIMITS 16
 
+#define CT_IMG_COMPONENTS 20
+struct ct_img_component { uint32_t offset, size; }; /* in XSTATE; 0: this processor has none */
+struct ct_img_layout {
+	uint64_t xcr0;
+	struct ct_img_component components[CT_IMG_COMPONENTS];
+};
+
 struct ct_img_process {
 	uint32_t ns_pid, threads, uid, gid;
 	uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
@@ -73,8 +80,9 @@ struct ct_img_process {
 	struct ct_img_itimer itimers[3];       /* REAL, VIRTUAL, PROF; what was left */
 	uint64_t monotonic_ns, boottime_ns;    /* the rank's own clocks when its last thread stopped */
 	uint64_t realtime_ns;                  /* CLOCK_REALTIME then */
+	struct ct_img_layout layout;           /* of XSTATE */
 };
-_Static_assert(sizeof(struct ct_img_process) == 16 + 8 * 13 + 4 * 12 + 24 + 256 + 96 + 24, "wire format");
+_Static_assert(sizeof(struct ct_img_process) == 16 + 8 * 13 + 4 * 12 + 24 + 256 + 96 + 24 + 168, "wire format");
 
 #define CT_IMG_FILE_MAPPED 1u
 #define CT_IMG_FILE_OPEN   2u
@@ -172,12 +180,12 @@ struct ct_img_needs {
 	uint8_t boot_id[40];         /* text; the same kernel has the same clocks */
 	uint64_t highest_address, commit_bytes;  /* of its mappings; of those that may be written and are its own */
 	uint32_t highest_tid, open_files;
+	uint32_t features, is_baseline; /* string: names of container/cpu.h; 1: it was told to keep to these */
 	struct ct_img_limit limits[CT_IMG_LIMITS];
 };
-_Static_assert(sizeof(struct ct_img_needs) == 16 + 32 + 8 + 40 + 40 + 24 + 256, "wire format");
+_Static_assert(sizeof(struct ct_img_needs) == 16 + 32 + 8 + 40 + 40 + 32 + 256, "wire format");
 #define CT_HOLE_SIZE (1u << 20)
 
 struct ct_img_extent { uint64_t start, end; };
-struct ct_img_cpuid { uint32_t leaf, subleaf, reg[4]; };
 
 #endif

@@ -3,17 +3,19 @@
 EXTRA_DIST += doc/container.md
 
 noinst_LTLIBRARIES += libct.la
-libct_la_SOURCES = %D%/container.h %D%/image.h %D%/rank.h %D%/room.h \
-	%D%/around.c %D%/capture.c %D%/cgroup.c %D%/check.c %D%/fds.c %D%/fit.c %D%/freeze.c %D%/holds.c %D%/image.c %D%/init.c %D%/inject.c \
-	%D%/plumb.c %D%/probe.c %D%/proc.c %D%/regs.c %D%/restore.c %D%/room.c %D%/shell.c %D%/sockets.c %D%/spawn.c %D%/vmas.c
+libct_la_SOURCES = %D%/container.h %D%/image.h %D%/rank.h %D%/room.h %D%/cpu.h \
+	%D%/around.c %D%/capture.c %D%/cgroup.c %D%/cpu.c %D%/check.c %D%/fds.c %D%/fit.c %D%/freeze.c %D%/holds.c %D%/image.c %D%/init.c %D%/inject.c \
+	%D%/plumb.c %D%/probe.c %D%/proc.c %D%/regs.c %D%/restore.c %D%/room.c %D%/shell.c %D%/sockets.c %D%/spawn.c %D%/vmas.c %D%/xstate.c
 
 # The program that the tests move is one like any other: no sanitizer, none of our libraries.
 check_PROGRAMS += %D%/victim %D%/test_image %D%/test_move %D%/test_move_user %D%/bench_move
 TESTS += %D%/test_image %D%/test_move %D%/test_move_user
 %C%_test_image_SOURCES = %D%/test_image.c
 %C%_test_image_LDADD = libct.la libgw-base.la
-check_PROGRAMS += %D%/test_room
-TESTS += %D%/test_room
+check_PROGRAMS += %D%/test_room %D%/test_cpu
+TESTS += %D%/test_room %D%/test_cpu
+%C%_test_cpu_SOURCES = %D%/test_cpu.c
+%C%_test_cpu_LDADD = libct.la libgw-base.la
 %C%_test_room_SOURCES = %D%/test_room.c
 %C%_test_room_LDADD = libct.la libgw-base.la
 %C%_victim_SOURCES = %D%/victim.c

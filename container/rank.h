@@ -15,6 +15,7 @@
 #include <sys/user.h>
 
 #include "container/container.h"
+#include "container/cpu.h"
 #include "container/image.h"
 #include "runtime/base/base.h"
 
@@ -187,7 +188,6 @@ struct ct_reader {
 	uint32_t first_vma;              /* cursor: pages ascend */
 	bool has_head, has_run, is_meta_done, is_complete, is_needs;
 	struct ct_img_needs needs;       /* NEEDS */
-	struct ct_vec cpuid;             /* struct ct_img_cpuid */
 	struct ct_vec extents;           /* struct ct_img_extent */
 };
 void ct_reader_init(struct ct_reader *d, const struct ct_reader_ops *ops, void *ctx, struct ct_snapshot *snap);
@@ -241,6 +241,8 @@ struct ct_rank {
 	struct ct_end ends[CT_PLUMB_MAX];
 
 	/* check */
+	struct ct_cpu cpu;             /* what it may have chosen its code by */
+	bool is_baseline;              /* it was told to keep to that */
 	struct ct_maps look;           /* with flags, from the last check */
 	bool has_look;
 	struct ct_holds *holds;        /* while all that holds it is being collected; else NULL */
@@ -314,7 +316,7 @@ void ct_container_kill(struct ct_rank *r);
 
 /* fit.c */
 struct ct_fit {
-	const struct ct_reader *reader;   /* the whole of what the source has said: needs, cpuid, extents */
+	const struct ct_reader *reader;   /* the whole of what the source has said: needs, extents */
 	const struct ct_snapshot *hint;   /* its files and mappings, and their strings */
 };
 int ct_fit(const struct ct_fit *f, struct gw_error *why); /* every check of the destination's table */
@@ -366,7 +368,6 @@ int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_ve
 
 /* check.c */
 uint64_t ct_fnv(const void *p, size_t len);
-int ct_cpuid_read(struct ct_vec *out);
 int ct_vdso_own(uint64_t *start, uint64_t *end, uint64_t *hash); /* [vvar]..[vdso] of this process */
 void ct_boot_id(char out[40]);
 
@@ -378,6 +379,12 @@ void ct_regs_abort_rseq(pid_t pid, struct ct_thread *t, uint64_t rseq);
 int ct_sigmask_block(struct ct_thread *t, struct gw_error *why);
 void ct_sleep_sample(struct ct_thread *t, pid_t pid);   /* before the freeze: since when does it sleep? */
 void ct_sleep_measure(struct ct_thread *t, pid_t pid);  /* right after its stop: how long has it slept? */
+
+/* xstate.c */
+void ct_xstate_layout(struct ct_img_layout *out); /* of this processor */
+/** ct_xstate_convert - @from, laid out as @here, into @to, laid out as @there. -ENOTSUP: it uses what is not there. Pure */
+int ct_xstate_convert(unsigned char *to, size_t to_len, const struct ct_img_layout *there, const unsigned char *from,
+                      size_t from_len, const struct ct_img_layout *here, struct gw_error *why);
 
 /* capture.c */
 int ct_capture_prepare(struct ct_rank *r, struct gw_error *why); /* the rank still runs; snap.process has its vdso */

@@ -647,17 +647,42 @@ static int queue_signals(struct ct_rank *r, struct gw_error *why)
 	return 0;
 }
 
+/* As this processor keeps it; where both are alike, as it is. */
+static int set_xstate(struct ct_rank *r, size_t i, struct ct_thread *t, struct gw_error *why)
+{
+	const struct ct_img_process *p = &r->snap.process;
+	unsigned char *state = (unsigned char *)r->snap.xstate.at + i * p->xstate_size;
+	struct iovec iov = { state, p->xstate_size };
+	gw_autofree unsigned char *own = NULL;
+	struct ct_img_layout here;
+	int rc;
+
+	ct_xstate_layout(&here);
+	if (memcmp(&here, &p->layout, sizeof(here)) != 0) {
+		own = malloc(65536);
+		if (!own)
+			return gw_fail(why, -ENOMEM, "no memory for extended state");
+		iov = (struct iovec){ own, 65536 };
+		if (ptrace(PTRACE_GETREGSET, t->tid, (void *)NT_X86_XSTATE, &iov) < 0)
+			return gw_fail(why, -errno, "cannot read the extended state of the shell: %s", strerror(errno));
+		rc = ct_xstate_convert(own, iov.iov_len, &here, state, p->xstate_size, &p->layout, why);
+		if (rc < 0)
+			return rc;
+	}
+	return ptrace(PTRACE_SETREGSET, t->tid, (void *)NT_X86_XSTATE, &iov) < 0
+	               ? gw_fail(why, -errno, "cannot set its extended state: %s", strerror(errno)) : 0;
+}
+
 static int set_thread(struct ct_rank *r, size_t i, struct gw_error *why)
 {
 	const struct ct_img_thread *from = CT_AT(struct ct_img_thread, &r->snap.threads, i);
 	struct ct_thread *t = CT_AT(struct ct_thread, &r->threads, i);
 	struct user_regs_struct regs;
-	struct iovec iov = { (unsigned char *)r->snap.xstate.at + i * r->snap.process.xstate_size,
-	                     r->snap.process.xstate_size };
+	int rc = set_xstate(r, i, t, why);
 
+	if (rc < 0)
+		return gw_fail_more(why, "thread %u: ", from->ns_tid);
 	memcpy(&regs, from->regs, sizeof(regs));
-	if (ptrace(PTRACE_SETREGSET, t->tid, (void *)NT_X86_XSTATE, &iov) < 0)
-		return gw_fail(why, -errno, "thread %u: cannot set its extended state: %s", from->ns_tid, strerror(errno));
 	/* the main thread's come after the last call that runs in it */
 	if (i && (ptrace(PTRACE_SETREGS, t->tid, NULL, &regs) < 0 ||
 	          ptrace(PTRACE_SETSIGMASK, t->tid, (void *)8, &from->sigmask) < 0))

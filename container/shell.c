@@ -236,6 +236,8 @@ int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const st
 		rc = ct_fit(&fit, why);
 	if (rc == 0) {
 		ct_room_promise(r, &fit);
+		ct_cpu_parse(&r->cpu, ct_snapshot_text(&r->hint, d.needs.features)); /* it was parsed to be compared */
+		r->is_baseline = d.needs.is_baseline;
 		if (cpus) {
 			r->cpus = *cpus;
 			r->has_cpus = true;

@@ -310,6 +310,13 @@ int ct_rank_spawn(struct ct_rank **out, const struct ct_spawn *spec, struct gw_e
 
 	if (!r)
 		return gw_fail(why, -ENOMEM, "no memory for a rank");
+	r->is_baseline = spec->baseline;
+	if (!spec->baseline) {
+		ct_cpu_host(&r->cpu);
+	} else if (ct_cpu_parse(&r->cpu, spec->baseline) < 0) {
+		ct_rank_free(r);
+		return gw_fail(why, -EINVAL, "'%s' names a processor feature that is not known here", spec->baseline);
+	}
 	rc = ct_container_start(r, &s, why);
 	if (rc == 0 && !r->ns_pid)
 		r->ns_pid = (pid_t)ct_proc_ns_id(r->pid);

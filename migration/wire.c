@@ -25,7 +25,7 @@ ssize_t mig_prepare_pack(const struct mig_head *head, const struct ct_needs *n, 
 	size_t hints_len = strlen(hints), len = sizeof(*head) + sizeof(struct mig_wire_needs) + n->blob_len + hints_len;
 	struct mig_wire_needs w = {
 		.version = n->version, .uid = n->uid, .gid = n->gid, .threads = n->threads, .ns_pid = n->ns_pid,
-		.files = n->files, .cpuid_len = n->cpuid_len, .blob_len = (uint32_t)n->blob_len, .vmas = n->vmas,
+		.files = n->files, .blob_len = (uint32_t)n->blob_len, .vmas = n->vmas,
 		.private_bytes = n->private_bytes, .vdso_hash = n->vdso_hash, .xfeatures = n->xfeatures,
 		.hints_len = (uint32_t)hints_len,
 	};
@@ -58,12 +58,10 @@ int mig_prepare_parse(const void *payload, size_t len, struct mig_prepare *out, 
 	len -= sizeof(struct mig_head) + sizeof(w);
 	if (w.blob_len > len || w.hints_len != len - w.blob_len)
 		return gw_fail(why, -EPROTO, "a PREPARE announces %u + %u bytes and holds %zu", w.blob_len, w.hints_len, len);
-	if (w.cpuid_len > w.blob_len)
-		return gw_fail(why, -EPROTO, "a PREPARE announces %u bytes of processor features in %u", w.cpuid_len, w.blob_len);
 	*out = (struct mig_prepare){
 		.needs = { .version = w.version, .uid = w.uid, .gid = w.gid, .threads = w.threads, .ns_pid = w.ns_pid,
 		           .vmas = w.vmas, .private_bytes = w.private_bytes, .vdso_hash = w.vdso_hash,
-		           .xfeatures = w.xfeatures, .files = w.files, .cpuid_len = w.cpuid_len, .blob_len = w.blob_len,
+		           .xfeatures = w.xfeatures, .files = w.files, .blob_len = w.blob_len,
 		           .blob = (unsigned char *)(uintptr_t)(p + sizeof(w)) },
 		.hints = p + sizeof(w) + w.blob_len,
 		.hints_len = w.hints_len,

@@ -59,7 +59,7 @@ struct mig_head {
 _Static_assert(sizeof(struct mig_head) == 56, "wire format");
 
 struct mig_wire_needs {
-	uint32_t version, uid, gid, threads, ns_pid, files, cpuid_len, blob_len;
+	uint32_t version, uid, gid, threads, ns_pid, files, reserved, blob_len;
 	uint64_t vmas, private_bytes, vdso_hash, xfeatures;
 	uint32_t hints_len, pad;
 };
