@@ -45,6 +45,7 @@
  *   stdin-closed  rank                        the program has closed it: nobody reads more
  *   undelivered   rank signal                 it does not live here (any more): the head follows it
  *   signalled     rank signal                 SIGTSTP has been delivered
+ *   told          signal                      Slurm has sent it to the clusterd, as to a task of the job: it is for the ranks
  *   lost          rank text                   it was given to a cluster that died
  *   attach-failed rank text                   its agent could not attach after a move, and not later either
  *   cluster-lost-ack cluster                  every `moved` of a rank from there has been sent before this

@@ -389,13 +389,16 @@ static void on_signal(void *ctx, uint32_t events)
 
 	(void)events;
 	while (read(d->signal_fd, &si, sizeof(si)) == sizeof(si))
-		if (si.ssi_signo == SIGTERM)
+		if (d->join.hosts && d->head)
+			gw_link_send_json(d->head, json_pack("{s:s, s:i}", "op", "told", "signal", (int)si.ssi_signo));
+		else if (si.ssi_signo == SIGTERM)
 			clusterd_fatal(d, "the daemon of cluster %u (pid %d) was told to end by SIGTERM from process %u", d->cluster,
 			               (int)getpid(), si.ssi_pid);
 }
 
 static int watch_signals(struct clusterd *d)
 {
+	static const int of_job[] = { SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH };
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
@@ -404,6 +407,10 @@ static int watch_signals(struct clusterd *d)
 	signal(SIGXFSZ, SIG_IGN); /* EFBIG, and a sentence */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
+	for (size_t i = 0; i < GW_ARRAY_LEN(of_job) && d->join.hosts; i++) { /* to Slurm this daemon is the job's task */
+		signal(of_job[i], SIG_DFL);
+		sigaddset(&set, of_job[i]);
+	}
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (d->signal_fd < 0)

@@ -35,7 +35,9 @@ static void decide_lost(struct head *h, struct cluster *c)
 		verdict_describe(c->wait_status, end, sizeof(end));
 	}
 	moves_cluster_lost(h, c->index);
-	if (n)
+	if (n && h->is_told_by_slurm)
+		job_fail(h, 128 + SIGKILL, "Slurm has killed what was left of the job");
+	else if (n)
 		job_fail(h, WIFSIGNALED(c->wait_status) ? 128 + WTERMSIG(c->wait_status) : 1,
 		         "the daemon of cluster %u (%s) %s, and rank%s %s with it; ending the job", c->index, who, end,
 		         n > 1 ? "s" : "", list);

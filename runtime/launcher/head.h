@@ -180,6 +180,8 @@ struct head {
 	char kvsname[64];
 
 	bool is_ending, is_told_to_end; /* no rank will run on; by a signal */
+	bool is_told_by_slurm, is_told_itself; /* by SIGTERM of which road: see signals.c */
+	uint64_t told_ns[32], own_ns[32]; /* when a signal has come last, by number: to the daemons, to mpirun */
 	bool is_stopping;               /* SIGTSTP: until all ranks have stopped */
 	int exit_code;
 	bool has_exit_code;
@@ -259,6 +261,7 @@ void signals_send_held(struct head *h, uint32_t rank);    /* it runs, or runs el
 void signals_undelivered(struct head *h, uint32_t rank, uint32_t cluster, int sig);
 void signals_delivered(struct head *h, uint32_t rank, int sig);
 void signals_rank_ended(struct head *h);
+void signals_told(struct cluster *c, int sig);            /* Slurm has sent it to a daemon */
 
 /* ---- input.c ---- */
 int input_init(struct head *h, struct gw_error *why);

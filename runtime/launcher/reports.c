@@ -288,6 +288,12 @@ static void do_fatal(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	job_fail(c->head, 1, "%s; ending the job", text_of(msg, "text"));
 }
 
+static void do_told(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	signals_told(c, (int)json_integer_value(json_object_get(msg, "signal")));
+}
+
 static const struct cluster_op {
 	const char *name;
 	void (*handle)(struct cluster *c, json_t *msg, int *fds, size_t n_fds);
@@ -306,6 +312,7 @@ static const struct cluster_op {
 	{ "stdin-closed", do_stdin_closed },
 	{ "undelivered", do_undelivered },
 	{ "signalled", do_signalled },
+	{ "told", do_told },
 	{ "lost", do_lost },
 	{ "attach-failed", do_attach_failed },
 	{ "cluster-lost-ack", do_cluster_lost_ack },

@@ -4,6 +4,9 @@
  *
  * The daemons and ranks are in sessions of their own, so what a terminal sends reaches mpirun only. At SIGTSTP (Ctrl-Z)
  * mpirun waits until every rank has been stopped, and stops itself; at SIGCONT all go on.
+ *
+ * Slurm sends signals to the tasks of a job's steps, which are the daemons, and now and then to mpirun as well: when the job
+ * is cancelled or its time is over, and with 'scancel --full'. What comes by both roads is one signal.
  */
 #include <signal.h>
 #include <sys/signalfd.h>
@@ -12,6 +15,7 @@
 #include "runtime/launcher/head.h"
 
 #define TERM_GRACE_MS 8000 /* after a forwarded signal: ranks that have not ended are killed */
+#define TWICE_MS      2000 /* a signal that comes by both of Slurm's roads within that time is one: the kernel merges them, too */
 #define STOP_WAIT_MS 10000 /* after SIGTSTP: mpirun stops, whether all ranks have said that they are stopped or not */
 
 void signals_send(struct head *h, uint32_t rank, int sig)
@@ -124,13 +128,22 @@ static void on_term_grace(void *ctx)
 	job_fail(h, 128 + SIGKILL, "ranks have not ended %d s after the signal; killing them", TERM_GRACE_MS / 1000);
 }
 
+static bool is_any_running(const struct head *h)
+{
+	for (uint32_t r = 0; r < h->size; r++)
+		if (h->ranks[r].state == RANK_RUNNING)
+			return true;
+	return false;
+}
+
 static void end_all(struct head *h, int sig)
 {
-	bool is_running = false;
+	bool is_again = h->is_told_by_slurm && !h->is_told_itself && sig == SIGTERM;
 
-	for (uint32_t r = 0; r < h->size; r++)
-		is_running |= h->ranks[r].state == RANK_RUNNING;
-	if (h->is_told_to_end || !is_running) {
+	h->is_told_itself = true;
+	if (is_again)
+		return;
+	if (h->is_told_to_end || !is_any_running(h)) {
 		job_fail(h, 128 + sig, "%s", ""); /* a second time, or before there is anybody to forward to */
 		return;
 	}
@@ -143,11 +156,62 @@ static void end_all(struct head *h, int sig)
 	gw_loop_timer(h->loop, &h->grace, TERM_GRACE_MS, 0, on_term_grace, h);
 }
 
+/*
+ * Slurm's SIGKILL follows after its KillWait, which is longer than our grace, or not at all, when somebody has sent nothing
+ * but the signal: the ranks have the time that they would have under srun.
+ */
+static void end_by_slurm(struct head *h)
+{
+	if (h->is_told_by_slurm || h->is_ending)
+		return;
+	h->is_told_by_slurm = true;
+	gw_timer_cancel(h->grace);
+	h->grace = NULL;
+	if (!is_any_running(h)) {
+		job_fail(h, 128 + SIGTERM, "Slurm ends this job before its ranks have begun (SIGTERM: it was cancelled, or its time is over)");
+		return;
+	}
+	job_say(h, "mpirun: Slurm ends this job (SIGTERM: it was cancelled, or its time is over); the signal is passed on to the ranks");
+	if (!h->is_told_to_end)
+		forward(h, SIGTERM);
+	h->is_told_to_end = true;
+}
+
 static const struct { int sig; void (*act)(struct head *h, int sig); } table[] = {
 	{ SIGINT, end_all },  { SIGTERM, end_all }, { SIGHUP, end_all },   { SIGQUIT, end_all },
 	{ SIGUSR1, forward }, { SIGUSR2, forward }, { SIGWINCH, forward }, { SIGTSTP, NULL },
 	{ SIGCONT, NULL },    { SIGCHLD, NULL },
 };
+
+static void act(struct head *h, int sig)
+{
+	for (size_t i = 0; i < GW_ARRAY_LEN(table); i++)
+		if (table[i].sig == sig && table[i].act)
+			table[i].act(h, sig);
+}
+
+/* Has it come less than TWICE_MS ago? @at: by the other road */
+static bool is_twice(const uint64_t *at, int sig)
+{
+	return at[sig] && gw_now_ns() - at[sig] < TWICE_MS * 1000000ull;
+}
+
+void signals_told(struct cluster *c, int sig)
+{
+	struct head *h = c->head;
+
+	if (sig <= 0 || sig >= (int)GW_ARRAY_LEN(h->told_ns))
+		return;
+	for (uint32_t i = 0; i < c->index && sig != SIGTERM; i++)
+		if (h->clusters[i].link)
+			return; /* its daemon has got it, too */
+	if (sig == SIGTERM) {
+		end_by_slurm(h);
+	} else if (!is_twice(h->own_ns, sig)) {
+		h->told_ns[sig] = gw_now_ns();
+		act(h, sig);
+	}
+}
 
 static void on_signal(void *ctx, uint32_t events)
 {
@@ -162,9 +226,10 @@ static void on_signal(void *ctx, uint32_t events)
 			stop_all(h);
 		else if (sig == SIGCONT)
 			continue_all(h);
-		for (size_t i = 0; i < GW_ARRAY_LEN(table); i++)
-			if (table[i].sig == sig && table[i].act)
-				table[i].act(h, sig);
+		if (sig == SIGTERM || !is_twice(h->told_ns, sig)) {
+			h->own_ns[sig] = gw_now_ns();
+			act(h, sig);
+		}
 	}
 }
 
