@@ -43,6 +43,7 @@ struct gw_link {
 	int fd;
 	int depth;              /* callbacks that are running: the struct must outlive them */
 	bool is_destroyed, is_closed, cannot_send, wants_drained;
+	int send_error;           /* of the network, as sending was told it: reading then finds a mere end */
 
 	char *in;               /* 16-byte aligned; frames start at multiples of FRAME_ALIGN */
 	size_t in_cap, in_len;
@@ -235,6 +236,8 @@ static void on_readable(struct gw_link *l)
 	}
 	if (n == -EAGAIN)
 		return;
+	if (n == 0 && l->send_error)
+		n = l->send_error;
 	if (n <= 0) {
 		link_closed(l, n == 0 && l->in_len == 0 ? 0 : n == 0 ? -EPIPE : (int)n);
 		return;
@@ -268,6 +271,12 @@ static ssize_t transmit(int fd, struct iovec *iov, size_t iovs, const int *fds, 
 	return n < 0 ? -errno : n;
 }
 
+static void note_send_error(struct gw_link *l, int error)
+{
+	if (error != -EPIPE && error != -ECONNRESET)
+		l->send_error = error;
+}
+
 /* Write what the socket takes. Return 0, or the error that ended sending for good. */
 static int push(struct gw_link *l)
 {
@@ -279,6 +288,7 @@ static int push(struct gw_link *l)
 		if (n == -EAGAIN)
 			return 0;
 		if (n < 0) {
+			note_send_error(l, (int)n);
 			l->cannot_send = true; /* reading goes on: the peer's last words may be there; then its end is reported */
 			out_drop_all(l);
 			return (int)n;
@@ -337,6 +347,7 @@ int gw_link_send(struct gw_link *l, uint16_t type, const void *payload, size_t l
 		ssize_t n = transmit(l->fd, iov, 3, fds, n_fds);
 
 		if (n < 0 && n != -EAGAIN) {
+			note_send_error(l, (int)n);
 			l->cannot_send = true;
 			return n == -ECONNRESET ? -EPIPE : (int)n;
 		}

@@ -3,6 +3,7 @@
 #include "runtime/base/loop.h"
 
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #define EVENTS_PER_TURN 32
@@ -37,6 +38,9 @@ struct gw_loop {
 	bool is_stopped;
 	int code;
 	struct gw_list watches, dead, timers, dead_timers, deferred;
+	void (*on_wake)(void *ctx, uint64_t slept_ms);
+	void *wake_ctx;
+	uint64_t wake_gap_ns, turn_ns, slept_ns; /* of the last turn: when, and how far the clocks were apart */
 };
 
 int gw_loop_create(struct gw_loop **out)
@@ -166,6 +170,37 @@ static int turn_timeout_ms(const struct gw_loop *l)
 	return now > 3600000 ? 3600000 : (int)now;
 }
 
+/* CLOCK_BOOTTIME goes on while the host is suspended, CLOCK_MONOTONIC does not. */
+static uint64_t boottime_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+void gw_loop_on_wake(struct gw_loop *l, uint64_t gap_ms, void (*cb)(void *ctx, uint64_t slept_ms), void *ctx)
+{
+	l->on_wake = cb;
+	l->wake_ctx = ctx;
+	l->wake_gap_ns = gap_ms * 1000000u;
+	l->turn_ns = boottime_ns();
+	l->slept_ns = l->turn_ns - gw_now_ns();
+}
+
+static void look_at_clock(struct gw_loop *l)
+{
+	uint64_t now = boottime_ns(), gap = now - l->turn_ns, slept;
+
+	l->turn_ns = now;
+	if (gap < l->wake_gap_ns)
+		return;
+	slept = now - gw_now_ns();
+	gap = slept > l->slept_ns ? slept - l->slept_ns : 0;
+	l->slept_ns = slept;
+	l->on_wake(l->wake_ctx, gap / 1000000u);
+}
+
 int gw_loop_run(struct gw_loop *l)
 {
 	struct epoll_event ev[EVENTS_PER_TURN];
@@ -177,6 +212,8 @@ int gw_loop_run(struct gw_loop *l)
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
+		if (l->on_wake)
+			look_at_clock(l);
 		for (int i = 0; i < n && !l->is_stopped; i++) {
 			struct gw_watch *w = ev[i].data.ptr;
 

@@ -189,6 +189,18 @@ bool gw_tcp_is_dead(int fd, unsigned limit_ms)
 	       info.tcpi_last_data_recv > limit_ms;
 }
 
+uint64_t gw_tcp_silence_ms(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+		return 0;
+	if (info.tcpi_state != TCP_ESTABLISHED)
+		return UINT64_MAX;
+	return info.tcpi_last_ack_recv < info.tcpi_last_data_recv ? info.tcpi_last_ack_recv : info.tcpi_last_data_recv;
+}
+
 int gw_wait_readable(int fd, uint64_t end_ns)
 {
 	for (;;) {

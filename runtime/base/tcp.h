@@ -36,6 +36,12 @@ void gw_tcp_tune(int fd);
  */
 bool gw_tcp_is_dead(int fd, unsigned limit_ms);
 
+/**
+ * gw_tcp_silence_ms - for how long has nothing been heard from the other host on a connection that gw_tcp_tune() keeps alive?
+ * An idle one is a few seconds at most. UINT64_MAX: it is not connected any more; 0: it is no TCP connection.
+ */
+uint64_t gw_tcp_silence_ms(int fd);
+
 /** gw_wait_readable - block until @fd has something or ends, or @end_ns (gw_now_ns) has come: -ETIMEDOUT */
 int gw_wait_readable(int fd, uint64_t end_ns);
 
