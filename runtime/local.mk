@@ -26,7 +26,8 @@ libgw_rt_la_LIBADD = libgw-loop.la $(JANSSON_LIBS)
 bin_PROGRAMS += godwitd mpirun mpiexec godwit
 godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/explain.c \
 	%D%/clusterd/streams.c %D%/clusterd/agent.c %D%/clusterd/pmi_port.c %D%/clusterd/guard.c %D%/clusterd/moves.c \
-	%D%/clusterd/requests.c %D%/clusterd/movable.c %D%/clusterd/join.c %D%/clusterd/far.c %D%/clusterd/hex.c
+	%D%/clusterd/requests.c %D%/clusterd/movable.c %D%/clusterd/join.c %D%/clusterd/far.c %D%/clusterd/hex.c \
+	%D%/clusterd/inherit.c
 godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) -DGODWIT_SYSCONFDIR='"$(sysconfdir)"'
 godwitd_LDADD = libmig.la libct.la libnoc.la libct-rank.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) \
 	$(SODIUM_LIBS)
@@ -35,6 +36,7 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/core.h %D%/launcher/core.c %D%/launcher/limits.c %D%/launcher/sink.c %D%/sigqueue.h \
 	%D%/launcher/env.c %D%/launcher/libraries.c %D%/launcher/job.c \
 	%D%/launcher/clusters.c %D%/launcher/hosts.c %D%/launcher/slurm.c %D%/launcher/launchers.c %D%/launcher/remote.c \
+	%D%/launcher/inherit.c \
 	%D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/moves.c \
 	%D%/launcher/pins.c %D%/topology.c %D%/topology.h

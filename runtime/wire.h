@@ -14,7 +14,8 @@
  *   start         cluster domain job size kvsname universe incarnation cores[] binds[[]] reconnecting[]
  *                 (descriptor: the host segment; without one the clusterd makes it)
  *                 binds: sets of processors, one for each rank; none when a rank may use all of the cluster's
- *                 host: in jobs of several hosts; there clusterds of the head's machine also get address and secret (hex)
+ *                 host hostname: in jobs of several hosts; there clusterds of the head's machine also get address and secret (hex)
+ *                 inherit{}: environment{} limits[] umask nice ioprio; of mpirun, for clusterds of other hosts
  *   signal        rank signal                 to its process group; answered by undelivered when the rank does not live
  *                                             there. SIGTSTP stops it, and is answered by signalled
  *   end                                       SIGKILL to every rank that is left, and exit 0

@@ -57,7 +57,7 @@ int gw_fail_more(struct gw_error *why, const char *fmt, ...)
 }
 
 static struct {
-	char who[48];
+	char who[80];
 	int fd;
 	enum gw_level level;
 	bool is_set;

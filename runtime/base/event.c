@@ -7,13 +7,14 @@
 #include <unistd.h>
 
 static int the_file = -1;    /* process-wide by nature: one file of events */
-static char the_who[48];
+static char the_who[48], the_host[64];
 
-void gw_event_init(const char *who)
+void gw_event_init(const char *who, const char *host)
 {
 	const char *path = getenv("GODWIT_EVENTS");
 
 	snprintf(the_who, sizeof(the_who), "%s", who);
+	snprintf(the_host, sizeof(the_host), "%s", host ? host : "");
 	if (the_file >= 0 || !path || !*path)
 		return;
 	the_file = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
@@ -37,6 +38,8 @@ void gw_event_object(const char *name, json_t *fields)
 	}
 	all = json_pack("{s:s, s:I, s:s, s:i}", "event", name, "t", (json_int_t)gw_realtime_ns(), "who", the_who, "pid",
 	                (int)getpid());
+	if (all && the_host[0])
+		json_object_set_new(all, "host", json_string(the_host));
 	if (all && fields)
 		json_object_update(all, fields);
 	text = all ? json_dumps(all, JSON_COMPACT) : NULL;

@@ -14,8 +14,9 @@
 
 #include "runtime/base/base.h"
 
-/** gw_event_init - @who as for gw_log_init(); opens the file. Without it there are no events. */
-void gw_event_init(const char *who);
+/** gw_event_init - @who as for gw_log_init(); opens the file. Without it there are no events. @host: where it runs, in jobs of
+ *  several hosts; else NULL */
+void gw_event_init(const char *who, const char *host);
 bool gw_event_on(void);
 
 /** gw_event - @name with the fields that json_pack(@fmt, ...) makes, such as "{s:i, s:s}" */

@@ -15,6 +15,7 @@
  *   requests.c  who asked for a move, and when it can begin
  *   guard.c     is it our MPI library that speaks there?
  *   join.c      a daemon on another host than mpirun
+ *   inherit.c   what such a daemon takes from mpirun
  *   far.c       migration sessions with daemons of other hosts
  *   moves.c     what migration/ asks of the owner of a rank
  *   movable.c   what godwit status --movable says
@@ -225,6 +226,9 @@ int join_watch(struct clusterd *d);                      /* end with what starte
 void join_give_segment(struct join *j, int segment_fd);
 int join_take_segment(struct join *j, struct gw_error *why);
 void join_fini(struct join *j);
+
+/* ---- inherit.c ---- */
+void inherit_take(struct clusterd *d, const json_t *from); /* `inherit` of start; NULL ok */
 
 /* ---- pmi_port.c ---- */
 int pmi_port_open(struct rank *r, uint32_t appnum, struct ct_plumbing *plumbing, struct gw_error *why);

@@ -122,7 +122,8 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	const char *kvsname;
 	json_t *cores, *binds;
 	struct gw_error why = { 0 };
-	char who[32];
+	const char *host = json_string_value(json_object_get(msg, "hostname"));
+	char who[80];
 
 	if (d->is_started || json_unpack(msg, "{s:i, s:i, s:I, s:i, s:s, s:i, s:I, s:o, s:o}", "cluster", &cluster,
 	                "domain", &domain, "job", &job, "size", &size, "kvsname", &kvsname, "universe", &universe, "incarnation", &incarnation, "cores", &cores, "binds",
@@ -136,9 +137,12 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	d->domain = (uint32_t)domain;
 	d->size = (uint32_t)size;
 	d->incarnation = (uint64_t)incarnation;
+	inherit_take(d, json_object_get(msg, "inherit"));
 	snprintf(who, sizeof(who), "godwitd %u", d->cluster);
+	gw_event_init(who, host);
+	if (host)
+		snprintf(who, sizeof(who), "godwitd %u on %.40s", d->cluster, host);
 	gw_log_init(who);
-	gw_event_init(who);
 	if (read_network(d, msg) < 0) {
 		clusterd_fatal(d, "the head's 'start' is malformed: its network");
 		return;

@@ -192,8 +192,12 @@ void clusters_send_start(struct head *h, struct cluster *c)
 	                h->kvsname, "universe", (int)(h->spec->universe ? h->spec->universe : h->size), "incarnation",
 	                (json_int_t)c->incarnation, "cores", rt_cpus_json(&c->cores.cpus), "binds", binds,
 	                "reconnecting", option ? option : "", variable ? variable : "");
-	if (h->is_networked)
+	if (h->is_networked) {
 		json_object_set_new(msg, "host", json_integer((json_int_t)c->host));
+		json_object_set_new(msg, "hostname", json_string(host->name));
+	}
+	if (host->is_remote)
+		json_object_set_new(msg, "inherit", inherit_json(h));
 	/* a job of one host has no network, and needs no secret; who has joined knows it, and where it is */
 	if (h->is_networked && !host->is_remote) {
 		gw_trust_secret_print(secret, h->secret);

@@ -17,6 +17,7 @@
  *   slurm.c      what a Slurm allocation says of them
  *   launchers.c  what ssh or srun is told
  *   remote.c     daemons on other hosts: started by those, back by TCP
+ *   inherit.c    what those get of mpirun that they cannot inherit
  *   reports.c    what the daemons report, as a table
  *   verdict.c    what the end of a rank means for the job
  *   signals.c    signals that mpirun passes on
@@ -237,6 +238,9 @@ void launchers_words(struct strings *argv, const struct head *h, const struct la
 void launchers_clean_environment(const struct head *h);   /* in the child that becomes it */
 /** launchers_explain - it has ended, or srun says that its tasks on @nodes have (NULL: all), before all were up */
 void launchers_explain(struct head *h, const struct launch *l, const char *nodes, int status, const char *last);
+
+/* ---- inherit.c ---- */
+json_t *inherit_json(const struct head *h);               /* environment of daemons, limits, umask, nice value */
 
 /* ---- reports.c ---- */
 extern const struct gw_link_ops reports_link_ops;         /* its context is a struct cluster */

@@ -18,7 +18,7 @@ int main(int argc, char **argv)
 			break;
 		}
 	gw_log_init("mpirun");
-	gw_event_init("mpirun");
+	gw_event_init("mpirun", NULL);
 	code = options_parse(&spec, argc, argv, &why);
 	if (code < 0)
 		fprintf(stderr, "mpirun: %s\n", why.text);
