@@ -47,7 +47,7 @@
  *   undelivered   rank signal                 it does not live here (any more): the head follows it
  *   signalled     rank signal                 SIGTSTP has been delivered
  *   told          signal                      Slurm has sent it to the clusterd, as to a task of the job: it is for the ranks
- *   lost          rank text                   it was given to a cluster that died
+ *   lost          rank to text                it was given to a cluster that died
  *   attach-failed rank text                   its agent could not attach after a move, and not later either
  *   cluster-lost-ack cluster                  every `moved` of a rank from there has been sent before this
  *   migrate-done  id rank status text measures{}
@@ -55,10 +55,11 @@
  *   fatal         text                        the clusterd ends for this reason
  *
  * tool -> head, and its answers
- *   status        movable                  -> status: job{} clusters[] ranks[]; with @movable each rank has
+ *   status        movable                  -> status: job{} clusters[] ranks[], each with its hostname; with @movable each rank has
  *                                             movable: state ("yes", "no", "waits", "moving") reasons[]: kind number text
  *   pin           ranks[] pinned           -> pinned: ranks[] pinned changed[] (or refused: text)
- *   migrate       ranks[] to timeout_ms    -> migrated: rank to status text measures{} (one for each), then done: failed
+ *   migrate       ranks[] to timeout_ms    to: a cluster's number, or a host's name
+ *                                          -> migrated: rank to status text measures{} (one for each), then done: failed
  *                                             (or refused: text, before anything was begun)
  */
 #ifndef RT_WIRE_H

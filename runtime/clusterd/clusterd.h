@@ -222,6 +222,7 @@ void far_cancel(void *clusterd, void *handle);
 /* ---- join.c ---- */
 int join_prepare(struct join *j, struct gw_error *why);  /* reads the secret; comes back once in each daemon of the host */
 int join_connect(struct clusterd *d, struct gw_error *why); /* the proved connection to the head; runs the loop meanwhile */
+void join_fence(struct clusterd *d);                     /* of all daemons of a job of several hosts */
 int join_watch(struct clusterd *d);                      /* end with what started us, or with the head's host */
 void join_give_segment(struct join *j, int segment_fd);
 int join_take_segment(struct join *j, struct gw_error *why);

@@ -24,6 +24,8 @@
 #define PROVE_MS   15000
 #define SEGMENT_MS 5000
 #define DEAD_MS    6000
+#define FENCE_MS   6000  /* T_fence: mpirun's verdict on a silent host is not older */
+#define WAKE_MS    2000  /* the look comes every second */
 
 /* ---- the daemons of one host ----------------------------------------------------------------------------------------- */
 
@@ -186,6 +188,29 @@ static void on_look(void *ctx)
 		gw_log(GW_ERROR, "mpirun's host does not answer any more; this daemon and its ranks end");
 		clusterd_end(d, 1);
 	}
+}
+
+/*
+ * Rule 24: this daemon, or its host, has not run for a while. When mpirun was not heard in that time, its verdict on us is made:
+ * the ranks of this host end before anything that waits here is read, be it GIVEN of a migration session.
+ */
+static void on_wake(void *ctx, uint64_t slept_ms)
+{
+	struct clusterd *d = ctx;
+	uint64_t silence_ms = gw_tcp_silence_ms(gw_link_fd(d->head)); /* 0: a socket pair, mpirun sleeps and wakes with us */
+
+	if (!d->is_networked || d->is_ending || (silence_ms < FENCE_MS && slept_ms < FENCE_MS))
+		return;
+	/* a link that mpirun has closed is worth no word */
+	gw_log(silence_ms == UINT64_MAX ? GW_INFO : GW_ERROR, "not running, and cut off from mpirun, for too long; this daemon and its ranks end");
+	gw_event("cluster.fenced", "{s:i, s:I, s:I}", "cluster", (int)d->cluster, "silence_ms",
+	         (json_int_t)(silence_ms == UINT64_MAX ? 0 : silence_ms), "slept_ms", (json_int_t)slept_ms);
+	clusterd_end(d, 1);
+}
+
+void join_fence(struct clusterd *d)
+{
+	gw_loop_on_wake(d->loop, WAKE_MS, on_wake, d);
 }
 
 int join_watch(struct clusterd *d)

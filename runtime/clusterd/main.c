@@ -147,6 +147,8 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		clusterd_fatal(d, "the head's 'start' is malformed: its network");
 		return;
 	}
+	if (d->is_networked)
+		join_fence(d);
 	movable_read_reconnecting(json_object_get(msg, "reconnecting"));
 	rt_cpus_read(cores, &d->cpus);
 	if (CPU_COUNT(&d->cpus) == 0) /* the head does not know this machine */
@@ -185,6 +187,7 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	                                         rt_cpus_json(&d->cpus), "address",
 	                                         d->is_networked ? own_address(d, msg) : "", "port", (int)d->far_port),
 	                      &d->segment_fd, given < 0 && !d->join.is_joined ? 1 : 0);
+	gw_log(GW_INFO, "up, process %d, %u processors", (int)getpid(), d->cores);
 	gw_event("cluster.up", "{s:i, s:i}", "cluster", cluster, "cores", (int)d->cores);
 }
 

@@ -119,7 +119,8 @@ static void on_lost(void *ctx, void *rank, uint32_t to_cluster, const struct gw_
 
 	(void)ctx;
 	gw_event("mig.lost", "{s:i, s:i, s:i}", "rank", (int)r->proc, "from", (int)r->d->cluster, "to", (int)to_cluster);
-	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:s}", "op", "lost", "rank", (int)r->proc, "text", why->text));
+	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:i, s:s}", "op", "lost", "rank", (int)r->proc, "to",
+	                                        (int)to_cluster, "text", why->text));
 	moves_rank_left(r);
 	r->ct = NULL;
 	rank_destroy(r);

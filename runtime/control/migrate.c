@@ -10,13 +10,14 @@
 struct migrate {
 	struct control c;
 	json_t *ranks, *results;
-	long to, timeout_s;
+	json_t *to;          /* the number of a cluster, or the name of a host */
+	long timeout_s;
 	int failed;
 	bool is_refused;
 };
 
 static const struct argp_option options[] = {
-	{ "to", 't', "CLUSTER", 0, "Where to (required)", 0 },
+	{ "to", 't', "CLUSTER|HOST", 0, "Where to: the number of a cluster, or a host of the job, there where fewest ranks are (required)", 0 },
 	{ "timeout", 'T', "SECONDS", 0, "Give up when a rank is still in MPI_Init or MPI_Finalize by then (default 60)", 0 },
 	CONTROL_OPTIONS,
 	{ 0 }
@@ -28,7 +29,12 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case 't':
-		m->to = control_number(state, arg, "the number of a cluster");
+		json_decref(m->to);
+		/* what begins with a digit is a number unless it is more than one, as an address */
+		m->to = arg[strspn(arg, "0123456789")] || !*arg ? json_string(arg)
+		      : json_integer(control_number(state, arg, "the number of a cluster, or the name of a host"));
+		if (!m->to || !*arg || *arg == '-')
+			argp_error(state, "--to=%s is neither the number of a cluster nor the name of a host", arg);
 		return 0;
 	case 'T':
 		m->timeout_s = control_number(state, arg, "a number of seconds");
@@ -39,8 +45,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (json_array_size(m->ranks) == 0)
 			argp_error(state, "name at least one rank");
-		if (m->to < 0)
-			argp_error(state, "say where to with --to CLUSTER");
+		if (!m->to)
+			argp_error(state, "say where to with --to CLUSTER or --to HOST");
 		return 0;
 	default:
 		return control_option(&m->c, key, arg);
@@ -111,11 +117,11 @@ static void on_interrupt(int sig)
 
 int control_migrate(int argc, char **argv)
 {
-	static const struct argp argp = { options, parse_option, "RANK... --to CLUSTER", "Move ranks of a running job to another "
-		"cluster while all ranks go on. Several are moved at the same time. The exit status is 0 when all were moved, 1 when "
+	static const struct argp argp = { options, parse_option, "RANK... --to CLUSTER|HOST", "Move ranks of a running job to another "
+		"cluster, or host, while all ranks go on. Several are moved at the same time. The exit status is 0 when all were moved, 1 when "
 		"one was not (it goes on where it was), 2 when the request is wrong, 3 when there is no such job.\n"
 		"When it is interrupted, moves that have begun go on.", NULL, NULL, NULL };
-	struct migrate m = { .to = -1, .timeout_s = 60 };
+	struct migrate m = { .timeout_s = 60 };
 	struct gw_error why = { 0 };
 	char name[] = "godwit migrate";
 	int code;
@@ -127,7 +133,7 @@ int control_migrate(int argc, char **argv)
 	signal(SIGINT, on_interrupt);
 	signal(SIGTERM, on_interrupt);
 	signal(SIGHUP, on_interrupt);
-	code = control_talk(&m.c, json_pack("{s:s, s:o, s:I, s:I}", "op", "migrate", "ranks", m.ranks, "to", (json_int_t)m.to,
+	code = control_talk(&m.c, json_pack("{s:s, s:o, s:o, s:I}", "op", "migrate", "ranks", m.ranks, "to", m.to,
 	                                    "timeout_ms", (json_int_t)m.timeout_s * 1000), on_answer, &m, &why);
 	if (m.c.is_json && !m.is_refused) {
 		json_dumpf(m.results, stdout, JSON_INDENT(2));

@@ -79,32 +79,46 @@ static void print_reasons(const json_t *ranks)
 	printf("%zu of %zu ranks can move now\n", movable, json_array_size(ranks));
 }
 
+/* At least as wide as its heading; every host has a row */
+static int host_width(const json_t *clusters)
+{
+	size_t width = strlen("HOST");
+
+	for (size_t i = 0; i < json_array_size(clusters); i++) {
+		size_t n = strlen(text_of(json_array_get(clusters, i), "hostname"));
+
+		width = n > width ? n : width;
+	}
+	return width < 64 ? (int)width : 64;
+}
+
 static void print_tables(const json_t *msg, bool is_movable_asked)
 {
 	const json_t *job = json_object_get(msg, "job"), *list = json_object_get(msg, "clusters");
+	int width = host_width(list);
 	char cores[256], memory[32];
 
 	printf("job %s: %s, %lld rank%s on %zu cluster%s, process %lld, running for %.1f s\n\n", text_of(job, "id"),
 	       text_of(job, "program"), (long long)number_of(job, "ranks"), number_of(job, "ranks") == 1 ? "" : "s",
 	       json_array_size(list), json_array_size(list) == 1 ? "" : "s", (long long)number_of(job, "pid"),
 	       (double)number_of(job, "age_ms") / 1000);
-	printf("%7s  %4s  %-8s  %8s  %5s  %s\n", "CLUSTER", "HOST", "STATE", "DAEMON", "RANKS", "CORES");
+	printf("%7s  %-*s  %-8s  %8s  %5s  %s\n", "CLUSTER", width, "HOST", "STATE", "DAEMON", "RANKS", "CORES");
 	for (size_t i = 0; i < json_array_size(list); i++) {
 		const json_t *c = json_array_get(list, i);
 
 		cores_text(json_object_get(c, "cores"), cores, sizeof(cores));
-		printf("%7lld  %4lld  %-8s  %8lld  %5lld  %s\n", (long long)number_of(c, "cluster"),
-		       (long long)number_of(c, "host"), text_of(c, "state"), (long long)number_of(c, "pid"), (long long)number_of(c, "ranks"), cores);
+		printf("%7lld  %-*.*s  %-8s  %8lld  %5lld  %s\n", (long long)number_of(c, "cluster"),
+		       width, width, text_of(c, "hostname"), text_of(c, "state"), (long long)number_of(c, "pid"), (long long)number_of(c, "ranks"), cores);
 	}
 	list = json_object_get(msg, "ranks");
-	printf("\n%7s  %7s  %8s  %-15s  %5s  %7s  %s%s\n", "RANK", "CLUSTER", "PID", "STATE", "MOVES", "THREADS", "MEMORY",
+	printf("\n%7s  %7s  %-*s  %8s  %-15s  %5s  %7s  %s%s\n", "RANK", "CLUSTER", width, "HOST", "PID", "STATE", "MOVES", "THREADS", "MEMORY",
 	       is_movable_asked ? "       MOVABLE" : "");
 	for (size_t i = 0; i < json_array_size(list); i++) {
 		const json_t *r = json_array_get(list, i);
 
 		snprintf(memory, sizeof(memory), "%.1f MiB", (double)number_of(r, "private_kib") / 1024);
-		printf("%7lld  %7lld  %8lld  %-15s  %5lld  %7lld  %s%*s%s%s\n", (long long)number_of(r, "rank"),
-		       (long long)number_of(r, "cluster"), (long long)number_of(r, "pid"), text_of(r, "state"),
+		printf("%7lld  %7lld  %-*.*s  %8lld  %-15s  %5lld  %7lld  %s%*s%s%s\n", (long long)number_of(r, "rank"),
+		       (long long)number_of(r, "cluster"), width, width, text_of(r, "hostname"), (long long)number_of(r, "pid"), text_of(r, "state"),
 		       (long long)number_of(r, "epoch"), (long long)number_of(r, "threads"),
 		       memory, is_movable_asked ? (int)(13 - strlen(memory)) : 0, "",
 		       is_movable_asked ? text_of(json_object_get(r, "movable"), "state") : "",

@@ -10,40 +10,70 @@
 
 #include "runtime/launcher/head.h"
 
+const char *clusters_name(const struct head *h, uint32_t cluster, char *buf)
+{
+	const struct host *host = &h->hosts[h->clusters[cluster].host];
+
+	if (h->is_networked || host->is_remote)
+		snprintf(buf, CLUSTER_NAME_MAX, "cluster %u on %s", cluster, host->name);
+	else
+		snprintf(buf, CLUSTER_NAME_MAX, "cluster %u", cluster);
+	return buf;
+}
+
 /* ---- lost ---------------------------------------------------------------------------------------------------------- */
+
+static void describe_lost(const struct head *h, const struct cluster *c, char *buf, size_t cap)
+{
+	char end[128], name[CLUSTER_NAME_MAX];
+
+	if (c->has_vanished)
+		snprintf(buf, cap, "host %s does not answer any more", h->hosts[c->host].name);
+	else if (h->hosts[c->host].is_remote)
+		snprintf(buf, cap, "the daemon of cluster %u (host %s) has gone", c->index, h->hosts[c->host].name);
+	else
+		snprintf(buf, cap, "the daemon of %s (pid %d) %s", clusters_name(h, c->index, name), (int)c->pid,
+		         verdict_describe(c->wait_status, end, sizeof(end)));
+}
+
+/* Of a host with several clusters one sentence is enough. */
+static bool is_host_lost_before(const struct head *h, const struct cluster *c)
+{
+	for (uint32_t i = 0; i < c->index; i++)
+		if (h->clusters[i].host == c->host && h->clusters[i].has_vanished)
+			return true;
+	return false;
+}
 
 /* Every surviving daemon has said which ranks it owns: what is still thought to be at @c is gone with it. */
 static void decide_lost(struct head *h, struct cluster *c)
 {
-	char end[128], who[320], list[256] = "";
-	uint32_t n = 0;
+	char what[512], list[256] = "";
+	uint32_t n = 0, listed = 0;
 	size_t at = 0;
 
 	for (uint32_t r = 0; r < h->size; r++) {
+		const struct cluster *of = &h->clusters[h->ranks[r].cluster];
+		bool is_here = of == c;
+
 		output_skip_gaps(h, r);
-		if (h->ranks[r].cluster != c->index || h->ranks[r].state == RANK_ENDED)
+		/* of a host that has vanished all that live there are named, but each cluster is decided for itself */
+		if (h->ranks[r].state == RANK_ENDED || !(is_here || (c->has_vanished && of->has_vanished && of->host == c->host)))
 			continue;
 		if (at < sizeof(list) - 16)
-			at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%u", n ? ", " : "", r);
-		n++;
+			at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%u", listed ? ", " : "", r);
+		listed++;
+		n += is_here;
 	}
-	if (h->hosts[c->host].is_remote) {
-		snprintf(who, sizeof(who), "host %s", h->hosts[c->host].name);
-		snprintf(end, sizeof(end), "has gone");
-	} else {
-		snprintf(who, sizeof(who), "pid %d", (int)c->pid);
-		verdict_describe(c->wait_status, end, sizeof(end));
-	}
+	describe_lost(h, c, what, sizeof(what));
 	moves_cluster_lost(h, c->index);
 	if (n && h->is_told_by_slurm)
 		job_fail(h, 128 + SIGKILL, "Slurm has killed what was left of the job");
 	else if (n)
-		job_fail(h, WIFSIGNALED(c->wait_status) ? 128 + WTERMSIG(c->wait_status) : 1,
-		         "the daemon of cluster %u (%s) %s, and rank%s %s with it; ending the job", c->index, who, end,
-		         n > 1 ? "s" : "", list);
-	else if (!h->is_ending)
-		job_say(h, "mpirun: the daemon of cluster %u (%s) %s; no rank lived there, the job goes on", c->index, who,
-		        end);
+		job_fail(h, WIFSIGNALED(c->wait_status) ? 128 + WTERMSIG(c->wait_status) : 1, "%s, and rank%s %s with it; ending the job",
+		         what, listed > 1 ? "s" : "", list);
+	else if (!h->is_ending && !(c->has_vanished && is_host_lost_before(h, c)))
+		job_say(h, "mpirun: %s; no rank lived there, the job goes on", what);
 }
 
 void clusters_lost_ack(struct head *h, uint32_t lost, uint32_t from)
@@ -82,21 +112,43 @@ static void cluster_lost(struct head *h, struct cluster *c)
 		decide_lost(h, c);
 }
 
+/* What the kernel says of a connection whose other end has stopped answering, or cannot be reached */
+static bool is_silence(int error)
+{
+	return error == -ETIMEDOUT || error == -EHOSTUNREACH || error == -ENETUNREACH || error == -ENETDOWN || error == -EHOSTDOWN;
+}
+
+/* One daemon's link has timed out: those of the same host are as dead, though their timers run a little later. */
+static void host_lost(struct head *h, struct cluster *first)
+{
+	for (uint32_t i = 0; i < h->n_clusters; i++) {
+		struct cluster *c = &h->clusters[i];
+
+		if (c->host != first->host || (c != first && !c->link))
+			continue;
+		c->has_vanished = true;
+		gw_link_destroy(c->link);
+		c->link = NULL;
+	}
+	for (uint32_t i = 0; i < h->n_clusters && !h->is_ending; i++)
+		if (h->clusters[i].has_vanished && h->clusters[i].host == first->host && h->clusters[i].state != CLUSTER_LOST)
+			cluster_lost(h, &h->clusters[i]);
+}
+
 void clusters_closed(struct gw_link *l, void *ctx, int error)
 {
 	struct cluster *c = ctx;
 	struct head *h = c->head;
 
-	(void)error;
 	gw_link_destroy(l);
 	c->link = NULL;
-	if (h->is_ending) {
+	if (h->is_ending)
 		c->state = CLUSTER_ENDED;
-		job_check_all_ended(h);
-	} else {
+	else if (h->hosts[c->host].is_remote && is_silence(error))
+		host_lost(h, c);
+	else
 		cluster_lost(h, c);
-		job_check_all_ended(h);
-	}
+	job_check_all_ended(h);
 }
 
 /* ---- launch -------------------------------------------------------------------------------------------------------- */
@@ -156,6 +208,7 @@ void clusters_launch(struct head *h, struct cluster *c)
 	for (uint32_t r = 0; r < h->size; r++) {
 		const struct app *app = &h->spec->apps[h->ranks[r].app];
 		struct gw_error why = { 0 };
+		char name[CLUSTER_NAME_MAX];
 		int code;
 
 		if (h->ranks[r].cluster != c->index)
@@ -170,8 +223,8 @@ void clusters_launch(struct head *h, struct cluster *c)
 		}
 		code = launch_rank(h, c, r, &env, app->wdir ? app->wdir : here ? here : "/");
 		if (code < 0) {
-			job_fail(h, 1, "rank %u: its command line and environment cannot be sent to cluster %u: %s", r, c->index,
-			         strerror(-code));
+			job_fail(h, 1, "rank %u: its command line and environment cannot be sent to %s: %s", r,
+			         clusters_name(h, c->index, name), strerror(-code));
 			break;
 		}
 	}

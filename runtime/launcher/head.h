@@ -129,6 +129,7 @@ struct cluster {
 	struct rt_cluster_cores cores;
 	int wait_status;
 	bool is_reaped;
+	bool has_vanished;        /* its host did not answer any more */
 	uint32_t lost_acks_due;    /* after it was lost: of the others, that they have told all that they own */
 	bool *acks_due_from;
 };
@@ -220,6 +221,9 @@ int clusters_start(struct head *h, struct cluster *c, const char *path, struct g
 void clusters_send_start(struct head *h, struct cluster *c);
 void clusters_launch(struct head *h, struct cluster *c);  /* the ranks that begin there */
 void clusters_closed(struct gw_link *l, void *cluster, int error);
+#define CLUSTER_NAME_MAX 300
+/** clusters_name - "cluster 2", and in jobs of several hosts "cluster 2 on rig3"; returns @buf, of CLUSTER_NAME_MAX bytes */
+const char *clusters_name(const struct head *h, uint32_t cluster, char *buf);
 void clusters_lost_ack(struct head *h, uint32_t lost, uint32_t from);
 
 /* ---- remote.c ---- */
@@ -303,6 +307,9 @@ struct move {                    /* asked of an owner, not answered yet */
 };
 
 int moves_allow_to(const struct head *h, json_int_t to, struct gw_error *why); /* is that a place to move to? */
+int moves_allow_host(const struct head *h, const char *host, struct gw_error *why); /* has the job a host of that name? */
+/** moves_choose - of @host the cluster where fewest ranks are, or are going to. A rank that is on the host stays where it is */
+int moves_choose(const struct head *h, json_int_t rank, const char *host, json_int_t *to, struct gw_error *why);
 /** moves_begin - ask the owner of @rank. 0: @done will be called, never from inside; else @why is filled */
 int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, moves_done_fn *done, void *ctx,
                 struct gw_error *why);

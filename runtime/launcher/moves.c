@@ -13,11 +13,54 @@ int moves_allow_to(const struct head *h, json_int_t to, struct gw_error *why)
 	return 0;
 }
 
+static bool is_of_host(const struct head *h, const struct cluster *c, const char *host)
+{
+	return strcmp(h->hosts[c->host].name, host) == 0;
+}
+
+int moves_allow_host(const struct head *h, const char *host, struct gw_error *why)
+{
+	char list[500] = "";
+	size_t at = 0;
+
+	for (uint32_t c = 0; c < h->n_clusters; c++)
+		if (is_of_host(h, &h->clusters[c], host))
+			return 0;
+	for (uint32_t i = 0; i < h->n_hosts && at < sizeof(list) - sizeof(h->hosts[i].name) - 2; i++)
+		at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%s", i ? ", " : "", h->hosts[i].name);
+	return gw_fail(why, -ENOENT, "there is no host '%.200s' in this job, which runs on %s", host, list);
+}
+
+int moves_choose(const struct head *h, json_int_t rank, const char *host, json_int_t *to, struct gw_error *why)
+{
+	uint32_t fewest = UINT32_MAX;
+
+	*to = 0; /* of a rank that is not there moves_begin() says so */
+	if (rank >= 0 && rank < (json_int_t)h->size && is_of_host(h, &h->clusters[h->ranks[rank].cluster], host))
+		return gw_fail(why, -EALREADY, "rank %lld is on host %s already", (long long)rank, host);
+	for (uint32_t c = 0; c < h->n_clusters; c++) {
+		uint32_t n = 0;
+
+		if (h->clusters[c].state != CLUSTER_UP || !is_of_host(h, &h->clusters[c], host))
+			continue;
+		for (uint32_t r = 0; r < h->size; r++)
+			n += h->ranks[r].cluster == c && h->ranks[r].state != RANK_ENDED;
+		gw_list_for(e, &h->moves)
+			n += gw_list_entry(e, struct move, node)->to == c;
+		if (n < fewest) {
+			fewest = n;
+			*to = c;
+		}
+	}
+	return fewest < UINT32_MAX ? 0 : gw_fail(why, -EHOSTDOWN, "no cluster of host %s is up", host);
+}
+
 int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, moves_done_fn *done, void *ctx,
                 struct gw_error *why)
 {
 	struct rank *r;
 	struct move *m;
+	char name[CLUSTER_NAME_MAX];
 
 	if (rank < 0 || rank >= (json_int_t)h->size)
 		return gw_fail(why, -ENOENT, "there is no rank %lld: the job has ranks 0 to %u", (long long)rank, h->size - 1);
@@ -27,7 +70,7 @@ int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout
 	if (r->state == RANK_WAITING)
 		return gw_fail(why, -EAGAIN, "rank %lld has not been started yet", (long long)rank);
 	if (r->cluster == to)
-		return gw_fail(why, -EALREADY, "rank %lld is on cluster %u already", (long long)rank, to);
+		return gw_fail(why, -EALREADY, "rank %lld is on %s already", (long long)rank, clusters_name(h, to, name));
 	if (pins_refuse(h, (uint32_t)rank, why) < 0)
 		return why->code;
 	m = calloc(1, sizeof(*m));
@@ -42,7 +85,8 @@ int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout
 	if (!job_cluster_send(h, r->cluster, json_pack("{s:s, s:I, s:I, s:i, s:I}", "op", "migrate", "id", (json_int_t)m->id,
 	                                               "rank", rank, "to", (int)to, "timeout_ms", timeout_ms))) {
 		free(m);
-		return gw_fail(why, -EPIPE, "rank %lld: the daemon of cluster %u does not answer", (long long)rank, r->cluster);
+		return gw_fail(why, -EPIPE, "rank %lld: the daemon of %s does not answer", (long long)rank,
+		               clusters_name(h, r->cluster, name));
 	}
 	gw_list_append(&h->moves, &m->node);
 	return 0;
@@ -107,13 +151,14 @@ void moves_cluster_lost(struct head *h, uint32_t cluster)
 	struct move *m;
 
 	while ((m = move_from(h, cluster))) {
-		char text[160];
+		char name[CLUSTER_NAME_MAX], text[CLUSTER_NAME_MAX + 100];
 
 		if (h->ranks[m->rank].cluster == m->to && h->ranks[m->rank].state == RANK_RUNNING) {
 			move_done(m, 0, "moved; its measures died with the daemon that it left", NULL);
 			continue;
 		}
-		snprintf(text, sizeof(text), "rank %u: the daemon of cluster %u, where it lived, died", m->rank, cluster);
+		snprintf(text, sizeof(text), "rank %u: the daemon of %s, where it lived, died", m->rank,
+		         clusters_name(h, cluster, name));
 		move_done(m, -EPIPE, text, NULL);
 	}
 }

@@ -20,6 +20,7 @@
 
 #define PROVE_MS 10000
 #define DEAD_MS  6000
+#define WAKE_MS  2000  /* the look comes every second */
 #define LINE_MAX_BYTES 1024
 #define START_MS 60000 /* until all daemons are there; ssh has time to ask for a ticket, and slow disks to wake up */
 #define END_MS   3000
@@ -191,6 +192,21 @@ static void on_look(void *ctx)
 	}
 }
 
+/* Rule 24 for this end: mpirun or its host has not run for a while, and hosts may have counted us as gone meanwhile. */
+static void on_wake(void *ctx, uint64_t slept_ms)
+{
+	struct head *h = ctx;
+
+	for (uint32_t i = 0; i < h->n_clusters; i++) {
+		struct cluster *c = &h->clusters[i];
+		uint64_t silence_ms = c->link && c->launched ? gw_tcp_silence_ms(gw_link_fd(c->link)) : 0;
+
+		/* a link that has ended is read to its end: last words of a daemon may be there */
+		if (c->link && c->launched && silence_ms != UINT64_MAX && (slept_ms >= DEAD_MS || silence_ms >= DEAD_MS))
+			clusters_closed(c->link, c, -ETIMEDOUT);
+	}
+}
+
 static void on_start_deadline(void *ctx)
 {
 	struct head *h = ctx;
@@ -315,6 +331,7 @@ int remote_start(struct head *h, const char *path, struct gw_error *why)
 		code = gw_loop_timer(h->loop, &r->start, START_MS, 0, on_start_deadline, h);
 	if (code == 0)
 		code = gw_loop_timer(h->loop, &r->look, 1000, 1000, on_look, h);
+	gw_loop_on_wake(h->loop, WAKE_MS, on_wake, h);
 	if (code < 0)
 		return gw_fail(why, code, "cannot listen for daemons: %s", strerror(-code));
 	if (h->spec->is_slurm)
@@ -349,7 +366,7 @@ void remote_fini(struct head *h)
 			bool is_lost = l->joined < l->count;
 
 			for (uint32_t c = l->first; c < l->first + l->count; c++)
-				is_lost |= h->clusters[c].first == c && h->clusters[c].state == CLUSTER_LOST;
+				is_lost |= h->clusters[c].first == c && (h->clusters[c].state == CLUSTER_LOST || h->clusters[c].has_vanished);
 			/* who fills the pipe of errors while it ends is ended with it, and who waits for a host that is gone */
 			if (l->pidfd < 0 || is_lost || gw_wait_readable(l->pidfd, end) < 0)
 				kill(l->pid, SIGKILL);

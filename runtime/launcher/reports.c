@@ -70,7 +70,7 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 static void say_launched(const struct cluster *c, uint32_t n, json_int_t slot)
 {
 	const cpu_set_t *cpus = slot >= 0 && slot < (json_int_t)c->cores.n_binds ? &c->cores.binds[slot] : &c->cores.cpus;
-	char list[512] = "";
+	char list[512] = "", name[CLUSTER_NAME_MAX];
 	size_t at = 0;
 
 	for (int i = 0; i < CPU_SETSIZE && at < sizeof(list) - 16; i++) {
@@ -82,7 +82,7 @@ static void say_launched(const struct cluster *c, uint32_t n, json_int_t slot)
 			i++;
 		at += (size_t)snprintf(list + at, sizeof(list) - at, i > from ? "%s%d-%d" : "%s%d", at ? "," : "", from, i);
 	}
-	job_say(c->head, "mpirun: rank %u runs on cluster %u as process %d, processors %s", n, c->index,
+	job_say(c->head, "mpirun: rank %u runs on %s as process %d, processors %s", n, clusters_name(c->head, c->index, name),
 	        (int)c->head->ranks[n].pid, list);
 }
 
@@ -103,13 +103,24 @@ static void do_launched(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	signals_send_held(h, n);
 }
 
+/* "host rig2: " before a daemon's own words, when there are others */
+static const char *host_prefix(const struct cluster *c, char *buf)
+{
+	buf[0] = '\0';
+	if (c->head->is_networked || c->head->hosts[c->host].is_remote)
+		snprintf(buf, CLUSTER_NAME_MAX, "host %s: ", c->head->hosts[c->host].name);
+	return buf;
+}
+
 static void do_launch_failed(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
+	char host[CLUSTER_NAME_MAX];
 	int code = (int)number_of(msg, "code");
 
 	(void)fds; (void)n_fds;
 	/* as a shell says it: 127 not found, 126 found but not to be executed */
-	job_fail(c->head, code == -ENOENT ? 127 : code == -EACCES || code == -ENOEXEC ? 126 : 1, "%s", text_of(msg, "text"));
+	job_fail(c->head, code == -ENOENT ? 127 : code == -EACCES || code == -ENOEXEC ? 126 : 1, "%s%s",
+	         host_prefix(c, host), text_of(msg, "text"));
 }
 
 /* News of a name for the other hosts: the directory of a job is its head. To every daemon there, since any of them may be
@@ -188,24 +199,27 @@ static void do_abort(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	int code = (int)number_of(msg, "code");
 	const char *text = text_of(msg, "text");
+	char name[CLUSTER_NAME_MAX];
 	uint32_t n;
 	struct rank *r = rank_of(c->head, msg, &n);
 
 	(void)fds; (void)n_fds;
 	if (r)
-		job_fail(c->head, code & 255, "rank %u (pid %d, cluster %u) aborted the job with code %d%s%s", n, (int)r->pid,
-		         c->index, code, *text ? ": " : "", text);
+		job_fail(c->head, code & 255, "rank %u (pid %d, %s) aborted the job with code %d%s%s", n, (int)r->pid,
+		         clusters_name(c->head, c->index, name), code, *text ? ": " : "", text);
 }
 
 /* It does not speak PMI, or not with our MPI: @text says what it does. */
 static void do_broken(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
+	char name[CLUSTER_NAME_MAX];
 	uint32_t n;
 	struct rank *r = rank_of(c->head, msg, &n);
 
 	(void)fds; (void)n_fds;
 	if (r)
-		job_fail(c->head, 1, "rank %u (pid %d, cluster %u) %s; ending the job", n, (int)r->pid, c->index, text_of(msg, "text"));
+		job_fail(c->head, 1, "rank %u (pid %d, %s) %s; ending the job", n, (int)r->pid,
+		         clusters_name(c->head, c->index, name), text_of(msg, "text"));
 }
 
 static void do_stdin_ack(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -246,22 +260,33 @@ static void do_signalled(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 
 static void do_lost(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
+	struct head *h = c->head;
+	json_int_t to = number_of(msg, "to");
+	char from_name[CLUSTER_NAME_MAX], to_name[CLUSTER_NAME_MAX];
 	uint32_t n;
 
 	(void)fds; (void)n_fds;
-	if (rank_of(c->head, msg, &n))
-		job_fail(c->head, 128 + SIGKILL, "rank %u died in a move from cluster %u: %s; ending the job", n, c->index,
+	if (!rank_of(h, msg, &n) || to < 0 || to >= (json_int_t)h->n_clusters)
+		return;
+	clusters_name(h, c->index, from_name);
+	clusters_name(h, (uint32_t)to, to_name);
+	if (h->clusters[to].has_vanished)
+		job_fail(h, 1, "host %s does not answer any more, and rank %u with it, which was moving there from %s; ending the job",
+		         h->hosts[h->clusters[to].host].name, n, from_name);
+	else
+		job_fail(h, 128 + SIGKILL, "rank %u died in a move from %s to %s: %s; ending the job", n, from_name, to_name,
 		         text_of(msg, "text"));
 }
 
 static void do_attach_failed(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
+	char name[CLUSTER_NAME_MAX];
 	uint32_t n;
 
 	(void)fds; (void)n_fds;
 	if (rank_of(c->head, msg, &n))
-		job_fail(c->head, 1, "rank %u cannot take up its communication again on cluster %u after a move: %s; ending the job",
-		         n, c->index, text_of(msg, "text"));
+		job_fail(c->head, 1, "rank %u cannot take up its communication again on %s after a move: %s; ending the job",
+		         n, clusters_name(c->head, c->index, name), text_of(msg, "text"));
 }
 
 static void do_cluster_lost_ack(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -284,8 +309,10 @@ static void do_status_answer(struct cluster *c, json_t *msg, int *fds, size_t n_
 
 static void do_fatal(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
+	char host[CLUSTER_NAME_MAX];
+
 	(void)fds; (void)n_fds;
-	job_fail(c->head, 1, "%s; ending the job", text_of(msg, "text"));
+	job_fail(c->head, 1, "%s%s; ending the job", host_prefix(c, host), text_of(msg, "text"));
 }
 
 static void do_told(struct cluster *c, json_t *msg, int *fds, size_t n_fds)

@@ -68,20 +68,23 @@ static void do_migrate(struct tool *t, json_t *msg)
 	json_int_t to = json_integer_value(json_object_get(msg, "to"));
 	json_int_t timeout_ms = json_integer_value(json_object_get(msg, "timeout_ms"));
 	struct gw_error why = { 0 };
+	const char *host = json_string_value(json_object_get(msg, "to"));
 
-	if (!json_is_array(ranks) || json_array_size(ranks) == 0 || !json_is_integer(json_object_get(msg, "to"))) {
+	if (!json_is_array(ranks) || json_array_size(ranks) == 0 || !(host || json_is_integer(json_object_get(msg, "to")))) {
 		refuse(t, "the request is malformed");
 		return;
 	}
-	if (moves_allow_to(h, to, &why) < 0) {
+	if ((host ? moves_allow_host(h, host, &why) : moves_allow_to(h, to, &why)) < 0) {
 		refuse(t, why.text);
 		return;
 	}
 	t->moves_failed = 0;
 	for (size_t i = 0; i < json_array_size(ranks); i++) {
 		json_int_t rank = json_integer_value(json_array_get(ranks, i));
-		int code = moves_begin(h, rank, (uint32_t)to, timeout_ms, on_moved, t, &why);
+		int code = host ? moves_choose(h, rank, host, &to, &why) : 0;
 
+		if (code == 0)
+			code = moves_begin(h, rank, (uint32_t)to, timeout_ms, on_moved, t, &why);
 		if (code < 0)
 			report(t, (uint32_t)rank, (uint32_t)to, code, why.text, NULL);
 		else
@@ -103,8 +106,8 @@ static json_t *clusters_json(const struct head *h)
 
 		for (uint32_t r = 0; r < h->size; r++)
 			ranks += h->ranks[r].cluster == c && h->ranks[r].state == RANK_RUNNING;
-		json_array_append_new(all, json_pack("{s:i, s:i, s:s, s:i, s:o, s:i, s:i}", "cluster", (int)c, "host",
-		                                     (int)cl->host, "state", states[cl->state], "pid",
+		json_array_append_new(all, json_pack("{s:i, s:i, s:s, s:s, s:i, s:o, s:i, s:i}", "cluster", (int)c, "host",
+		                                     (int)cl->host, "hostname", h->hosts[cl->host].name, "state", states[cl->state], "pid",
 		                                     (int)(cl->daemon ? cl->daemon : cl->pid), "cores",
 		                                     rt_cpus_json(&cl->cores.cpus), "domain", (int)cl->cores.domain, "ranks",
 		                                     ranks));
@@ -150,6 +153,7 @@ static void status_done(struct tool *t)
 		json_t *one = rank_json(t, r);
 
 		pins_describe(h, r, one);
+		json_object_set_new(one, "hostname", json_string(h->hosts[h->clusters[h->ranks[r].cluster].host].name));
 		json_array_append_new(ranks, one);
 	}
 	gw_link_send_json(t->link, json_pack("{s:s, s:{s:s, s:i, s:s, s:i, s:I}, s:o, s:o, s:O}", "op", "status", "job", "id",

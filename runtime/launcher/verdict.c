@@ -24,30 +24,30 @@ const char *verdict_describe(int wait_status, char *buf, size_t cap)
 static void rank_killed(struct head *h, uint32_t n, struct rank *r)
 {
 	const struct host *host = &h->hosts[h->clusters[r->cluster].host];
-	char end[128], core[600] = "";
+	char end[128], core[600] = "", name[CLUSTER_NAME_MAX];
 
 	if (WCOREDUMP(r->status) && host->is_remote) /* its kernel has a pattern of its own, and the file is there */
 		snprintf(core, sizeof(core), ", core dumped on host %s", host->name);
 	else if (WCOREDUMP(r->status))
 		core_describe(h, n, core, sizeof(core));
-	job_fail(h, 128 + WTERMSIG(r->status), "rank %u (pid %d, cluster %u) %s%s%s", n, (int)r->pid, r->cluster,
+	job_fail(h, 128 + WTERMSIG(r->status), "rank %u (pid %d, %s) %s%s%s", n, (int)r->pid, clusters_name(h, r->cluster, name),
 	         verdict_describe(r->status, end, sizeof(end)), core, h->ended < h->size ? "; ending the job" : "");
 }
 
 static void rank_failed(struct head *h, uint32_t n, struct rank *r, enum pmi_phase phase)
 {
-	char end[128];
+	char end[128], name[CLUSTER_NAME_MAX];
 
+	clusters_name(h, r->cluster, name);
 	if (WIFSIGNALED(r->status)) {
 		rank_killed(h, n, r);
 	} else if (WEXITSTATUS(r->status) == 0) {
 		if (h->ended < h->size)
-			job_fail(h, 1, "rank %u (pid %d, cluster %u) ended without calling MPI_Finalize; ending the job", n,
-			         (int)r->pid, r->cluster);
+			job_fail(h, 1, "rank %u (pid %d, %s) ended without calling MPI_Finalize; ending the job", n, (int)r->pid, name);
 	} else if (phase == PMI_FINALIZED) {
 		job_note_code(h, WEXITSTATUS(r->status)); /* the others do not need it any more: let them finish */
 	} else {
-		job_fail(h, WEXITSTATUS(r->status), "rank %u (pid %d, cluster %u) %s%s", n, (int)r->pid, r->cluster,
+		job_fail(h, WEXITSTATUS(r->status), "rank %u (pid %d, %s) %s%s", n, (int)r->pid, name,
 		         verdict_describe(r->status, end, sizeof(end)), h->ended < h->size ? "; ending the job" : "");
 	}
 }
