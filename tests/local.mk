@@ -39,12 +39,12 @@ check_PROGRAMS += %D%/programs/edits
 %C%_programs_edits_LDADD = $(MPI_LIBS)
 EXTRA_DIST += %D%/driver/godwit.py %D%/driver/storm.py %D%/driver/move.py %D%/driver/examples.py \
 	%D%/driver/programs.py %D%/driver/faults.py %D%/driver/busy.py %D%/driver/soak.py %D%/driver/launch.py \
-	%D%/driver/abi.py %D%/driver/manners.py %D%/driver/remote.py
+	%D%/driver/abi.py %D%/driver/manners.py %D%/driver/remote.py %D%/driver/cut.py
 # Compiled by the test with other people's wrappers.
 EXTRA_DIST += %D%/programs/abi/ring.c %D%/programs/abi/ring.cc %D%/programs/abi/ring.f %D%/programs/abi/ring08.f90 \
 	%D%/programs/abi/heat.f90
 SYSTEM_TESTS = %D%/test_programs.sh %D%/test_movable.sh %D%/test_abi.sh %D%/test_launch.sh %D%/test_move.sh %D%/test_busy.sh %D%/test_examples.sh \
-	%D%/test_faults.sh %D%/test_storm.sh %D%/test_storm_hosts.sh %D%/test_hosts.sh %D%/test_soak.sh %D%/test_manners.sh
+	%D%/test_faults.sh %D%/test_storm.sh %D%/test_storm_hosts.sh %D%/test_hosts.sh %D%/test_cut.sh %D%/test_soak.sh %D%/test_manners.sh
 dist_check_SCRIPTS += $(SYSTEM_TESTS)
 if !GW_SANITIZE
 # A sanitizer's shadow memory does not move: sanitizers are for unit tests.
@@ -68,11 +68,13 @@ check-mpich-moves: all
 check-storm: all $(check_PROGRAMS)
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_storm.sh --moves 250 --counts --seconds 400
 
-# The same, and every named fault, over three hosts that this machine plays: make check-hosts STORM_SEED=17
+# The same, and every named fault, over three hosts that this machine plays; and a host that vanishes at every edge of a move
+# to or from it: make check-hosts STORM_SEED=17
 .PHONY: check-hosts
 check-hosts: all $(check_PROGRAMS)
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_storm_hosts.sh --moves 250 --ranks 6 --hosts 3 --clusters 6 --pace-ms 300 --seconds 400
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_faults.sh --hosts
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_cut.sh --storm
 
 # Ten thousand jobs in a row, and more than a thousand that are killed; the seed in the output replays the choices:
 # make check-starts STARTS=100 KILLS=0 MOVED_KILLS=0 SEED="--seed 17"
