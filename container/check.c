@@ -59,6 +59,19 @@ void ct_needs_fini(struct ct_needs *n)
 	n->blob_len = 0;
 }
 
+/* It must be there, or the move would fail when the rank stands already. */
+static int cwd_add(struct ct_rank *r, struct ct_snapshot *s, struct gw_error *why)
+{
+	char path[4096];
+	struct stat st;
+	uint32_t index;
+	int rc = ct_proc_link(r->pid, "cwd", path, sizeof(path));
+
+	if (rc < 0 || path[0] != '/' || stat(path, &st) < 0)
+		return gw_fail(why, -EBUSY, "its working directory '%s' cannot be found any more", rc < 0 ? "?" : path);
+	return ct_file_add(s, path, &st, CT_IMG_FILE_CWD, &index) < 0 ? gw_fail(why, -ENOMEM, "no memory for a list of files") : 0;
+}
+
 /* All that can be seen without stopping it; what holds it goes to @holds. */
 static int look_around(struct ct_rank *r, struct ct_snapshot *s, struct ct_holds *holds, struct gw_error *why)
 {
@@ -174,6 +187,8 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 	rc = look_around(r, &s, &holds, why);
 	if (rc == 0)
 		rc = holds_refuse(&holds, why);
+	if (rc == 0)
+		rc = cwd_add(r, &s, why);
 	if (rc == 0)
 		rc = ct_extents_scan(r, &s, &extents, why);
 	if (rc == 0 && (ct_proc_ids(r->pid, "task", &tasks) < 0 || hole_find(&r->look, &needs.hole) < 0))

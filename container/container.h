@@ -106,6 +106,7 @@ struct ct_needs {
 	uint32_t files;                   /* open regular files and file mappings that follow as path, size, mtime, build-id */
 	uint64_t blob_len;                /* length of @blob */
 	unsigned char *blob;              /* heap; ct_needs_fini */
+	bool are_files_proved;            /* at the destination, never on the wire: ct_files_look was content */
 };
 #define CT_NEEDS_VERSION 2
 void ct_needs_fini(struct ct_needs *n);

@@ -28,7 +28,7 @@ int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, 
 	f = ct_vec_add(&s->files, 1);
 	if (!f)
 		return -ENOMEM;
-	*f = (struct ct_img_file){ .dev = st->st_dev, .ino = st->st_ino, .size = (uint64_t)st->st_size,
+	*f = (struct ct_img_file){ .dev = st->st_dev, .ino = st->st_ino, .size = S_ISCHR(st->st_mode) ? st->st_rdev : (uint64_t)st->st_size,
 		.mtime_s = st->st_mtim.tv_sec, .mtime_ns = (uint32_t)st->st_mtim.tv_nsec, .flags = flags, .mode = st->st_mode };
 	f->path = ct_snapshot_string(s, path);
 	return f->path ? 0 : -ENOMEM;

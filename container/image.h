@@ -87,9 +87,10 @@ _Static_assert(sizeof(struct ct_img_process) == 16 + 8 * 13 + 4 * 12 + 24 + 256 
 #define CT_IMG_FILE_MAPPED 1u
 #define CT_IMG_FILE_OPEN   2u
 #define CT_IMG_FILE_WRITES 4u /* open for writing: size and time of change may differ at the other side */
+#define CT_IMG_FILE_CWD    8u /* its working directory: of the needs only */
 
 struct ct_img_file {
-	uint64_t dev, ino, size;
+	uint64_t dev, ino, size;     /* size: of a device its number */
 	int64_t mtime_s;
 	uint32_t mtime_ns, path, flags, mode;
 };
@@ -187,5 +188,34 @@ _Static_assert(sizeof(struct ct_img_needs) == 16 + 32 + 8 + 40 + 40 + 32 + 256, 
 #define CT_HOLE_SIZE (1u << 20)
 
 struct ct_img_extent { uint64_t start, end; };
+
+/*
+ * Not of the image: what two daemons say of files in PREPARE (container/files.h), beside the needs, whose FILES they mean.
+ *
+ *   question   | struct ct_img_question | marks x struct ct_img_mark | files x uint32_t: its mark, from 1; 0: none |
+ *   answer     | struct ct_img_answer   | claims x struct ct_img_claim |
+ */
+#define CT_IMG_FILES_VERSION 1
+
+struct ct_img_question {
+	uint32_t version, is_far, marks, files;
+	char host[64];       /* where the rank is; NUL terminated */
+};
+struct ct_img_mark {
+	uint32_t file, prefix; /* it lies in the directory that is the first @prefix bytes of that file's path */
+	uint64_t ino;
+	uint8_t nonce[16];     /* its name: CT_MARK_NAME and these in hex */
+};
+struct ct_img_answer {
+	uint32_t version, claims;
+	char host[64];
+};
+struct ct_img_claim {      /* this file is not seen to be the same; these are its contents here */
+	uint32_t file, pad;
+	uint64_t hash[2];    /* XXH3, 128 bits, low half first */
+};
+_Static_assert(sizeof(struct ct_img_question) == 80 && sizeof(struct ct_img_mark) == 32 &&
+               sizeof(struct ct_img_answer) == 72 && sizeof(struct ct_img_claim) == 24, "wire format");
+#define CT_MARK_NAME ".godwit-"
 
 #endif

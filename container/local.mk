@@ -3,9 +3,10 @@
 EXTRA_DIST += doc/container.md
 
 noinst_LTLIBRARIES += libct.la
-libct_la_SOURCES = %D%/container.h %D%/image.h %D%/rank.h %D%/room.h %D%/cpu.h \
-	%D%/around.c %D%/capture.c %D%/cgroup.c %D%/cpu.c %D%/check.c %D%/fds.c %D%/fit.c %D%/freeze.c %D%/holds.c %D%/image.c %D%/init.c %D%/inject.c \
-	%D%/plumb.c %D%/probe.c %D%/proc.c %D%/regs.c %D%/restore.c %D%/room.c %D%/shell.c %D%/sockets.c %D%/spawn.c %D%/vmas.c %D%/xstate.c
+libct_la_SOURCES = %D%/container.h %D%/cpu.h %D%/files.h %D%/image.h %D%/proof.h %D%/rank.h %D%/room.h \
+	%D%/around.c %D%/capture.c %D%/cgroup.c %D%/check.c %D%/cpu.c %D%/fds.c %D%/files.c %D%/fit.c %D%/freeze.c %D%/helper.c \
+	%D%/holds.c %D%/image.c %D%/init.c %D%/inject.c %D%/marks.c %D%/plumb.c %D%/probe.c %D%/proc.c %D%/regs.c \
+	%D%/restore.c %D%/room.c %D%/same.c %D%/shell.c %D%/sockets.c %D%/spawn.c %D%/vmas.c %D%/xstate.c
 
 # The program that the tests move is one like any other: no sanitizer, none of our libraries.
 check_PROGRAMS += %D%/victim %D%/test_image %D%/test_move %D%/test_move_user %D%/bench_move

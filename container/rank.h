@@ -318,6 +318,7 @@ void ct_container_kill(struct ct_rank *r);
 struct ct_fit {
 	const struct ct_reader *reader;   /* the whole of what the source has said: needs, extents */
 	const struct ct_snapshot *hint;   /* its files and mappings, and their strings */
+	bool are_files_proved;
 };
 int ct_fit(const struct ct_fit *f, struct gw_error *why); /* every check of the destination's table */
 

@@ -216,7 +216,7 @@ int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const st
 {
 	struct ct_rank *r = ct_rank_new();
 	struct ct_reader d;
-	struct ct_fit fit = { .reader = &d, .hint = r ? &r->hint : NULL };
+	struct ct_fit fit = { .reader = &d, .hint = r ? &r->hint : NULL, .are_files_proved = needs->are_files_proved };
 	int rc;
 
 	if (!r)

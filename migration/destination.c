@@ -2,6 +2,7 @@
 /* What the destination of a move does in each of its states. */
 #include "migration/session.h"
 
+#include <stdlib.h>
 #include <unistd.h>
 
 static const struct mig_ops *ops(const struct mig_session *s)
@@ -32,26 +33,57 @@ void mig_dst_look_at_shells(struct mig *m)
 	}
 }
 
-void mig_dst_prepare(struct mig_session *s)
+/* Are the files of the rank the same here? Before anything is made for it. */
+void mig_dst_look(struct mig_session *s)
 {
-	struct mig_wire_prepared body = { 0 };
-	struct ct_plumbing plumbing;
 	struct mig_prepare prepare;
-	struct mig_offer o;
 	struct gw_error why = { 0 };
-	json_t *hints;
-	cpu_set_t cpus;
 	int code;
 
 	if (s->m->is_shutting_down) {
 		mig_post(s, MIG_EV_FAILED, -ESHUTDOWN, "cluster %u is shutting down", s->id.to);
 		return;
 	}
-	code = mig_prepare_parse(s->frame, s->frame_len, &prepare, &why);
+	if (mig_edge(s, "mig.dst.looking"))
+		return;
+	s->offer = malloc(s->frame_len);
+	if (!s->offer) {
+		mig_post(s, MIG_EV_FAILED, -ENOMEM, "cluster %u has no memory for it", s->id.to);
+		return;
+	}
+	memcpy(s->offer, s->frame, s->frame_len);
+	s->offer_len = s->frame_len;
+	code = mig_prepare_parse(s->offer, s->offer_len, &prepare, &why);
+	if (code == 0)
+		code = ct_files_look(&s->files, &prepare.needs, prepare.question, prepare.question_len, &why);
+	if (code > 0 && (code = mig_files_watch(s)) < 0)
+		gw_fail(&why, code, "the helper that reads its files cannot be watched: %s", strerror(-code));
+	if (code < 0)
+		mig_post(s, MIG_EV_FAILED, code, "cluster %u cannot take it: %s", s->id.to, why.text);
+	else if (!s->files_watch)
+		mig_step(s, MIG_EV_PROVED);
+}
+
+void mig_dst_prepare(struct mig_session *s)
+{
+	struct mig_wire_prepared *body;
+	gw_autofree char *frame = NULL;
+	struct ct_plumbing plumbing;
+	struct mig_prepare prepare;
+	struct mig_offer o;
+	struct gw_error why = { 0 };
+	const void *answer;
+	size_t answer_len;
+	json_t *hints;
+	cpu_set_t cpus;
+	int code;
+
+	code = mig_prepare_parse(s->offer, s->offer_len, &prepare, &why);
 	if (code < 0) {
 		mig_post(s, MIG_EV_FAILED, code, "%s", why.text);
 		return;
 	}
+	prepare.needs.are_files_proved = true;
 	hints = json_loadb(prepare.hints, prepare.hints_len, 0, NULL);
 	if (!hints) {
 		mig_post(s, MIG_EV_FAILED, -EPROTO, "the hints of a PREPARE are not JSON");
@@ -87,8 +119,19 @@ void mig_dst_prepare(struct mig_session *s)
 		return;
 	s->m->n.accepted++;
 	s->t.prepared = gw_now_ns();
-	body.prepare_ns = s->t.prepared - s->t.start;
-	mig_send(s, MIG_F_PREPARED, &body, sizeof(body));
+	answer = ct_files_bytes(s->files, &answer_len);
+	frame = malloc(sizeof(*body) + answer_len);
+	if (!frame) {
+		mig_post(s, MIG_EV_FAILED, -ENOMEM, "cluster %u has no memory for an answer", s->id.to);
+		return;
+	}
+	body = (struct mig_wire_prepared *)(void *)frame;
+	body->prepare_ns = s->t.prepared - s->t.start;
+	memcpy(body + 1, answer, answer_len);
+	mig_send(s, MIG_F_PREPARED, frame, sizeof(*body) + answer_len);
+	mig_files_drop(s);
+	free(s->offer);
+	s->offer = NULL;
 }
 
 void mig_dst_import(struct mig_session *s)

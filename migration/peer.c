@@ -164,7 +164,7 @@ static void offer(struct mig_peer *p, const struct mig_head *h, const void *payl
 				again = true;
 				break;
 			}
-			if ((o->state == MIG_FILL || o->state == MIG_READY) &&
+			if ((o->state == MIG_LOOK || o->state == MIG_FILL || o->state == MIG_READY) &&
 			    (o->id.epoch < h->epoch ||
 			     (o->id.from_incarnation == h->from_incarnation && o->id.session < h->session))) {
 				mig_post(o, MIG_EV_CANCEL, -ECANCELED, "session %u has taken its place", h->session);
@@ -205,8 +205,11 @@ static void source_frame(struct mig_session *s, const struct mig_head *h, uint16
 	}
 	switch (type) {
 	case MIG_F_PREPARED:
-		if (!get_body(payload, len, &s->t.there_prepared, sizeof(s->t.there_prepared)) || !h->to_incarnation)
+		if (len < sizeof(*h) + sizeof(s->t.there_prepared) || !h->to_incarnation)
 			break;
+		memcpy(&s->t.there_prepared, (const char *)payload + sizeof(*h), sizeof(s->t.there_prepared));
+		s->frame = (const char *)payload + sizeof(*h) + sizeof(s->t.there_prepared);
+		s->frame_len = len - sizeof(*h) - sizeof(s->t.there_prepared);
 		s->id.to_incarnation = h->to_incarnation;
 		mig_step(s, MIG_EV_PREPARED);
 		return;
@@ -436,6 +439,11 @@ int mig_connect(struct mig_session *s, struct gw_error *why)
 		return gw_fail(why, code, "rank %u: no connection to cluster %u: %s", s->id.proc, cluster, strerror(-code));
 	bind_peer(p, s);
 	return 0;
+}
+
+bool mig_is_far(const struct mig_session *s)
+{
+	return s->peer && s->peer->connecting;
 }
 
 int mig_accept(struct mig *m, int fd)

@@ -14,7 +14,7 @@
 
 const struct mig_rule mig_rules[] = {
 	/* ---- source: before GIVEN every way out leads back to a running rank ---- */
-	{ MIG_PREPARE, MIG_EV_PREPARED,  MIG_QUIESCE, mig_src_quiesce },
+	{ MIG_PREPARE, MIG_EV_PREPARED,  MIG_PROVE,   mig_src_prove },
 	{ MIG_PREPARE, MIG_EV_NEVER,     MIG_ENDED,   mig_src_abort },
 	{ MIG_PREPARE, MIG_EV_FAILED,    MIG_ENDED,   mig_src_abort },
 	{ MIG_PREPARE, MIG_EV_CANCEL,    MIG_ENDED,   mig_src_abort },
@@ -22,6 +22,15 @@ const struct mig_rule mig_rules[] = {
 	{ MIG_PREPARE, MIG_EV_TIMEOUT,   MIG_ENDED,   mig_src_abort },
 	{ MIG_PREPARE, MIG_EV_PEER_LOST, MIG_ENDED,   mig_src_abort },
 	{ MIG_PREPARE, MIG_EV_PEER_DEAD, MIG_ENDED,   mig_src_abort },
+
+	{ MIG_PROVE,   MIG_EV_PROVED,    MIG_QUIESCE, mig_src_quiesce },
+	{ MIG_PROVE,   MIG_EV_NEVER,     MIG_ENDED,   mig_src_abort },
+	{ MIG_PROVE,   MIG_EV_FAILED,    MIG_ENDED,   mig_src_abort },
+	{ MIG_PROVE,   MIG_EV_CANCEL,    MIG_ENDED,   mig_src_abort },
+	{ MIG_PROVE,   MIG_EV_EXITED,    MIG_ENDED,   mig_src_abort },
+	{ MIG_PROVE,   MIG_EV_TIMEOUT,   MIG_ENDED,   mig_src_abort },
+	{ MIG_PROVE,   MIG_EV_PEER_LOST, MIG_ENDED,   mig_src_abort },
+	{ MIG_PROVE,   MIG_EV_PEER_DEAD, MIG_ENDED,   mig_src_abort },
 
 	{ MIG_QUIESCE, MIG_EV_QUIET,     MIG_SEND,    mig_src_freeze },
 	{ MIG_QUIESCE, MIG_EV_NEVER,     MIG_ENDED,   mig_src_abort },
@@ -34,6 +43,7 @@ const struct mig_rule mig_rules[] = {
 
 	{ MIG_SEND,    MIG_EV_MORE,      MIG_SEND,    mig_src_pump },
 	{ MIG_SEND,    MIG_EV_ASK,       MIG_SEND,    NULL },
+	{ MIG_SEND,    MIG_EV_FLUSHED,   MIG_SEND,    mig_src_flushed },
 	{ MIG_SEND,    MIG_EV_READY,     MIG_GIVEN,   mig_src_give },     /* the commit point */
 	{ MIG_SEND,    MIG_EV_NEVER,     MIG_ENDED,   mig_src_abort },
 	{ MIG_SEND,    MIG_EV_FAILED,    MIG_ENDED,   mig_src_abort },
@@ -62,7 +72,15 @@ const struct mig_rule mig_rules[] = {
 	{ MIG_TAKEN,   MIG_EV_PEER_DEAD, MIG_ENDED,   mig_src_finish },
 
 	/* ---- destination: before GIVEN it may drop the session at any time, and then never thaws it ---- */
-	{ MIG_IDLE,    MIG_EV_OFFER,     MIG_FILL,    mig_dst_prepare },
+	{ MIG_IDLE,    MIG_EV_OFFER,     MIG_LOOK,    mig_dst_look },
+	{ MIG_LOOK,    MIG_EV_PROVED,    MIG_FILL,    mig_dst_prepare },
+	{ MIG_LOOK,    MIG_EV_ABORT,     MIG_ENDED,   mig_dst_discard },
+	{ MIG_LOOK,    MIG_EV_FAILED,    MIG_ENDED,   mig_dst_discard },
+	{ MIG_LOOK,    MIG_EV_CANCEL,    MIG_ENDED,   mig_dst_discard },
+	{ MIG_LOOK,    MIG_EV_TIMEOUT,   MIG_ENDED,   mig_dst_discard },
+	{ MIG_LOOK,    MIG_EV_PEER_LOST, MIG_ENDED,   mig_dst_discard },
+	{ MIG_LOOK,    MIG_EV_PEER_DEAD, MIG_ENDED,   mig_dst_discard },
+
 	{ MIG_FILL,    MIG_EV_STATE,     MIG_FILL,    mig_dst_import },
 	{ MIG_FILL,    MIG_EV_DATA,      MIG_FILL,    mig_dst_feed },
 	{ MIG_FILL,    MIG_EV_END,       MIG_FILL,    mig_dst_complete },
@@ -105,15 +123,15 @@ const size_t mig_rules_count = GW_ARRAY_LEN(mig_rules);
 
 const char *mig_state_name(enum mig_state s)
 {
-	static const char *const names[MIG_STATES] = { "idle", "prepare", "quiesce", "send", "given", "taken", "fill", "ready",
-	                                               "arrived", "settled", "ended" };
+	static const char *const names[MIG_STATES] = { "idle", "prepare", "prove", "quiesce", "send", "given", "taken", "look",
+	                                               "fill", "ready", "arrived", "settled", "ended" };
 
 	return s < MIG_STATES ? names[s] : "?";
 }
 
 const char *mig_event_name(enum mig_event e)
 {
-	static const char *const names[MIG_EVENTS] = { "start", "prepared", "quiet", "more", "ready", "taken", "never", "ask",
+	static const char *const names[MIG_EVENTS] = { "start", "prepared", "proved", "flushed", "quiet", "more", "ready", "taken", "never", "ask",
 	                                               "attached", "offer", "state", "data", "end", "complete", "given",
 	                                               "thawed", "done", "abort", "failed", "cancel", "exited", "timeout",
 	                                               "peer-lost", "peer-dead" };
@@ -135,7 +153,9 @@ static uint64_t state_ms(const struct mig_session *s)
 	uint64_t retry = or_default(c->retry_ms, 500), backoff = RETRY_FIRST_MS << (s->retries < 6 ? s->retries : 6);
 
 	switch (s->state) {
-	case MIG_PREPARE: return or_default(c->prepare_ms, 10000);
+	case MIG_PREPARE:
+	case MIG_PROVE:
+	case MIG_LOOK:    return or_default(c->prepare_ms, 10000);
 	case MIG_QUIESCE: return or_default(c->quiesce_ms, 5000) + 1000; /* the agent has the deadline, this is the net */
 	case MIG_SEND:    return or_default(c->transfer_ms, 10000);
 	case MIG_GIVEN:   return s->peer ? retry : backoff < retry ? backoff : retry;
@@ -154,6 +174,9 @@ static void on_timer(void *ctx)
 
 	s->timer = NULL; /* a timer without a period is removed after its call */
 	s->retries++;
+	if (!s->why.code && s->is_ready_waiting)
+		gw_fail(&s->why, -ETIMEDOUT, "what it wrote was not brought to its file systems within %llu ms",
+		        (unsigned long long)state_ms(s));
 	if (!s->why.code && s->state != MIG_GIVEN && s->state != MIG_READY && s->state != MIG_ARRIVED)
 		gw_fail(&s->why, -ETIMEDOUT, "nothing happened in state '%s' for %llu ms", mig_state_name(s->state),
 		        (unsigned long long)state_ms(s));
@@ -192,7 +215,9 @@ static void session_free(struct mig_session *s)
 	adjust_priority(m);
 	gw_timer_cancel(s->timer);
 	gw_watch_remove(s->shell_watch);
+	mig_files_drop(s);
 	mig_disconnect(s);
+	free(s->offer);
 	free(s);
 }
 
@@ -272,6 +297,38 @@ bool mig_edge(struct mig_session *s, const char *name)
 	}
 }
 
+/* ---- files: what a helper of theirs has to say ------------------------------------------------------------------- */
+
+void mig_files_drop(struct mig_session *s)
+{
+	gw_watch_remove(s->files_watch);
+	s->files_watch = NULL;
+	ct_files_free(s->files);
+	s->files = NULL;
+}
+
+static void on_files(void *ctx, uint32_t events)
+{
+	struct mig_session *s = ctx;
+	struct gw_error why = { 0 };
+	int code = ct_files_go_on(s->files, &why);
+
+	(void)events;
+	if (code > 0)
+		return;
+	gw_watch_remove(s->files_watch);
+	s->files_watch = NULL;
+	if (code < 0)
+		mig_post(s, MIG_EV_FAILED, code, "%s", why.text);
+	else
+		mig_step(s, s->state == MIG_SEND ? MIG_EV_FLUSHED : MIG_EV_PROVED);
+}
+
+int mig_files_watch(struct mig_session *s)
+{
+	return gw_loop_watch(s->m->loop, &s->files_watch, ct_files_fd(s->files), EPOLLIN, on_files, s);
+}
+
 /* ---- turns: a long image leaves the loop to others --------------------------------------------------------------- */
 
 static void mig_free(struct mig *m)
@@ -321,6 +378,7 @@ static void on_child(void *ctx, uint32_t events)
 	(void)events;
 	while (read(m->child_fd, &si, sizeof(si)) == sizeof(si))
 		; /* one stands for many: all shells are looked at */
+	ct_files_reap();
 	mig_dst_look_at_shells(m);
 }
 
@@ -417,8 +475,8 @@ static struct mig_session *holder_of(const struct mig *m, uint32_t proc)
 	gw_list_for(e, &m->sessions) {
 		struct mig_session *s = gw_list_entry(e, struct mig_session, node);
 
-		if (s->id.proc == proc && ((s->state >= MIG_PREPARE && s->state <= MIG_GIVEN) || s->state == MIG_FILL ||
-		                           s->state == MIG_READY))
+		if (s->id.proc == proc && ((s->state >= MIG_PREPARE && s->state <= MIG_GIVEN) || s->state == MIG_LOOK ||
+		                           s->state == MIG_FILL || s->state == MIG_READY))
 			return s;
 	}
 	return NULL;
@@ -432,6 +490,8 @@ int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *se
 	gw_autofree char *hints_text = NULL;
 	gw_autofree char *frame = NULL;
 	json_t *hints = NULL;
+	const void *question;
+	size_t question_len;
 	void *packed = NULL;
 	ssize_t len;
 	int code;
@@ -469,16 +529,26 @@ int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *se
 	hints = m->c.ops->hints ? m->c.ops->hints(m->c.ctx, req->owner) : NULL;
 	hints_text = hints ? json_dumps(hints, JSON_COMPACT) : NULL;
 	json_decref(hints);
-	len = mig_prepare_pack(&s->id, &needs, hints_text ? hints_text : "{}", &packed);
-	ct_needs_fini(&needs);
+	code = mig_connect(s, why);
+	if (code < 0)
+		goto fail;
+	code = ct_files_ask(&s->files, &needs, mig_is_far(s), why);
+	if (code < 0) {
+		gw_fail_more(why, "rank %u cannot move: ", req->proc);
+		goto fail;
+	}
+	if (gw_fault("mig.src.marked") != GW_FAULT_NONE) {
+		code = gw_fail(why, -EIO, "a test made 'mig.src.marked' fail");
+		goto fail;
+	}
+	question = ct_files_bytes(s->files, &question_len);
+	len = mig_prepare_pack(&s->id, &needs, hints_text ? hints_text : "{}", question, question_len, &packed);
 	if (len < 0) {
 		code = gw_fail(why, (int)len, "rank %u: no memory to describe it", req->proc);
 		goto fail;
 	}
+	ct_needs_fini(&needs);
 	frame = packed;
-	code = mig_connect(s, why);
-	if (code < 0)
-		goto fail;
 	code = mig_send_raw(s, MIG_F_PREPARE, frame, (size_t)len);
 	if (code < 0) {
 		gw_fail(why, code, "rank %u: cluster %u does not take the request: %s", req->proc, req->to_cluster,

@@ -11,6 +11,7 @@
 #ifndef MIG_SESSION_H
 #define MIG_SESSION_H
 
+#include "container/files.h"
 #include "migration/migration.h"
 #include "migration/wire.h"
 #include "runtime/base/link.h"
@@ -19,11 +20,13 @@ enum mig_state {
 	MIG_IDLE,
 	/* source */
 	MIG_PREPARE,  /* PREPARE was sent; the rank runs */
+	MIG_PROVE,    /* the destination can take it; its files are compared */
 	MIG_QUIESCE,  /* the agent was asked; the program computes */
 	MIG_SEND,     /* frozen; the image goes out, READY is awaited */
 	MIG_GIVEN,    /* the destination owns it; TAKEN or NEVER is awaited */
 	MIG_TAKEN,    /* released; ATTACHED is awaited, for the measures */
 	/* destination */
+	MIG_LOOK,     /* PREPARE came; are the files the same here? */
 	MIG_FILL,     /* the shell stands; the image comes in */
 	MIG_READY,    /* complete; GIVEN is awaited */
 	MIG_ARRIVED,  /* thawed: it lives here; DONE is awaited, TAKEN repeated */
@@ -35,6 +38,8 @@ enum mig_state {
 enum mig_event {
 	MIG_EV_START,     /* source: a request */
 	MIG_EV_PREPARED,
+	MIG_EV_PROVED,    /* the files are the same, or of equal contents */
+	MIG_EV_FLUSHED,   /* what the rank wrote has reached the shared file systems */
 	MIG_EV_QUIET,     /* the agent is detached, or there is none */
 	MIG_EV_MORE,      /* the link has room, or a new turn of the loop has come */
 	MIG_EV_READY,
@@ -105,6 +110,12 @@ struct mig_session {
 	struct gw_timer *timer;
 	uint32_t retries;
 
+	struct ct_files *files;   /* the proof of its files, until it has been given or PREPARED was sent */
+	struct gw_watch *files_watch; /* while a helper of theirs is at work */
+	void *offer;              /* destination: the PREPARE; a copy */
+	size_t offer_len;
+
+	bool is_ready_waiting;    /* source: READY came before its files were flushed */
 	bool is_quiet;            /* source: the agent has detached */
 	bool is_frozen;           /* source */
 	bool has_exited;          /* source */
@@ -154,6 +165,8 @@ int mig_session_new(struct mig *m, struct mig_session **out);
 struct mig_session *mig_session_find(struct mig *m, uint64_t from_incarnation, uint32_t session);
 void mig_session_rearm(struct mig_session *s); /* progress: the state's time begins anew */
 void mig_turn_later(struct mig_session *s);
+int mig_files_watch(struct mig_session *s); /* go on when the helper of its files has something to say: PROVED, FLUSHED, FAILED */
+void mig_files_drop(struct mig_session *s);
 GW_PRINTF(4, 5) void mig_post(struct mig_session *s, enum mig_event ev, int code, const char *fmt, ...);
 /* a named fault at an edge: true when the step must stop because an event was posted */
 bool mig_edge(struct mig_session *s, const char *name);
@@ -165,14 +178,17 @@ int mig_send_text(struct mig_session *s, uint16_t type);          /* s->why */
 size_t mig_queued(const struct mig_session *s);
 int mig_connect(struct mig_session *s, struct gw_error *why);     /* to the other daemon */
 void mig_disconnect(struct mig_session *s);
+bool mig_is_far(const struct mig_session *s);  /* right after mig_connect: is the other daemon on another host? */
 bool mig_link_is_up(const struct mig_session *s);                 /* looks for a hang-up that has not been read yet */
 void mig_strangers_drop(struct mig *m);
 
 /* ---- source.c, destination.c: actions ---- */
 void mig_src_ready_came(struct mig_session *s);  /* not an action: the last look before the commit point */
+void mig_src_prove(struct mig_session *s);
 void mig_src_quiesce(struct mig_session *s);
 void mig_src_freeze(struct mig_session *s);
 void mig_src_pump(struct mig_session *s);
+void mig_src_flushed(struct mig_session *s);
 void mig_src_abort(struct mig_session *s);
 void mig_src_give(struct mig_session *s);
 void mig_src_repeat(struct mig_session *s);
@@ -185,6 +201,7 @@ void mig_src_say_done(struct mig_session *s);
 void mig_src_finish(struct mig_session *s);
 
 void mig_dst_look_at_shells(struct mig *m);
+void mig_dst_look(struct mig_session *s);
 void mig_dst_prepare(struct mig_session *s);
 void mig_dst_import(struct mig_session *s);
 void mig_dst_feed(struct mig_session *s);

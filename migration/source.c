@@ -9,6 +9,20 @@ static const struct mig_ops *ops(const struct mig_session *s)
 	return s->m->c.ops;
 }
 
+/* The destination has looked at the files; what it could not tell by looking is told by their contents. */
+void mig_src_prove(struct mig_session *s)
+{
+	struct gw_error why = { 0 };
+	int code = ct_files_check(s->files, s->frame, s->frame_len, &why);
+
+	if (code > 0 && (code = mig_files_watch(s)) < 0)
+		gw_fail(&why, code, "the helper that reads its files cannot be watched: %s", strerror(-code));
+	if (code < 0)
+		mig_post(s, MIG_EV_FAILED, code, "%s", why.text);
+	else if (!s->files_watch)
+		mig_step(s, MIG_EV_PROVED);
+}
+
 void mig_src_quiesce(struct mig_session *s)
 {
 	uint64_t deadline_ms = s->m->c.quiesce_ms ? s->m->c.quiesce_ms : 5000;
@@ -44,6 +58,15 @@ void mig_src_freeze(struct mig_session *s)
 	s->t.frozen = gw_now_ns();
 	if (mig_edge(s, "mig.src.frozen"))
 		return;
+	code = ct_files_still(s->files, s->rank, &why);
+	if (code == 0)
+		code = ct_files_flush(s->files, &why);
+	if (code > 0 && (code = mig_files_watch(s)) < 0)
+		gw_fail(&why, code, "the helper of its files cannot be watched: %s", strerror(-code));
+	if (code < 0) {
+		mig_post(s, MIG_EV_FAILED, code, "%s", why.text);
+		return;
+	}
 	state = ops(s)->export_state(s->m->c.ctx, s->owner, &why);
 	text = state ? json_dumps(state, JSON_COMPACT) : NULL;
 	json_decref(state);
@@ -105,6 +128,12 @@ void mig_src_pump(struct mig_session *s)
 	}
 }
 
+void mig_src_flushed(struct mig_session *s)
+{
+	if (s->is_ready_waiting)
+		mig_src_ready_came(s);
+}
+
 /* Everything that failed before GIVEN: the rank goes on here. */
 void mig_src_abort(struct mig_session *s)
 {
@@ -130,6 +159,9 @@ void mig_src_abort(struct mig_session *s)
 void mig_src_ready_came(struct mig_session *s)
 {
 	if (s->state == MIG_SEND) {
+		s->is_ready_waiting = s->files_watch != NULL;
+		if (s->is_ready_waiting)
+			return;
 		if (mig_edge(s, "mig.src.ready"))
 			return;
 		if (!s->is_image_sent) {

@@ -79,13 +79,13 @@ static void test_rules_of_the_commit(void)
 		if (r->action == mig_dst_thaw)
 			only &= r->state == MIG_READY && r->event == MIG_EV_GIVEN;
 		if (r->action == mig_src_abort)
-			only &= r->state == MIG_PREPARE || r->state == MIG_QUIESCE || r->state == MIG_SEND;
+			only &= r->state == MIG_PREPARE || r->state == MIG_PROVE || r->state == MIG_QUIESCE || r->state == MIG_SEND;
 		if (r->action == mig_src_keep)
 			only &= r->state == MIG_GIVEN && r->event == MIG_EV_NEVER;
 		if (r->action == mig_src_release)
 			only &= r->state == MIG_GIVEN && r->event == MIG_EV_TAKEN;
 		if (r->action == mig_dst_discard)
-			only &= r->state == MIG_FILL || r->state == MIG_READY;
+			only &= r->state == MIG_LOOK || r->state == MIG_FILL || r->state == MIG_READY;
 		if (r->state == MIG_GIVEN && r->next != MIG_GIVEN)
 			only &= r->event == MIG_EV_TAKEN || r->event == MIG_EV_NEVER || r->event == MIG_EV_PEER_DEAD;
 	}
@@ -140,11 +140,12 @@ static void test_frames(void)
 
 	for (size_t i = 0; i < sizeof(blob); i++)
 		blob[i] = (unsigned char)i;
-	len = mig_prepare_pack(&h, &n, "{\"a\":1}", &frame);
-	ok(len == (ssize_t)(sizeof(h) + sizeof(struct mig_wire_needs) + sizeof(blob) + 7), "a PREPARE is packed");
+	len = mig_prepare_pack(&h, &n, "{\"a\":1}", "what?", 5, &frame);
+	ok(len == (ssize_t)(sizeof(h) + sizeof(struct mig_wire_needs) + sizeof(blob) + 12), "a PREPARE is packed");
 	ok(mig_head_parse(frame, (size_t)len, &out, &why) == 0 && out.session == 2 && out.proc == 3, "its head is read back");
 	ok(mig_prepare_parse(frame, (size_t)len, &p, &why) == 0 && p.needs.threads == 4 && p.needs.blob_len == sizeof(blob) &&
-	   !memcmp(p.needs.blob, blob, sizeof(blob)) && p.hints_len == 7 && !memcmp(p.hints, "{\"a\":1}", 7), "so is the rest");
+	   !memcmp(p.needs.blob, blob, sizeof(blob)) && p.hints_len == 7 && !memcmp(p.hints, "{\"a\":1}", 7) &&
+	   p.question_len == 5 && !memcmp(p.question, "what?", 5), "so is the rest");
 	for (size_t cut = 0; cut < (size_t)len; cut++) {
 		copy = malloc(cut + 1); /* exactly as long: a sanitizer sees a byte too many */
 		memcpy(copy, frame, cut);
@@ -168,7 +169,7 @@ static void test_frames(void)
 		memcpy(copy, frame, (size_t)len);
 		copy[i] = (char)0xff;
 		if (mig_prepare_parse(copy, (size_t)len, &p, &why) == 0)
-			good &= p.needs.blob_len + p.hints_len == sizeof(blob) + 7;
+			good &= p.needs.blob_len + p.hints_len + p.question_len == sizeof(blob) + 12;
 		free(copy);
 	}
 	ok(good, "wrong lengths never reach beyond the frame");

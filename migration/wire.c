@@ -20,18 +20,20 @@ int mig_head_parse(const void *payload, size_t len, struct mig_head *out, struct
 	return 0;
 }
 
-ssize_t mig_prepare_pack(const struct mig_head *head, const struct ct_needs *n, const char *hints, void **out)
+ssize_t mig_prepare_pack(const struct mig_head *head, const struct ct_needs *n, const char *hints, const void *question,
+                         size_t question_len, void **out)
 {
-	size_t hints_len = strlen(hints), len = sizeof(*head) + sizeof(struct mig_wire_needs) + n->blob_len + hints_len;
+	size_t hints_len = strlen(hints);
+	size_t len = sizeof(*head) + sizeof(struct mig_wire_needs) + n->blob_len + hints_len + question_len;
 	struct mig_wire_needs w = {
 		.version = n->version, .uid = n->uid, .gid = n->gid, .threads = n->threads, .ns_pid = n->ns_pid,
 		.files = n->files, .blob_len = (uint32_t)n->blob_len, .vmas = n->vmas,
 		.private_bytes = n->private_bytes, .vdso_hash = n->vdso_hash, .xfeatures = n->xfeatures,
-		.hints_len = (uint32_t)hints_len,
+		.hints_len = (uint32_t)hints_len, .question_len = (uint32_t)question_len,
 	};
 	char *p;
 
-	if (n->blob_len > UINT32_MAX / 2 || hints_len > UINT32_MAX / 2)
+	if (n->blob_len > UINT32_MAX / 2 || hints_len > UINT32_MAX / 2 || question_len > UINT32_MAX / 2)
 		return -EMSGSIZE;
 	p = malloc(len);
 	if (!p)
@@ -44,6 +46,8 @@ ssize_t mig_prepare_pack(const struct mig_head *head, const struct ct_needs *n, 
 	if (n->blob_len)
 		memcpy(p, n->blob, n->blob_len);
 	memcpy(p + n->blob_len, hints, hints_len);
+	if (question_len)
+		memcpy(p + n->blob_len + hints_len, question, question_len);
 	return (ssize_t)len;
 }
 
@@ -56,8 +60,9 @@ int mig_prepare_parse(const void *payload, size_t len, struct mig_prepare *out, 
 		return gw_fail(why, -EPROTO, "a PREPARE of %zu bytes is too short", len);
 	memcpy(&w, p, sizeof(w));
 	len -= sizeof(struct mig_head) + sizeof(w);
-	if (w.blob_len > len || w.hints_len != len - w.blob_len)
-		return gw_fail(why, -EPROTO, "a PREPARE announces %u + %u bytes and holds %zu", w.blob_len, w.hints_len, len);
+	if ((uint64_t)w.blob_len + w.hints_len + w.question_len != len)
+		return gw_fail(why, -EPROTO, "a PREPARE announces %u + %u + %u bytes and holds %zu", w.blob_len, w.hints_len,
+		               w.question_len, len);
 	*out = (struct mig_prepare){
 		.needs = { .version = w.version, .uid = w.uid, .gid = w.gid, .threads = w.threads, .ns_pid = w.ns_pid,
 		           .vmas = w.vmas, .private_bytes = w.private_bytes, .vdso_hash = w.vdso_hash,
@@ -65,6 +70,8 @@ int mig_prepare_parse(const void *payload, size_t len, struct mig_prepare *out, 
 		           .blob = (unsigned char *)(uintptr_t)(p + sizeof(w)) },
 		.hints = p + sizeof(w) + w.blob_len,
 		.hints_len = w.hints_len,
+		.question = p + sizeof(w) + w.blob_len + w.hints_len,
+		.question_len = w.question_len,
 	};
 	return 0;
 }

@@ -7,14 +7,15 @@
  * session. A session is identified by the source's incarnation and its number. Fixed width, little endian, version 1.
  *
  *   type       from         after the head
- *   PREPARE    source       struct mig_wire_needs, needs blob, hints (JSON text)
+ *   PREPARE    source       struct mig_wire_needs, needs blob, hints (JSON text), question of container/files.h
  *   STATE      source       JSON text
  *   DATA       source       image bytes, no head
  *   END        source       struct mig_wire_end
  *   GIVEN      source       -                           commit; repeated until answered
  *   DONE       source       -                           TAKEN was heard, the record may be forgotten
  *   ABORT      source       text                        never GIVEN, and never will be
- *   PREPARED   destination  struct mig_wire_prepared    head: its incarnation from now on
+ *   PREPARED   destination  struct mig_wire_prepared, answer of container/files.h
+ *                                                       head: its incarnation from now on
  *   REFUSED    destination  text                        before PREPARED
  *   READY      destination  struct mig_wire_ready
  *   TAKEN      destination  struct mig_wire_taken       repeated until DONE
@@ -61,7 +62,7 @@ _Static_assert(sizeof(struct mig_head) == 56, "wire format");
 struct mig_wire_needs {
 	uint32_t version, uid, gid, threads, ns_pid, files, reserved, blob_len;
 	uint64_t vmas, private_bytes, vdso_hash, xfeatures;
-	uint32_t hints_len, pad;
+	uint32_t hints_len, question_len;
 };
 _Static_assert(sizeof(struct mig_wire_needs) == 72, "wire format");
 
@@ -73,18 +74,20 @@ struct mig_wire_attached { uint64_t attach_ns; int32_t status; uint32_t pad; };
 _Static_assert(sizeof(struct mig_wire_taken) == 32, "wire format");
 _Static_assert(sizeof(struct mig_wire_attached) == 16, "wire format");
 
-/* A PREPARE as it was read: @needs.blob and @hints point into the frame. */
+/* A PREPARE as it was read: @needs.blob, @hints and @question point into the frame. */
 struct mig_prepare {
 	struct ct_needs needs;
 	const char *hints;
-	size_t hints_len;
+	const void *question;
+	size_t hints_len, question_len;
 };
 
 /** mig_head_parse - pure; -EPROTO when it is too short, of another version, or not ours */
 int mig_head_parse(const void *payload, size_t len, struct mig_head *out, struct gw_error *why);
 
 /** mig_prepare_pack - a whole PREPARE frame into a new heap block; returns its length or negative errno */
-ssize_t mig_prepare_pack(const struct mig_head *head, const struct ct_needs *needs, const char *hints, void **out);
+ssize_t mig_prepare_pack(const struct mig_head *head, const struct ct_needs *needs, const char *hints, const void *question,
+                         size_t question_len, void **out);
 
 /** mig_prepare_parse - pure; of the whole payload, whose head has been parsed */
 int mig_prepare_parse(const void *payload, size_t len, struct mig_prepare *out, struct gw_error *why);

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Files of ranks that move between hosts of a rig: continued where they are proved to be the same, refused by path where not."""
+import json, os, select, shutil, subprocess, sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import godwit, rig
+
+tap = godwit.Tap(240)
+why = rig.why_not()
+if why:
+	print("1..0 # SKIP " + why)
+	sys.exit(0)
+MPIRUN = os.path.join(godwit.BUILD, "mpirun")
+GODWIT = os.path.join(godwit.BUILD, "godwit")
+SCRIBE = os.path.join(godwit.BUILD, "tests/programs/scribe")
+
+
+class Scribe:
+	"""A job whose rank 0 keeps files open, on rig1 first; clusters 0 and 1 are rig1 and rig2, where rank 1 waits."""
+
+	jobs = 0
+
+	def __init__(self, *words, options=(), env=None):
+		Scribe.jobs += 1
+		self.stop = os.path.join(r.shared, "stop%d" % Scribe.jobs)
+		command = [MPIRUN, "-l", "-hosts", "rig1:1,rig2:1"] + list(options) + ["-n", "1", SCRIBE, self.stop] + list(words)
+		self.p = r[1].popen(command + [":", "-n", "1", SCRIBE, self.stop], user=login, env=env, stdout=subprocess.PIPE,
+		                    stderr=subprocess.PIPE)
+		said = b""
+		while said.count(b"\n") < 2 and select.select([self.p.stdout], [], [], 30)[0]:  # both lines may come at once
+			piece = os.read(self.p.stdout.fileno(), 4096)
+			if not piece:
+				break
+			said += piece
+		if said.count(b"ready") < 2:
+			rig.kill_tree(self.p)
+			tap.bail("the job did not start: %s %s" % (said, self.p.stderr.read()))
+
+	def move(self, to, *options):
+		return r[1].run([GODWIT, "migrate", "0", "--to", str(to)] + list(options), timeout=60, user=login)
+
+	def where(self):
+		s = json.loads(r[1].run([GODWIT, "status", "--json"], timeout=60, user=login).stdout or "{}")
+		return [x["cluster"] for x in s.get("ranks", []) if x["rank"] == 0]
+
+	def end(self):
+		"""What it says at its end: lines and host; None when it did not end well."""
+		open(self.stop, "w").close()
+		try:
+			out, err = self.p.communicate(timeout=60)
+		except subprocess.TimeoutExpired:
+			rig.kill_tree(self.p)
+			out, err = self.p.communicate()
+		self.err = (out + err).decode()
+		words = [l.split() for l in out.decode().split("\n") if l.startswith("[0] wrote ")]
+		return (int(words[0][2]), words[0][4]) if self.p.returncode == 0 and words else None
+
+	def kill(self):
+		rig.kill_tree(self.p)
+		self.p.communicate()
+
+
+def text_of(path, host=None):
+	return host.run(["cat", path]).stdout if host else open(path).read()
+
+
+def is_whole(text, lines):
+	"""Exactly the lines 0, 1, ... that it says it wrote, each once and in order."""
+	return text == "".join("%08d\n" % i for i in range(lines))
+
+
+def marks(*directories):
+	"""What proofs have left behind, on any host."""
+	return [l for h in r.hosts for l in h.run(["find"] + list(directories) + ["-name", ".godwit-*"]).stdout.split()]
+
+
+def no_marks(sentence, *directories):
+	godwit.wait_for(lambda: not marks(*directories), 10, 0.05)  # the guard of a killed daemon needs a moment
+	tap.ok(not marks(*directories), sentence, marks(*directories))
+
+
+def refused(sentence, job, says, to=1, where=0):
+	m = job.move(to)
+	tap.ok(m.returncode == 1 and all(s in m.stderr for s in says) and job.where() == [where], sentence, m.returncode, m.stdout, m.stderr)
+
+
+def test_shared():
+	path = os.path.join(r.shared, "appended")
+	job = Scribe("-a", path)
+	moves = [job.move((i + 1) % 2) for i in range(10)]
+	tap.ok(all(m.returncode == 0 for m in moves), "a file on a shared file system: ten moves between two hosts", *[m.stderr for m in moves])
+	done = job.end()
+	tap.ok(done and is_whole(text_of(path), done[0]) and done[1] == "rig1", "and every line is there once, in order", done, job.err)
+	no_marks("nothing of the proofs is left", r.shared)
+
+
+def test_local():
+	path = os.path.join(r.scratch, "local")
+	job = Scribe("-a", path)
+	refused("a file on a host's own file system that is not on the other host: refused by path", job, [path, "not on host rig2"])
+	r[2].run("echo another > %s; chown %d %s" % (path, r.uid if login else 0, path))
+	refused("one that is another there: refused by path, with both hosts", job, [path, "host rig1's own", "host rig2", "share"])
+	done = job.end()
+	tap.ok(done and is_whole(text_of(path, r[1]), done[0]) and done[1] == "rig1", "its rank runs on, and writes on", done, job.err)
+	tap.ok(text_of(path, r[2]) == "another\n", "and the other file is as it was")
+	no_marks("nothing of the proofs is left", r.shared, r.scratch)
+
+
+with rig.Rig(2) as r:
+	try:
+		r.start_sshd()
+	except rig.RigUnavailable as e:
+		print("1..0 # SKIP %s" % e)
+		sys.exit(0)
+	login = r.user if os.geteuid() else None  # ssh to another host ends there as this user, who is root in the rig otherwise
+	test_shared()
+	test_local()
+
+sys.exit(tap.done())
