@@ -11,7 +11,7 @@ check_PROGRAMS += %D%/storm/storm
 %C%_storm_storm_LDADD = $(MPI_LIBS)
 
 # Benchmarks: compiled by bench.py with each MPI's own wrapper; built here too, so that they stay clean.
-EXTRA_DIST += %D%/bench/bench.py
+EXTRA_DIST += %D%/bench/base.py %D%/bench/bench.py %D%/bench/net.py
 noinst_PROGRAMS += %D%/bench/pingpong %D%/bench/downtime
 %C%_bench_pingpong_SOURCES = %D%/bench/pingpong.c
 %C%_bench_pingpong_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)

@@ -6,7 +6,7 @@
    that a change of the machine's mood meets both; each pair gives one ratio, and what counts is the median of the ratios
    with its interquartile range. Every MPI runs with its two ranks pinned to two cores, by the program itself, and
    unpinned. Nothing binds otherwise.
-2. Speed between two ranks on two emulated hosts (doc/rig.md) over TCP: the other MPIs, for now.
+2. Speed between two ranks on two emulated hosts (doc/rig.md) over TCP, beside the same MPIs.
 3. The downtime of stop-and-copy moves of an MPI hello after MPI_Init: from outside, as the daemons measured it, and from
    inside, as the rank saw it by CLOCK_REALTIME; and by how much CLOCK_MONOTONIC advanced meanwhile.
 
@@ -16,86 +16,16 @@ import argparse
 import json
 import os
 import re
-import shutil
 import signal
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-SMALLER_IS_BETTER = re.compile(r"_us$")
-
-
-class BenchError(Exception):
-    pass
-
-
-def run(command, env=None, timeout_s=180):
-    """Run to the end in a group of its own, so that nothing survives a hang. Returns standard output."""
-    p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
-                         start_new_session=True)
-    try:
-        out, err = p.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(p.pid, signal.SIGKILL)
-        p.communicate()
-        raise BenchError(f"'{' '.join(command)}' did not end within {timeout_s} s") from None
-    except BaseException: # we are to end: it is in a session of its own and would go on
-        os.killpg(p.pid, signal.SIGKILL)
-        raise
-    if p.returncode != 0:
-        raise BenchError(f"'{' '.join(command)}' failed with status {p.returncode}: {(err or out).strip()[-600:]}")
-    return out
-
-
-def spread(values):
-    """Median and interquartile range, as text."""
-    if len(values) < 2:
-        return f"{values[0]:.3g}"
-    q = statistics.quantiles(values, n=4, method="inclusive")
-    return f"{statistics.median(values):.3g} [{q[0]:.3g}..{q[2]:.3g}]"
-
-
-class Mpi:
-    """One MPI: how to compile and how to start two ranks."""
-
-    def __init__(self, name, wrapper, launcher, env=None):
-        self.name, self.wrapper, self.launcher = name, wrapper, launcher
-        self.env = dict(os.environ, **(env or {}))
-
-    def is_there(self):
-        return bool(shutil.which(self.wrapper) and shutil.which(self.launcher[0]))
-
-    def build(self, source, directory):
-        out = os.path.join(directory, f"{os.path.splitext(source)[0]}-{self.name}")
-        run([self.wrapper, "-O2", os.path.join(HERE, source), "-o", out], self.env)
-        return out
-
-    def pingpong(self, program, is_pinned, is_quick):
-        options = (["-pin"] if is_pinned else []) + (["-quick"] if is_quick else [])
-        out = run(self.launcher + [program] + options, self.env)
-        values = {k: float(v) for k, v in re.findall(r"(\S+)=(\S+)", out)}
-        if not values:
-            raise BenchError(f"pingpong under {self.name} printed no result: {out!r}")
-        return values
-
-
-def mpis():
-    as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    top = os.environ["top_builddir"]
-    ours = Mpi("godwit", os.path.join(top, "mpicc"), [os.path.join(top, "mpirun"), "-n", "2", "-clusters", "1"])
-    return ours, [
-        Mpi("mpich", "mpicc.mpich", ["mpirun.mpich", "-n", "2", "-bind-to", "none"]),
-        Mpi("openmpi", "mpicc.openmpi", ["mpirun.openmpi", "-n", "2", "--bind-to", "none", "--oversubscribe"], as_root),
-    ]
-
+from base import HERE, BenchError, mpis, ratio, spread
+from net import bench_net
 
 def bench_speed(directory, pairs, is_quick, results):
     ours, others = mpis()
-    if not ours.is_there():
-        raise BenchError("mpirun and mpicc of Godwit are not built; run ./quickstart build")
     ours_program = ours.build("pingpong.c", directory)
     for is_pinned in (True, False):
         how = "two ranks, pinned to two cores" if is_pinned else "two ranks, unpinned"
@@ -113,8 +43,8 @@ def bench_speed(directory, pairs, is_quick, results):
             print(f"  {'':22} {'godwit':>26} {other.name:>26} {'ratio (above 1: godwit better)':>34}")
             for key in a[0]:
                 x, y = [s[key] for s in a], [s[key] for s in b]
-                ratio = [v / u if SMALLER_IS_BETTER.search(key) else u / v for u, v in zip(x, y)]
-                print(f"  {key:22} {spread(x):>26} {spread(y):>26} {spread(ratio):>34}")
+                ratios = [ratio(key, u, v) for u, v in zip(x, y)]
+                print(f"  {key:22} {spread(x):>26} {spread(y):>26} {spread(ratios):>34}")
             results.append({"what": "speed", "pinned": is_pinned, "other": other.name, "godwit": a, "samples": b})
     if not any(o.is_there() for o in others):
         for is_pinned in (True, False):
@@ -123,62 +53,6 @@ def bench_speed(directory, pairs, is_quick, results):
             for key in a[0]:
                 print(f"  {key:22} {spread([s[key] for s in a]):>26}")
             results.append({"what": "speed", "pinned": is_pinned, "godwit": a})
-
-
-def bench_net(directory, pairs, is_quick, results):
-    """Two ranks on two emulated hosts, over TCP through a bridge; each rank binds itself to a core of its own. Each host
-    has its own IPC namespace: UCX would find System V shared memory between "hosts" otherwise. Launchers must not bind:
-    they would put the first rank of every host on core 0. Godwit's own column comes with its interface for networks."""
-    sys.path.insert(0, os.path.join(HERE, "..", "driver"))
-    import rig
-
-    why = rig.why_not()
-    if why:
-        raise BenchError(f"no two hosts here: {why}")
-    _, others = mpis()
-    launchers = {
-        "mpich": ["mpirun.mpich", "-launcher", "ssh", "-hosts", "rig1,rig2", "-n", "2", "-bind-to", "none",
-                  "-genv", "UCX_TLS", "tcp,self", "-genv", "UCX_NET_DEVICES", "eth0"],
-        "openmpi": ["mpirun.openmpi", "-host", "rig1:1,rig2:1", "-n", "2", "--bind-to", "none", "--mca", "pml", "ob1",
-                    "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "eth0"],
-    }
-    there = [o for o in others if o.is_there()]
-    for other in others:
-        if other not in there:
-            print(f"-- {other.name}: not installed")
-    try:
-        with rig.Rig(2, keep=[directory]) as r:
-            r.start_sshd()
-            commands, samples = {}, {o.name: [] for o in there}
-            for o in there:
-                commands[o.name] = launchers[o.name] + [o.build("pingpong.c", directory), "-pin"] + (["-quick"] if is_quick else [])
-                o.extra = {k: v for k, v in o.env.items() if os.environ.get(k) != v}
-
-            def once(o):
-                done = r[1].run(commands[o.name], timeout=180, env=o.extra, user=r.user if r.userns else None)
-                values = {k: float(v) for k, v in re.findall(r"(\S+)=(\S+)", done.stdout)}
-                if done.returncode != 0 or not values:
-                    raise BenchError(f"pingpong under {o.name} between two hosts: status {done.returncode}: "
-                                     f"{(done.stderr or done.stdout).strip()[-600:]}")
-                samples[o.name].append(values)
-
-            for i in range((pairs + 1) // 2):
-                for o in there + there[::-1]:
-                    once(o)
-    except rig.RigError as e:
-        raise BenchError(f"two hosts: {e}") from None
-    if not there:
-        return
-    print(f"\ntwo ranks on two emulated hosts, TCP, each on its own core: {len(samples[there[0].name])} ABBA pairs, median [quartiles]")
-    print(f"  {'':22}" + "".join(f"{o.name:>26}" for o in there) + (f"{'ratio (above 1: ' + there[0].name + ' better)':>34}"
-                                                                   if len(there) == 2 else ""))
-    for key in samples[there[0].name][0]:
-        columns = [[s[key] for s in samples[o.name]] for o in there]
-        row = "".join(f"{spread(c):>26}" for c in columns)
-        if len(columns) == 2:
-            row += f"{spread([v / u if SMALLER_IS_BETTER.search(key) else u / v for u, v in zip(*columns)]):>34}"
-        print(f"  {key:22}{row}")
-    results.append({"what": "net", "samples": samples})
 
 
 class Jobs:
@@ -200,8 +74,6 @@ def bench_downtime(directory, moves, results):
     import godwit  # what the system tests share
 
     ours, _ = mpis()
-    if not ours.is_there():
-        raise BenchError("mpirun and mpicc of Godwit are not built; run ./quickstart build")
     program = ours.build("downtime.c", directory)
     job = godwit.Job(Jobs(), ["-n", "2", "-clusters", "2", program, "600"])
     try:
