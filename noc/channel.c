@@ -420,10 +420,13 @@ int noc_take(int budget)
 	return n;
 }
 
-/* How often the network is looked at: a look is a system call, and most messages may come by memory. */
-#define NET_EVERY_POLL 64u  /* polls in vain that are close behind something from the network */
-#define NET_SELDOM     32u  /* then every so many polls */
-#define NET_THOROUGH   16u  /* of the looks, for new connections: one more call */
+/*
+ * How often the network is looked at: a look is a system call, several times what a message by memory costs. What came last
+ * says where the next one will come from: after something from the network every poll in vain looks there for a while, and
+ * each message by memory halves what is left of that.
+ */
+#define NET_SELDOM   32u   /* without credit, every so many polls */
+#define NET_THOROUGH 16u   /* of the looks, for new connections: one more call */
 
 static int poll_net(int n)
 {
@@ -432,14 +435,19 @@ static int poll_net(int n)
 	int from_net = 0;
 
 	m->idle_polls++;
-	if (m->idle_polls < NET_EVERY_POLL || m->idle_polls % NET_SELDOM == 0 || m->has_slept) {
+	if (n)
+		m->net_credit /= 2;
+	if ((n == 0 && m->net_credit) || m->idle_polls % NET_SELDOM == 0 || m->has_slept) {
 		/* who connects must be heard in the thickest traffic, too: nobody else answers for a rank that is in MPI */
 		is_thorough = m->has_slept || ++m->looks % NET_THOROUGH == 0;
 		from_net = noc_net->poll(is_thorough);
+		m->net_credit -= m->net_credit > 0;
 	}
 	m->has_slept = false;
-	if (from_net)
+	if (from_net) {
 		m->idle_polls = 0;
+		m->net_credit = NOC_NET_CREDIT;
+	}
 	is_idle |= m->idle_polls % NET_SELDOM == NET_SELDOM / 2;
 	if (n + from_net == 0 && is_idle && !gw_list_is_empty(&m->acks_due))
 		noc_path_acks();

@@ -221,7 +221,8 @@ struct noc_member {
 	size_t retained_bytes;    /* sent over the network and not acknowledged, all peers together */
 	uint64_t retained;
 	struct gw_list acks_due;  /* peers */
-	uint32_t idle_polls;      /* since something came */
+	uint32_t idle_polls;      /* since something came from the network */
+	uint32_t net_credit;      /* polls in vain that will look at the network */
 	uint32_t looks;           /* at the network */
 	bool has_slept;           /* since the last poll */
 	uint64_t last_nudge_ns;
@@ -232,6 +233,7 @@ struct noc_member {
 };
 extern struct noc_member *noc_me; /* process-wide: a process is one name */
 
+#define NOC_NET_CREDIT     4096u             /* polls in vain: some ten round trips of a slow network */
 #define NOC_QUEUED_MAX     ((size_t)64 << 20) /* bound of copied messages that wait, all peers together */
 #define NOC_QUEUED_RESERVE ((size_t)1 << 20)
 
