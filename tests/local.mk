@@ -11,14 +11,17 @@ check_PROGRAMS += %D%/storm/storm
 %C%_storm_storm_LDADD = $(MPI_LIBS)
 
 # Benchmarks: compiled by bench.py with each MPI's own wrapper; built here too, so that they stay clean.
-EXTRA_DIST += %D%/bench/base.py %D%/bench/bench.py %D%/bench/net.py
-noinst_PROGRAMS += %D%/bench/pingpong %D%/bench/downtime
+EXTRA_DIST += %D%/bench/base.py %D%/bench/bench.py %D%/bench/moves.py %D%/bench/net.py
+noinst_PROGRAMS += %D%/bench/pingpong %D%/bench/downtime %D%/bench/pause
 %C%_bench_pingpong_SOURCES = %D%/bench/pingpong.c
 %C%_bench_pingpong_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_bench_pingpong_LDADD = $(MPI_LIBS)
 %C%_bench_downtime_SOURCES = %D%/bench/downtime.c
 %C%_bench_downtime_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_bench_downtime_LDADD = $(MPI_LIBS)
+%C%_bench_pause_SOURCES = %D%/bench/pause.c
+%C%_bench_pause_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_bench_pause_LDADD = $(MPI_LIBS)
 
 # Programs that behave, and end, in every way; and what drives jobs and moves their ranks.
 check_PROGRAMS += %D%/programs/conduct
