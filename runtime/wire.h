@@ -16,6 +16,8 @@
  *                 binds: sets of processors, one for each rank; none when a rank may use all of the cluster's
  *                 host hostname: in jobs of several hosts; there clusterds of the head's machine also get address and secret (hex)
  *                 inherit{}: environment{} limits[] umask nice ioprio; of mpirun, for clusterds of other hosts
+ *                 cut{}: index count bind map; for clusterds of other hosts, which find cores and binds out themselves, and
+ *                 number their core domains from @domain on
  *   signal        rank signal                 to its process group; answered by undelivered when the rank does not live
  *                                             there. SIGTSTP stops it, and is answered by signalled
  *   end                                       SIGKILL to every rank that is left, and exit 0
@@ -29,7 +31,7 @@
  *   status        id movable                  answered by status-answer
  *
  * clusterd -> head
- *   up            pid cores[] address port    what it runs on; address and port: for sessions of daemons of other hosts
+ *   up            pid place{} address port    place: cores[] binds[[]], and of a cut host domains[]; address and port: for sessions of daemons of other hosts
  *                                             (descriptor: the segment, if this clusterd made it)
  *   launched      rank pid slot            @slot: of binds; -1: it is not bound
  *   launch-failed rank code text

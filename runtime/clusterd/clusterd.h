@@ -16,6 +16,7 @@
  *   guard.c     is it our MPI library that speaks there?
  *   join.c      a daemon on another host than mpirun
  *   inherit.c   what such a daemon takes from mpirun
+ *   place.c     the processors of the cluster and of its ranks
  *   far.c       migration sessions with daemons of other hosts
  *   moves.c     what migration/ asks of the owner of a rank
  *   movable.c   what godwit status --movable says
@@ -68,6 +69,7 @@ struct clusterd {
 	cpu_set_t cpus;
 	cpu_set_t *binds;           /* sets of processors for ranks that are bound, and how many are bound to each */
 	uint32_t *bind_users, n_binds;
+	json_t *cut_domains;        /* of all clusters that this host was cut into, in their order; NULL: the head has cut */
 	struct rlimit limits[RLIM_NLIMITS]; /* as they were set for this daemon, and as its ranks get them */
 	bool has_limits;
 	uint32_t cores;
@@ -230,6 +232,10 @@ void join_fini(struct join *j);
 
 /* ---- inherit.c ---- */
 void inherit_take(struct clusterd *d, const json_t *from); /* `inherit` of start; NULL ok */
+
+/* ---- place.c ---- */
+int place_take(struct clusterd *d, const json_t *start, struct gw_error *why);
+json_t *place_json(const struct clusterd *d);            /* for `up` */
 
 /* ---- pmi_port.c ---- */
 int pmi_port_open(struct rank *r, uint32_t appnum, struct ct_plumbing *plumbing, struct gw_error *why);

@@ -120,14 +120,12 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	int cluster, domain, size, universe, given = -1;
 	json_int_t job, incarnation;
 	const char *kvsname;
-	json_t *cores, *binds;
 	struct gw_error why = { 0 };
 	const char *host = json_string_value(json_object_get(msg, "hostname"));
 	char who[80];
 
-	if (d->is_started || json_unpack(msg, "{s:i, s:i, s:I, s:i, s:s, s:i, s:I, s:o, s:o}", "cluster", &cluster,
-	                "domain", &domain, "job", &job, "size", &size, "kvsname", &kvsname, "universe", &universe, "incarnation", &incarnation, "cores", &cores, "binds",
-	                &binds) < 0) {
+	if (d->is_started || json_unpack(msg, "{s:i, s:i, s:I, s:i, s:s, s:i, s:I}", "cluster", &cluster, "domain", &domain, "job",
+	                                  &job, "size", &size, "kvsname", &kvsname, "universe", &universe, "incarnation", &incarnation) < 0) {
 		clusterd_fatal(d, "the head's 'start' is malformed");
 		return;
 	}
@@ -150,19 +148,10 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	if (d->is_networked)
 		join_fence(d);
 	movable_read_reconnecting(json_object_get(msg, "reconnecting"));
-	rt_cpus_read(cores, &d->cpus);
-	if (CPU_COUNT(&d->cpus) == 0) /* the head does not know this machine */
-		sched_getaffinity(0, sizeof(d->cpus), &d->cpus);
-	d->n_binds = (uint32_t)json_array_size(binds);
-	d->binds = calloc(d->n_binds + 1, sizeof(*d->binds));
-	d->bind_users = calloc(d->n_binds + 1, sizeof(*d->bind_users));
-	if (!d->binds || !d->bind_users) {
-		clusterd_fatal(d, "cluster %u cannot start: out of memory", d->cluster);
+	if (place_take(d, msg, &why) < 0) {
+		clusterd_fatal(d, "cluster %u cannot start: %s", d->cluster, why.text[0] ? why.text : "out of memory");
 		return;
 	}
-	for (uint32_t i = 0; i < d->n_binds; i++)
-		rt_cpus_read(json_array_get(binds, i), &d->binds[i]);
-	d->cores = (uint32_t)CPU_COUNT(&d->cpus);
 	if (n_fds) {
 		given = fds[0];
 		fds[0] = -1;
@@ -183,9 +172,8 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	if (sched_setaffinity(0, sizeof(d->cpus), &d->cpus) < 0)
 		gw_log(GW_WARN, "cannot bind to the cluster's cores: %s", strerror(errno));
 	join_give_segment(&d->join, d->segment_fd);
-	gw_link_send_json_fds(d->head, json_pack("{s:s, s:i, s:o, s:s, s:i}", "op", "up", "pid", (int)getpid(), "cores",
-	                                         rt_cpus_json(&d->cpus), "address",
-	                                         d->is_networked ? own_address(d, msg) : "", "port", (int)d->far_port),
+	gw_link_send_json_fds(d->head, json_pack("{s:s, s:i, s:o, s:s, s:i}", "op", "up", "pid", (int)getpid(), "place", place_json(d),
+	                                         "address", d->is_networked ? own_address(d, msg) : "", "port", (int)d->far_port),
 	                      &d->segment_fd, given < 0 && !d->join.is_joined ? 1 : 0);
 	gw_log(GW_INFO, "up, process %d, %u processors", (int)getpid(), d->cores);
 	gw_event("cluster.up", "{s:i, s:i}", "cluster", cluster, "cores", (int)d->cores);
@@ -567,6 +555,7 @@ int main(int argc, char **argv)
 	free(d.binds);
 	free(d.heard);
 	free(d.bind_users);
+	json_decref(d.cut_domains);
 	noc_segment_unmap(&d.segment);
 	gw_loop_destroy(d.loop);
 	return code;

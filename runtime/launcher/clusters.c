@@ -231,6 +231,17 @@ void clusters_launch(struct head *h, struct cluster *c)
 	strings_fini(&env);
 }
 
+/* How another machine is cut into the clusters that were started together; it numbers core domains from that of the first on. */
+static json_t *cut_json(const struct head *h, const struct cluster *c)
+{
+	uint32_t count = 0;
+
+	while (c->first + count < h->n_clusters && h->clusters[c->first + count].first == c->first)
+		count++;
+	return json_pack("{s:i, s:i, s:s*, s:s*}", "index", (int)(c->index - c->first), "count", (int)count, "bind", h->spec->bind, "map",
+	                 h->spec->bind ? h->spec->map : NULL);
+}
+
 void clusters_send_start(struct head *h, struct cluster *c)
 {
 	const char *option = h->spec->reconnecting, *variable = getenv("GODWIT_RECONNECTING");
@@ -249,8 +260,11 @@ void clusters_send_start(struct head *h, struct cluster *c)
 		json_object_set_new(msg, "host", json_integer((json_int_t)c->host));
 		json_object_set_new(msg, "hostname", json_string(host->name));
 	}
-	if (host->is_remote)
+	if (host->is_remote) {
 		json_object_set_new(msg, "inherit", inherit_json(h));
+		json_object_set_new(msg, "cut", cut_json(h, c));
+		json_object_set_new(msg, "domain", json_integer((json_int_t)h->clusters[c->first].cores.domain));
+	}
 	/* a job of one host has no network, and needs no secret; who has joined knows it, and where it is */
 	if (h->is_networked && !host->is_remote) {
 		gw_trust_secret_print(secret, h->secret);

@@ -132,10 +132,32 @@ static int random_ids(struct head *h)
 	return gw_trust_secret_make(h->secret);
 }
 
+/* Other machines find out about themselves, and this one may differ from them all. */
+static bool is_any_here(const struct job_spec *spec)
+{
+	if (!spec->is_remote)
+		return true;
+	for (uint32_t i = 0; i < spec->n_hosts; i++)
+		if (!spec->is_slurm && hosts_is_here(spec->hosts[i].name))
+			return true;
+	return false;
+}
+
+/* Several names may be this machine. */
+static void copy_cores(struct rt_cluster_cores *to, const struct rt_cluster_cores *from)
+{
+	*to = *from;
+	to->binds = from->n_binds ? malloc(from->n_binds * sizeof(*to->binds)) : NULL;
+	if (to->binds)
+		memcpy(to->binds, from->binds, from->n_binds * sizeof(*to->binds));
+	else
+		to->n_binds = 0;
+}
+
 static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 {
 	struct rt_cluster_cores *cores = NULL;
-	uint32_t rank = 0;
+	uint32_t rank = 0, n_cut;
 	int code;
 
 	h->spec = spec;
@@ -153,42 +175,37 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	if (code < 0)
 		return code;
 	limits_raise(h);
-	code = rt_topology_cut(&cores, spec->is_remote ? spec->clusters : spec->clusters * spec->n_hosts, NULL, why);
+	n_cut = spec->is_remote ? spec->clusters : spec->clusters * spec->n_hosts;
+	code = rt_topology_cut(&cores, n_cut, NULL, why);
 	if (code < 0)
 		return code;
 	h->n_domains = (uint32_t)code;
-	if (spec->bind) {
-		code = rt_topology_bind(cores, spec->clusters * spec->n_hosts, spec->bind, spec->map, NULL, why);
-		if (code < 0) {
-			rt_topology_free(cores, spec->clusters * spec->n_hosts);
-			return code;
-		}
+	code = spec->bind && is_any_here(spec) ? rt_topology_bind(cores, n_cut, spec->bind, spec->map, NULL, why) : 0;
+	if (code < 0) {
+		rt_topology_free(cores, n_cut);
+		return code;
 	}
 	h->clusters = calloc(RT_CLUSTERS_MAX, sizeof(*h->clusters)); /* what is not used is never touched */
 	h->hosts = calloc(RT_CLUSTERS_MAX, sizeof(*h->hosts));
 	h->ranks = calloc(h->size, sizeof(*h->ranks));
 	if (!h->clusters || !h->hosts || !h->ranks) {
-		rt_topology_free(cores, spec->clusters * spec->n_hosts);
+		rt_topology_free(cores, n_cut);
 		return gw_fail(why, -ENOMEM, "no memory for %u ranks on %u hosts of %u clusters", h->size, spec->n_hosts, spec->clusters);
 	}
 	for (uint32_t i = 0; i < spec->n_hosts; i++) {
 		struct host *host = clusters_new_host(h, spec->hosts ? spec->hosts[i].name : NULL);
 
 		host->is_remote = spec->is_slurm || (spec->is_remote && !hosts_is_here(host->name));
-		if (host->is_remote)
-			h->n_domains++;
 		for (uint32_t c = 0; c < spec->clusters; c++) {
 			struct cluster *cl = clusters_new(h, i, h->n_clusters - c);
 
-			if (!spec->is_remote)
-				cl->cores = cores[cl->index];
-			else if (!host->is_remote)
-				cl->cores = cores[c];
-			else /* all that its daemon may use: the clusters of another machine share its processors */
-				cl->cores.domain = h->n_domains - 1;
+			if (!host->is_remote)
+				copy_cores(&cl->cores, &cores[spec->is_remote ? c : cl->index]);
+			else /* it cuts itself, and says with `up` what came of it; there may be as many domains */
+				cl->cores.domain = h->n_domains++;
 		}
 	}
-	free(cores);
+	rt_topology_free(cores, n_cut);
 	for (uint32_t a = 0; a < spec->n_apps; a++)
 		for (uint32_t i = 0; i < spec->apps[a].n; i++, rank++) {
 			h->ranks[rank].app = a;

@@ -201,9 +201,6 @@ static int check_hosts(struct job_spec *spec, struct gw_error *why)
 		hosts_forget(spec);
 	if (!spec->n_hosts)
 		spec->n_hosts = 1;
-	if (spec->is_remote && spec->bind)
-		return gw_fail(why, -ENOTSUP, "-bind-to knows the processors of this machine only, so far; leave it out for jobs on other "
-		               "hosts");
 	return 0;
 }
 

@@ -43,6 +43,29 @@ static void introduce(struct cluster *c, json_t *msg)
 		}
 }
 
+/* What another machine has found out about itself. Domains of all its clusters: the ranks of each share cores with others'. */
+static int take_place(struct cluster *c, const json_t *place)
+{
+	const json_t *binds = json_object_get(place, "binds"), *domains = json_object_get(place, "domains");
+	uint32_t n = (uint32_t)json_array_size(binds);
+	cpu_set_t *sets = n ? calloc(n, sizeof(*sets)) : NULL;
+	struct head *h = c->head;
+
+	if (n && !sets)
+		return -ENOMEM;
+	rt_cpus_read(json_object_get(place, "cores"), &c->cores.cpus);
+	c->cores.cores = (uint32_t)CPU_COUNT(&c->cores.cpus);
+	for (uint32_t i = 0; i < n; i++)
+		rt_cpus_read(json_array_get(binds, i), &sets[i]);
+	free(c->cores.binds);
+	c->cores.binds = sets;
+	c->cores.n_binds = n;
+	for (uint32_t i = 0; i < json_array_size(domains) && c->first + i < h->n_clusters; i++)
+		if (h->clusters[c->first + i].first == c->first)
+			h->clusters[c->first + i].cores.domain = (uint32_t)json_integer_value(json_array_get(domains, i));
+	return 0;
+}
+
 static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	struct head *h = c->head;
@@ -51,7 +74,10 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		return;
 	c->state = CLUSTER_UP;
 	c->daemon = (pid_t)number_of(msg, "pid");
-	rt_cpus_read(json_object_get(msg, "cores"), &c->cores.cpus); /* what was not known of another machine */
+	if (h->hosts[c->host].is_remote && take_place(c, json_object_get(msg, "place")) < 0) {
+		job_fail(h, 1, "host %s: it cannot be told how it was cut into clusters; out of memory", h->hosts[c->host].name);
+		return;
+	}
 	introduce(c, msg);
 	if (n_fds && h->hosts[c->host].segment_fd < 0) {
 		h->hosts[c->host].segment_fd = fds[0];

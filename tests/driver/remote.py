@@ -73,7 +73,8 @@ def end(p, sentence, status, says):
 	tap.ok(p.returncode in status and all(s in err for s in says), sentence, p.returncode, err)
 
 
-with rig.Rig(3, keep=[prefix]) as r:
+own = sorted(os.sched_getaffinity(0))
+with rig.Rig(3, keep=[prefix], cores=[None, None, str(own[-1])]) as r:
 	try:
 		r.start_sshd()
 	except rig.RigUnavailable as e:
@@ -121,6 +122,23 @@ with rig.Rig(3, keep=[prefix]) as r:
 	r[1].run(["mkdir", "-m", "755", os.path.join(r.scratch, "here")], check=True)
 	check("a directory that another host does not have", 1, ["host rig2: cannot change to directory", "/here'"],
 	      ["-hosts", "rig1,rig2", "-n", "2", "-wdir", os.path.join(r.scratch, "here"), "true"])
+	tap.ok(not left(r), "nothing is left on any host", left(r))
+
+	# ---- places ----
+	seen = ["sh", "-c", "echo $(sed -n 's/^Cpus_allowed_list:.//p' /proc/self/status) $OMP_NUM_THREADS"]
+	if len(own) < 2:
+		tap.skip("ranks are bound by the processors of their own host", "one processor")
+	else:
+		code, out, err = mpirun("-hosts", "rig1:2,rig2:2,rig3:1", "-n", "5", "-bind-to", "hwthread", "-l", *seen)
+		want = ["[%d] %d" % place for place in enumerate((own[0], own[1], own[0], own[1], own[-1]))]
+		tap.ok(code == 0 and sorted(out.split("\n")[:-1]) == want, "ranks are bound by the processors of their own host", out, err, want)
+		code, out, err = mpirun("-hosts", "rig2,rig3", "-clusters", "2", "-n", "4", "-l", *seen)
+		half = ["%d" % own[0], "%d" % own[1]] if len(own) == 2 else [line.split()[1] for line in out.split("\n")[:-1] if line[1] in "01"]
+		tap.ok(code == 0 and len(set(half)) == 2 and sorted(out.split("\n")[:-1]) ==
+		       ["[0] " + half[0], "[1] " + half[1], "[2] %d 1" % own[-1], "[3] %d 1" % own[-1]],
+		       "each host is cut by its own processors, and ranks that share one have one thread", out, err)
+	check("a binding that another host cannot give", 1, ["host rig3: ", "user:0,1", "processors 0 to 0"],
+	      ["-hosts", "rig2:2,rig3:1", "-n", "3", "-bind-to", "user:0,1", "true"])
 	tap.ok(not left(r), "nothing is left on any host", left(r))
 
 	# ---- moves ----
