@@ -184,21 +184,19 @@ static uint64_t until(const struct ct_rank *r, uint64_t ns, uint64_t slept)
 	return monotonic_ns() + (uint64_t)r->monotonic_offset_ns + less(ns, slept);
 }
 
-/* Waits with a limit that the kernel ends with EINTR: made again with what is left, when that is known. */
+/* Waits with a limit that the kernel ends with EINTR: made again with what is left, or with all when that is not known. */
 static bool wait_again(struct ct_rank *r, struct ct_thread *t, struct user_regs_struct *g)
 {
 	uint64_t slept = t->slept_ns, ns, at;
+	bool is_epoll = (is_call(g, SYS_epoll_wait) || is_call(g, SYS_epoll_pwait)) && (int)g->r10 > 0;
 
-	if (!slept)
+	if (!is_epoll && !is_call(g, SYS_rt_sigtimedwait) && !is_call(g, SYS_epoll_pwait2))
 		return false;
-	if ((is_call(g, SYS_epoll_wait) || is_call(g, SYS_epoll_pwait)) && (int)g->r10 > 0) {
+	if (slept && is_epoll)
 		g->r10 = (less((uint64_t)(int)g->r10 * 1000000, slept) + 999999) / 1000000;
-	} else if (is_call(g, SYS_rt_sigtimedwait) && timespec_at(r->pid, g->rdx, &ns) &&
-	           (at = scratch_timespec(r, g, less(ns, slept)))) {
+	else if (slept && is_call(g, SYS_rt_sigtimedwait) && timespec_at(r->pid, g->rdx, &ns) &&
+	         (at = scratch_timespec(r, g, less(ns, slept))))
 		g->rdx = at;
-	} else {
-		return false;
-	}
 	g->rax = (unsigned long long)-ERESTARTNOHAND_;
 	return true;
 }
