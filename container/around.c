@@ -279,9 +279,8 @@ static int status_check(struct ct_rank *r, struct gw_error *why)
 	if (rc == 0 && ct_proc_link(r->pid, "root", path, sizeof(path)) > 0 && strcmp(path, "/") != 0)
 		rc = ct_hold(r, why, CT_HOLD_STATE, 0, "it changed its root directory to '%s', which cannot move; keep the rank with "
 		             "'godwit pin'", path);
-	if (rc == 0 && ct_proc_read(r->pid, "timers", path, sizeof(path)) > 0)
-		rc = ct_hold(r, why, CT_HOLD_STATE, 0, "it has a POSIX timer (timer_create), which cannot move yet; delete it, or "
-		             "keep the rank with 'godwit pin'");
+	if (rc == 0)
+		rc = ct_timers_check(r, why);
 	return rc;
 }
 

@@ -143,11 +143,13 @@ static int read_xstate(struct ct_rank *r, pid_t tid, struct gw_error *why)
 struct asked { /* where the answers of the calls will be; addresses in the target */
 	struct ct_call *brk, *membarrier, *dumpable, *no_new_privs, *thp, *personality, *umask;
 	uint64_t itimers, actions, limits, subreaper, pdeathsig, caps;
+	uint64_t timers;
 	size_t leader_end;
 };
 
-static void ask_leader(struct ct_remote *m, struct asked *a, uint32_t umask_guess)
+static void ask_leader(struct ct_rank *r, struct asked *a)
 {
+	struct ct_remote *m = &r->remote;
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	uint64_t at = ct_remote_data(m, &head, sizeof(head));
 
@@ -158,7 +160,7 @@ static void ask_leader(struct ct_remote *m, struct asked *a, uint32_t umask_gues
 	a->pdeathsig = ct_remote_data(m, NULL, 8);
 	a->caps = ct_remote_data(m, NULL, 2 * sizeof(struct __user_cap_data_struct));
 	/* it can only be read by setting it: to what it most probably is, so that it need not be put back */
-	a->umask = CT_CALL(m, "umask", 0, SYS_umask, umask_guess);
+	a->umask = CT_CALL(m, "umask", 0, SYS_umask, r->umask_guess);
 	a->brk = CT_CALL(m, "brk", 0, SYS_brk, 0);
 	a->membarrier = CT_CALL(m, "membarrier", 0, SYS_membarrier, MEMBARRIER_GET_REGISTRATIONS);
 	a->dumpable = CT_CALL(m, "dumpable", 0, SYS_prctl, PR_GET_DUMPABLE);
@@ -175,6 +177,7 @@ static void ask_leader(struct ct_remote *m, struct asked *a, uint32_t umask_gues
 	for (unsigned sig = 1; sig <= 64; sig++)
 		if (sig != SIGKILL && sig != SIGSTOP)
 			CT_CALL(m, "read its signal handlers", CT_CALL_OK, SYS_rt_sigaction, sig, 0, a->actions + sig * 32, 8);
+	ct_timers_ask(r, &a->timers);
 	a->leader_end = m->calls;
 }
 
@@ -277,7 +280,7 @@ static int ask_all(struct ct_rank *r, const struct user_regs_struct *leader, str
 	at = calloc(n, sizeof(*at));
 	if (!at)
 		return gw_fail(why, -ENOMEM, "no memory for threads");
-	ask_leader(m, &a, r->umask_guess);
+	ask_leader(r, &a);
 	if (!ct_remote_has_room(m, n * THREAD_CALLS, n * 80)) {
 		free(at);
 		return gw_fail(why, -E2BIG, "it has %zu threads, more than can move", n);
@@ -310,6 +313,8 @@ static int ask_all(struct ct_rank *r, const struct user_regs_struct *leader, str
 	for (i = 0; rc == 0 && i < n; i++)
 		rc = answers_thread(r, CT_AT(struct ct_thread, &r->threads, i),
 		                    (struct ct_call *)(void *)(m->local + CT_PAGE) + a.leader_end + i * THREAD_CALLS, at[i], why);
+	if (rc == 0)
+		rc = ct_timers_answers(r, a.timers, why);
 	free(at);
 	if (rc == 0 && r->snap.process.umask != r->umask_guess) {
 		ct_remote_reset(m);
@@ -397,6 +402,8 @@ int ct_capture(struct ct_rank *r, struct gw_error *why)
 			rc = read_xstate(r, t->tid, why); /* before anything runs there */
 	if (rc == 0)
 		rc = ct_rest_take(r, why);
+	if (rc == 0)
+		rc = ct_timers_list(r, why);
 	if (rc == 0)
 		rc = inside(r, why);
 	if (rc == 0)

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, uint32_t flags, uint32_t *index)
@@ -37,8 +38,7 @@ int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, 
 static const char *anon_text(const char *link)
 {
 	static const struct { const char *link, *text; } known[] = {
-		{ "anon_inode:[eventpoll]", "an epoll instance" },  { "anon_inode:[timerfd]", "a timer descriptor" },
-		{ "anon_inode:[signalfd]", "a signal descriptor" }, { "anon_inode:inotify", "an inotify watch" },
+		{ "anon_inode:inotify", "an inotify watch" },
 		{ "anon_inode:[perf_event]", "a performance counter" }, { "anon_inode:[io_uring]", "an io_uring" },
 		{ "anon_inode:[userfaultfd]", "a userfaultfd" },    { "anon_inode:[pidfd]", "a handle of another process" },
 		{ "pidfd:", "a handle of another process" },        { "anon_inode:bpf", "a BPF object" },
@@ -166,6 +166,16 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 		fd->offset = field ? strtoull(field, NULL, 16) : 0;
 		field = ct_proc_field(info, "eventfd-semaphore:");
 		fd->semaphore = field && *field == '1';
+	} else if (strcmp(link, "anon_inode:[timerfd]") == 0) {
+		fd->kind = CT_FD_TIMER;
+		field = ct_proc_field(info, "clockid:");
+		fd->clock = field ? (uint32_t)atoi(field) : CLOCK_MONOTONIC;
+	} else if (strcmp(link, "anon_inode:[signalfd]") == 0) {
+		fd->kind = CT_FD_SIGNAL;
+		field = ct_proc_field(info, "sigmask:");
+		fd->offset = field ? strtoull(field, NULL, 16) : 0;
+	} else if (strcmp(link, "anon_inode:[eventpoll]") == 0) {
+		fd->kind = CT_FD_EPOLL;
 	} else if ((text = anon_text(link)) != NULL) {
 		return hold_fd(r, why, n, text, NULL);
 	} else if (link[0] != '/') {
@@ -264,6 +274,17 @@ int ct_fds_scan(struct ct_rank *r, struct ct_snapshot *s, bool is_frozen, struct
 				break;
 			}
 		}
+	}
+	s->timerfds.n = s->watches.n = 0;
+	for (uint32_t i = 0; rc == 0 && i < s->fds.n; i++) {
+		const struct ct_img_fd *fd = CT_AT(struct ct_img_fd, &s->fds, i);
+
+		if (fd->same_as != i)
+			continue;
+		if (fd->kind == CT_FD_EPOLL)
+			rc = ct_epoll_read(r, s, i, why);
+		else if (fd->kind == CT_FD_TIMER && is_frozen)
+			rc = ct_timerfd_read(r, s, i, why);
 	}
 	ct_vec_fini(&numbers);
 	ct_vec_fini(&inodes);

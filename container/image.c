@@ -17,6 +17,9 @@ void ct_snapshot_init(struct ct_snapshot *s)
 	ct_vec_init(&s->auxv, sizeof(uint64_t));
 	ct_vec_init(&s->vmas, sizeof(struct ct_img_vma));
 	ct_vec_init(&s->fds, sizeof(struct ct_img_fd));
+	ct_vec_init(&s->timers, sizeof(struct ct_img_timer));
+	ct_vec_init(&s->timerfds, sizeof(struct ct_img_timerfd));
+	ct_vec_init(&s->watches, sizeof(struct ct_img_watch));
 	ct_vec_init(&s->threads, sizeof(struct ct_img_thread));
 	ct_vec_init(&s->xstate, 1);
 	ct_vec_init(&s->actions, sizeof(struct ct_img_action));
@@ -28,7 +31,7 @@ void ct_snapshot_init(struct ct_snapshot *s)
 void ct_snapshot_fini(struct ct_snapshot *s)
 {
 	struct ct_vec *all[] = { &s->strings, &s->files, &s->auxv, &s->vmas, &s->fds, &s->threads, &s->xstate, &s->actions,
-	                         &s->infos, &s->unread, &s->bytes };
+	                         &s->infos, &s->timers, &s->timerfds, &s->watches, &s->unread, &s->bytes };
 
 	for (size_t i = 0; i < GW_ARRAY_LEN(all); i++)
 		ct_vec_fini(all[i]);
@@ -69,6 +72,7 @@ int ct_snapshot_write(const struct ct_snapshot *s, struct ct_vec *out)
 		{ CT_SECTION_STRINGS, &s->strings }, { CT_SECTION_FILES, &s->files },     { CT_SECTION_AUXV, &s->auxv },
 		{ CT_SECTION_VMAS, &s->vmas },       { CT_SECTION_FDS, &s->fds },         { CT_SECTION_THREADS, &s->threads },
 		{ CT_SECTION_XSTATE, &s->xstate },   { CT_SECTION_ACTIONS, &s->actions }, { CT_SECTION_SIGINFOS, &s->infos },
+		{ CT_SECTION_TIMERS, &s->timers },   { CT_SECTION_TIMERFDS, &s->timerfds }, { CT_SECTION_WATCHES, &s->watches },
 	};
 	int rc;
 
@@ -176,6 +180,9 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 	case CT_SECTION_THREADS:  return take_array(&s->threads, h, p, why);
 	case CT_SECTION_ACTIONS:  return take_array(&s->actions, h, p, why);
 	case CT_SECTION_SIGINFOS: return take_array(&s->infos, h, p, why);
+	case CT_SECTION_TIMERS:   return take_array(&s->timers, h, p, why);
+	case CT_SECTION_TIMERFDS: return take_array(&s->timerfds, h, p, why);
+	case CT_SECTION_WATCHES:  return take_array(&s->watches, h, p, why);
 	case CT_SECTION_EXTENTS:  return take_array(&d->extents, h, p, why);
 	case CT_SECTION_UNREAD:   return take_unread(s, h, p, why);
 	case CT_SECTION_XSTATE:
@@ -233,7 +240,7 @@ static int check_fds(const struct ct_snapshot *s, struct gw_error *why)
 	for CT_EACH(const struct ct_img_fd, fd, &s->fds) {
 		if ((i && fd->number <= last) || fd->number > (1u << 20))
 			return bad(why, "descriptors out of order");
-		if (fd->kind < CT_FD_FILE || fd->kind > CT_FD_SOCKET || fd->same_as > i ||
+		if (fd->kind < CT_FD_FILE || fd->kind > CT_FD_EPOLL || fd->same_as > i ||
 		    CT_AT(struct ct_img_fd, &s->fds, fd->same_as)->kind != fd->kind)
 			return bad(why, "a descriptor of an unknown kind");
 		if (fd->kind == CT_FD_FILE && fd->file >= s->files.n)
@@ -280,13 +287,37 @@ static int check_threads(const struct ct_snapshot *s, struct gw_error *why)
 	return 0;
 }
 
+static bool is_fd_of_kind(const struct ct_snapshot *s, uint32_t index, uint32_t kind)
+{
+	return index < s->fds.n && CT_AT(struct ct_img_fd, &s->fds, index)->kind == kind;
+}
+
+static int check_timers(const struct ct_snapshot *s, struct gw_error *why)
+{
+	int64_t last = -1;
+
+	for CT_EACH(const struct ct_img_timer, t, &s->timers) {
+		if (t->id <= last || t->id > INT32_MAX || t->signal > 64 || t->expiry_ns < 0 || t->interval_ns < 0)
+			return bad(why, "an impossible timer");
+		last = t->id;
+	}
+	for CT_EACH(const struct ct_img_timerfd, t, &s->timerfds)
+		if (!is_fd_of_kind(s, t->fd, CT_FD_TIMER) || t->expiry_ns < 0 || t->interval_ns < 0)
+			return bad(why, "an impossible timer descriptor");
+	for CT_EACH(const struct ct_img_watch, w, &s->watches)
+		if (!is_fd_of_kind(s, w->fd, CT_FD_EPOLL))
+			return bad(why, "an epoll watch without an instance");
+	return 0;
+}
+
 static int meta_done(struct ct_reader *d, struct gw_error *why)
 {
 	const struct ct_snapshot *s = d->snap;
 	const struct ct_img_process *p = &s->process;
 	const uint32_t all = 1u << CT_SECTION_PROCESS | 1u << CT_SECTION_STRINGS | 1u << CT_SECTION_FILES |
 		1u << CT_SECTION_AUXV | 1u << CT_SECTION_VMAS | 1u << CT_SECTION_FDS | 1u << CT_SECTION_THREADS |
-		1u << CT_SECTION_XSTATE | 1u << CT_SECTION_ACTIONS | 1u << CT_SECTION_SIGINFOS;
+		1u << CT_SECTION_XSTATE | 1u << CT_SECTION_ACTIONS | 1u << CT_SECTION_SIGINFOS | 1u << CT_SECTION_TIMERS |
+		1u << CT_SECTION_TIMERFDS | 1u << CT_SECTION_WATCHES;
 	int rc;
 
 	d->is_meta_done = true;
@@ -309,6 +340,8 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 		rc = check_fds(s, why);
 	if (rc == 0)
 		rc = check_threads(s, why);
+	if (rc == 0)
+		rc = check_timers(s, why);
 	return rc == 0 && d->ops ? d->ops->meta(d->ctx, why) : rc;
 }
 
@@ -318,7 +351,7 @@ static int head_done(struct ct_reader *d, struct gw_error *why)
 
 	if (h->magic != CT_IMAGE_MAGIC)
 		return bad(why, "no section where one should be");
-	if (h->version != CT_IMAGE_VERSION || h->type < CT_SECTION_PROCESS || h->type > CT_SECTION_EXTENTS)
+	if (h->version != CT_IMAGE_VERSION || h->type < CT_SECTION_PROCESS || h->type > CT_SECTION_LAST)
 		return gw_fail(why, -EPROTO, "the image has a section of type %u, version %u, which this version does not know",
 		               h->type, h->version);
 	if (d->is_complete)

@@ -41,6 +41,10 @@ enum ct_section { /* written numbers */
 	CT_SECTION_NEEDS    = 14, /* first section of a needs blob */
 	/* 15 was CPUID */
 	CT_SECTION_EXTENTS  = 16, /* of needs: pages that will probably come */
+	CT_SECTION_TIMERS   = 17, /* POSIX timers, ascending */
+	CT_SECTION_TIMERFDS = 18,
+	CT_SECTION_WATCHES  = 19, /* what epoll instances watch */
+	CT_SECTION_LAST     = CT_SECTION_WATCHES
 };
 
 struct ct_img_section {
@@ -117,13 +121,15 @@ struct ct_img_vma {
 };
 _Static_assert(sizeof(struct ct_img_vma) == 40, "wire format");
 
-enum ct_fd_kind { CT_FD_FILE = 1, CT_FD_PLUMB = 2, CT_FD_PIPE = 3, CT_FD_EVENTFD = 4, CT_FD_SOCKET = 5 };
+enum ct_fd_kind { CT_FD_FILE = 1, CT_FD_PLUMB = 2, CT_FD_PIPE = 3, CT_FD_EVENTFD = 4, CT_FD_SOCKET = 5, CT_FD_TIMER = 6,
+                  CT_FD_SIGNAL = 7, CT_FD_EPOLL = 8 };
 
 struct ct_img_fd {
 	uint32_t number, kind, status_flags, is_cloexec;
 	union {
 		uint32_t file;        /* FILE: index in FILES */
 		uint32_t socket_type; /* SOCKET: SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET; AF_UNIX */
+		uint32_t clock;       /* TIMER: CLOCK_* */
 	};
 	uint32_t plumb;     /* PLUMB: enum ct_plumb; PIPE: number of the pipe, from 1 */
 	uint32_t same_as;   /* index in FDS of the first descriptor of the same open file description; itself when first */
@@ -131,9 +137,36 @@ struct ct_img_fd {
 		uint32_t semaphore;  /* EVENTFD */
 		uint32_t is_hung_up; /* SOCKET: its peer has closed; else it never had one */
 	};
-	uint64_t offset;    /* FILE: position; EVENTFD: count; PIPE: capacity */
+	uint64_t offset;    /* FILE: position; EVENTFD: count; PIPE: capacity; SIGNAL: mask */
 };
 _Static_assert(sizeof(struct ct_img_fd) == 40, "wire format");
+
+struct ct_img_timer {    /* timer_create(2) */
+	uint32_t id, signal, notify, ns_tid; /* notify: SIGEV_*; ns_tid: of SIGEV_THREAD_ID */
+	uint64_t value;          /* sigev_value */
+	int32_t clock;
+	uint32_t is_armed;
+	int64_t expiry_ns;       /* by the rank's CLOCK_MONOTONIC; of a clock of processor time: what is left */
+	int64_t interval_ns;
+};
+_Static_assert(sizeof(struct ct_img_timer) == 48, "wire format");
+
+struct ct_img_timerfd {
+	uint32_t fd;             /* index in FDS */
+	int32_t clock;
+	uint32_t flags, is_armed; /* flags: of timerfd_settime(2) */
+	uint64_t ticks;          /* run out and not read yet */
+	int64_t expiry_ns;       /* by the rank's CLOCK_MONOTONIC; by CLOCK_REALTIME when set so (TFD_TIMER_ABSTIME) */
+	int64_t interval_ns;
+};
+_Static_assert(sizeof(struct ct_img_timerfd) == 40, "wire format");
+
+struct ct_img_watch {    /* epoll_ctl(2) */
+	uint32_t fd, target;     /* index in FDS of the epoll instance; number of what it watches */
+	uint32_t events, pad;
+	uint64_t data;
+};
+_Static_assert(sizeof(struct ct_img_watch) == 24, "wire format");
 
 struct ct_img_thread {
 	uint32_t ns_tid, policy;

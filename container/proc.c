@@ -30,6 +30,23 @@ int ct_proc_read(pid_t pid, const char *name, char *buf, size_t cap)
 	return (int)len;
 }
 
+int ct_proc_text(pid_t pid, const char *name, char **out)
+{
+	size_t cap = 4096;
+	int n;
+
+	for (*out = NULL;; cap *= 4) {
+		char *bigger = realloc(*out, cap);
+
+		if (!bigger)
+			return -ENOMEM;
+		*out = bigger;
+		n = ct_proc_read(pid, name, *out, cap);
+		if (n < 0 || (size_t)n < cap - 1)
+			return n;
+	}
+}
+
 int ct_proc_link(pid_t pid, const char *name, char *buf, size_t cap)
 {
 	char path[64 + NAME_MAX];

@@ -58,6 +58,7 @@ void ct_maps_fini(struct ct_maps *m);
 const struct ct_map *ct_maps_find(const struct ct_maps *m, uint64_t addr);
 
 int ct_proc_read(pid_t pid, const char *name, char *buf, size_t cap); /* whole small file, NUL terminated; length */
+int ct_proc_text(pid_t pid, const char *name, char **out);            /* the same of any size; the caller frees it, also on error */
 int ct_proc_link(pid_t pid, const char *name, char *buf, size_t cap); /* readlink, NUL terminated; length */
 int ct_proc_ids(pid_t pid, const char *dir, struct ct_vec *out);      /* numbers in a directory of /proc/PID; int */
 int ct_proc_blame_end(pid_t pid, int rc, struct gw_error *why);       /* what failed is blamed on the end of @pid, if it ends */
@@ -153,6 +154,9 @@ struct ct_snapshot {
 	struct ct_vec auxv;     /* uint64_t */
 	struct ct_vec vmas;     /* struct ct_img_vma, ascending */
 	struct ct_vec fds;      /* struct ct_img_fd, ascending */
+	struct ct_vec timers;   /* struct ct_img_timer */
+	struct ct_vec timerfds; /* struct ct_img_timerfd */
+	struct ct_vec watches;  /* struct ct_img_watch */
 	struct ct_vec threads;  /* struct ct_img_thread, leader first */
 	struct ct_vec xstate;   /* unsigned char */
 	struct ct_vec actions;  /* struct ct_img_action */
@@ -351,6 +355,20 @@ int ct_others_check(struct ct_rank *r, struct gw_error *why); /* no other proces
 int ct_fds_scan(struct ct_rank *r, struct ct_snapshot *s, bool is_frozen, struct gw_error *why);
 int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, uint32_t flags, uint32_t *index);
 
+/* timers.c */
+int ct_timers_check(struct ct_rank *r, struct gw_error *why);   /* which it has, and can they move? fills nothing */
+int ct_timers_list(struct ct_rank *r, struct gw_error *why);    /* frozen: into the snapshot, without their times */
+void ct_timers_ask(struct ct_rank *r, uint64_t *at);            /* calls for the leader's table, and where their answers will be */
+int ct_timers_answers(struct ct_rank *r, uint64_t at, struct gw_error *why);
+int ct_timerfd_read(struct ct_rank *r, struct ct_snapshot *s, uint32_t index, struct gw_error *why);
+bool ct_timers_any(const struct ct_snapshot *s);                /* is there one that runs? */
+int ct_timers_make(struct ct_rank *r, struct gw_error *why);    /* in the shell, its threads are there; none runs yet */
+int ct_timers_start(struct ct_rank *r, struct gw_error *why);   /* all kinds, right before the first thread is let go */
+
+/* polls.c */
+int ct_epoll_read(struct ct_rank *r, struct ct_snapshot *s, uint32_t index, struct gw_error *why); /* all descriptors are listed */
+int ct_epoll_fill(struct ct_rank *r, struct gw_error *why);     /* in the shell, all descriptors are there */
+
 /* sockets.c */
 struct ct_socket {
 	int type;               /* SOCK_STREAM ... */
@@ -397,6 +415,8 @@ int ct_unread_give(struct ct_rank *r, const struct ct_snapshot *s, struct gw_err
 int ct_rest_take(struct ct_rank *r, struct gw_error *why);
 
 /* restore.c */
+int ct_restore_run(struct ct_rank *r, struct gw_error *why);     /* what is in the table */
+int ct_restore_room(struct ct_rank *r, size_t calls, size_t bytes, struct gw_error *why); /* in the table; runs it when it is full */
 int ct_restore_hints(struct ct_rank *r, const struct ct_vec *extents, struct gw_error *why);
 int ct_restore_collect(struct ct_rank *r, struct gw_error *why); /* wait for what runs in the shell */
 int ct_restore_maps(struct ct_rank *r, struct gw_error *why);

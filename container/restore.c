@@ -22,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int run(struct ct_rank *r, struct gw_error *why)
+int ct_restore_run(struct ct_rank *r, struct gw_error *why)
 {
 	int rc = ct_remote_run(&r->remote, r->pid, &r->shell_regs, why);
 
@@ -31,11 +31,11 @@ static int run(struct ct_rank *r, struct gw_error *why)
 }
 
 /* room for @calls more, and @bytes of data; what is queued runs when there is none */
-static int room(struct ct_rank *r, size_t calls, size_t bytes, struct gw_error *why)
+int ct_restore_room(struct ct_rank *r, size_t calls, size_t bytes, struct gw_error *why)
 {
 	if (ct_remote_has_room(&r->remote, calls, bytes))
 		return 0;
-	return run(r, why);
+	return ct_restore_run(r, why);
 }
 
 static uint64_t text(struct ct_rank *r, const char *s)
@@ -97,7 +97,7 @@ static int map_all(struct ct_rank *r, const struct ct_snapshot *s, const unsigne
 			               "works; try again", (unsigned long long)v->start);
 		if (skip && skip[i])
 			continue;
-		rc = room(r, 16, 4200, why);
+		rc = ct_restore_room(r, 16, 4200, why);
 		if (rc < 0)
 			return rc;
 		if (path[0] && strcmp(path, open_file) != 0) {
@@ -111,7 +111,7 @@ static int map_all(struct ct_rank *r, const struct ct_snapshot *s, const unsigne
 	}
 	if (open_file[0])
 		CT_CALL(m, "close", CT_CALL_OK, SYS_close, 0);
-	return run(r, why);
+	return ct_restore_run(r, why);
 }
 
 #define MADV_POPULATE_WRITE_ 23
@@ -197,7 +197,7 @@ int ct_restore_maps(struct ct_rank *r, struct gw_error *why)
 				rc = gw_fail(why, -ENOMEM, "no memory for a list of mappings");
 		}
 		if (rc == 0)
-			rc = room(r, 1, 0, why);
+			rc = ct_restore_room(r, 1, 0, why);
 		if (rc == 0 && from < w->end)
 			CT_CALL(m, "unmap what has changed", CT_CALL_OK, SYS_munmap, from, w->end - from);
 	}
@@ -308,7 +308,7 @@ static int make_fd(struct fds *f, const struct ct_img_fd *fd, struct gw_error *w
 	uint64_t keep = fd->status_flags & ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC);
 	const struct ct_img_file *file;
 	uint32_t at;
-	int rc = room(r, 12, 4300, why);
+	int rc = ct_restore_room(r, 12, 4300, why);
 
 	if (rc < 0)
 		return rc;
@@ -349,6 +349,19 @@ static int make_fd(struct fds *f, const struct ct_img_fd *fd, struct gw_error *w
 			return gw_fail(why, rc, "no numbers are free for a socket");
 		CT_CALL(m, "set a socket's flags", 0, SYS_fcntl, fd->number, F_SETFL, keep & O_NONBLOCK);
 		break;
+	case CT_FD_TIMER: /* set when the rank is thawed */
+		CT_CALL(m, "make a timer descriptor", CT_CALL_EQUAL, SYS_timerfd_create, fd->clock, keep & O_NONBLOCK)->expect = at;
+		settle(f, fd, at);
+		break;
+	case CT_FD_SIGNAL:
+		CT_CALL(m, "make a signal descriptor", CT_CALL_EQUAL, SYS_signalfd4, -1, ct_remote_data(m, &fd->offset,
+		        sizeof(fd->offset)), 8, keep & O_NONBLOCK)->expect = at;
+		settle(f, fd, at);
+		break;
+	case CT_FD_EPOLL: /* filled when all others are there */
+		CT_CALL(m, "make an epoll instance", CT_CALL_EQUAL, SYS_epoll_create1, 0)->expect = at;
+		settle(f, fd, at);
+		break;
 	case CT_FD_PIPE:
 		if (fd->plumb > f->pipes) {
 			if (fd->plumb != f->pipes + 1)
@@ -381,10 +394,10 @@ static int make_fds(struct ct_rank *r, struct gw_error *why)
 			rc = make_fd(&f, fd, why);
 	}
 	if (rc == 0)
-		rc = room(r, 1, 0, why);
+		rc = ct_restore_room(r, 1, 0, why);
 	if (rc == 0) {
 		CT_CALL(&r->remote, "close what was parked", CT_CALL_OK, SYS_close_range, f.high, ~0u, 0);
-		rc = run(r, why);
+		rc = ct_restore_run(r, why);
 	}
 	free(f.is_used);
 	return rc;
@@ -420,7 +433,7 @@ static int set_process(struct ct_rank *r, struct gw_error *why)
 	struct ct_remote *m = &r->remote;
 	const struct ct_img_process *p = &r->snap.process;
 	const char *cwd = ct_snapshot_text(&r->snap, p->cwd);
-	int rc = room(r, 200, 32768, why);
+	int rc = ct_restore_room(r, 200, 32768, why);
 
 	if (rc < 0)
 		return rc;
@@ -592,7 +605,7 @@ static int make_threads(struct ct_rank *r, struct gw_error *why)
 		size_t n = total - first < THREADS_AT_ONCE ? total - first : THREADS_AT_ONCE, part;
 		struct ct_call *calls;
 
-		rc = room(r, n * (THREAD_CALLS + 1), n * 400, why);
+		rc = ct_restore_room(r, n * (THREAD_CALLS + 1), n * 400, why);
 		if (rc < 0)
 			break;
 		for (size_t i = first; i < first + n; i++)
@@ -634,7 +647,7 @@ static int queue_signals(struct ct_rank *r, struct gw_error *why)
 		int32_t sig;
 		uint64_t info;
 
-		rc = room(r, 1, 256, why);
+		rc = ct_restore_room(r, 1, 256, why);
 		if (rc < 0)
 			return rc;
 		memcpy(&sig, s->info, sizeof(sig));
@@ -735,23 +748,27 @@ int ct_restore_rest(struct ct_rank *r, struct gw_error *why)
 	ct_remote_reset(&r->remote);
 	rc = make_fds(r, why);
 	if (rc == 0)
+		rc = ct_epoll_fill(r, why);
+	if (rc == 0)
 		rc = ct_unread_give(r, &r->snap, why);
 	r->cursor = first_free(r);
 	if (rc == 0)
 		rc = set_process(r, why);
 	if (rc == 0)
-		rc = run(r, why);
+		rc = ct_restore_run(r, why);
 	if (rc == 0)
 		rc = make_threads(r, why);
 	if (rc == 0)
+		rc = ct_timers_make(r, why);
+	if (rc == 0)
 		rc = queue_signals(r, why);
 	if (rc == 0)
-		rc = room(r, 64, 4096, why);
+		rc = ct_restore_room(r, 64, 4096, why);
 	if (rc == 0) {
 		CT_CALL(&r->remote, "tid address", 0, SYS_set_tid_address, leader->clear_tid);
 		thread_calls(r, leader);
 		drop_rights(r);
-		rc = run(r, why);
+		rc = ct_restore_run(r, why);
 	}
 	for (size_t i = 0; rc == 0 && i < r->threads.n; i++)
 		rc = set_thread(r, i, why);

@@ -334,17 +334,6 @@ int ct_shell_feed(struct ct_rank *r, const void *buf, size_t len, struct gw_erro
 
 /* ---- ready and thaw -------------------------------------------------------------------------------------------- */
 
-/* An interval without a value: it has just run out, and the kernel starts it again when its signal is taken. */
-static bool is_set(const struct ct_img_itimer *t)
-{
-	return t->value_s || t->value_us || t->interval_s || t->interval_us;
-}
-
-static bool has_timers(const struct ct_snapshot *s)
-{
-	return is_set(&s->process.itimers[0]) || is_set(&s->process.itimers[1]) || is_set(&s->process.itimers[2]);
-}
-
 /* nothing of ours stays in the rank; its main thread's registers are the last to be set */
 static int leave(struct ct_rank *r, struct gw_error *why)
 {
@@ -388,7 +377,7 @@ int ct_shell_ready(struct ct_rank *r, struct gw_error *why)
 	gw_fault("ct.shell.filled");
 	pin_both(r, &pin);
 	rc = ct_restore_rest(r, why);
-	if (rc == 0 && !has_timers(&r->snap))
+	if (rc == 0 && !ct_timers_any(&r->snap))
 		rc = leave(r, why);
 	ct_pin_end(&pin);
 	if (rc < 0) {
@@ -398,24 +387,6 @@ int ct_shell_ready(struct ct_rank *r, struct gw_error *why)
 	r->state = CT_READY;
 	gw_fault("ct.shell.ready");
 	return 0;
-}
-
-/* timers run only from now on */
-static int start_timers(struct ct_rank *r, struct gw_error *why)
-{
-	ct_remote_reset(&r->remote);
-	for (unsigned i = 0; i < 3; i++) {
-		struct ct_img_itimer t = r->snap.process.itimers[i];
-
-		if (!is_set(&t))
-			continue;
-		if (!t.value_s && !t.value_us) {
-			t.value_s = t.interval_s;
-			t.value_us = t.interval_us;
-		}
-		CT_CALL(&r->remote, "start a timer", CT_CALL_OK, SYS_setitimer, i, ct_remote_data(&r->remote, &t, sizeof(t)));
-	}
-	return ct_remote_run(&r->remote, r->pid, &r->shell_regs, why);
 }
 
 /* the rank's clock must not show less than it showed before (rule 20) */
@@ -438,11 +409,11 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 	if (r->state != CT_READY)
 		return gw_fail(why, -EINVAL, "pid %d is not ready to be thawed", (int)r->pid);
 	wait_for_clock(r);
-	if (has_timers(&r->snap)) {
+	if (ct_timers_any(&r->snap)) {
 		struct ct_pin pin;
 
 		pin_both(r, &pin);
-		rc = start_timers(r, why);
+		rc = ct_timers_start(r, why);
 		if (rc == 0)
 			rc = leave(r, why);
 		ct_pin_end(&pin);

@@ -350,7 +350,7 @@ static void test_refusals(void)
 	static const struct { const char *kind, *word; } held[] = {
 		{ "socket", "TCP socket" },     { "child", "another process" },       { "epoll", "epoll" },
 		{ "device", "(/dev/" },         { "deleted", "deleted" },             { "shm", "shared memory" },
-		{ "timer", "POSIX timer" },     { "lock", "locked" },
+		{ "timer", "POSIX timer" },     { "lock", "locked" },           { "inotify", "inotify" },
 	};
 	char line[4096];
 	struct pair p;
@@ -484,6 +484,8 @@ int main(void)
 	test_hops("64 MiB of huge pages", 4, true, "heap", "64", "5", "huge");
 	test_hops("1 MiB, 64 threads", 4, true, "heap", "1", "64", NULL);
 	test_hops("five threads that compute with integers, x87 and vectors", 10, true, "compute", "5", NULL, NULL);
+	test_hops("POSIX timers of all clocks, with gaps in their numbers, and timer descriptors", 10, true, "timers", NULL, NULL, NULL);
+	test_hops("epoll in epoll, a signal descriptor", 10, false, "polls", NULL, NULL, NULL);
 	test_hops("a signal every 60 us, with an alternate stack and sleeps in the handler", 10, false, "storm", NULL, NULL, NULL);
 	{
 		char path[200];

@@ -3,6 +3,8 @@
  * The programs that the tests move. They know nothing of it: each checks its own state all the time, obeys lines on
  * its standard input, and says on its standard output what it found; "bad ..." is a failure.
  */
+#include "container/victim.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +23,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -31,7 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static uint64_t now_ns(clockid_t id)
+uint64_t now_ns(clockid_t id)
 {
 	struct timespec t;
 
@@ -39,7 +42,7 @@ static uint64_t now_ns(clockid_t id)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-__attribute__((format(printf, 1, 2))) static void say(const char *fmt, ...)
+void say(const char *fmt, ...)
 {
 	char line[4096];
 	va_list ap;
@@ -59,7 +62,7 @@ __attribute__((format(printf, 1, 2))) static void say(const char *fmt, ...)
 }
 
 /* one line from standard input, byte by byte: nothing is read ahead */
-static bool hear(char *line, size_t cap)
+bool hear(char *line, size_t cap)
 {
 	size_t n = 0;
 
@@ -516,8 +519,15 @@ static int held(const char *kind)
 		if (child == 0)
 			for (;;)
 				pause();
-	} else if (!strcmp(kind, "epoll")) {
-		epoll_create1(0);
+	} else if (!strcmp(kind, "epoll")) { /* watches what is open under another number only */
+		int ep = epoll_create1(0), e = eventfd(0, 0);
+
+		if (epoll_ctl(ep, EPOLL_CTL_ADD, e, &(struct epoll_event){ .events = EPOLLIN }) < 0 || dup(e) < 0)
+			return 9;
+		close(e);
+	} else if (!strcmp(kind, "inotify")) {
+		if (inotify_init1(0) < 0)
+			return 9;
 	} else if (!strcmp(kind, "device")) {
 		if (open("/dev/ptmx", O_RDWR | O_NOCTTY) < 0 && open("/dev/tty0", O_RDWR) < 0 && open("/dev/kmsg", O_RDONLY) < 0)
 			return 9;
@@ -540,7 +550,7 @@ static int held(const char *kind)
 		struct sigevent se = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1 };
 		timer_t t;
 
-		timer_create(CLOCK_MONOTONIC, &se, &t);
+		timer_create(CLOCK_THREAD_CPUTIME_ID, &se, &t);
 	} else if (!strcmp(kind, "lock")) {
 		int fd = open("/proc/self/exe", O_RDONLY);
 		struct flock fl = { .l_type = F_RDLCK };
@@ -613,6 +623,10 @@ int main(int argc, char **argv)
 		return storm();
 	if (!strcmp(mode, "files"))
 		return files(argv[2]);
+	if (!strcmp(mode, "timers"))
+		return timers();
+	if (!strcmp(mode, "polls"))
+		return polls();
 	if (!strcmp(mode, "writer"))
 		return writer();
 	if (!strcmp(mode, "sockets"))

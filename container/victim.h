@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the programs that the tests move have in common. */
+#ifndef CT_VICTIM_H
+#define CT_VICTIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+uint64_t now_ns(clockid_t id);
+__attribute__((format(printf, 1, 2))) void say(const char *fmt, ...); /* one line on standard output */
+bool hear(char *line, size_t cap);                                    /* one line from standard input; false at its end */
+
+/* victim_events.c: programs, as main would return */
+int timers(void);
+int polls(void);
+
+#endif
