@@ -34,7 +34,7 @@ godwitd_LDADD = libmig.la libct.la libnoc.la libct-rank.la libgw-rt.la libgw-tru
 
 mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h %D%/launcher/options.c %D%/launcher/config.c \
 	%D%/launcher/core.h %D%/launcher/core.c %D%/launcher/limits.c %D%/launcher/sink.c %D%/sigqueue.h \
-	%D%/launcher/env.c %D%/launcher/libraries.c %D%/launcher/job.c \
+	%D%/launcher/env.c %D%/launcher/baseline.c %D%/launcher/baseline.h %D%/launcher/libraries.c %D%/launcher/job.c \
 	%D%/launcher/clusters.c %D%/launcher/hosts.c %D%/launcher/slurm.c %D%/launcher/launchers.c %D%/launcher/remote.c \
 	%D%/launcher/inherit.c \
 	%D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
@@ -42,7 +42,7 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/pins.c %D%/topology.c %D%/topology.h
 mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' \
 	-DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
-mpirun_LDADD = libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(HWLOC_LIBS) $(SODIUM_LIBS)
+mpirun_LDADD = libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(HWLOC_LIBS) $(SODIUM_LIBS)
 mpiexec_SOURCES = $(mpirun_SOURCES)
 mpiexec_CPPFLAGS = $(mpirun_CPPFLAGS)
 mpiexec_LDADD = $(mpirun_LDADD)

@@ -33,6 +33,7 @@
  * clusterd -> head
  *   up            pid place{} address port    place: cores[] binds[[]], and of a cut host domains[]; address and port: for sessions of daemons of other hosts
  *                                             (descriptor: the segment, if this clusterd made it)
+ *                                             cpu: what its processor can do, names of container/cpu.h
  *   launched      rank pid slot            @slot: of binds; -1: it is not bound
  *   launch-failed rank code text
  *   name          rank state epoch incarnation cluster host address (hex)

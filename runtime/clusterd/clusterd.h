@@ -29,6 +29,7 @@
 #include <sys/resource.h>
 
 #include "container/container.h"
+#include "container/cpu.h"
 #include "container/ctl.h"
 #include "migration/migration.h"
 #include "mpi-shim/pmi.h"

@@ -115,6 +115,24 @@ static int read_network(struct clusterd *d, const json_t *msg)
 	return d->heard ? 0 : -ENOMEM;
 }
 
+/* For tests: GODWIT_CPU_HIDE=avx2@1,fma@1 makes the processor of cluster 1 look as if it had neither. */
+static void hide_features(uint32_t cluster)
+{
+	const char *list = getenv("GODWIT_CPU_HIDE");
+	char word[128];
+
+	for (const char *at = list ? list : ""; *at; at += strcspn(at, ","), at += *at == ',') {
+		char *where;
+
+		snprintf(word, sizeof(word), "%.*s", (int)strcspn(at, ","), at);
+		where = strchr(word, '@');
+		if (where)
+			*where++ = '\0';
+		if ((!where || strtoul(where, NULL, 10) == cluster) && ct_cpu_hide(word) < 0)
+			gw_log(GW_WARN, "GODWIT_CPU_HIDE: '%s' is not the name of a processor feature", word);
+	}
+}
+
 static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	int cluster, domain, size, universe, given = -1;
@@ -122,7 +140,8 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	const char *kvsname;
 	struct gw_error why = { 0 };
 	const char *host = json_string_value(json_object_get(msg, "hostname"));
-	char who[80];
+	char who[80], features[CT_CPU_TEXT];
+	struct ct_cpu cpu;
 
 	if (d->is_started || json_unpack(msg, "{s:i, s:i, s:I, s:i, s:s, s:i, s:I}", "cluster", &cluster, "domain", &domain, "job",
 	                                  &job, "size", &size, "kvsname", &kvsname, "universe", &universe, "incarnation", &incarnation) < 0) {
@@ -172,7 +191,10 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	if (sched_setaffinity(0, sizeof(d->cpus), &d->cpus) < 0)
 		gw_log(GW_WARN, "cannot bind to the cluster's cores: %s", strerror(errno));
 	join_give_segment(&d->join, d->segment_fd);
-	gw_link_send_json_fds(d->head, json_pack("{s:s, s:i, s:o, s:s, s:i}", "op", "up", "pid", (int)getpid(), "place", place_json(d),
+	hide_features(d->cluster);
+	ct_cpu_host(&cpu);
+	gw_link_send_json_fds(d->head, json_pack("{s:s, s:s, s:i, s:o, s:s, s:i}", "op", "up", "cpu",
+	                                         ct_cpu_print(&cpu, features), "pid", (int)getpid(), "place", place_json(d),
 	                                         "address", d->is_networked ? own_address(d, msg) : "", "port", (int)d->far_port),
 	                      &d->segment_fd, given < 0 && !d->join.is_joined ? 1 : 0);
 	gw_log(GW_INFO, "up, process %d, %u processors", (int)getpid(), d->cores);

@@ -247,6 +247,9 @@ static int launch(struct clusterd *d, const struct rt_launch *l, const char *str
 	spec.argv = argv;
 	spec.envp = envp;
 	spec.cwd = cwd[0];
+	for (char **e = envp; *e; e++)
+		if (strncmp(*e, "GODWIT_CPU_BASELINE=", 20) == 0)
+			spec.baseline = *e + 20;
 	plumbing_init(&spec.plumbing);
 	code = rank_create(&r, d, l->rank, l->appnum, l->has_stdin, &spec.plumbing, why);
 	if (code < 0) {

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "runtime/launcher/baseline.h"
 #include "runtime/launcher/head.h"
 
 const char *clusters_name(const struct head *h, uint32_t cluster, char *buf)
@@ -148,6 +149,7 @@ void clusters_closed(struct gw_link *l, void *ctx, int error)
 		host_lost(h, c);
 	else
 		cluster_lost(h, c);
+	baseline_cluster_lost(h);
 	job_check_all_ended(h);
 }
 
@@ -217,6 +219,10 @@ void clusters_launch(struct head *h, struct cluster *c)
 			strings_fini(&env);
 			if (env_build(&env, h->spec, app, threads_of(h, c), &why) < 0) {
 				job_fail(h, 1, "%s", why.text);
+				break;
+			}
+			if (h->has_baseline && baseline_environment(&env, &h->baseline) < 0) {
+				job_fail(h, 1, "out of memory for the environment");
 				break;
 			}
 			built_for = h->ranks[r].app;

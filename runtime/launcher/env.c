@@ -23,7 +23,7 @@ static const struct { const char *name, *value; bool is_forced; } settings[] = {
 };
 
 /* Of the launcher and its daemons, or of a job around this one: a rank must not see them. */
-static const char *const removed[] = { "GODWIT_EVENTS", "GODWIT_CTL_FD", "GODWIT_PROC", "GODWIT_JOB", "PMI_FD", "PMI_RANK",
+static const char *const removed[] = { "GODWIT_EVENTS", "GODWIT_CTL_FD", "GODWIT_PROC", "GODWIT_JOB", "GODWIT_CPU_BASELINE", "GODWIT_CPU_HIDE", "PMI_FD", "PMI_RANK",
 	                               "PMI_SIZE", "PMI_SPAWNED", "PMI_PORT", "PMI_ID" };
 
 int strings_add(struct strings *s, const char *text)

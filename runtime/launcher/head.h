@@ -10,6 +10,7 @@
  *   options.c    what was asked for, as a table
  *   config.c     the same in a file
  *   env.c        the environment of the ranks
+ *   baseline.c   the processor features that all hosts share, and variables that keep libraries to them
  *   libraries.c  which MPI library they load
  *   job.c        one job from start to exit status
  *   clusters.c   its daemons: started, given their ranks, lost
@@ -37,6 +38,7 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include "container/cpu.h"
 #include "mpi-shim/pmi.h"
 #include "runtime/base/event.h"
 #include "runtime/base/trust.h"
@@ -127,6 +129,7 @@ struct cluster {
 	struct gw_link *link;
 	json_t *place;            /* `daemon`: where it listens for those of other hosts; jobs of several hosts only */
 	struct rt_cluster_cores cores;
+	struct ct_cpu cpu;        /* what its processor can do */
 	int wait_status;
 	bool is_reaped;
 	bool has_vanished;        /* its host did not answer any more */
@@ -178,6 +181,8 @@ struct head {
 	struct rank *ranks;
 	uint32_t size, ended;
 	struct remotes *remotes;  /* NULL: all hosts are this machine */
+	struct ct_cpu baseline;   /* baseline.h: what the ranks are told to keep to, if has_baseline */
+	bool has_baseline, is_baseline_known;
 	uint32_t base_pid;
 	char kvsname[64];
 

@@ -142,6 +142,14 @@ static int set_genvlist(struct parser *p, const char *v) { return inherit(p, fal
 static int set_wdir(struct parser *p, const char *v) { app_of(p)->wdir = v; return 0; }
 static int set_reconnecting(struct parser *p, const char *v) { p->spec->reconnecting = v; return 0; }
 static int set_pin(struct parser *p, const char *v) { p->spec->pinned = v; return 0; }
+static int set_baseline(struct parser *p, const char *v)
+{
+	p->spec->baseline = strcmp(v, "auto") == 0 ? BASELINE_AUTO : BASELINE_HOST;
+	if (p->spec->baseline == BASELINE_HOST && strcmp(v, "host") != 0)
+		return gw_fail(p->why, -EINVAL, "'%s %s': it is auto (the processor features that all hosts share) or host (those of the "
+		               "host where a rank starts)", p->word, v);
+	return 0;
+}
 static int set_label(struct parser *p, const char *v) { (void)v; p->spec->label = "[%r] "; return 0; }
 static int set_pattern(struct parser *p, const char *v) { p->spec->label = v; return 0; }
 static int set_outfile(struct parser *p, const char *v) { p->spec->file[0] = v; return 0; }
@@ -256,6 +264,8 @@ static const struct option options[] = {
 	{ "reconnecting", "PATH:PATH...", set_reconnecting, "UNIX sockets that do not hold a rank: after a move their peer appears to have "
 	  "closed (also GODWIT_RECONNECTING)" },
 	{ "pin", "RANKS", set_pin, "keep RANKS where they begin, until 'godwit unpin': all, or a list as 0,3-5" },
+	{ "cpu-baseline", "WHAT", set_baseline, "processor features that libraries of the ranks keep to: auto, what all hosts share (default "
+	  "where they differ), or host, what the host has where the rank starts" },
 	{ "timeout", "SECONDS", set_timeout, "end the job when it has run for so long" },
 	{ "print-all-exitcodes", NULL, set_codes, "say how each rank ended" },
 	{ "usize", "N", set_universe, "what MPI_UNIVERSE_SIZE shall say" },

@@ -12,6 +12,7 @@ struct strings { /* a growing list of strings on the heap, NULL at its end */
 int strings_add(struct strings *s, const char *text);
 void strings_fini(struct strings *s);
 
+enum baseline_mode { BASELINE_UNSAID, BASELINE_AUTO, BASELINE_HOST }; /* processor features: of all hosts, or of each rank's own */
 enum env_policy { ENV_UNSAID, ENV_ALL, ENV_NONE, ENV_LIST }; /* what of mpirun's environment the ranks inherit */
 
 struct app { /* one program of the command line; several when ':' is used */
@@ -45,6 +46,7 @@ struct job_spec {
 	const char *bind, *map;   /* runtime/topology.h */
 	const char *pinned;       /* ranks that stay where they are: "all", or a list as "0,3-5"; NULL: none */
 	const char *reconnecting; /* paths of sockets: container/container.h, ct_reconnecting_add; NULL: none */
+	enum baseline_mode baseline; /* BASELINE_UNSAID: auto where hosts differ */
 	const char *config;
 	struct host_spec *hosts;  /* as given, each once */
 	uint32_t n_hosts;         /* 1: this one alone, whatever its name is */

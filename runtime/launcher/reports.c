@@ -2,6 +2,7 @@
 /* What the daemons report: a table of their words (runtime/wire.h) and what each means for the head. */
 #include <signal.h>
 
+#include "runtime/launcher/baseline.h"
 #include "runtime/launcher/head.h"
 
 static struct rank *rank_of(struct head *h, json_t *msg, uint32_t *number)
@@ -90,7 +91,8 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	for (uint32_t i = 0; i < h->size; i++)
 		if (h->ranks[i].name && h->ranks[i].name_host != c->host)
 			job_cluster_send(h, c->index, json_incref(h->ranks[i].name));
-	clusters_launch(h, c);
+	ct_cpu_parse(&c->cpu, json_string_value(json_object_get(msg, "cpu")) ? json_string_value(json_object_get(msg, "cpu")) : "");
+	baseline_cluster_up(h, c);
 }
 
 static void say_launched(const struct cluster *c, uint32_t n, json_int_t slot)
