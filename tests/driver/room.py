@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Room is proved before anything stops: a destination that has too little of something, or another processor, refuses with a
+sentence that names it, and the rank runs on; once there is room the same move succeeds, and what the rank has is counted there."""
+import resource
+from godwit import *
+
+tap = Tap(200)
+CONDUCT = os.path.join(BUILD, "tests/programs/conduct")
+work = work_dir("room")
+HOSTS = ["-launcher", "fork", "-hosts", "a:1,b:1"]
+V1 = "/sys/fs/cgroup/"
+numbers = iter(range(1000))
+
+
+class Carry:
+	"""Two ranks on two hosts that hold @mib each and talk."""
+
+	def __init__(self, mib, *options, n=2, hosts=HOSTS, env=None):
+		self.stop = os.path.join(work, "stop%d" % next(numbers))
+		self.job = Job(tap, hosts + list(options) + ["-n", n, CONDUCT, "carry", mib, self.stop], env=env)
+		if not self.job.wait_line("^ready", 60, count=n):
+			tap.bail("the job did not start")
+		self.head, self.n = self.job.head(), n
+
+	def daemon(self, cluster):
+		return next(c["pid"] for c in self.head.status()["clusters"] if c["cluster"] == cluster)
+
+	def move(self, rank, to):
+		m = self.head.migrate([rank], to)[0]
+		return m["status"], m["text"]
+
+	def end(self, sentence):
+		open(self.stop, "w").close()
+		status = self.job.end(60)
+		tap.ok(status == 0 and len([l for l in self.job.out() if l.startswith("carried")]) == self.n and not self.job.gone(), sentence,
+		       status, *self.job.tail())
+
+
+class Group:
+	"""A control group of version 1, which this test makes and takes away."""
+
+	made = []
+
+	def __init__(self, controller, path):
+		base = os.path.join(V1, controller)
+		for part in ["godwit-room-%d" % os.getpid()] + path.split("/"):
+			base = os.path.join(base, part)
+			if not os.path.isdir(base):
+				os.mkdir(base)
+				Group.made.append(base)
+		self.dir = base
+
+	def write(self, name, value):
+		with open(os.path.join(self.dir, name), "w") as f:
+			f.write("%s\n" % value)
+
+	def read(self, name):
+		with open(os.path.join(self.dir, name)) as f:
+			return f.read()
+
+	@classmethod
+	def remove(cls):
+		for d in reversed(cls.made):
+			wait_for(lambda: try_remove(d))  # processes that have ended are in it for a moment
+
+
+def try_remove(d):
+	try:
+		os.rmdir(d)
+	except OSError:
+		return False
+	return True
+
+
+def no_groups(controller):
+	if os.getuid() != 0:
+		return "control groups are made by root"
+	if not os.access(os.path.join(V1, controller, "tasks"), os.W_OK):
+		return "no '%s' control groups of version 1 are mounted that can be written" % controller
+	return None
+
+
+def refused(sentence, got, *says):
+	status, text = got
+	tap.ok(status != 0 and "host %s" % os.uname().nodename in text and all(s in text for s in says), sentence, status, text)
+
+
+# ---- limits ----
+def limits():
+	for which, name, option, less in ((resource.RLIMIT_NOFILE, "open files", "n", 256), (resource.RLIMIT_STACK, "the stack", "s", 1 << 20)):
+		c = Carry(1)
+		daemon, own = c.daemon(1), resource.prlimit(c.head.ranks()[0]["pid"], which)
+		enough = own[0] if own[0] >= 0 else own[1]
+		resource.prlimit(daemon, which, (enough, enough))  # the daemon may not have more than the rank is using
+		got, there = c.move(0, 1), resource.prlimit(c.head.ranks()[0]["pid"], which)
+		tap.ok(got[0] == 0 and there[0] == own[0], "a limit of %s that is granted there is as it was" % name, got, own, there)
+		got = c.move(0, 0)
+		tap.ok(got[0] == 0, "and the rank comes back", *got)
+		resource.prlimit(daemon, which, (less, less))
+		got = c.move(0, 1)
+		if got[0] == 0:
+			tap.skip("one that is not granted", "this user may raise limits")
+		else:
+			refused("one that is not granted", got, "limit of %s is %s" % (name, own[0] if own[0] >= 0 else "unlimited"),
+			        "%d are granted" % less, "ulimit -H%s" % option)
+		c.end("the rank ran on")
+
+
+# ---- control groups ----
+def memory():
+	why = no_groups("memory")
+	if why:
+		tap.skip("memory of the destination's control group", why)
+		return
+	step, job = Group("memory", "job/step"), Group("memory", "job")
+	c = Carry(64)
+	step.write("cgroup.procs", c.daemon(1))
+	step.write("memory.limit_in_bytes", 48 << 20)
+	refused("a rank of 64 MiB and a group of 48", c.move(0, 1), "MiB of memory", "control group", "job/step", "may have 48 MiB")
+	step.write("memory.limit_in_bytes", -1)
+	job.write("memory.limit_in_bytes", 56 << 20)
+	refused("the limit of the level above", c.move(0, 1), "/job'", "may have 56 MiB")
+	tap.ok(int(step.read("memory.max_usage_in_bytes")) < 32 << 20, "nothing of the rank had come by then",
+	       step.read("memory.max_usage_in_bytes"))
+	job.write("memory.limit_in_bytes", 256 << 20)
+	got = c.move(0, 1)
+	tap.ok(got[0] == 0, "with more room it moves", *got)
+	pid = c.head.ranks()[0]["pid"]
+	used = int(step.read("memory.usage_in_bytes"))
+	tap.ok(str(pid) in step.read("cgroup.procs").split() and used >= 64 << 20, "it lives in the group of its new daemon, which is "
+	       "charged for its memory", used, pid)
+	got = c.move(0, 0)
+	tap.ok(got[0] == 0 and str(c.head.ranks()[0]["pid"]) not in step.read("cgroup.procs").split() and
+	       wait_for(lambda: int(step.read("memory.usage_in_bytes")) < 32 << 20), "and leaves it when it moves on", *got)
+	c.end("the job ends well")
+
+	c = Carry(64, n=3, hosts=["-launcher", "fork", "-hosts", "a:2,b:1"])
+	step.write("cgroup.procs", c.daemon(1))
+	job.write("memory.limit_in_bytes", 120 << 20)
+	answers = c.head.migrate([0, 1], 1)
+	tap.ok(sorted(a["status"] == 0 for a in answers) == [False, True] and "memory" in "".join(a["text"] for a in answers),
+	       "two at once, and room for one: one comes, the other stays", *answers)
+	failed = next(a["rank"] for a in answers if a["status"])
+	job.write("memory.limit_in_bytes", 320 << 20)
+	got = c.move(failed, 1)
+	tap.ok(got[0] == 0, "what was promised is free again: the other one comes later", *got)
+	c.end("and the job ends well")
+
+
+def processes():
+	why = no_groups("pids")
+	if why:
+		tap.skip("processes of the destination's control group", why)
+		return
+	step = Group("pids", "step")
+	c = Carry(1)
+	step.write("cgroup.procs", c.daemon(1))
+	now = int(step.read("pids.current"))
+	step.write("pids.max", now + 2)
+	refused("a rank of two threads and a group with room for two processes", c.move(0, 1), "needs 3 processes", "leaves 2", "pids.max")
+	step.write("pids.max", now + 3)
+	got = c.move(0, 1)
+	tap.ok(got[0] == 0, "with one more it moves", *got)
+	c.end("the job ends well")
+
+
+# ---- processors ----
+LEVELS = "/lib64/ld-linux-x86-64.so.2 --help | grep -c 'x86-64-v3 (supported, searched)'"
+
+
+def features():
+	with open("/proc/cpuinfo") as f:
+		flags = re.search(r"^flags\s*: (.*)", f.read(), re.M).group(1).split()
+	if "avx2" not in flags:
+		tap.skip("processors that differ", "this one has no AVX2 that could be hidden")
+		return
+	lesser = {"GODWIT_CPU_HIDE": "avx2@1,fma@1,avx512f@1"}
+	c = Carry(1, "-cpu-baseline", "host", env=lesser)
+	refused("a processor that lacks something", c.move(0, 1), "lacks fma,avx2", "-cpu-baseline auto")
+	got = c.move(1, 0)
+	tap.ok(got[0] == 0, "a rank of the lesser one may go to the better one", *got)
+	refused("and stays there, since it may have met new things", c.move(1, 1), "lacks fma,avx2")
+	c.end("the job ends well")
+	c = Carry(1, env=lesser)
+	moves = [c.move(rank, to) for rank, to in ((0, 1), (1, 0), (0, 0), (1, 1))]
+	tap.ok(all(m[0] == 0 for m in moves), "a job of hosts that differ keeps to what both have: its ranks go everywhere", *moves)
+	c.end("the job ends well")
+
+	show = "test $PMI_RANK = 1 || { echo level=$(%s); env; }" % LEVELS
+	native = subprocess.run(LEVELS, shell=True, capture_output=True, text=True).stdout.strip()
+	user = dict(lesser, GLIBC_TUNABLES="glibc.malloc.arena_max=3:glibc.cpu.hwcaps=-ERMS", OPENBLAS_CORETYPE="Prescott")
+	job = Job(tap, HOSTS + ["-n", "2", "sh", "-c", show], env=user)
+	status, out = job.end(60), dict(l.split("=", 1) for l in job.out() if "=" in l)
+	if native == "1":
+		tap.ok(status == 0 and out.get("level") == "0", "the dynamic linker takes no libraries that need more", status, out.get("level"))
+	else:
+		tap.skip("the dynamic linker takes no libraries that need more", "it does not say what it takes, or this processor has no x86-64-v3")
+	tunables = out.get("GLIBC_TUNABLES", "").split(":")
+	tap.ok(tunables[0] == "glibc.malloc.arena_max=3" and tunables[1].startswith("glibc.cpu.hwcaps=-ERMS,") and
+	       {"-AVX2", "-AVX2_Usable", "-AVX_Fast_Unaligned_Load"} < set(tunables[1].split(",")),
+	       "what the user tells glibc stays, beside it", tunables)
+	tap.ok(out.get("OPENBLAS_CORETYPE") == "Prescott" and out.get("MKL_ENABLE_INSTRUCTIONS") == "AVX", "and the user's own choice of a kernel",
+	       out.get("OPENBLAS_CORETYPE"), out.get("MKL_ENABLE_INSTRUCTIONS"))
+	names = out.get("GODWIT_CPU_BASELINE", "").split(",")
+	tap.ok("sse4_2" in names and "avx2" not in names, "the baseline can be read in a variable", names)
+	job = Job(tap, HOSTS + ["-n", "2", "sh", "-c", show], env=dict(lesser, GODWIT_CPU_HIDE=""))
+	status, out = job.end(60), dict(l.split("=", 1) for l in job.out() if "=" in l)
+	tap.ok(status == 0 and "GODWIT_CPU_BASELINE" not in out and out.get("level") == native, "where hosts do not differ nothing changes",
+	       status, out.get("level"))
+	job = Job(tap, ["-cpu-baseline", "some", "-n", "1", "true"])
+	tap.ok(job.end(30) == 1 and "-cpu-baseline some" in "".join(job.out("err")), "another word is refused", job.out("err"))
+
+
+try:
+	limits()
+	memory()
+	processes()
+	features()
+finally:
+	Group.remove()
+sys.exit(tap.done())
