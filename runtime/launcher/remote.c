@@ -24,6 +24,7 @@
 #define LINE_MAX_BYTES 1024
 #define START_MS 60000 /* until all daemons are there; ssh has time to ask for a ticket, and slow disks to wake up */
 #define END_MS   3000
+#define REASON_MS 500
 
 struct launched {            /* a launcher's process, for clusters of one host; srun's: of several, as many of each */
 	struct gw_list node;
@@ -34,6 +35,8 @@ struct launched {            /* a launcher's process, for clusters of one host; 
 	int status;
 	int input, errors, pidfd;
 	struct gw_watch *errors_watch, *pid_watch;
+	struct gw_timer *reason;   /* until what srun has said of ended tasks is all there is */
+	char ended[256];           /* on these nodes */
 	uint32_t joined;
 	bool is_over;
 	char line[LINE_MAX_BYTES]; /* begun */
@@ -56,12 +59,23 @@ const char *remote_address(const struct head *h)
 
 /* ---- what comes back on standard error ------------------------------------------------------------------------------- */
 
-static void explain(struct launched *l, const char *nodes)
+static void explain(struct launched *l)
 {
 	struct launch what = { .hosts = l->host, .n_hosts = l->n_hosts };
 
-	launchers_explain(l->head, &what, nodes, l->status, l->last);
+	gw_timer_cancel(l->reason);
+	l->reason = NULL;
+	launchers_explain(l->head, &what, l->ended[0] ? l->ended : NULL, l->status, l->last);
 	l->last[0] = '\0';
+}
+
+static void on_reason(void *ctx)
+{
+	struct launched *l = ctx;
+
+	l->reason = NULL;
+	if (!l->head->is_ending)
+		explain(l);
 }
 
 static void say_held(struct launched *l)
@@ -72,17 +86,24 @@ static void say_held(struct launched *l)
 	l->last[0] = '\0';
 }
 
-/* srun goes on while one task does: that another has ended it only says. Return whether the line is dealt with. */
+/*
+ * srun goes on while one task does: that another has ended it only says, a moment before or after what the task has said
+ * itself. Return whether the line is dealt with.
+ */
 static bool hear_srun(struct launched *l)
 {
-	char nodes[256];
+	bool is_starting = l->joined < l->count && !l->head->is_ending, is_chatter = slurm_is_chatter(l->line);
 
-	if (!l->head->spec->is_slurm || !slurm_is_chatter(l->line))
+	if (!l->head->spec->is_slurm || (!is_chatter && !l->reason))
 		return false;
-	if (l->joined < l->count && !l->head->is_ending && slurm_is_task_end(l->line, nodes, sizeof(nodes))) {
-		if (!l->last[0])
-			memcpy(l->last, l->line, l->len + 1);
-		explain(l, nodes);
+	if (is_starting && !is_chatter) {
+		memcpy(l->last, l->line, l->len + 1);
+		explain(l);
+	} else if (is_starting && !l->reason && slurm_is_task_end(l->line, l->ended, sizeof(l->ended))) {
+		if (l->last[0])
+			explain(l);
+		else
+			gw_loop_timer(l->head->loop, &l->reason, REASON_MS, 0, on_reason, l);
 	}
 	return true;
 }
@@ -146,7 +167,7 @@ static void on_end(void *ctx, uint32_t events)
 		for (uint32_t c = l->first; c < l->first + l->count; c++)
 			if (!l->head->clusters[c].link)
 				l->head->clusters[c].state = CLUSTER_ENDED;
-		explain(l, NULL);
+		explain(l);
 	}
 	say_held(l);
 	job_check_all_ended(l->head);
@@ -377,6 +398,7 @@ void remote_fini(struct head *h)
 		say_held(l);
 		gw_watch_remove(l->errors_watch);
 		gw_watch_remove(l->pid_watch);
+		gw_timer_cancel(l->reason);
 		if (l->errors >= 0)
 			close(l->errors);
 		if (l->pidfd >= 0)
