@@ -57,6 +57,10 @@ if !GW_SANITIZE
 TESTS += $(SYSTEM_TESTS)
 endif
 
+# Jobs in allocations of a real Slurm.
+EXTRA_DIST += %D%/driver/slurm.py
+SYSTEM_TESTS += %D%/test_slurm.sh
+
 # MPICH's own suite: all lists, unmoved, and with a random rank moved every 100 ms. SUITE_SEED=17 replays a choice of moves,
 # SUITE_LISTS=coll,f90/coll takes some lists only.
 EXTRA_DIST += %D%/driver/mpich.py %D%/mpich/suite %D%/mpich/expected %D%/mpich/different %D%/mpich/quick
@@ -81,6 +85,7 @@ check-hosts: all $(check_PROGRAMS)
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_storm_hosts.sh --moves 250 --ranks 6 --hosts 3 --clusters 6 --pace-ms 300 --seconds 400
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_faults.sh --hosts
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_cut.sh --storm
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_slurm.sh --cancels 25
 
 # Ten thousand jobs in a row, and more than a thousand that are killed; the seed in the output replays the choices:
 # make check-starts STARTS=100 KILLS=0 MOVED_KILLS=0 SEED="--seed 17"
