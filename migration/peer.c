@@ -271,6 +271,23 @@ static void destination_frame(struct mig_session *s, const struct mig_head *h, u
 	}
 }
 
+/*
+ * A daemon that was given up and does not know it yet, as when only the head does not reach it. What it and we were about
+ * has been decided without it: an answer could undo that. (NEVER, for a session that the verdict made us forget, would let
+ * it run its copy of a rank that runs here.) And nothing new is begun with it, which no verdict would end.
+ */
+static void ignore_dead(struct mig_peer *p, uint16_t type, const struct mig_head *h)
+{
+	struct mig_session *s = p->s;
+	uint32_t cluster = type < MIG_F_PREPARED ? h->from : h->to;
+
+	gw_log(GW_WARN, "mig %u rank %u: %s of cluster %u is ignored: its daemon was given up", h->session, h->proc,
+	       mig_frame_name(type), cluster);
+	peer_free(p);
+	if (s)
+		mig_post(s, MIG_EV_PEER_DEAD, -EHOSTDOWN, "the daemon of cluster %u is dead", cluster);
+}
+
 static void on_frame(struct gw_link *l, void *ctx, uint16_t type, const void *payload, size_t len, int *fds, size_t n_fds)
 {
 	struct mig_peer *p = ctx;
@@ -296,6 +313,10 @@ static void on_frame(struct gw_link *l, void *ctx, uint16_t type, const void *pa
 	}
 	if (h.job != p->m->c.job || (is_from_source ? h.to : h.from) != p->m->c.cluster) {
 		refuse_frame(p, type, "it is for another daemon");
+		return;
+	}
+	if (mig_is_dead(p->m, is_from_source ? h.from_incarnation : h.to_incarnation)) {
+		ignore_dead(p, type, &h);
 		return;
 	}
 	if (!s) {

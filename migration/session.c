@@ -336,6 +336,7 @@ static void mig_free(struct mig *m)
 	gw_watch_remove(m->child_watch);
 	if (m->child_fd >= 0)
 		close(m->child_fd);
+	free(m->dead);
 	free(m->buf);
 	free(m);
 }
@@ -634,10 +635,34 @@ bool mig_rank_is_busy(const struct mig *m, uint32_t proc)
 	return holder_of(m, proc) != NULL;
 }
 
+bool mig_is_dead(const struct mig *m, uint64_t incarnation)
+{
+	for (size_t i = 0; i < m->dead_n; i++)
+		if (m->dead[i] == incarnation)
+			return true;
+	return false;
+}
+
+static void remember_dead(struct mig *m, uint64_t incarnation)
+{
+	uint64_t *more;
+
+	if (!incarnation || mig_is_dead(m, incarnation))
+		return;
+	more = realloc(m->dead, (m->dead_n + 1) * sizeof(*more));
+	if (!more) { /* without it two copies could run */
+		gw_log(GW_ERROR, "mig: no memory to remember that a daemon is dead");
+		abort();
+	}
+	m->dead = more;
+	m->dead[m->dead_n++] = incarnation;
+}
+
 void mig_peer_dead(struct mig *m, uint32_t cluster, uint64_t incarnation)
 {
 	bool again = true;
 
+	remember_dead(m, incarnation);
 	/* callbacks may start and end sessions: begin anew after each step */
 	while (again) {
 		again = false;

@@ -143,6 +143,8 @@ struct mig {
 	struct mig_config c;
 	struct gw_list sessions;
 	struct gw_list strangers;           /* accepted connections that have not named a session */
+	uint64_t *dead;                     /* incarnations that the head has given up, for good, though they may still speak */
+	size_t dead_n;
 	struct mig_counters n;
 	uint32_t next_session;
 	bool is_shutting_down, is_turn_due, is_destroyed;
@@ -163,6 +165,7 @@ const char *mig_state_name(enum mig_state s);
 const char *mig_event_name(enum mig_event e);
 int mig_session_new(struct mig *m, struct mig_session **out);
 struct mig_session *mig_session_find(struct mig *m, uint64_t from_incarnation, uint32_t session);
+bool mig_is_dead(const struct mig *m, uint64_t incarnation);   /* the head's verdict on it was told here */
 void mig_session_rearm(struct mig_session *s); /* progress: the state's time begins anew */
 void mig_turn_later(struct mig_session *s);
 int mig_files_watch(struct mig_session *s); /* go on when the helper of its files has something to say: PROVED, FLUSHED, FAILED */
