@@ -52,7 +52,7 @@
  *   told          signal                      Slurm has sent it to the clusterd, as to a task of the job: it is for the ranks
  *   lost          rank to text                it was given to a cluster that died
  *   attach-failed rank text                   its agent could not attach after a move, and not later either
- *   cluster-lost-ack cluster                  every `moved` of a rank from there has been sent before this
+ *   cluster-lost-ack cluster                  every `moved` and `given` of a rank there has been sent before this
  *   migrate-done  id rank status text measures{}
  *   status-answer id ranks[] sessions[]
  *   fatal         text                        the clusterd ends for this reason

@@ -98,6 +98,13 @@ static void on_stay(void *ctx, void *rank, uint32_t session, uint64_t epoch, boo
 	pmi_session_repeat(r->pmi);
 }
 
+/* Who takes a rank says so itself, but may die, and that word with it: then the head knows from here what has died there. */
+static void say_given(const struct rank *r, uint32_t to_cluster)
+{
+	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:i, s:I}", "op", "given", "rank", (int)r->proc, "to",
+	                                        (int)to_cluster, "epoch", (json_int_t)r->epoch + 1));
+}
+
 static void on_left(void *ctx, void *rank, uint32_t to_cluster, uint64_t epoch)
 {
 	struct rank *r = rank;
@@ -105,6 +112,7 @@ static void on_left(void *ctx, void *rank, uint32_t to_cluster, uint64_t epoch)
 	(void)ctx;
 	gw_event("mig.left", "{s:i, s:i, s:i, s:I}", "rank", (int)r->proc, "from", (int)r->d->cluster, "to", (int)to_cluster,
 	         "epoch", (json_int_t)epoch);
+	say_given(r, to_cluster);
 	for (uint8_t i = 0; i < r->undelivered.n; i++)
 		gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:i}", "op", "undelivered", "rank", (int)r->proc, "signal",
 		                                        (int)r->undelivered.list[i]));
@@ -113,14 +121,14 @@ static void on_left(void *ctx, void *rank, uint32_t to_cluster, uint64_t epoch)
 	rank_destroy(r);
 }
 
+/* The verdict on whom it was given to: whether the rank is gone, or has moved on from there, is for the head to say. */
 static void on_lost(void *ctx, void *rank, uint32_t to_cluster, const struct gw_error *why)
 {
 	struct rank *r = rank;
 
-	(void)ctx;
+	(void)ctx, (void)why;
 	gw_event("mig.lost", "{s:i, s:i, s:i}", "rank", (int)r->proc, "from", (int)r->d->cluster, "to", (int)to_cluster);
-	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:i, s:s}", "op", "lost", "rank", (int)r->proc, "to",
-	                                        (int)to_cluster, "text", why->text));
+	say_given(r, to_cluster);
 	moves_rank_left(r);
 	r->ct = NULL;
 	rank_destroy(r);

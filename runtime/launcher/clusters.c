@@ -46,6 +46,12 @@ static bool is_host_lost_before(const struct head *h, const struct cluster *c)
 	return false;
 }
 
+/* Where it is, as far as anybody has said. That of its old owner counts when its new one has not said that it took it. */
+static const struct cluster *home_of(const struct head *h, const struct rank *r)
+{
+	return &h->clusters[r->given_epoch > r->epoch ? r->given_to : r->cluster];
+}
+
 /* Every surviving daemon has said which ranks it owns: what is still thought to be at @c is gone with it. */
 static void decide_lost(struct head *h, struct cluster *c)
 {
@@ -54,7 +60,7 @@ static void decide_lost(struct head *h, struct cluster *c)
 	size_t at = 0;
 
 	for (uint32_t r = 0; r < h->size; r++) {
-		const struct cluster *of = &h->clusters[h->ranks[r].cluster];
+		const struct cluster *of = home_of(h, &h->ranks[r]);
 		bool is_here = of == c;
 
 		output_skip_gaps(h, r);

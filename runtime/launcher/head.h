@@ -144,6 +144,8 @@ struct rank {
 	uint32_t cluster, app;
 	pid_t pid;
 	uint64_t epoch;
+	uint64_t given_epoch;      /* it was given to cluster @given_to; where it is when this is above @epoch */
+	uint32_t given_to;
 	bool is_pinned;
 	int status;
 	json_t *name;              /* where its agent listens, the last that was heard; jobs of several hosts only */

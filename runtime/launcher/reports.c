@@ -286,24 +286,19 @@ static void do_signalled(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		signals_delivered(c->head, n, (int)number_of(msg, "signal"));
 }
 
-static void do_lost(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+/* Not yet that it is there: who took it says so, or has died, and then decide_lost() looks at this. */
+static void do_given(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
-	struct head *h = c->head;
+	uint64_t epoch = (uint64_t)number_of(msg, "epoch");
 	json_int_t to = number_of(msg, "to");
-	char from_name[CLUSTER_NAME_MAX], to_name[CLUSTER_NAME_MAX];
 	uint32_t n;
+	struct rank *r = rank_of(c->head, msg, &n);
 
 	(void)fds; (void)n_fds;
-	if (!rank_of(h, msg, &n) || to < 0 || to >= (json_int_t)h->n_clusters)
+	if (!r || to < 0 || to >= (json_int_t)c->head->n_clusters || epoch <= r->given_epoch)
 		return;
-	clusters_name(h, c->index, from_name);
-	clusters_name(h, (uint32_t)to, to_name);
-	if (h->clusters[to].has_vanished)
-		job_fail(h, 1, "host %s does not answer any more, and rank %u with it, which was moving there from %s; ending the job",
-		         h->hosts[h->clusters[to].host].name, n, from_name);
-	else
-		job_fail(h, 128 + SIGKILL, "rank %u died in a move from %s to %s: %s; ending the job", n, from_name, to_name,
-		         text_of(msg, "text"));
+	r->given_epoch = epoch;
+	r->given_to = (uint32_t)to;
 }
 
 static void do_attach_failed(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -368,7 +363,7 @@ static const struct cluster_op {
 	{ "undelivered", do_undelivered },
 	{ "signalled", do_signalled },
 	{ "told", do_told },
-	{ "lost", do_lost },
+	{ "given", do_given },
 	{ "attach-failed", do_attach_failed },
 	{ "cluster-lost-ack", do_cluster_lost_ack },
 	{ "migrate-done", do_migrate_done },
