@@ -8,8 +8,18 @@ TESTS += %D%/sim
 %C%_sim_LDADD = libnoc.la libct-rank.la libgw-base.la $(SODIUM_LIBS) -lpthread
 %C%_sim_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=gw_now_ns,--wrap=gw_log,--wrap=nanosleep
 
+# Real sessions (migration/) between daemons whose sockets, hosts, head and containers are simulated.
+check_PROGRAMS += %D%/moves
+TESTS += %D%/moves
+%C%_moves_SOURCES = %D%/story.h %D%/story.c %D%/moves.h %D%/moves.c %D%/scheduler.c %D%/sockets.c %D%/bodies.c
+%C%_moves_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+%C%_moves_LDADD = libmig.la libgw-base.la $(JANSSON_LIBS)
+%C%_moves_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=gw_now_ns,--wrap=gw_log,--wrap=gw_fault,--wrap=poll,--wrap=setsockopt \
+	-Wl,--wrap=setpriority,--wrap=signalfd,--wrap=read,--wrap=close
+
 SIM_SECONDS = 60
 SIM_FROM = $$(date +%s)000
 .PHONY: check-sim
-check-sim: all %D%/sim
+check-sim: all %D%/sim %D%/moves
 	nice %D%/sim --from $(SIM_FROM) --seconds $(SIM_SECONDS)
+	nice %D%/moves --from $(SIM_FROM) --seconds $(SIM_SECONDS)

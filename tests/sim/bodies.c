@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * In the place of containers: a rank's whole state is its age, a number that grows while it runs. An image carries the age
+ * at the freeze, so whoever thaws an image that is not the newest age of its rank has set the rank back.
+ */
+#include <stdlib.h>
+
+#include "container/container.h"
+#include "tests/sim/moves.h"
+
+struct ct_rank {
+	struct gw_list node;
+	struct sim_daemon *d;
+	uint32_t proc;
+	enum { RUNNING, FROZEN, FILLING, COMPLETE, ENDED } state;
+	bool was_killed;             /* while it stood still */
+	uint64_t age;
+	unsigned chunks;             /* of the image: written, or read */
+	int fd;                      /* status */
+};
+struct chunk { uint64_t magic, age; unsigned number, proc; };
+#define CHUNK 0x65676169u
+
+static struct gw_list bodies = { &bodies, &bodies };
+static uint64_t newest[SIM_RANKS]; /* age that any copy has reached */
+static int next_fd = 1000;
+
+static struct ct_rank *body_new(struct sim_daemon *d, uint32_t proc)
+{
+	struct ct_rank *ct = calloc(1, sizeof(*ct));
+
+	ct->d = d;
+	ct->proc = proc;
+	ct->fd = next_fd++;
+	gw_list_append(&bodies, &ct->node);
+	return ct;
+}
+
+static void body_free(struct ct_rank *ct)
+{
+	gw_list_remove(&ct->node);
+	free(ct);
+}
+
+int sim_bodies_running(uint32_t proc)
+{
+	int n = 0;
+
+	gw_list_for(e, &bodies)
+		n += gw_list_entry(e, struct ct_rank, node)->proc == proc && gw_list_entry(e, struct ct_rank, node)->state == RUNNING;
+	return n;
+}
+
+/* It runs from now on: nobody else may, and it must be as old as the rank has ever been. */
+static void body_runs(struct ct_rank *ct)
+{
+	ct->state = RUNNING;
+	if (sim_bodies_running(ct->proc) > 1)
+		sim_fail("two copies of a rank run");
+	if (ct->age != newest[ct->proc])
+		sim_fail("a rank is set back");
+	newest[ct->proc] = ++ct->age;
+}
+
+struct ct_rank *sim_body_new(struct sim_daemon *d, uint32_t proc, uint64_t age)
+{
+	struct ct_rank *ct = body_new(d, proc);
+
+	ct->age = newest[proc] = age;
+	ct->state = RUNNING;
+	return ct;
+}
+
+bool sim_body_runs(const struct ct_rank *ct) { return ct->state == RUNNING; }
+bool sim_body_has_ended(const struct ct_rank *ct) { return ct->state == ENDED; }
+uint32_t sim_body_proc(const struct ct_rank *ct) { return ct->proc; }
+
+void sim_body_run(struct ct_rank *ct)
+{
+	newest[ct->proc] = ++ct->age;
+}
+
+void sim_body_exit(struct ct_rank *ct)
+{
+	if (ct->state == FROZEN) {
+		ct->was_killed = true; /* its status cannot tell yet */
+		return;
+	}
+	ct->was_killed = ct->state != RUNNING;
+	ct->state = ENDED;
+	sim_fd_ready(ct->d->loop, ct->fd);
+	sim_fd_ready(ct->d->loop, SIM_CHILD_FD);
+}
+
+const struct sim_daemon *sim_body_home(uint32_t proc)
+{
+	gw_list_for(e, &bodies) {
+		const struct ct_rank *ct = gw_list_entry(e, struct ct_rank, node);
+
+		if (ct->proc == proc && ct->state == RUNNING)
+			return ct->d;
+	}
+	return NULL;
+}
+
+struct ct_rank *sim_body_some(struct sim_daemon *d, bool is_shell)
+{
+	gw_list_for(e, &bodies) {
+		struct ct_rank *ct = gw_list_entry(e, struct ct_rank, node);
+
+		if (ct->d == d && ct->state != ENDED && (ct->state == FILLING || ct->state == COMPLETE) == is_shell && sim_one_in(2))
+			return ct;
+	}
+	return NULL;
+}
+
+void sim_bodies_die(struct sim_daemon *d)
+{
+	gw_list_for_safe(e, &bodies) {
+		struct ct_rank *ct = gw_list_entry(e, struct ct_rank, node);
+
+		if (ct->d != d)
+			continue;
+		if (ct->state == RUNNING || ct->state == FROZEN || ct->state == COMPLETE)
+			sim_rank_is_dead(ct->proc);
+		body_free(ct);
+	}
+}
+
+void sim_bodies_end(void)
+{
+	if (!gw_list_is_empty(&bodies))
+		sim_fail("a body is left over");
+	memset(newest, 0, sizeof(newest));
+	next_fd = 1000;
+}
+
+/* ---- container.h ------------------------------------------------------------------------------------------------- */
+
+int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
+{
+	if (r->state != RUNNING)
+		return gw_fail(why, -ESRCH, "it has ended");
+	*out = (struct ct_needs){ .version = CT_NEEDS_VERSION };
+	return 0;
+}
+
+void ct_needs_fini(struct ct_needs *n) { n->blob = NULL; }
+
+int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why)
+{
+	(void)deadline_ms;
+	if (r->state == ENDED)
+		return gw_fail(why, -ESRCH, "it has ended");
+	if (r->state != RUNNING)
+		sim_fail("what does not run is frozen");
+	if (sim_one_in(sim_moves.p_fault))
+		return gw_fail(why, -ETIMEDOUT, "a thread does not stop");
+	r->state = FROZEN;
+	r->chunks = 0;
+	*stats = (struct ct_freeze_stats){ .threads = 1 };
+	return 0;
+}
+
+ssize_t ct_image_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error *why)
+{
+	struct chunk c = { CHUNK, r->age, r->chunks, r->proc };
+
+	(void)cap;
+	if (r->state != FROZEN)
+		sim_fail("the image of what is not frozen is read");
+	if (r->was_killed)
+		return gw_fail(why, -ESRCH, "its memory is gone");
+	if (r->chunks == sim_moves.chunks)
+		return 0;
+	r->chunks++;
+	memcpy(buf, &c, sizeof(c));
+	return sizeof(c);
+}
+
+bool ct_rank_was_killed(const struct ct_rank *r) { return r->was_killed; }
+
+int ct_rank_unfreeze(struct ct_rank *r, struct gw_error *why)
+{
+	if (r->state != FROZEN)
+		sim_fail("what is not frozen is let go");
+	if (r->was_killed) {
+		r->state = ENDED;
+		sim_fd_ready(r->d->loop, r->fd);
+		return gw_fail(why, -ESRCH, "it was killed");
+	}
+	body_runs(r);
+	return 0;
+}
+
+void ct_rank_release(struct ct_rank *r)
+{
+	if (r->state != FROZEN)
+		sim_fail("a copy that is not frozen is released");
+	body_free(r);
+}
+
+void ct_rank_kill(struct ct_rank *r)
+{
+	if (!r)
+		return;
+	if (r->state == RUNNING || r->state == FROZEN)
+		sim_fail("a rank is killed that nobody wants to end");
+	body_free(r);
+}
+
+int ct_rank_status_fd(const struct ct_rank *r) { return r->fd; }
+bool ct_shell_is_alive(const struct ct_rank *r) { return r->state != ENDED; }
+
+int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const struct ct_plumbing *plumbing, const cpu_set_t *cpus,
+                    struct gw_error *why)
+{
+	(void)needs, (void)plumbing, (void)cpus;
+	/* ops.prepare has put down whose it is */
+	extern struct sim_held *sim_preparing;
+
+	if (sim_one_in(sim_moves.p_fault))
+		return gw_fail(why, -ENOMEM, "no room for a shell");
+	*out = body_new(sim_preparing->d, sim_preparing->proc);
+	(*out)->state = FILLING;
+	return 0;
+}
+
+int ct_shell_feed(struct ct_rank *r, const void *buf, size_t len, struct gw_error *why)
+{
+	struct chunk c;
+
+	if (r->state == ENDED)
+		return gw_fail(why, -ESRCH, "the shell has ended");
+	memcpy(&c, buf, sizeof(c));
+	if (r->state != FILLING || len != sizeof(c) || c.magic != CHUNK || c.number != r->chunks || c.proc != r->proc)
+		sim_fail("an image comes in another order, or for another rank");
+	r->chunks++;
+	r->age = c.age;
+	return 0;
+}
+
+int ct_shell_ready(struct ct_rank *r, struct gw_error *why)
+{
+	if (r->state == ENDED)
+		return gw_fail(why, -ESRCH, "the shell has ended");
+	if (r->chunks != sim_moves.chunks)
+		sim_fail("an image is short");
+	r->state = COMPLETE;
+	return 0;
+}
+
+int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error *why)
+{
+	if (r->state == ENDED)
+		return gw_fail(why, -ESRCH, "the shell has ended");
+	if (r->state != COMPLETE)
+		sim_fail("what is not complete is thawed");
+	*stats = (struct ct_thaw_stats){ .thaw_ns = 1 };
+	body_runs(r);
+	return 0;
+}
