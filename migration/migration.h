@@ -201,6 +201,9 @@ void mig_peer_dead(struct mig *m, uint32_t cluster, uint64_t incarnation);
 /** mig_shutdown - refuse everything new, abort what has not been given. Return: sessions that must still finish */
 int mig_shutdown(struct mig *m);
 
+/** mig_is_idle - it has no session: nobody waits for a word of this daemon */
+bool mig_is_idle(const struct mig *m);
+
 /** mig_sessions_json - a new array, one object per session: session, proc, from, to, side, state, bytes, age_ms */
 json_t *mig_sessions_json(const struct mig *m);
 

@@ -704,6 +704,11 @@ int mig_shutdown(struct mig *m)
 	return left;
 }
 
+bool mig_is_idle(const struct mig *m)
+{
+	return gw_list_is_empty(&m->sessions);
+}
+
 json_t *mig_sessions_json(const struct mig *m)
 {
 	json_t *all = json_array();

@@ -28,6 +28,10 @@
  *   migrate       id rank to timeout_ms       answered by migrate-done
  *   cancel        id                          the request @id is taken back, unless its move has begun
  *   cluster-lost  cluster incarnation         the head's verdict: that daemon is dead, for good
+ *   cluster-left  cluster                     that daemon has left in order: nothing is to be sent to it any more
+ *   network       host address secret         the job gets a second host: take up the network; answered by networked
+ *   share         cluster                     hand this host's segment to that clusterd, which has come to it
+ *   leave                                     nothing lives here and nothing is on its way: answered by left
  *   status        id movable                  answered by status-answer
  *
  * clusterd -> head
@@ -55,6 +59,8 @@
  *   cluster-lost-ack cluster                  every `moved` and `given` of a rank there has been sent before this
  *   migrate-done  id rank status text measures{}
  *   status-answer id ranks[] sessions[]
+ *   networked     address port text           as with up, when all ranks here have a network; @text: why that cannot be
+ *   left                                      the last word: the clusterd ends, its job goes on
  *   fatal         text                        the clusterd ends for this reason
  *
  * tool -> head, and its answers
@@ -64,6 +70,17 @@
  *   migrate       ranks[] to timeout_ms    to: a cluster's number, or a host's name
  *                                          -> migrated: rank to status text measures{} (one for each), then done: failed
  *                                             (or refused: text, before anything was begun)
+ *   add           hosts[]: name clusters; launcher
+ *                                          -> added: host clusters[] status text (one for each host), then done: failed
+ *                                             (or refused). launcher: "ssh", "fork", words with %h; left out: the job's.
+ *                                             When added comes, ranks can be moved there
+ *   drain         targets[] timeout_ms     -> drained: clusters[] status moved stuck[]: rank text; then done: failed (or
+ *                                             refused: nothing was begun). targets: numbers of clusters, names of hosts.
+ *                                             status: 0; -EBUSY: ranks in @stuck are still there. The clusters stay drained
+ *   remove        targets[] timeout_ms     -> removed: as drained; status besides: -ETIMEDOUT: empty, but still leaving.
+ *                                             When it comes with 0, daemons and launchers there have ended
+ *   undrain       targets[]                -> undrained: clusters[] (or refused)
+ *                                             When the tool goes: an add goes on; a drain begins no further move
  */
 #ifndef RT_WIRE_H
 #define RT_WIRE_H

@@ -152,6 +152,8 @@ static void attach_again(void *ctx)
 static void attach_failed(struct rank *r, uint32_t session, const char *text)
 {
 	gw_log(GW_WARN, "rank %u: its agent cannot attach: %s", r->proc, text);
+	if (network_attach_failed(r, session, text))
+		return;
 	r->agent = AGENT_STARTING;
 	r->attach_session = session;
 	if (r->attach_timer)
@@ -210,6 +212,7 @@ static void on_attached(struct rank *r, const struct ct_ctl_msg *m)
 	         (json_int_t)r->epoch, "incarnation", (json_int_t)r->incarnation);
 	if (m->session)
 		moves_attached(r, m);
+	network_rank_attached(r->d);
 	moves_try(r);
 }
 

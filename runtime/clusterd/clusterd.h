@@ -18,6 +18,8 @@
  *   inherit.c   what such a daemon takes from mpirun
  *   place.c     the processors of the cluster and of its ranks
  *   far.c       migration sessions with daemons of other hosts
+ *   network.c   a job of one host gets a network
+ *   leave.c     the end of a daemon whose job goes on
  *   moves.c     what migration/ asks of the owner of a rank
  *   movable.c   what godwit status --movable says
  *
@@ -54,6 +56,8 @@ struct join { /* of a daemon that mpirun has started on another host; join.c */
 	int *siblings;                     /* of the first: to hand the segment to the others */
 	uint32_t n_siblings;
 	int segment_from;                  /* of the others; -1: none */
+	bool is_sharing;                   /* the host has clusters of the job already, and a segment */
+	int segment_listener;              /* where one of them hands it over; -1: none */
 	struct gw_watch *input;
 	struct gw_timer *look;
 };
@@ -81,6 +85,9 @@ struct clusterd {
 	struct far_daemon *far;     /* of other hosts, by cluster; far.c */
 	struct gw_trust_listener *far_listener;
 	uint16_t far_port;
+	struct gw_timer *network, *leaving; /* something is waited for: network.c, leave.c */
+	char network_address[GW_TCP_NAME];
+	bool is_leaving;
 	struct heard {              /* of each rank: where it has listened lately; connections to there are the network's */
 		struct noc_address address[4];
 		unsigned newest;
@@ -218,9 +225,20 @@ const char *agent_state_name(enum agent_state s);
 int far_init(struct clusterd *d, const char *address, struct gw_error *why); /* after moves_init */
 void far_fini(struct clusterd *d);
 void far_heard(struct clusterd *d, const json_t *msg);   /* `daemon`: where one of another host listens */
+void far_left(struct clusterd *d, uint32_t cluster);     /* it does not any more */
 int far_connect(void *clusterd, uint32_t cluster, void **handle, void (*done)(void *peer, int fd, const char *why), void *peer,
                 struct gw_error *why);                   /* migration.h, far */
 void far_cancel(void *clusterd, void *handle);
+
+/* ---- network.c ---- */
+int network_read(struct clusterd *d, const char *address, const json_t *msg); /* which host this is, where its ranks listen */
+void network_take_up(struct clusterd *d, const json_t *msg); /* `network` */
+void network_rank_attached(struct clusterd *d);          /* one may have been waited for */
+bool network_attach_failed(struct rank *r, uint32_t session, const char *text); /* then it goes on without one */
+
+/* ---- leave.c ---- */
+void leave_begin(struct clusterd *d);
+void leave_linger(const struct clusterd *d);
 
 /* ---- join.c ---- */
 int join_prepare(struct join *j, struct gw_error *why);  /* reads the secret; comes back once in each daemon of the host */
@@ -228,6 +246,8 @@ int join_connect(struct clusterd *d, struct gw_error *why); /* the proved connec
 void join_fence(struct clusterd *d);                     /* of all daemons of a job of several hosts */
 int join_watch(struct clusterd *d);                      /* end with what started us, or with the head's host */
 void join_give_segment(struct join *j, int segment_fd);
+void join_share_segment(const struct clusterd *d, uint32_t cluster); /* with a daemon that has come to this host */
+bool join_has_segment(const struct join *j);             /* somebody hands it over */
 int join_take_segment(struct join *j, struct gw_error *why);
 void join_fini(struct join *j);
 

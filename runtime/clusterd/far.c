@@ -61,6 +61,12 @@ void far_heard(struct clusterd *d, const json_t *msg)
 	d->far[cluster].port = (uint16_t)port;
 }
 
+void far_left(struct clusterd *d, uint32_t cluster)
+{
+	if (d->far && cluster < RT_CLUSTERS_MAX)
+		d->far[cluster].port = 0;
+}
+
 static void on_proved(void *ctx, int fd, const struct gw_trust_who *peer, const struct gw_error *why)
 {
 	struct attempt a = *(struct attempt *)ctx;

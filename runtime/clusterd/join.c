@@ -60,7 +60,7 @@ static int fork_siblings(struct join *j, struct gw_error *why)
 	return 0;
 }
 
-void join_give_segment(struct join *j, int segment_fd)
+static int send_segment(int to, int segment_fd)
 {
 	union { struct cmsghdr align; char bytes[CMSG_SPACE(sizeof(int))]; } control = { 0 };
 	struct iovec iov = { (char[]){ 0 }, 1 };
@@ -71,12 +71,48 @@ void join_give_segment(struct join *j, int segment_fd)
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(sizeof(int));
 	memcpy(CMSG_DATA(c), &segment_fd, sizeof(int));
+	return sendmsg(to, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+void join_give_segment(struct join *j, int segment_fd)
+{
 	for (uint32_t i = 0; i < j->n_siblings; i++) {
-		if (sendmsg(j->siblings[i], &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-			gw_log(GW_WARN, "the segment cannot be given to cluster %u: %s", j->cluster + 1 + i, strerror(errno));
+		int code = send_segment(j->siblings[i], segment_fd);
+
+		if (code < 0)
+			gw_log(GW_WARN, "the segment cannot be given to cluster %u: %s", j->cluster + 1 + i, strerror(-code));
 		close(j->siblings[i]);
 	}
 	j->n_siblings = 0;
+}
+
+/* Where a daemon that comes to a host with others waits for their segment */
+static void segment_name(char name[RT_SOCKET_NAME_MAX], uint32_t job, uint32_t cluster)
+{
+	size_t n;
+
+	rt_socket_name(name, job, (int)cluster);
+	n = strlen(name);
+	snprintf(name + n, RT_SOCKET_NAME_MAX - n, "/segment");
+}
+
+void join_share_segment(const struct clusterd *d, uint32_t cluster)
+{
+	char name[RT_SOCKET_NAME_MAX];
+	struct gw_error why = { 0 };
+	gw_autoclose int fd = -1;
+	int code;
+
+	segment_name(name, d->job, cluster);
+	fd = gw_connect_unix(name, &why);
+	code = fd < 0 ? fd : send_segment(fd, d->segment_fd);
+	if (code < 0) /* the other one says so, when nothing comes */
+		gw_log(GW_WARN, "the segment cannot be given to cluster %u: %s", cluster, fd < 0 ? why.text : strerror(-code));
+}
+
+bool join_has_segment(const struct join *j)
+{
+	return j->segment_from >= 0 || j->segment_listener >= 0;
 }
 
 int join_take_segment(struct join *j, struct gw_error *why)
@@ -86,14 +122,23 @@ int join_take_segment(struct join *j, struct gw_error *why)
 	struct iovec iov = { &byte, 1 };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes) };
 	struct cmsghdr *c;
-	int fd = -1, code = gw_wait_readable(j->segment_from, gw_now_ns() + SEGMENT_MS * 1000000ull);
+	uint64_t end = gw_now_ns() + SEGMENT_MS * 1000000ull;
+	int fd = -1, code;
 
+	if (j->segment_listener >= 0) {
+		if (gw_wait_readable(j->segment_listener, end) == 0)
+			j->segment_from = gw_accept_unix(j->segment_listener, why);
+		close(j->segment_listener);
+		j->segment_listener = -1;
+	}
+	code = j->segment_from < 0 ? -ETIMEDOUT : gw_wait_readable(j->segment_from, end);
 	if (code == 0 && recvmsg(j->segment_from, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) == 1 && (c = CMSG_FIRSTHDR(&m)) &&
 	    c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
 		memcpy(&fd, CMSG_DATA(c), sizeof(int));
-	close(j->segment_from);
+	if (j->segment_from >= 0)
+		close(j->segment_from);
 	j->segment_from = -1;
-	return fd >= 0 ? fd : gw_fail(why, -EPIPE, "the first daemon of this host did not hand over its segment");
+	return fd >= 0 ? fd : gw_fail(why, -EPIPE, "no daemon of this host has handed over its segment");
 }
 
 /* ---- the head ------------------------------------------------------------------------------------------------------ */
@@ -120,6 +165,8 @@ static int find_host(struct join *j, struct gw_error *why)
 
 int join_prepare(struct join *j, struct gw_error *why)
 {
+	char name[RT_SOCKET_NAME_MAX];
+	uint32_t first;
 	int code = gw_trust_secret_read(STDIN_FILENO, j->secret, SECRET_MS, why);
 
 	if (code == 0 && j->hosts)
@@ -129,7 +176,13 @@ int join_prepare(struct join *j, struct gw_error *why)
 	j->segment_from = -1;
 	setsid();
 	dup2(STDERR_FILENO, STDOUT_FILENO); /* nothing but sentences goes back */
-	return fork_siblings(j, why);
+	first = j->cluster;
+	code = fork_siblings(j, why);
+	if (code == 0 && j->is_sharing && j->cluster == first) {
+		segment_name(name, j->job, j->cluster);
+		code = j->segment_listener = gw_listen_unix(name, why);
+	}
+	return code < 0 ? code : 0;
 }
 
 struct waiting { struct clusterd *d; int fd; struct gw_error why; };

@@ -3,9 +3,7 @@
 #include "runtime/clusterd/clusterd.h"
 
 #include <argp.h>
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -92,29 +90,6 @@ static const char *own_address(const struct clusterd *d, const json_t *msg)
 	return d->join.is_joined ? d->join.own_address : json_string_value(json_object_get(msg, "address"));
 }
 
-/* A job of several hosts: which one this is, where its ranks listen, what proves that they belong to the job. */
-static int read_network(struct clusterd *d, const json_t *msg)
-{
-	const char *address = own_address(d, msg);
-	const char *hex = json_string_value(json_object_get(msg, "secret"));
-	struct sockaddr_in in = { .sin_family = AF_INET };
-
-	if (!address)
-		return 0;
-	if (inet_pton(AF_INET, address, &in.sin_addr) != 1)
-		return -EPROTO;
-	memcpy(&d->here.address, &in, sizeof(in));
-	if (d->join.is_joined) {
-		memcpy(d->here.secret, d->join.secret, sizeof(d->here.secret));
-	} else if (!hex || gw_trust_secret_parse(d->here.secret, hex) < 0) {
-		return -EPROTO;
-	}
-	d->here.host = (uint32_t)json_integer_value(json_object_get(msg, "host"));
-	d->heard = calloc(d->size + 1, sizeof(*d->heard));
-	d->is_networked = true;
-	return d->heard ? 0 : -ENOMEM;
-}
-
 /* For tests: GODWIT_CPU_HIDE=avx2@1,fma@1 makes the processor of cluster 1 look as if it had neither. */
 static void hide_features(uint32_t cluster)
 {
@@ -160,21 +135,22 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	if (host)
 		snprintf(who, sizeof(who), "godwitd %u on %.40s", d->cluster, host);
 	gw_log_init(who);
-	if (read_network(d, msg) < 0) {
+	if (network_read(d, own_address(d, msg), msg) < 0) {
 		clusterd_fatal(d, "the head's 'start' is malformed: its network");
 		return;
 	}
 	if (d->is_networked)
 		join_fence(d);
 	movable_read_reconnecting(json_object_get(msg, "reconnecting"));
-	if (place_take(d, msg, &why) < 0) {
+	d->heard = calloc(d->size + 1, sizeof(*d->heard));
+	if (!d->heard || place_take(d, msg, &why) < 0) {
 		clusterd_fatal(d, "cluster %u cannot start: %s", d->cluster, why.text[0] ? why.text : "out of memory");
 		return;
 	}
 	if (n_fds) {
 		given = fds[0];
 		fds[0] = -1;
-	} else if (d->join.segment_from >= 0) {
+	} else if (join_has_segment(&d->join)) {
 		given = join_take_segment(&d->join, &why);
 		if (given < 0) {
 			clusterd_fatal(d, "cluster %u cannot start: %s", d->cluster, why.text);
@@ -187,6 +163,7 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		clusterd_fatal(d, "cluster %u cannot start: %s", d->cluster, why.text[0] ? why.text : "out of memory");
 		return;
 	}
+	gw_fault("rt.join.start");
 	/* its ranks are bound to its cores by their own spawn; the daemon itself stays there too */
 	if (sched_setaffinity(0, sizeof(d->cpus), &d->cpus) < 0)
 		gw_log(GW_WARN, "cannot bind to the cluster's cores: %s", strerror(errno));
@@ -315,6 +292,31 @@ static void do_cluster_lost(struct clusterd *d, json_t *msg, int *fds, size_t n_
 	gw_link_send_json(d->head, json_pack("{s:s, s:i}", "op", "cluster-lost-ack", "cluster", (int)lost));
 }
 
+/* In order: whatever was given to it, it has taken. */
+static void do_cluster_left(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	far_left(d, (uint32_t)json_integer_value(json_object_get(msg, "cluster")));
+}
+
+static void do_network(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	network_take_up(d, msg);
+}
+
+static void do_share(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	join_share_segment(d, (uint32_t)json_integer_value(json_object_get(msg, "cluster")));
+}
+
+static void do_leave(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)msg; (void)fds; (void)n_fds;
+	leave_begin(d);
+}
+
 static void do_status(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	json_t *ranks = json_array();
@@ -347,6 +349,10 @@ static const struct head_op {
 	{ "migrate", do_migrate, false },
 	{ "cancel", do_cancel, false },
 	{ "cluster-lost", do_cluster_lost, false },
+	{ "cluster-left", do_cluster_left, false },
+	{ "network", do_network, false },
+	{ "share", do_share, false },
+	{ "leave", do_leave, false },
 	{ "status", do_status, false },
 };
 
@@ -462,7 +468,7 @@ static void raise_limits(struct clusterd *d)
 
 struct args { int head_fd; struct join join; };
 
-enum { OPTION_JOIN = 256, OPTION_JOB, OPTION_CLUSTER, OPTION_COUNT, OPTION_HOSTS };
+enum { OPTION_JOIN = 256, OPTION_JOB, OPTION_CLUSTER, OPTION_COUNT, OPTION_HOSTS, OPTION_SHARE };
 
 static const struct argp_option options[] = {
 	{ "head-fd", 'f', "FD", 0, "Connected socket of the job's head (set by mpirun)", 0 },
@@ -473,6 +479,8 @@ static const struct argp_option options[] = {
 	{ "count", OPTION_COUNT, "NUMBER", 0, "Clusters of this host; default 1 (with --join)", 0 },
 	{ "hosts", OPTION_HOSTS, "A,B,...", 0, "Slurm starts daemons on all of them with the same words: --cluster is of the first, and "
 	  "SLURMD_NODENAME tells which of them this one is", 0 },
+	{ "share", OPTION_SHARE, NULL, 0, "The host has clusters of the job already, one of which hands over their shared memory "
+	  "(with --join)", 0 },
 	{ 0 }
 };
 
@@ -515,6 +523,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case OPTION_HOSTS:
 		a->join.hosts = arg;
 		return 0;
+	case OPTION_SHARE:
+		a->join.is_sharing = true;
+		return 0;
 	case ARGP_KEY_END:
 		if (a->join.is_joined)
 			return a->join.job && a->join.count ? 0 : (argp_error(state, "--join needs --job, and a --count above 0"), EINVAL);
@@ -531,7 +542,7 @@ static const struct argp argp = { options, parse_option, NULL, "godwitd - the da
 
 int main(int argc, char **argv)
 {
-	struct args a = { .head_fd = -1, .join = { .count = 1, .segment_from = -1 } };
+	struct args a = { .head_fd = -1, .join = { .count = 1, .segment_from = -1, .segment_listener = -1 } };
 	struct gw_error why = { 0 };
 	struct clusterd d = { .segment_fd = -1, .listener = -1, .signal_fd = -1 };
 	int code;
@@ -580,5 +591,6 @@ int main(int argc, char **argv)
 	json_decref(d.cut_domains);
 	noc_segment_unmap(&d.segment);
 	gw_loop_destroy(d.loop);
+	leave_linger(&d);
 	return code;
 }

@@ -173,8 +173,8 @@ static int on_prepare(void *ctx, const struct mig_offer *offer, struct ct_plumbi
 	struct rank *r;
 	int code;
 
-	if (d->is_ending)
-		return gw_fail(why, -ESHUTDOWN, "cluster %u is about to end", d->cluster);
+	if (d->is_ending || d->is_leaving)
+		return gw_fail(why, -ESHUTDOWN, "cluster %u is about to %s", d->cluster, d->is_ending ? "end" : "leave the job");
 	if (offer->proc >= d->size)
 		return gw_fail(why, -EINVAL, "there is no rank %u", offer->proc);
 	gw_list_for(e, &d->ranks) {
@@ -343,6 +343,8 @@ int moves_init(struct clusterd *d, struct gw_error *why)
 
 void moves_fini(struct clusterd *d)
 {
+	gw_timer_cancel(d->network);
+	gw_timer_cancel(d->leaving);
 	gw_watch_remove(d->listener_watch);
 	if (d->listener >= 0)
 		close(d->listener);

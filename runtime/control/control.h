@@ -38,6 +38,10 @@ int control_status(int argc, char **argv);
 int control_migrate(int argc, char **argv);
 int control_pin(int argc, char **argv);
 int control_unpin(int argc, char **argv);
+int control_add(int argc, char **argv);
+int control_drain(int argc, char **argv);
+int control_undrain(int argc, char **argv);
+int control_remove(int argc, char **argv);
 int control_fail(const struct gw_error *why); /* says it; returns the exit status that fits */
 
 #endif

@@ -224,6 +224,10 @@ static const struct { const char *name; int (*run)(int argc, char **argv); } com
 	{ "migrate", control_migrate },
 	{ "pin", control_pin },
 	{ "unpin", control_unpin },
+	{ "add", control_add },
+	{ "drain", control_drain },
+	{ "undrain", control_undrain },
+	{ "remove", control_remove },
 };
 
 static const char doc[] =
@@ -234,6 +238,10 @@ static const char doc[] =
 "  migrate RANK... --to CLUSTER    move ranks, now\n"
 "  pin RANK...                     keep ranks where they are\n"
 "  unpin RANK...                   let them go again\n"
+"  add HOST[:CLUSTERS]...          bring a host into the job, or more clusters on one\n"
+"  drain CLUSTER|HOST...           move all ranks away, and let none move there\n"
+"  undrain CLUSTER|HOST...         let ranks move there again\n"
+"  remove CLUSTER|HOST...          drain, then let the daemons leave the job\n"
 "  help [COMMAND]                  tell more\n"
 "\n"
 "All take --json and --job. A job is started with mpirun; when several of yours run on this host, --job says which one is "

@@ -92,6 +92,11 @@ static int host_width(const json_t *clusters)
 	return width < 64 ? (int)width : 64;
 }
 
+static const char *state_text(const json_t *c)
+{
+	return json_is_true(json_object_get(c, "drained")) && strcmp(text_of(c, "state"), "up") == 0 ? "drained" : text_of(c, "state");
+}
+
 static void print_tables(const json_t *msg, bool is_movable_asked)
 {
 	const json_t *job = json_object_get(msg, "job"), *list = json_object_get(msg, "clusters");
@@ -108,7 +113,7 @@ static void print_tables(const json_t *msg, bool is_movable_asked)
 
 		cores_text(json_object_get(c, "cores"), cores, sizeof(cores));
 		printf("%7lld  %-*.*s  %-8s  %8lld  %5lld  %s\n", (long long)number_of(c, "cluster"),
-		       width, width, text_of(c, "hostname"), text_of(c, "state"), (long long)number_of(c, "pid"), (long long)number_of(c, "ranks"), cores);
+		       width, width, text_of(c, "hostname"), state_text(c), (long long)number_of(c, "pid"), (long long)number_of(c, "ranks"), cores);
 	}
 	list = json_object_get(msg, "ranks");
 	printf("\n%7s  %7s  %-*s  %8s  %-15s  %5s  %7s  %s%s\n", "RANK", "CLUSTER", width, "HOST", "PID", "STATE", "MOVES", "THREADS", "MEMORY",

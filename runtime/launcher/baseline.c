@@ -201,7 +201,7 @@ static void look(struct head *h)
 	if (h->is_baseline_known || h->is_ending)
 		return;
 	for (uint32_t i = 0; i < h->n_clusters; i++)
-		if (h->clusters[i].state == CLUSTER_STARTING)
+		if (h->clusters[i].state == CLUSTER_STARTING && !h->clusters[i].growth)
 			return;
 	decide(h);
 	for (uint32_t i = 0; i < h->n_clusters; i++)

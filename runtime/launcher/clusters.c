@@ -81,6 +81,8 @@ static void decide_lost(struct head *h, struct cluster *c)
 		         what, listed > 1 ? "s" : "", list);
 	else if (!h->is_ending && !(c->has_vanished && is_host_lost_before(h, c)))
 		job_say(h, "mpirun: %s; no rank lived there, the job goes on", what);
+	grow_check(h);
+	drain_check(h);
 }
 
 void clusters_lost_ack(struct head *h, uint32_t lost, uint32_t from)
@@ -97,24 +99,56 @@ void clusters_lost_ack(struct head *h, uint32_t lost, uint32_t from)
 		decide_lost(h, c);
 }
 
-static void cluster_lost(struct head *h, struct cluster *c)
+/* It will not say what it owns of those that were lost before it. */
+static void answers_no_more(struct cluster *c)
+{
+	for (uint32_t i = 0; i < c->head->n_clusters; i++)
+		clusters_lost_ack(c->head, i, c->index);
+}
+
+static void end_process(struct cluster *c)
 {
 	if (c->pid > 0) /* of this machine; another one's ends with its link */
 		kill(c->pid, SIGKILL); /* it has closed its link: whatever it is still doing, the verdict is final */
 	if (c->pid > 0 && !c->is_reaped && waitpid(c->pid, &c->wait_status, 0) == c->pid)
 		c->is_reaped = true;
+}
+
+/* It had nothing any more, and has said so. */
+static void cluster_left(struct head *h, struct cluster *c)
+{
+	end_process(c);
+	c->state = CLUSTER_LEFT;
+	remote_left(c);
+	gw_event("cluster.left", "{s:i}", "cluster", (int)c->index);
+	json_decref(c->place);
+	c->place = NULL;
+	for (uint32_t i = 0; i < h->n_clusters; i++)
+		job_cluster_send(h, i, json_pack("{s:s, s:i}", "op", "cluster-left", "cluster", (int)c->index));
+	answers_no_more(c);
+	drain_check(h);
+}
+
+void clusters_left(struct cluster *c)
+{
+	c->has_said_left = c->state == CLUSTER_LEAVING;
+}
+
+static void cluster_lost(struct head *h, struct cluster *c)
+{
+	end_process(c);
 	c->state = CLUSTER_LOST;
 	gw_event("cluster.lost", "{s:i, s:i}", "cluster", (int)c->index, "status", c->wait_status);
-	c->acks_due_from = calloc(h->n_clusters, sizeof(bool));
+	c->acks_due_from = calloc(RT_CLUSTERS_MAX, sizeof(bool));
 	for (uint32_t i = 0; i < h->n_clusters; i++) {
-		if (h->clusters[i].state == CLUSTER_UP && c->acks_due_from &&
+		if ((h->clusters[i].state == CLUSTER_UP || h->clusters[i].state == CLUSTER_LEAVING) && c->acks_due_from &&
 		    job_cluster_send(h, i, json_pack("{s:s, s:i, s:I}", "op", "cluster-lost", "cluster", (int)c->index, "incarnation",
 		                                     (json_int_t)c->incarnation))) {
 			c->acks_due_from[i] = true;
 			c->lost_acks_due++;
 		}
-		clusters_lost_ack(h, i, c->index); /* it will not answer for the ones that were lost before it */
 	}
+	answers_no_more(c);
 	if (c->lost_acks_due == 0)
 		decide_lost(h, c);
 }
@@ -123,6 +157,13 @@ static void cluster_lost(struct head *h, struct cluster *c)
 static bool is_silence(int error)
 {
 	return error == -ETIMEDOUT || error == -EHOSTUNREACH || error == -ENETUNREACH || error == -ENETDOWN || error == -EHOSTDOWN;
+}
+
+static void joiner_lost(struct cluster *c)
+{
+	end_process(c);
+	grow_failed(c->growth, -EPIPE, "host %s: the daemon of cluster %u has ended while it joined", c->head->hosts[c->host].name,
+	            c->index);
 }
 
 /* One daemon's link has timed out: those of the same host are as dead, though their timers run a little later. */
@@ -138,7 +179,11 @@ static void host_lost(struct head *h, struct cluster *first)
 		c->link = NULL;
 	}
 	for (uint32_t i = 0; i < h->n_clusters && !h->is_ending; i++)
-		if (h->clusters[i].has_vanished && h->clusters[i].host == first->host && h->clusters[i].state != CLUSTER_LOST)
+		if (!h->clusters[i].has_vanished || h->clusters[i].host != first->host || h->clusters[i].state == CLUSTER_LOST)
+			continue;
+		else if (h->clusters[i].growth)
+			joiner_lost(&h->clusters[i]);
+		else
 			cluster_lost(h, &h->clusters[i]);
 }
 
@@ -151,6 +196,10 @@ void clusters_closed(struct gw_link *l, void *ctx, int error)
 	c->link = NULL;
 	if (h->is_ending)
 		c->state = CLUSTER_ENDED;
+	else if (c->growth)
+		joiner_lost(c);
+	else if (c->has_said_left)
+		cluster_left(h, c);
 	else if (h->hosts[c->host].is_remote && is_silence(error))
 		host_lost(h, c);
 	else
@@ -257,10 +306,12 @@ static json_t *cut_json(const struct head *h, const struct cluster *c)
 void clusters_send_start(struct head *h, struct cluster *c)
 {
 	const char *option = h->spec->reconnecting, *variable = getenv("GODWIT_RECONNECTING");
+	const struct host *host = &h->hosts[c->host];
 	json_t *binds = json_array(), *msg;
 	char secret[GW_TRUST_SECRET_HEX];
-	const struct host *host = &h->hosts[c->host];
 
+	c->is_start_sent = true;
+	c->is_networked = h->is_networked;
 	for (uint32_t i = 0; i < c->cores.n_binds; i++)
 		json_array_append_new(binds, rt_cpus_json(&c->cores.binds[i]));
 	msg = json_pack("{s:s, s:i, s:i, s:I, s:i, s:s, s:i, s:I, s:o, s:o, s:[s,s]}", "op", "start",
@@ -272,8 +323,9 @@ void clusters_send_start(struct head *h, struct cluster *c)
 		json_object_set_new(msg, "host", json_integer((json_int_t)c->host));
 		json_object_set_new(msg, "hostname", json_string(host->name));
 	}
-	if (host->is_remote) {
+	if (host->is_remote)
 		json_object_set_new(msg, "inherit", inherit_json(h));
+	if (host->is_remote && CPU_COUNT(&c->cores.cpus) == 0) { /* else it shares those of one that is there */
 		json_object_set_new(msg, "cut", cut_json(h, c));
 		json_object_set_new(msg, "domain", json_integer((json_int_t)h->clusters[c->first].cores.domain));
 	}
@@ -285,6 +337,7 @@ void clusters_send_start(struct head *h, struct cluster *c)
 		explicit_bzero(secret, sizeof(secret));
 	}
 	gw_link_send_json_fds(c->link, msg, &host->segment_fd, host->segment_fd >= 0 ? 1 : 0);
+	pmi_head_tell(h, c->index);
 }
 
 /* ---- numbered ------------------------------------------------------------------------------------------------------ */
@@ -299,6 +352,29 @@ struct host *clusters_new_host(struct head *h, const char *name)
 	else
 		gethostname(host->name, sizeof(host->name) - 1);
 	return host;
+}
+
+void clusters_copy_cores(struct rt_cluster_cores *to, const struct rt_cluster_cores *from)
+{
+	*to = *from;
+	to->binds = from->n_binds ? malloc(from->n_binds * sizeof(*to->binds)) : NULL;
+	if (to->binds)
+		memcpy(to->binds, from->binds, from->n_binds * sizeof(*to->binds));
+	else
+		to->n_binds = 0;
+}
+
+bool clusters_is_host(const struct host *host, const char *name)
+{
+	return strcmp(host->name, name) == 0 || (host->is_this && hosts_is_here(name));
+}
+
+bool clusters_have(const struct head *h, uint32_t host, uint32_t below)
+{
+	for (uint32_t i = 0; i < below; i++)
+		if (h->clusters[i].host == host && h->clusters[i].state < CLUSTER_LEFT)
+			return true;
+	return false;
 }
 
 struct cluster *clusters_new(struct head *h, uint32_t host, uint32_t first)

@@ -30,6 +30,8 @@
  *   pmi_head.c   barriers and published names
  *   tools.c      the socket of the godwit command
  *   moves.c      moves that were asked for
+ *   grow.c       clusters that come while the job runs
+ *   drain.c      clusters that are emptied, and that leave
  *   pins.c       ranks that stay where they are
  */
 #ifndef RT_HEAD_H
@@ -107,14 +109,26 @@ void output_flush(struct head *h);                    /* blocking; before exit *
 void output_has_room(struct head *h, const struct sink *s); /* it was full */
 
 /* ---- the job ---- */
-enum cluster_state { CLUSTER_STARTING, CLUSTER_UP, CLUSTER_LOST, CLUSTER_ENDED };
+enum cluster_state {
+	CLUSTER_STARTING,
+	CLUSTER_JOINED,   /* came to a running job; not everything is ready for ranks there */
+	CLUSTER_UP,
+	CLUSTER_LEAVING,  /* told to leave; it has no ranks */
+	CLUSTER_LEFT,     /* for good, in order */
+	CLUSTER_LOST,
+	CLUSTER_ENDED,
+};
 
 struct host {                 /* clusters that share memory. A machine that has left and comes again is another one */
 	char name[256];
 	bool is_remote;           /* another machine: its daemons are started by a launcher's process and come by TCP */
+	bool is_this;             /* mpirun's own machine, under whatever name */
+	bool is_slurm;            /* srun reaches it, */
+	char *launcher;           /* or these words (heap); NULL: ssh */
 	int segment_fd;           /* -1: not made yet, or on another machine */
 };
 
+struct growth;
 struct launched;              /* remote.c: a launcher's process, for one or several clusters of a host */
 
 struct cluster {
@@ -123,6 +137,10 @@ struct cluster {
 	uint32_t index, first;    /* first: of those that were started with it on its host; it has their segment first */
 	struct launched *launched; /* what started it; NULL: mpirun itself */
 	enum cluster_state state;
+	bool is_start_sent, is_networked, is_network_asked; /* is_networked: its ranks listen, or will */
+	bool is_drained;          /* no rank moves there */
+	bool has_said_left;
+	struct growth *growth;    /* with which it comes; NULL: it was there from the start, or is up */
 	pid_t pid;                /* mpirun's child; 0: it is on another machine */
 	pid_t daemon;             /* as it is called where it runs; 0: it is not up yet */
 	uint64_t incarnation;
@@ -206,9 +224,10 @@ struct head {
 	struct input input;
 	uint64_t barriers_done;
 	uint32_t barrier_count;
-	json_t *barrier_puts, *services;
+	json_t *barrier_puts, *space, *services; /* space: of all barriers */
 
-	struct gw_list tools, moves;
+	struct gw_list tools, moves, growths, drains;
+	bool is_drain_check_due;
 	uint64_t next_id;
 };
 
@@ -223,6 +242,8 @@ void job_say(struct head *h, const char *fmt, ...) GW_PRINTF(2, 3); /* a sentenc
 
 /* ---- clusters.c ---- */
 struct host *clusters_new_host(struct head *h, const char *name);          /* NULL: this one */
+void clusters_copy_cores(struct rt_cluster_cores *to, const struct rt_cluster_cores *from);
+bool clusters_is_host(const struct host *host, const char *name);          /* is it called so? */
 struct cluster *clusters_new(struct head *h, uint32_t host, uint32_t first); /* not started yet; the caller sees to the limit */
 int clusters_start(struct head *h, struct cluster *c, const char *path, struct gw_error *why);
 void clusters_send_start(struct head *h, struct cluster *c);
@@ -232,23 +253,31 @@ void clusters_closed(struct gw_link *l, void *cluster, int error);
 /** clusters_name - "cluster 2", and in jobs of several hosts "cluster 2 on rig3"; returns @buf, of CLUSTER_NAME_MAX bytes */
 const char *clusters_name(const struct head *h, uint32_t cluster, char *buf);
 void clusters_lost_ack(struct head *h, uint32_t lost, uint32_t from);
+void clusters_left(struct cluster *c);                    /* `left` */
+bool clusters_have(const struct head *h, uint32_t host, uint32_t below); /* is one there, with a smaller number than @below? */
 
 /* ---- remote.c ---- */
 int remote_start(struct head *h, const char *path, struct gw_error *why); /* daemons of all other machines */
 void remote_fini(struct head *h);                         /* waits for the launcher's processes */
 const char *remote_address(const struct head *h);         /* of this machine as others see it; NULL: there are none */
+int remote_listen(struct head *h, const char *name, struct gw_error *why); /* for daemons of host @name and others; once */
+int remote_launch(struct head *h, uint32_t first, uint32_t n_hosts, const char *path, struct gw_error *why); /* what was made with @first */
+bool remote_is_over(const struct cluster *c);             /* what started it has ended, or is still there for others */
+void remote_give_up(struct cluster *c);                   /* it is not waited for any more */
+void remote_left(struct cluster *c);                      /* it has left; what had started it is about to end */
 
 /* ---- launchers.c ---- */
 struct launch {                  /* one process of a launcher */
 	const struct host *hosts;      /* for the daemons of these; several with srun only */
 	uint32_t n_hosts;
 	uint32_t first_cluster, count; /* of the first host; clusters of each */
+	bool is_sharing;               /* the host has clusters of the job already */
 	const char *path, *to;         /* of godwitd; where mpirun listens */
 };
 void launchers_words(struct strings *argv, const struct head *h, const struct launch *l);
 void launchers_clean_environment(const struct head *h);   /* in the child that becomes it */
 /** launchers_explain - it has ended, or srun says that its tasks on @nodes have (NULL: all), before all were up */
-void launchers_explain(struct head *h, const struct launch *l, const char *nodes, int status, const char *last);
+void launchers_explain(const struct launch *l, const char *nodes, int status, const char *last, struct gw_error *why);
 
 /* ---- inherit.c ---- */
 json_t *inherit_json(const struct head *h);               /* environment of daemons, limits, umask, nice value */
@@ -291,6 +320,7 @@ void input_stop(struct head *h);
 /* ---- pmi_head.c ---- */
 int pmi_head_init(struct head *h);
 void pmi_head_fini(struct head *h);
+void pmi_head_tell(struct head *h, uint32_t cluster);     /* what all have published so far */
 void pmi_head_barrier(struct head *h, uint32_t rank, uint64_t number, const json_t *puts);
 void pmi_head_ask(struct head *h, uint32_t rank, uint64_t id, const char *what, const json_t *args);
 void pmi_head_rank_ended(struct head *h);                 /* a barrier may have become impossible */
@@ -309,6 +339,7 @@ struct move {                    /* asked of an owner, not answered yet */
 	struct gw_list node;     /* head.moves */
 	uint64_t id;
 	uint32_t rank, from, to;
+	bool is_taken_back;      /* its destination is being drained */
 	moves_done_fn *done;     /* NULL: who asked has gone; a move that has begun goes on */
 	void *ctx;
 };
@@ -321,9 +352,35 @@ int moves_choose(const struct head *h, json_int_t rank, const char *host, json_i
 int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, moves_done_fn *done, void *ctx,
                 struct gw_error *why);
 void moves_forget(struct head *h, const void *ctx);         /* who asked has gone: take back what has not begun */
+void moves_take_back(struct head *h, uint32_t to);          /* those to @to that have not begun */
+struct move *moves_of(const struct head *h, uint32_t rank); /* NULL: none was asked for */
 void moves_answered(struct head *h, json_t *msg);           /* `migrate-done` */
 void moves_cluster_lost(struct head *h, uint32_t cluster);  /* when it is known what the survivors own */
 void moves_fini(struct head *h);
+
+/* ---- grow.c ---- */
+typedef void grow_done_fn(void *ctx, json_t *answer); /* `added` of runtime/wire.h; stolen */
+
+/** grow_begin - clusters on host @name. @launcher: "ssh", "fork", words with %h; NULL: the job's. 0: @done will be called */
+int grow_begin(struct head *h, const char *name, uint32_t count, const char *launcher, grow_done_fn *done, void *ctx,
+               struct gw_error *why);
+void grow_check(struct head *h);                             /* a cluster has come, or gone, or has a network now */
+void grow_failed(struct growth *g, int code, const char *fmt, ...) GW_PRINTF(3, 4);
+void grow_networked(struct cluster *c, json_t *msg);         /* `networked` */
+void grow_forget(struct head *h, const void *ctx);           /* who asked has gone: it goes on */
+void grow_fini(struct head *h);
+
+/* ---- drain.c ---- */
+typedef void drain_done_fn(void *ctx, json_t *answer);       /* `drained` or `removed`; stolen */
+
+/** drain_begin - empty the clusters that @targets (numbers, names of hosts) mean; @is_remove: then they leave.
+ *  0: @done will be called, never from inside. Refused: nothing was begun */
+int drain_begin(struct head *h, const json_t *targets, bool is_remove, uint64_t timeout_ms, drain_done_fn *done, void *ctx,
+                struct gw_error *why);
+json_t *drain_undo(struct head *h, const json_t *targets, struct gw_error *why); /* the answer; NULL with @why */
+void drain_check(struct head *h);                            /* something has happened that a drain may wait for */
+void drain_forget(struct head *h, const void *ctx);          /* who asked has gone: no further move is begun */
+void drain_fini(struct head *h);
 
 /* ---- tools.c ---- */
 int tools_init(struct head *h, struct gw_error *why);

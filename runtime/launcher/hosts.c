@@ -17,6 +17,14 @@ bool hosts_is_here(const char *name)
 	return strcmp(name, own) == 0;
 }
 
+bool hosts_is_launcher(const char *words)
+{
+	for (const char *at = words; (at = strstr(at, "%h")); at++)
+		if ((at == words || at[-1] == ' ') && (!at[2] || at[2] == ' '))
+			return true;
+	return false;
+}
+
 /* Names that come again get more slots, as with MPICH. */
 static int add(struct job_spec *spec, const char *name, size_t len, uint32_t slots, struct gw_error *why)
 {

@@ -16,7 +16,7 @@ bool job_cluster_send(struct head *h, uint32_t cluster, json_t *msg)
 {
 	struct cluster *c = &h->clusters[cluster];
 
-	if (!c->link || (c->state != CLUSTER_UP && c->state != CLUSTER_STARTING)) {
+	if (!c->link || c->state >= CLUSTER_LEFT) {
 		json_decref(msg);
 		return false;
 	}
@@ -143,17 +143,6 @@ static bool is_any_here(const struct job_spec *spec)
 	return false;
 }
 
-/* Several names may be this machine. */
-static void copy_cores(struct rt_cluster_cores *to, const struct rt_cluster_cores *from)
-{
-	*to = *from;
-	to->binds = from->n_binds ? malloc(from->n_binds * sizeof(*to->binds)) : NULL;
-	if (to->binds)
-		memcpy(to->binds, from->binds, from->n_binds * sizeof(*to->binds));
-	else
-		to->n_binds = 0;
-}
-
 static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 {
 	struct rt_cluster_cores *cores = NULL;
@@ -168,6 +157,8 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	gw_list_init(&h->files_out);
 	gw_list_init(&h->tools);
 	gw_list_init(&h->moves);
+	gw_list_init(&h->growths);
+	gw_list_init(&h->drains);
 	if ((uint64_t)spec->clusters * spec->n_hosts > RT_CLUSTERS_MAX)
 		return gw_fail(why, -E2BIG, "%u clusters on each of %u hosts are more than a job can have, %d", spec->clusters, spec->n_hosts,
 		               RT_CLUSTERS_MAX);
@@ -196,11 +187,14 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 		struct host *host = clusters_new_host(h, spec->hosts ? spec->hosts[i].name : NULL);
 
 		host->is_remote = spec->is_slurm || (spec->is_remote && !hosts_is_here(host->name));
+		host->is_this = !spec->is_forked && !host->is_remote;
+		host->is_slurm = spec->is_slurm;
+		host->launcher = spec->launcher ? strdup(spec->launcher) : NULL;
 		for (uint32_t c = 0; c < spec->clusters; c++) {
 			struct cluster *cl = clusters_new(h, i, h->n_clusters - c);
 
-			if (!host->is_remote)
-				copy_cores(&cl->cores, &cores[spec->is_remote ? c : cl->index]);
+			if (!host->is_remote) /* several names may be this machine */
+				clusters_copy_cores(&cl->cores, &cores[spec->is_remote ? c : cl->index]);
 			else /* it cuts itself, and says with `up` what came of it; there may be as many domains */
 				cl->cores.domain = h->n_domains++;
 		}
@@ -270,8 +264,11 @@ static void teardown(struct head *h)
 	}
 	remote_fini(h);
 	tools_fini(h);
-	if (h->moves.next)
+	if (h->moves.next) {
+		grow_fini(h);
+		drain_fini(h);
 		moves_fini(h);
+	}
 	input_fini(h);
 	pmi_head_fini(h);
 	output_fini(h);
@@ -279,9 +276,11 @@ static void teardown(struct head *h)
 	for (uint32_t r = 0; h->ranks && r < h->size; r++)
 		json_decref(h->ranks[r].name);
 	free(h->ranks);
-	for (uint32_t i = 0; h->hosts && i < h->n_hosts; i++)
+	for (uint32_t i = 0; h->hosts && i < h->n_hosts; i++) {
 		if (h->hosts[i].segment_fd >= 0)
 			close(h->hosts[i].segment_fd);
+		free(h->hosts[i].launcher);
+	}
 	free(h->hosts);
 	free(h->clusters);
 	explicit_bzero(h->secret, sizeof(h->secret));

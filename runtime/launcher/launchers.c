@@ -56,6 +56,8 @@ static void add_daemon(struct strings *argv, const struct head *h, const struct 
 	add(argv, "--job=%08x", h->job);
 	add(argv, "--cluster=%u", l->first_cluster);
 	add(argv, "--count=%u", l->count);
+	if (l->is_sharing)
+		add(argv, "--share");
 }
 
 /* Where a shell reads it: after ssh, and in place of %c */
@@ -66,7 +68,8 @@ static char *daemon_line(const struct head *h, const struct launch *l)
 	char *line = NULL;
 
 	add_daemon(&words, h, l);
-	if (asprintf(&line, "exec %s %s %s %s %s", path, words.list[0], words.list[1], words.list[2], words.list[3]) < 0)
+	if (asprintf(&line, "exec %s %s %s %s %s%s", path, words.list[0], words.list[1], words.list[2], words.list[3],
+	             l->is_sharing ? " --share" : "") < 0)
 		abort();
 	strings_fini(&words);
 	return line;
@@ -90,7 +93,7 @@ static void add_template(struct strings *argv, const struct head *h, const struc
 	gw_autofree char *line = daemon_line(h, l);
 	bool has_line = false;
 
-	for (const char *at = h->spec->launcher; *at; at += strspn(at, " \t")) {
+	for (const char *at = l->hosts[0].launcher; *at; at += strspn(at, " \t")) {
 		size_t n = strcspn(at, " \t");
 
 		if (n == 2 && strncmp(at, "%h", 2) == 0) {
@@ -145,7 +148,7 @@ static void add_srun(struct strings *argv, const struct head *h, const struct la
 
 void launchers_words(struct strings *argv, const struct head *h, const struct launch *l)
 {
-	(h->spec->is_slurm ? add_srun : h->spec->launcher ? add_template : add_ssh)(argv, h, l);
+	(l->hosts[0].is_slurm ? add_srun : l->hosts[0].launcher ? add_template : add_ssh)(argv, h, l);
 }
 
 /*
@@ -173,7 +176,7 @@ void launchers_clean_environment(const struct head *h)
 
 /* ---- its end ---------------------------------------------------------------------------------------------------------- */
 
-static void explain_srun(struct head *h, const struct launch *l, const char *nodes, const char *end, const char *last)
+static void explain_srun(const struct launch *l, const char *nodes, const char *end, const char *last, struct gw_error *why)
 {
 	static const char *const begins[] = { "srun: ", "slurmstepd: ", "error: " }; /* with several hosts slurmstepd names its own */
 
@@ -186,33 +189,33 @@ static void explain_srun(struct head *h, const struct launch *l, const char *nod
 		if (strncmp(last, begins[i], strlen(begins[i])) == 0)
 			last += strlen(begins[i]);
 	if (strstr(last, "Invalid job id"))
-		job_fail(h, 1, "the Slurm allocation %s is over: %s", slurm_job(), last);
+		gw_fail(why, -EIO, "the Slurm allocation %s is over: %s", slurm_job(), last);
 	else if (strstr(last, "execve") && strstr(last, "No such file"))
-		job_fail(h, 1, "host%s %s: there is no godwitd at the place where it is here; Godwit is needed at the same path on all "
-		         "hosts (%s)", plural, nodes, last);
+		gw_fail(why, -EIO, "host%s %s: there is no godwitd at the place where it is here; Godwit is needed at the same path on all "
+		        "hosts (%s)", plural, nodes, last);
 	else if (last[0])
-		job_fail(h, 1, "host%s %s: no daemon could be started with srun: %s", plural, nodes, last);
+		gw_fail(why, -EIO, "host%s %s: no daemon could be started with srun: %s", plural, nodes, last);
 	else
-		job_fail(h, 1, "host%s %s: no daemon could be started: 'srun' %s", plural, nodes, end);
+		gw_fail(why, -EIO, "host%s %s: no daemon could be started: 'srun' %s", plural, nodes, end);
 }
 
-void launchers_explain(struct head *h, const struct launch *l, const char *nodes, int status, const char *last)
+void launchers_explain(const struct launch *l, const char *nodes, int status, const char *last, struct gw_error *why)
 {
-	const char *name = l->hosts[0].name, *launcher = h->spec->launcher ? h->spec->launcher : "ssh";
-	bool is_ssh = !h->spec->launcher && !h->spec->is_slurm;
+	const char *name = l->hosts[0].name, *launcher = l->hosts[0].launcher ? l->hosts[0].launcher : "ssh";
+	bool is_ssh = !l->hosts[0].launcher && !l->hosts[0].is_slurm;
 	int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 	char end[128];
 
 	verdict_describe(status, end, sizeof(end));
-	if (h->spec->is_slurm)
-		explain_srun(h, l, nodes, end, last);
+	if (l->hosts[0].is_slurm)
+		explain_srun(l, nodes, end, last, why);
 	else if (code == 127 && is_ssh)
-		job_fail(h, 1, "host %s: there is no godwitd at the place where it is here; Godwit is needed at the same path on all "
-		         "hosts (%s)", name, last[0] ? last : "status 127");
+		gw_fail(why, -EIO, "host %s: there is no godwitd at the place where it is here; Godwit is needed at the same path on all "
+		        "hosts (%s)", name, last[0] ? last : "status 127");
 	else if (code == 255 && is_ssh)
-		job_fail(h, 1, "host %s cannot be reached with ssh: %s", name, last[0] ? last : "it says nothing about it");
+		gw_fail(why, -EIO, "host %s cannot be reached with ssh: %s", name, last[0] ? last : "it says nothing about it");
 	else if (last[0])
-		job_fail(h, 1, "host %s: its daemon could not be started: %s", name, last);
+		gw_fail(why, -EIO, "host %s: its daemon could not be started: %s", name, last);
 	else
-		job_fail(h, 1, "host %s: its daemon could not be started: '%s' %s", name, launcher, end);
+		gw_fail(why, -EIO, "host %s: its daemon could not be started: '%s' %s", name, launcher, end);
 }

@@ -10,12 +10,15 @@ int moves_allow_to(const struct head *h, json_int_t to, struct gw_error *why)
 		return gw_fail(why, -ENOENT, "there is no cluster %lld: the job has clusters 0 to %u", (long long)to, h->n_clusters - 1);
 	if (h->clusters[to].state != CLUSTER_UP)
 		return gw_fail(why, -EHOSTDOWN, "cluster %lld is not up", (long long)to);
+	if (h->clusters[to].is_drained)
+		return gw_fail(why, -EBUSY, "cluster %lld is drained: no rank moves there until 'godwit undrain %lld'", (long long)to,
+		               (long long)to);
 	return 0;
 }
 
 static bool is_of_host(const struct head *h, const struct cluster *c, const char *host)
 {
-	return strcmp(h->hosts[c->host].name, host) == 0;
+	return clusters_is_host(&h->hosts[c->host], host);
 }
 
 int moves_allow_host(const struct head *h, const char *host, struct gw_error *why)
@@ -34,6 +37,7 @@ int moves_allow_host(const struct head *h, const char *host, struct gw_error *wh
 int moves_choose(const struct head *h, json_int_t rank, const char *host, json_int_t *to, struct gw_error *why)
 {
 	uint32_t fewest = UINT32_MAX;
+	bool is_drained = false;
 
 	*to = 0; /* of a rank that is not there moves_begin() says so */
 	if (rank >= 0 && rank < (json_int_t)h->size && is_of_host(h, &h->clusters[h->ranks[rank].cluster], host))
@@ -43,6 +47,10 @@ int moves_choose(const struct head *h, json_int_t rank, const char *host, json_i
 
 		if (h->clusters[c].state != CLUSTER_UP || !is_of_host(h, &h->clusters[c], host))
 			continue;
+		if (h->clusters[c].is_drained) {
+			is_drained = true;
+			continue;
+		}
 		for (uint32_t r = 0; r < h->size; r++)
 			n += h->ranks[r].cluster == c && h->ranks[r].state != RANK_ENDED;
 		gw_list_for(e, &h->moves)
@@ -52,7 +60,10 @@ int moves_choose(const struct head *h, json_int_t rank, const char *host, json_i
 			*to = c;
 		}
 	}
-	return fewest < UINT32_MAX ? 0 : gw_fail(why, -EHOSTDOWN, "no cluster of host %s is up", host);
+	if (fewest < UINT32_MAX)
+		return 0;
+	return is_drained ? gw_fail(why, -EBUSY, "host %s is drained: no rank moves there until 'godwit undrain %s'", host, host) :
+	       gw_fail(why, -EHOSTDOWN, "no cluster of host %s is up", host);
 }
 
 int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, moves_done_fn *done, void *ctx,
@@ -110,6 +121,29 @@ void moves_forget(struct head *h, const void *ctx)
 	}
 }
 
+void moves_take_back(struct head *h, uint32_t to)
+{
+	gw_list_for(e, &h->moves) {
+		struct move *m = gw_list_entry(e, struct move, node);
+
+		if (m->to == to) {
+			m->is_taken_back = true;
+			cancel(h, m);
+		}
+	}
+}
+
+struct move *moves_of(const struct head *h, uint32_t rank)
+{
+	gw_list_for(e, &h->moves) {
+		struct move *m = gw_list_entry(e, struct move, node);
+
+		if (m->rank == rank)
+			return m;
+	}
+	return NULL;
+}
+
 static void move_done(struct move *m, int status, const char *text, json_t *measures)
 {
 	gw_list_remove(&m->node); /* first: whoever hears of it may look at those that are left, and begin another */
@@ -126,11 +160,17 @@ void moves_answered(struct head *h, json_t *msg)
 	gw_list_for(e, &h->moves) {
 		struct move *m = gw_list_entry(e, struct move, node);
 
-		if (m->id == id) {
-			move_done(m, (int)json_integer_value(json_object_get(msg, "status")), text ? text : "",
-			          json_object_get(msg, "measures"));
-			return;
+		int status = (int)json_integer_value(json_object_get(msg, "status"));
+		char drained[100];
+
+		if (m->id != id)
+			continue;
+		if (m->is_taken_back && status == -ECANCELED) {
+			snprintf(drained, sizeof(drained), "cluster %u is being drained, and the move had not begun", m->to);
+			text = drained;
 		}
+		move_done(m, status, text ? text : "", json_object_get(msg, "measures"));
+		return;
 	}
 }
 

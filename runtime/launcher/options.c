@@ -183,11 +183,10 @@ static int set_launcher(struct parser *p, const char *v)
 	p->spec->launcher = NULL;
 	if (p->spec->is_forked || p->spec->is_slurm || strcmp(v, "ssh") == 0)
 		return 0;
-	for (const char *at = v; (at = strstr(at, "%h")); at++)
-		if ((at == v || at[-1] == ' ') && (!at[2] || at[2] == ' ')) {
-			p->spec->launcher = v;
-			return 0;
-		}
+	if (hosts_is_launcher(v)) {
+		p->spec->launcher = v;
+		return 0;
+	}
 	return gw_fail(p->why, -ENOTSUP, "'%s %s': there are fork, ssh, slurm, and commands in which the words %%h (the host) and %%c (what "
 	               "to run there) stand, as '%s \"ssh -p 2222 %%h %%c\"'", p->word, v, p->word);
 }

@@ -75,6 +75,7 @@ int hosts_read(struct job_spec *spec, const char *path, struct gw_error *why);  
 int hosts_add(struct job_spec *spec, const char *name, uint32_t slots, struct gw_error *why); /* slots 0: not said */
 void hosts_forget(struct job_spec *spec);
 bool hosts_is_here(const char *name);
+bool hosts_is_launcher(const char *words);  /* one of them is %h */
 uint32_t hosts_place(const struct job_spec *spec, uint32_t rank);               /* its cluster, where slots were given */
 
 /* ---- slurm.c ---- */

@@ -7,13 +7,15 @@
 int pmi_head_init(struct head *h)
 {
 	h->barrier_puts = json_object();
+	h->space = json_object();
 	h->services = json_object();
-	return h->barrier_puts && h->services ? 0 : -ENOMEM;
+	return h->barrier_puts && h->space && h->services ? 0 : -ENOMEM;
 }
 
 void pmi_head_fini(struct head *h)
 {
 	json_decref(h->barrier_puts);
+	json_decref(h->space);
 	json_decref(h->services);
 	for (uint32_t r = 0; h->ranks && r < h->size; r++)
 		json_decref(h->ranks[r].answer);
@@ -31,6 +33,14 @@ void pmi_head_rank_ended(struct head *h)
 			         h->barrier_count == 1 ? "s" : "");
 			return;
 		}
+}
+
+/* A daemon that comes later answers its ranks from memory as the others do. */
+void pmi_head_tell(struct head *h, uint32_t cluster)
+{
+	if (h->barriers_done)
+		job_cluster_send(h, cluster, json_pack("{s:s, s:I, s:O}", "op", "barrier-done", "number", (json_int_t)h->barriers_done,
+		                                       "puts", h->space));
 }
 
 void pmi_head_barrier(struct head *h, uint32_t rank, uint64_t number, const json_t *puts)
@@ -55,6 +65,7 @@ void pmi_head_barrier(struct head *h, uint32_t rank, uint64_t number, const json
 	for (uint32_t c = 0; c < h->n_clusters; c++)
 		job_cluster_send(h, c, json_pack("{s:s, s:I, s:O}", "op", "barrier-done", "number", (json_int_t)number, "puts",
 		                                 h->barrier_puts));
+	json_object_update(h->space, h->barrier_puts);
 	json_object_clear(h->barrier_puts);
 }
 

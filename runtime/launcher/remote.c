@@ -37,8 +37,9 @@ struct launched {            /* a launcher's process, for clusters of one host; 
 	struct gw_watch *errors_watch, *pid_watch;
 	struct gw_timer *reason;   /* until what srun has said of ended tasks is all there is */
 	char ended[256];           /* on these nodes */
+	struct gw_timer *end;    /* its last daemon has left */
 	uint32_t joined;
-	bool is_over;
+	bool is_over, is_given_up;
 	char line[LINE_MAX_BYTES]; /* begun */
 	size_t len;
 	char last[LINE_MAX_BYTES];
@@ -59,14 +60,32 @@ const char *remote_address(const struct head *h)
 
 /* ---- what comes back on standard error ------------------------------------------------------------------------------- */
 
+/* Those that come to a running job are missed by whoever asked for them; else it is the end of the job. */
+static void fail(struct launched *l, const char *fmt, ...)
+{
+	struct growth *g = l->head->clusters[l->first].growth;
+	char text[900];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (g)
+		grow_failed(g, -EIO, "%s", text);
+	else
+		job_fail(l->head, 1, "%s", text);
+}
+
 static void explain(struct launched *l)
 {
 	struct launch what = { .hosts = l->host, .n_hosts = l->n_hosts };
+	struct gw_error why = { 0 };
 
 	gw_timer_cancel(l->reason);
 	l->reason = NULL;
-	launchers_explain(l->head, &what, l->ended[0] ? l->ended : NULL, l->status, l->last);
+	launchers_explain(&what, l->ended[0] ? l->ended : NULL, l->status, l->last, &why);
 	l->last[0] = '\0';
+	fail(l, "%s", why.text);
 }
 
 static void on_reason(void *ctx)
@@ -94,7 +113,7 @@ static bool hear_srun(struct launched *l)
 {
 	bool is_starting = l->joined < l->count && !l->head->is_ending, is_chatter = slurm_is_chatter(l->line);
 
-	if (!l->head->spec->is_slurm || (!is_chatter && !l->reason))
+	if (!l->host->is_slurm || (!is_chatter && !l->reason))
 		return false;
 	if (is_starting && !is_chatter) {
 		memcpy(l->last, l->line, l->len + 1);
@@ -151,6 +170,24 @@ static void on_errors(void *ctx, uint32_t events)
 
 /* ---- its end --------------------------------------------------------------------------------------------------------- */
 
+static void close_pipes(struct launched *l, bool has_said_all)
+{
+	int *fds[] = { &l->input, &l->pidfd, &l->errors };
+
+	gw_timer_cancel(l->end);
+	gw_timer_cancel(l->reason);
+	gw_watch_remove(l->pid_watch);
+	l->end = l->reason = NULL;
+	l->pid_watch = NULL;
+	if (has_said_all)
+		gw_watch_remove(l->errors_watch);
+	for (size_t i = 0; i < GW_ARRAY_LEN(fds) - !has_said_all; i++) {
+		if (*fds[i] >= 0)
+			close(*fds[i]);
+		*fds[i] = -1;
+	}
+}
+
 static void on_end(void *ctx, uint32_t events)
 {
 	struct launched *l = ctx;
@@ -163,17 +200,71 @@ static void on_end(void *ctx, uint32_t events)
 	l->is_over = true;
 	while (l->errors_watch && read_errors(l))
 		;
-	if (l->joined < l->count && !l->head->is_ending) {
+	if (l->joined < l->count && !l->head->is_ending && !l->is_given_up) {
 		for (uint32_t c = l->first; c < l->first + l->count; c++)
 			if (!l->head->clusters[c].link)
 				l->head->clusters[c].state = CLUSTER_ENDED;
 		explain(l);
 	}
 	say_held(l);
+	close_pipes(l, !l->errors_watch); /* a connection that others share may go on to write */
+	drain_check(l->head);
 	job_check_all_ended(l->head);
 }
 
+/* Its daemons have ended: it has a moment to follow them. */
+static void on_end_deadline(void *ctx)
+{
+	struct launched *l = ctx;
+
+	l->end = NULL;
+	kill(l->pid, SIGKILL);
+}
+
+/* Is one of its daemons there, or expected? */
+static bool is_needed(const struct launched *l)
+{
+	for (uint32_t c = l->first; c < l->first + l->count; c++)
+		if (l->head->clusters[c].state < CLUSTER_LEFT)
+			return true;
+	return false;
+}
+
+void remote_left(struct cluster *c)
+{
+	struct launched *l = c->launched;
+
+	if (l && !l->is_over && !l->end && !is_needed(l))
+		gw_loop_timer(l->head->loop, &l->end, END_MS, 0, on_end_deadline, l);
+}
+
+bool remote_is_over(const struct cluster *c)
+{
+	return !c->launched || c->launched->is_over || is_needed(c->launched);
+}
+
+void remote_give_up(struct cluster *c)
+{
+	struct launched *l = c->launched;
+
+	if (!l || l->is_given_up)
+		return;
+	l->is_given_up = true;
+	l->last[0] = '\0';
+	if (l->pid > 0 && !l->is_over)
+		kill(l->pid, SIGKILL);
+}
+
 /* ---- joined ---------------------------------------------------------------------------------------------------------- */
+
+/* It comes to a host where others are: one of them hands over their segment. */
+static void share_segment(struct head *h, const struct cluster *c)
+{
+	for (uint32_t i = 0; i < c->first; i++)
+		if (h->clusters[i].host == c->host && h->clusters[i].state == CLUSTER_UP &&
+		    job_cluster_send(h, i, json_pack("{s:s, s:i}", "op", "share", "cluster", (int)c->index)))
+			return;
+}
 
 static void on_joined(void *ctx, int fd, const struct gw_trust_who *peer, const struct gw_error *why)
 {
@@ -196,8 +287,12 @@ static void on_joined(void *ctx, int fd, const struct gw_trust_who *peer, const 
 	}
 	if (++l->joined == l->count)
 		say_held(l);
-	if (c->index == c->first || h->clusters[c->first].state == CLUSTER_UP)
+	if (c->index == c->first) {
+		share_segment(h, c);
 		clusters_send_start(h, c);
+	} else if (h->clusters[c->first].state == CLUSTER_UP || h->clusters[c->first].state == CLUSTER_JOINED) {
+		clusters_send_start(h, c);
+	}
 }
 
 /* A host that has vanished says nothing at all. */
@@ -236,7 +331,7 @@ static void on_start_deadline(void *ctx)
 	gw_list_for(e, &h->remotes->launched) {
 		struct launched *l = gw_list_entry(e, struct launched, node);
 
-		if (l->joined < l->count) {
+		if (l->joined < l->count && !h->clusters[l->first].growth && !l->is_given_up) {
 			job_fail(h, 1, "host %s: its daemon has not come within %d s%s%s", l->host->name, START_MS / 1000,
 			         l->last[0] ? ": " : "", l->last);
 			return;
@@ -275,6 +370,7 @@ static int launch(struct head *h, struct launched *l, const char *path, struct g
 	int in[2] = { -1, -1 }, err[2] = { -1, -1 }, code;
 
 	gw_tcp_join(to, r->address, r->port);
+	what.is_sharing = clusters_have(h, h->clusters[l->first].host, l->first);
 	launchers_words(&argv, h, &what);
 
 	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0)
@@ -315,7 +411,7 @@ fail:
 }
 
 /* The clusters from @first on that were made with it; and, for srun, those of the hosts that follow, which have as many */
-static int start_hosts(struct head *h, uint32_t first, uint32_t n_hosts, const char *path, struct gw_error *why)
+int remote_launch(struct head *h, uint32_t first, uint32_t n_hosts, const char *path, struct gw_error *why)
 {
 	struct launched *l = calloc(1, sizeof(*l));
 
@@ -329,37 +425,52 @@ static int start_hosts(struct head *h, uint32_t first, uint32_t n_hosts, const c
 	return launch(h, l, path, why);
 }
 
-int remote_start(struct head *h, const char *path, struct gw_error *why)
+int remote_listen(struct head *h, const char *name, struct gw_error *why)
 {
-	struct remotes *r = h->remotes = calloc(1, sizeof(*r));
 	struct gw_trust_who me = { GW_TRUST_JOIN, h->job, UINT32_MAX };
+	struct remotes *r;
 	int code, fd;
 
+	if (h->remotes)
+		return 0;
+	r = calloc(1, sizeof(*r));
 	if (!r)
 		return gw_fail(why, -ENOMEM, "out of memory");
 	gw_list_init(&r->launched);
-	/* by another machine's name: a host's own may mean a loopback address to itself */
-	for (uint32_t i = 0; i < h->n_hosts && !r->address[0]; i++)
-		if (h->hosts[i].is_remote && !hosts_is_here(h->hosts[i].name) && gw_tcp_source(h->hosts[i].name, r->address, why) < 0)
-			return why->code;
-	if (!r->address[0] && gw_tcp_source(h->hosts[0].name, r->address, why) < 0)
-		return why->code;
-	fd = gw_tcp_listen(r->address, &r->port, why);
-	if (fd < 0)
+	code = gw_tcp_source(name, r->address, why);
+	fd = code < 0 ? code : gw_tcp_listen(r->address, &r->port, why);
+	if (fd < 0) {
+		free(r);
 		return fd;
+	}
+	h->remotes = r;
 	code = gw_trust_listen(&r->listener, h->loop, fd, h->secret, &me, PROVE_MS, on_joined, h);
-	if (code == 0)
-		code = gw_loop_timer(h->loop, &r->start, START_MS, 0, on_start_deadline, h);
 	if (code == 0)
 		code = gw_loop_timer(h->loop, &r->look, 1000, 1000, on_look, h);
 	gw_loop_on_wake(h->loop, WAKE_MS, on_wake, h);
-	if (code < 0)
-		return gw_fail(why, code, "cannot listen for daemons: %s", strerror(-code));
-	if (h->spec->is_slurm)
-		return start_hosts(h, 0, h->n_hosts, path, why);
+	if (code == 0)
+		return 0;
+	remote_fini(h);
+	return gw_fail(why, code, "cannot listen for daemons: %s", strerror(-code));
+}
+
+int remote_start(struct head *h, const char *path, struct gw_error *why)
+{
+	const char *name = h->hosts[0].name;
+	int code;
+
+	/* by another machine's name: a host's own may mean a loopback address to itself */
+	for (uint32_t i = h->n_hosts; i > 0; i--)
+		if (h->hosts[i - 1].is_remote && !hosts_is_here(h->hosts[i - 1].name))
+			name = h->hosts[i - 1].name;
+	code = remote_listen(h, name, why);
+	if (code == 0 && (code = gw_loop_timer(h->loop, &h->remotes->start, START_MS, 0, on_start_deadline, h)) < 0)
+		gw_fail(why, code, "cannot wait for daemons: %s", strerror(-code));
+	if (code == 0 && h->spec->is_slurm)
+		return remote_launch(h, 0, h->n_hosts, path, why);
 	for (uint32_t c = 0; c < h->n_clusters && code == 0; c++)
 		if (h->hosts[h->clusters[c].host].is_remote && h->clusters[c].first == c)
-			code = start_hosts(h, c, 1, path, why);
+			code = remote_launch(h, c, 1, path, why);
 	return code;
 }
 
@@ -379,6 +490,7 @@ void remote_fini(struct head *h)
 
 		if (l->input >= 0)
 			close(l->input);
+		l->input = -1;
 	}
 	gw_list_for_safe(e, &r->launched) {
 		struct launched *l = gw_list_entry(e, struct launched, node);
@@ -396,13 +508,7 @@ void remote_fini(struct head *h)
 		while (l->errors_watch && read_errors(l))
 			;
 		say_held(l);
-		gw_watch_remove(l->errors_watch);
-		gw_watch_remove(l->pid_watch);
-		gw_timer_cancel(l->reason);
-		if (l->errors >= 0)
-			close(l->errors);
-		if (l->pidfd >= 0)
-			close(l->pidfd);
+		close_pipes(l, true);
 		free(l);
 	}
 	free(r);

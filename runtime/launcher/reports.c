@@ -33,7 +33,7 @@ static void introduce(struct cluster *c, json_t *msg)
 {
 	struct head *h = c->head;
 
-	if (!h->is_networked)
+	if (!c->is_networked)
 		return;
 	c->place = json_pack("{s:s, s:i, s:s, s:I}", "op", "daemon", "cluster", (int)c->index, "address", text_of(msg, "address"),
 	                     "port", (json_int_t)number_of(msg, "port"));
@@ -73,7 +73,7 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 
 	if (c->state != CLUSTER_STARTING)
 		return;
-	c->state = CLUSTER_UP;
+	c->state = c->growth ? CLUSTER_JOINED : CLUSTER_UP;
 	c->daemon = (pid_t)number_of(msg, "pid");
 	if (h->hosts[c->host].is_remote && take_place(c, json_object_get(msg, "place")) < 0) {
 		job_fail(h, 1, "host %s: it cannot be told how it was cut into clusters; out of memory", h->hosts[c->host].name);
@@ -92,7 +92,10 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		if (h->ranks[i].name && h->ranks[i].name_host != c->host)
 			job_cluster_send(h, c->index, json_incref(h->ranks[i].name));
 	ct_cpu_parse(&c->cpu, json_string_value(json_object_get(msg, "cpu")) ? json_string_value(json_object_get(msg, "cpu")) : "");
-	baseline_cluster_up(h, c);
+	if (!c->growth) /* what comes later has no ranks to begin with, and what it can do is no matter for those that run */
+		baseline_cluster_up(h, c);
+	grow_check(h);
+	drain_check(h);
 }
 
 static void say_launched(const struct cluster *c, uint32_t n, json_int_t slot)
@@ -129,6 +132,7 @@ static void do_launched(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		say_launched(c, n, number_of(msg, "slot"));
 	input_start(h, n);
 	signals_send_held(h, n);
+	drain_check(h);
 }
 
 /* "host rig2: " before a daemon's own words, when there are others */
@@ -183,6 +187,7 @@ static void do_exited(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		return;
 	r->cluster = c->index;
 	verdict_rank_ended(h, n, (int)number_of(msg, "status"), phase);
+	drain_check(h);
 }
 
 static void do_moved(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -203,6 +208,7 @@ static void do_moved(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		                                        RT_STDOUT + i, "offset", (json_int_t)r->out[i].acked));
 	input_moved(h, n, (uint64_t)number_of(msg, "stdin"));
 	signals_send_held(h, n);
+	drain_check(h);
 }
 
 static void do_barrier(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -322,6 +328,7 @@ static void do_migrate_done(struct cluster *c, json_t *msg, int *fds, size_t n_f
 {
 	(void)fds; (void)n_fds;
 	moves_answered(c->head, msg);
+	drain_check(c->head);
 }
 
 static void do_status_answer(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -330,11 +337,31 @@ static void do_status_answer(struct cluster *c, json_t *msg, int *fds, size_t n_
 	tools_status_answer(c->head, msg);
 }
 
+static void do_networked(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	if (!c->is_network_asked)
+		return;
+	c->is_networked = !json_object_get(msg, "text");
+	introduce(c, msg);
+	grow_networked(c, msg);
+}
+
+static void do_left(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)msg; (void)fds; (void)n_fds;
+	clusters_left(c);
+}
+
 static void do_fatal(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	char host[CLUSTER_NAME_MAX];
 
 	(void)fds; (void)n_fds;
+	if (c->growth) {
+		grow_failed(c->growth, -EIO, "host %s: %s", c->head->hosts[c->host].name, text_of(msg, "text"));
+		return;
+	}
 	job_fail(c->head, 1, "%s%s; ending the job", host_prefix(c, host), text_of(msg, "text"));
 }
 
@@ -368,6 +395,8 @@ static const struct cluster_op {
 	{ "cluster-lost-ack", do_cluster_lost_ack },
 	{ "migrate-done", do_migrate_done },
 	{ "status-answer", do_status_answer },
+	{ "networked", do_networked },
+	{ "left", do_left },
 	{ "fatal", do_fatal },
 };
 

@@ -11,7 +11,7 @@ struct tool {            /* one connection */
 	struct gw_list node;
 	struct head *head;
 	struct gw_link *link;
-	uint32_t moves_due, moves_failed;
+	uint32_t due, failed; /* answers of the request that is being served */
 	/* a status question that is being answered */
 	uint64_t status_id;
 	uint32_t answers_due;
@@ -23,6 +23,8 @@ struct tool {            /* one connection */
 static void tool_destroy(struct tool *t)
 {
 	moves_forget(t->head, t);
+	grow_forget(t->head, t);
+	drain_forget(t->head, t);
 	gw_timer_cancel(t->deadline);
 	json_decref(t->ranks);
 	json_decref(t->sessions);
@@ -41,15 +43,15 @@ static void refuse(struct tool *t, const char *text)
 static void report(struct tool *t, uint32_t rank, uint32_t to, int status, const char *text, json_t *measures)
 {
 	if (status < 0)
-		t->moves_failed++;
+		t->failed++;
 	gw_link_send_json(t->link, json_pack("{s:s, s:i, s:i, s:i, s:s, s:O?}", "op", "migrated", "rank", (int)rank, "to",
 	                                     (int)to, "status", status, "text", text, "measures", measures));
 }
 
 static void check_done(struct tool *t)
 {
-	if (t->moves_due == 0)
-		gw_link_send_json(t->link, json_pack("{s:s, s:i}", "op", "done", "failed", (int)t->moves_failed));
+	if (t->due == 0)
+		gw_link_send_json(t->link, json_pack("{s:s, s:i}", "op", "done", "failed", (int)t->failed));
 }
 
 static void on_moved(void *tool, const struct move *m, int status, const char *text, json_t *measures)
@@ -57,7 +59,7 @@ static void on_moved(void *tool, const struct move *m, int status, const char *t
 	struct tool *t = tool;
 
 	report(t, m->rank, m->to, status, text, measures);
-	t->moves_due--;
+	t->due--;
 	check_done(t);
 }
 
@@ -78,7 +80,7 @@ static void do_migrate(struct tool *t, json_t *msg)
 		refuse(t, why.text);
 		return;
 	}
-	t->moves_failed = 0;
+	t->failed = 0;
 	for (size_t i = 0; i < json_array_size(ranks); i++) {
 		json_int_t rank = json_integer_value(json_array_get(ranks, i));
 		int code = host ? moves_choose(h, rank, host, &to, &why) : 0;
@@ -88,7 +90,7 @@ static void do_migrate(struct tool *t, json_t *msg)
 		if (code < 0)
 			report(t, (uint32_t)rank, (uint32_t)to, code, why.text, NULL);
 		else
-			t->moves_due++;
+			t->due++;
 	}
 	check_done(t);
 }
@@ -97,7 +99,7 @@ static void do_migrate(struct tool *t, json_t *msg)
 
 static json_t *clusters_json(const struct head *h)
 {
-	static const char *const states[] = { "starting", "up", "lost", "ended" };
+	static const char *const states[] = { "starting", "joining", "up", "leaving", "left", "lost", "ended" };
 	json_t *all = json_array();
 
 	for (uint32_t c = 0; c < h->n_clusters; c++) {
@@ -106,11 +108,11 @@ static json_t *clusters_json(const struct head *h)
 
 		for (uint32_t r = 0; r < h->size; r++)
 			ranks += h->ranks[r].cluster == c && h->ranks[r].state == RANK_RUNNING;
-		json_array_append_new(all, json_pack("{s:i, s:i, s:s, s:s, s:i, s:o, s:i, s:i}", "cluster", (int)c, "host",
+		json_array_append_new(all, json_pack("{s:i, s:i, s:s, s:s, s:i, s:o, s:i, s:i, s:b}", "cluster", (int)c, "host",
 		                                     (int)cl->host, "hostname", h->hosts[cl->host].name, "state", states[cl->state], "pid",
 		                                     (int)(cl->daemon ? cl->daemon : cl->pid), "cores",
 		                                     rt_cpus_json(&cl->cores.cpus), "domain", (int)cl->cores.domain, "ranks",
-		                                     ranks));
+		                                     ranks, "drained", (int)cl->is_drained));
 	}
 	return all;
 }
@@ -225,6 +227,89 @@ static void do_pin(struct tool *t, json_t *msg)
 
 /* ---- connections --------------------------------------------------------------------------------------------------- */
 
+/* ---- add, drain, remove ------------------------------------------------------------------------------------------------ */
+
+static void on_changed(void *tool, json_t *answer)
+{
+	struct tool *t = tool;
+
+	if (json_integer_value(json_object_get(answer, "status")) < 0)
+		t->failed++;
+	gw_link_send_json(t->link, answer);
+	t->due--;
+	check_done(t);
+}
+
+/* Names and numbers are looked at before anything begins; then each host comes, or does not, for itself. */
+static void do_add(struct tool *t, json_t *msg)
+{
+	json_t *hosts = json_object_get(msg, "hosts");
+	const char *launcher = json_string_value(json_object_get(msg, "launcher"));
+
+	for (size_t i = 0; i < json_array_size(hosts); i++) {
+		const json_t *one = json_array_get(hosts, i);
+		json_int_t count = json_integer_value(json_object_get(one, "clusters"));
+
+		if (!json_is_string(json_object_get(one, "name")) || count < 1 || count > RT_CLUSTERS_MAX) {
+			refuse(t, "the request is malformed");
+			return;
+		}
+	}
+	if (json_array_size(hosts) == 0 || t->due) {
+		refuse(t, t->due ? "one request at a time" : "the request is malformed");
+		return;
+	}
+	t->failed = 0;
+	t->due = (uint32_t)json_array_size(hosts);
+	for (size_t i = 0; i < json_array_size(hosts); i++) {
+		const json_t *one = json_array_get(hosts, i);
+		const char *name = json_string_value(json_object_get(one, "name"));
+		struct gw_error why = { 0 };
+		int code = grow_begin(t->head, name, (uint32_t)json_integer_value(json_object_get(one, "clusters")), launcher, on_changed, t,
+		                      &why);
+
+		if (code < 0)
+			on_changed(t, json_pack("{s:s, s:s, s:[], s:i, s:s}", "op", "added", "host", name, "clusters", "status", code, "text",
+			                        why.text));
+	}
+}
+
+static void begin_drain(struct tool *t, json_t *msg, bool is_remove)
+{
+	struct gw_error why = { 0 };
+	int code = t->due ? gw_fail(&why, -EBUSY, "one request at a time") :
+	           drain_begin(t->head, json_object_get(msg, "targets"), is_remove,
+	                       (uint64_t)json_integer_value(json_object_get(msg, "timeout_ms")), on_changed, t, &why);
+
+	if (code < 0) {
+		refuse(t, why.text);
+		return;
+	}
+	t->failed = 0;
+	t->due++;
+}
+
+static void do_drain(struct tool *t, json_t *msg)
+{
+	begin_drain(t, msg, false);
+}
+
+static void do_remove(struct tool *t, json_t *msg)
+{
+	begin_drain(t, msg, true);
+}
+
+static void do_undrain(struct tool *t, json_t *msg)
+{
+	struct gw_error why = { 0 };
+	json_t *answer = drain_undo(t->head, json_object_get(msg, "targets"), &why);
+
+	if (answer)
+		gw_link_send_json(t->link, answer);
+	else
+		refuse(t, why.text);
+}
+
 static const struct tool_op {
 	const char *name;
 	void (*handle)(struct tool *t, json_t *msg);
@@ -232,6 +317,10 @@ static const struct tool_op {
 	{ "status", do_status },
 	{ "migrate", do_migrate },
 	{ "pin", do_pin },
+	{ "add", do_add },
+	{ "drain", do_drain },
+	{ "undrain", do_undrain },
+	{ "remove", do_remove },
 };
 
 static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)

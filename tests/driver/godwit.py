@@ -128,6 +128,35 @@ class Head:
 				return answers
 
 
+	def clusters(self):
+		return {c["cluster"]: c for c in self.status()["clusters"]}
+
+	def change(self, op, **fields):
+		"""add, drain or remove: one answer for each of what was named; a refusal is one answer with a status of -1."""
+		self.send(dict(fields, op=op))
+		answers = []
+		while True:
+			m = self.receive()
+			if m["op"] == "done":
+				return answers
+			if m["op"] == "refused":
+				return [{"op": op, "status": -1, "text": m["text"], "clusters": [], "stuck": []}]
+			answers.append(m)
+
+	def add(self, name, clusters=1, launcher=None):
+		return self.change("add", hosts=[{"name": name, "clusters": clusters}], **({"launcher": launcher} if launcher else {}))[0]
+
+	def drain(self, *targets, timeout_ms=60000):
+		return self.change("drain", targets=list(targets), timeout_ms=timeout_ms)[0]
+
+	def remove(self, *targets, timeout_ms=60000):
+		return self.change("remove", targets=list(targets), timeout_ms=timeout_ms)[0]
+
+	def undrain(self, *targets):
+		self.send({"op": "undrain", "targets": list(targets)})
+		return self.receive()
+
+
 class Job:
 	"""mpirun with a program; its output is read as it comes."""
 
