@@ -327,6 +327,23 @@ void noc_bulk_path_lost(struct noc_peer *p)
 	}
 }
 
+bool noc_bulk_is_busy(const struct noc_peer *p)
+{
+	for (uint32_t i = 0; i < noc_me->outs.size; i++) {
+		const struct noc_bulk_out *o = noc_table_get(&noc_me->outs, i);
+
+		if (o && o->peer == p && (o->is_by_net || o->is_standing || !gw_list_is_empty(&o->link)))
+			return true;
+	}
+	for (uint32_t i = 0; i < noc_me->ins.size; i++) {
+		const struct noc_bulk *b = noc_table_get(&noc_me->ins, i);
+
+		if (b && b->peer == p && b->is_accepted)
+			return true;
+	}
+	return false;
+}
+
 /* ---- streaming ------------------------------------------------------------------------------------------------- */
 
 static int push_by_memory(struct noc_bulk_out *o)

@@ -98,7 +98,7 @@ int noc_detach_test(uint64_t deadline_ms, struct gw_error *why);                
 int noc_attach_test(int segment_fd, uint32_t cluster, const struct noc_host *here, struct gw_error *why);
 
 struct noc_counters {
-	uint64_t sent, received, sent_bytes, received_bytes, queued, sleeps, voided, drained;
+	uint64_t sent, received, sent_bytes, received_bytes, queued, sleeps, voided, drained, shed;
 };
 const struct noc_counters *noc_counters(void);
 

@@ -30,6 +30,7 @@
 #include <rdma/fi_errno.h>
 #include <sodium.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -44,6 +45,9 @@
 #define GREETING_MAGIC 0x4f4c4c48u /* "HLLO" */
 #define GREETING_VERSION 1
 #define SILENT_NS  2000000000ull   /* a connection that is not proved by then is closed */
+#define HOLD_NS    20000000ull     /* one that has work to do is not closed for another before it had so long */
+#define FDS_OTHER  64u             /* descriptors that are left to the program in any case */
+#define CONNS_MIN  16u             /* allowed in any case, unless the user says less */
 
 enum refusal { REFUSED_STALE = 1, REFUSED_CROSSED = 2, REFUSED_VERSION = 3, REFUSED_PROOF = 4, REFUSED_BUSY = 5 };
 
@@ -71,6 +75,7 @@ struct noc_conn {
 	enum { CONN_CONNECTING, CONN_ACCEPTING, CONN_UP } state;
 	struct noc_peer *peer;
 	uint64_t peer_incarnation, peer_next_in, since_ns;
+	uint64_t used;                       /* net.uses when it last carried a frame */
 	uint32_t posted;                     /* operations that will still complete */
 	struct greeting mine;
 	uint8_t expected[32];                /* ACCEPTING: the proof that must come */
@@ -90,6 +95,8 @@ static struct {
 	uint16_t port;                       /* we listen at; network order */
 	uint8_t secret[32];
 	struct gw_list conns, closed;
+	uint64_t uses;                       /* frames so far */
+	bool is_making_room;
 } net; /* process-wide; cluster side: nothing of it outlives detach() */
 
 /* ---- proofs ---------------------------------------------------------------------------------------------------- */
@@ -211,6 +218,83 @@ static struct noc_conn *conn_of(const struct noc_peer *p, const struct noc_conn 
 	return NULL;
 }
 
+/* ---- at most so many connections (rule 14) ------------------------------------------------------------------------ */
+
+static uint32_t conns_max; /* process-wide, of the environment: it is the same after a move */
+
+static void conns_max_find(void)
+{
+	const char *s = getenv("GODWIT_CONNECTIONS");
+	struct rlimit files = { .rlim_cur = 1024 };
+	unsigned long n = s ? strtoul(s, NULL, 10) : 0;
+
+	if (conns_max)
+		return;
+	getrlimit(RLIMIT_NOFILE, &files);
+	conns_max = files.rlim_cur > 1u << 20 ? 1u << 19 : files.rlim_cur > FDS_OTHER ? (uint32_t)(files.rlim_cur - FDS_OTHER) / 2 : 0;
+	if (conns_max < CONNS_MIN)
+		conns_max = CONNS_MIN;
+	if (n >= 1 && n < conns_max)
+		conns_max = (uint32_t)n;
+	else if (s && *s)
+		gw_log(GW_WARN, "noc: GODWIT_CONNECTIONS=%s is not a number from 1 to %u, half of what 'ulimit -n' allows; a rank opens "
+		       "up to %u connections", s, conns_max, conns_max);
+}
+
+static uint32_t conns_count(bool is_up)
+{
+	uint32_t n = 0;
+
+	gw_list_for(l, &net.conns)
+		n += (gw_list_entry(l, struct noc_conn, link)->state == CONN_UP) == is_up;
+	return n;
+}
+
+/*
+ * Which connection is closed for another: of those that have nothing to do the one that was used longest ago. Any may be
+ * closed, since the channels go on over the next one; so where all have work they take turns, and nobody waits for ever.
+ */
+static struct noc_conn *conn_to_close(const struct noc_conn *but)
+{
+	struct noc_conn *best = NULL;
+	bool best_is_idle = false;
+	uint64_t now = gw_now_ns();
+
+	gw_list_for(l, &net.conns) {
+		struct noc_conn *c = gw_list_entry(l, struct noc_conn, link);
+		bool is_idle;
+
+		if (c == but || c->state != CONN_UP)
+			continue;
+		is_idle = noc_path_is_idle(c->peer);
+		if (!is_idle && (best_is_idle || now - c->since_ns < HOLD_NS))
+			continue;
+		if (!best || is_idle > best_is_idle || c->used < best->used) {
+			best = c;
+			best_is_idle = is_idle;
+		}
+	}
+	return best;
+}
+
+/* Close others until @more are allowed besides @but. */
+static int conns_make_room(const struct noc_conn *but, uint32_t more)
+{
+	if (net.is_making_room)
+		return -EAGAIN; /* a word about a transfer whose connection is just being closed */
+	while (conns_count(true) + conns_count(false) * (more > 0) + more > conns_max) {
+		struct noc_conn *c = conn_to_close(but);
+
+		if (!c)
+			return -EAGAIN;
+		noc_me->counters.shed++;
+		net.is_making_room = true;
+		conn_lost(c);
+		net.is_making_room = false;
+	}
+	return 0;
+}
+
 static void conn_up(struct noc_conn *c)
 {
 	c->posted++; /* what is read now may make the channel close it */
@@ -222,7 +306,14 @@ static void conn_up(struct noc_conn *c)
 		return;
 	}
 	c->state = CONN_UP;
+	c->since_ns = gw_now_ns();
+	c->used = ++net.uses;
+	c->posted++;
 	noc_path_up(c->peer, c, c->peer_next_in);
+	conns_make_room(c, 0);
+	c->posted--;
+	if (!c->ep && !c->posted)
+		conn_free(c);
 }
 
 static size_t address_size(const struct noc_address *a)
@@ -235,7 +326,7 @@ static int fabric_connect(struct noc_peer *p, const struct noc_place *place)
 {
 	struct noc_conn *c;
 	struct fi_info *info;
-	int rc = -ENOMEM;
+	int rc;
 
 	c = conn_of(p, NULL);
 	if (c) {
@@ -243,9 +334,13 @@ static int fabric_connect(struct noc_peer *p, const struct noc_place *place)
 			return -EALREADY;
 		conn_lost(c);
 	}
+	rc = conns_make_room(NULL, 1);
+	if (rc)
+		return rc;
+	rc = -ENOMEM;
 	info = fi_dupinfo(net.info);
 	if (!info)
-		return -ENOMEM;
+		return rc;
 	free(info->dest_addr);
 	info->dest_addrlen = address_size(&place->address);
 	info->dest_addr = malloc(sizeof(struct sockaddr_in6));
@@ -286,6 +381,9 @@ static enum refusal judge(const struct greeting *g, size_t size, struct noc_peer
 	c = conn_of(p, NULL);
 	if (c && c->state == CONN_CONNECTING && c->peer_incarnation >= g->src_incarnation && noc_me->proc < p->proc)
 		return REFUSED_CROSSED; /* ours stands */
+	/* nothing is closed for whom nobody knows: that waits until it is proved */
+	if (conns_count(false) >= conns_max || (!c && conns_count(true) >= conns_max && !conn_to_close(NULL)))
+		return REFUSED_BUSY;
 	return 0;
 }
 
@@ -391,6 +489,7 @@ static void on_frame(struct noc_conn *c, const unsigned char *buf, size_t size)
 	if (c->state == CONN_UP) {
 		if (f.kind == NOC_KIND_PROOF)
 			goto wrong;
+		c->used = ++net.uses;
 		noc_path_frame(c->peer, c, &f, payload);
 		return;
 	}
@@ -455,6 +554,7 @@ static int fabric_send(struct noc_conn *c, const struct noc_frame *f, const stru
 
 	if (!c->ep)
 		return -EPIPE;
+	c->used = ++net.uses;
 	if (sizeof(*f) + f->len_here <= sizeof(small)) {
 		memcpy(small, f, sizeof(*f));
 		if (n)
@@ -639,6 +739,7 @@ static int fabric_attach(const struct noc_host *host, struct noc_listening *out,
 	_Static_assert(sizeof(struct sockaddr_in6) == sizeof(struct noc_address), "a noc_address holds either");
 	gw_list_init(&net.conns);
 	gw_list_init(&net.closed);
+	conns_max_find();
 	memcpy(net.secret, host->secret, sizeof(net.secret));
 	fds_now(before, sizeof(before));
 	if (sodium_init() < 0)

@@ -265,6 +265,7 @@ int noc_bulk_offer(struct noc_peer *p, enum noc_port port, uint64_t tag, uint64_
                    size_t iovs, uint64_t len, void *context);
 struct noc_bulk *noc_bulk_offered(const struct noc_bulk_word *w);
 void noc_bulk_arrived(const struct noc_bulk_word *w, enum noc_path path); /* ACCEPT, CHUNK, FIN, RESUME */
+bool noc_bulk_is_busy(const struct noc_peer *p); /* chunks are under way to or from it */
 int noc_bulk_push(void);           /* stream accepted transfers for a short while; returns chunks sent */
 bool noc_something_waits(void);    /* messages or transfers of ours are not out yet */
 

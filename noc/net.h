@@ -83,6 +83,8 @@ void noc_path_drain(void);
 /** noc_path_up - @c is open, and proved; @peer_next_in: what the peer expects. An older connection is dropped. */
 void noc_path_up(struct noc_peer *p, struct noc_conn *c, uint64_t peer_next_in);
 void noc_path_down(struct noc_peer *p, struct noc_conn *c); /* lost */
+/** noc_path_is_idle - nothing is under way to @p or from it that a lost connection would make travel again */
+bool noc_path_is_idle(const struct noc_peer *p);
 void noc_path_frame(struct noc_peer *p, struct noc_conn *c, const struct noc_frame *f, const void *payload);
 
 #endif

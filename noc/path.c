@@ -261,6 +261,11 @@ bool noc_path_lingers(void)
 	return false;
 }
 
+bool noc_path_is_idle(const struct noc_peer *p)
+{
+	return gw_list_is_empty(&p->retained) && gw_list_is_empty(&p->pending) && !p->unacked && !noc_bulk_is_busy(p);
+}
+
 /* ---- told by the interface ------------------------------------------------------------------------------------- */
 
 void noc_path_drain(void)

@@ -698,6 +698,7 @@ void sim_wire_begin(void)
 {
 	memset(stored, 0, sizeof(stored));
 	memset(nics, 0, sizeof(nics));
+	conns_max = sim_one_in(4) ? 1 + (uint32_t)sim_rnd(2) : CONNS_MIN; /* of fabric.c */
 	for (int i = 0; i < SIM_MEMBERS; i++) {
 		gw_list_init(&nics[i].events);
 		gw_list_init(&nics[i].completions);
