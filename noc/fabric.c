@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Connected endpoints of libfabric's core providers (FI_EP_MSG of tcp) as the network interface, inside the rank.
+ * Connected endpoints (FI_EP_MSG) of a core provider of libfabric (core.c) as the network interface, inside the rank.
  *
  * One connection per unordered pair of names, opened on first use, closed at detach. Who connects proves that it knows the
  * job's secret before a frame of its is read, and the same the other way round:
@@ -19,8 +19,6 @@
  * is shut cannot write anywhere afterwards (rule 6).
  */
 #include <arpa/inet.h>
-#include <dirent.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <rdma/fabric.h>
 #include <rdma/fi_cm.h>
@@ -34,11 +32,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "noc/fabric.h"
 #include "noc/local.h"
-
-/* libfabric hides the providers that FI_PROVIDER does not name from those who ask; it names ours alone, and this bit of its
- * own layers shows the others. Not in its public headers; stable from 1.13 to 1.17 at least. */
-#define FABRIC_SHOW_HIDDEN (1ULL << 60)
 
 #define RX_BUFFERS 2u
 #define TX_CHUNKS  4u
@@ -61,7 +56,7 @@ struct greeting {
 	uint8_t nonce[16];
 	uint8_t proof[32];
 };
-_Static_assert(sizeof(struct greeting) == 96, "wire format");
+_Static_assert(sizeof(struct greeting) == NOC_GREETING_BYTES, "wire format");
 
 struct token { /* operation context: what completed */
 	struct noc_conn *conn;
@@ -316,12 +311,6 @@ static void conn_up(struct noc_conn *c)
 		conn_free(c);
 }
 
-static size_t address_size(const struct noc_address *a)
-{
-	return ((const struct sockaddr *)(const void *)a)->sa_family == AF_INET ? sizeof(struct sockaddr_in) :
-	                                                                         sizeof(struct sockaddr_in6);
-}
-
 static int fabric_connect(struct noc_peer *p, const struct noc_place *place)
 {
 	struct noc_conn *c;
@@ -342,7 +331,7 @@ static int fabric_connect(struct noc_peer *p, const struct noc_place *place)
 	if (!info)
 		return rc;
 	free(info->dest_addr);
-	info->dest_addrlen = address_size(&place->address);
+	info->dest_addrlen = noc_address_size(&place->address);
 	info->dest_addr = malloc(sizeof(struct sockaddr_in6));
 	if (info->dest_addr && info->src_addr) {
 		memcpy(info->dest_addr, &place->address, sizeof(struct sockaddr_in6));
@@ -626,29 +615,6 @@ static int fabric_fds(int fds[2])
 
 /* ---- attach, detach -------------------------------------------------------------------------------------------- */
 
-/* Sockets that strangers opened and that said nothing stay in the process when libfabric has closed everything else: those
- * at our listening port are ours to close (rule 15). */
-static void close_strays(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	struct dirent *e;
-
-	if (!d)
-		return;
-	while ((e = readdir(d))) {
-		int fd = atoi(e->d_name), type = 0;
-		struct sockaddr_in6 a = { 0 };
-		socklen_t len = sizeof(a), type_len = sizeof(type);
-
-		if (e->d_name[0] != '.' && fd != dirfd(d) &&
-		    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) == 0 && type == SOCK_STREAM &&
-		    getsockname(fd, (struct sockaddr *)&a, &len) == 0 && (a.sin6_family == AF_INET || a.sin6_family == AF_INET6) &&
-		    a.sin6_port == net.port)
-			close(fd);
-	}
-	closedir(d);
-}
-
 static void fabric_detach(void)
 {
 	gw_list_for_safe(l, &net.conns)
@@ -668,67 +634,15 @@ static void fabric_detach(void)
 	gw_list_for_safe(l, &net.closed)
 		conn_free(gw_list_entry(l, struct noc_conn, link));
 	if (net.port)
-		close_strays();
+		noc_strays_close(net.port);
 	sodium_memzero(&net, sizeof(net));
 	gw_list_init(&net.conns);
 	gw_list_init(&net.closed);
 }
 
-static struct fi_info *ask_for_tcp(const struct noc_address *at, int *code)
-{
-	struct fi_info *hints = fi_allocinfo(), *info = NULL;
-
-	*code = -FI_ENOMEM;
-	if (!hints)
-		return NULL;
-	hints->ep_attr->type = FI_EP_MSG;
-	hints->caps = FI_MSG;
-	hints->domain_attr->mr_mode = FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY;
-	hints->fabric_attr->prov_name = strdup("tcp");
-	hints->addr_format = FI_SOCKADDR;
-	hints->src_addr = malloc(sizeof(struct sockaddr_in6));
-	if (hints->fabric_attr->prov_name && hints->src_addr) {
-		memcpy(hints->src_addr, at, sizeof(struct sockaddr_in6));
-		hints->src_addrlen = address_size(at);
-		*code = fi_getinfo(FI_VERSION(1, 13), NULL, NULL, FABRIC_SHOW_HIDDEN, hints, &info);
-	}
-	fi_freeinfo(hints);
-	return info;
-}
-
-/* The open descriptors, one bit each */
-static void fds_now(uint8_t *bits, size_t size)
-{
-	DIR *d = opendir("/proc/self/fd");
-	struct dirent *e;
-
-	memset(bits, 0, size);
-	while (d && (e = readdir(d))) {
-		int fd = atoi(e->d_name);
-
-		if (e->d_name[0] != '.' && fd != dirfd(d) && (size_t)fd < size * 8)
-			bits[fd / 8] |= (uint8_t)(1u << fd % 8);
-	}
-	if (d)
-		closedir(d);
-}
-
-/* What came while we attached. A thread of the program may have opened one of them: it is looked at again when all stand. */
-static void fds_new(int16_t out[NOC_NET_FDS], const uint8_t *before, const uint8_t *after, size_t size)
-{
-	size_t n = 0;
-
-	memset(out, 0, NOC_NET_FDS * sizeof(*out));
-	for (size_t fd = 3; fd < size * 8 && n < NOC_NET_FDS; fd++)
-		if ((after[fd / 8] & ~before[fd / 8]) >> fd % 8 & 1) {
-			fcntl((int)fd, F_SETFD, FD_CLOEXEC); /* libfabric leaves that out (rule 13) */
-			out[n++] = (int16_t)fd;
-		}
-}
-
 static int fabric_attach(const struct noc_host *host, struct noc_listening *out, struct gw_error *why)
 {
-	uint8_t before[512], after[512];
+	struct noc_fds before, after;
 	struct fi_eq_attr eq_attr = { .wait_obj = FI_WAIT_FD };
 	struct fi_cq_attr cq_attr = { .format = FI_CQ_FORMAT_MSG, .wait_obj = FI_WAIT_FD, .size = 1024 };
 	struct sockaddr_in6 a = { 0 };
@@ -741,13 +655,14 @@ static int fabric_attach(const struct noc_host *host, struct noc_listening *out,
 	gw_list_init(&net.closed);
 	conns_max_find();
 	memcpy(net.secret, host->secret, sizeof(net.secret));
-	fds_now(before, sizeof(before));
+	noc_fds_now(&before);
 	if (sodium_init() < 0)
 		return gw_fail(why, -ENOSYS, "libsodium does not start");
-	step = "finding the tcp provider";
-	net.info = ask_for_tcp(&host->address, &rc);
-	if (!net.info)
-		goto fail;
+	net.info = noc_core_find(&host->address, why);
+	if (!net.info) {
+		fabric_detach();
+		return why->code;
+	}
 	net.info->handle = NULL;
 	step = "opening it";
 	rc = fi_fabric(net.info->fabric_attr, &net.fabric, NULL);
@@ -772,8 +687,8 @@ static int fabric_attach(const struct noc_host *host, struct noc_listening *out,
 	net.port = a.sin6_port; /* at the same place in sockaddr_in */
 	memset(out, 0, sizeof(*out));
 	memcpy(&out->address, &a, len < sizeof(a) ? len : sizeof(a));
-	fds_now(after, sizeof(after));
-	fds_new(out->fds, before, after, sizeof(after));
+	noc_fds_now(&after);
+	noc_fds_new(out->fds, &before, &after);
 	return 0;
 fail:
 	fabric_detach();

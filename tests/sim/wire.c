@@ -11,6 +11,8 @@
  */
 #include <dirent.h>
 #define opendir(path) ((DIR *)NULL) /* descriptors are not part of this world */
+#include "noc/core.c"
+#include "noc/descriptors.c"
 #include "noc/fabric.c"
 
 #include "tests/sim/sim.h"

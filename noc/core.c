@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Which of libfabric's core providers carries the connections: the first of a table that is there, can do what fabric.c
+ * needs, and was not ruled out by GODWIT_NET.
+ *
+ * All ranks of a job must come to the same answer, since a provider reaches only its like. Where only some hosts have the
+ * hardware, or it is on another network, say GODWIT_NET=tcp.
+ */
+#include "noc/fabric.h"
+
+#include <rdma/fi_domain.h>
+#include <rdma/fi_errno.h>
+#include <stdlib.h>
+
+#include "noc/local.h"
+
+/* libfabric hides the providers that FI_PROVIDER does not name from those who ask; it names ours alone, and this bit of its
+ * own layers shows the others. Not in its public headers; stable from 1.13 to 1.17 at least. */
+#define FABRIC_SHOW_HIDDEN (1ULL << 60)
+
+#define RDMACM_BYTES 56u /* what the connection manager of verbs carries along with connect */
+
+static const struct core {
+	const char *name;
+	size_t greeting_max; /* bytes that travel with connect and accept */
+} cores[] = {
+	{ "verbs", RDMACM_BYTES }, /* hardware that places data by itself */
+	{ "tcp", 256 },
+};
+
+static char wanted[16]; /* process-wide; GODWIT_NET, the same after a move */
+
+static struct fi_info *core_ask(const struct core *core, const struct noc_address *at, int *code)
+{
+	struct fi_info *hints = fi_allocinfo(), *info = NULL;
+
+	*code = -FI_ENOMEM;
+	if (!hints)
+		return NULL;
+	hints->ep_attr->type = FI_EP_MSG;
+	hints->caps = FI_MSG;
+	hints->domain_attr->mr_mode = FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY;
+	hints->fabric_attr->prov_name = strdup(core->name);
+	hints->addr_format = FI_SOCKADDR;
+	hints->src_addr = malloc(sizeof(struct sockaddr_in6));
+	if (hints->fabric_attr->prov_name && hints->src_addr) {
+		memcpy(hints->src_addr, at, sizeof(struct sockaddr_in6));
+		hints->src_addrlen = noc_address_size(at);
+		*code = fi_getinfo(FI_VERSION(1, 13), NULL, NULL, FABRIC_SHOW_HIDDEN, hints, &info);
+	}
+	fi_freeinfo(hints);
+	return info;
+}
+
+/* What it cannot do that fabric.c relies on; NULL: nothing. */
+static const char *core_lacks(const struct core *core, const struct fi_info *info)
+{
+	if (core->greeting_max < NOC_GREETING_BYTES)
+		return "its connection manager carries fewer bytes than a greeting has";
+	if (info->domain_attr->mr_mode & FI_MR_LOCAL)
+		return "it wants all buffers registered";
+	if (info->tx_attr && info->tx_attr->inject_size < NOC_NET_INJECT)
+		return "it cannot take small messages at once";
+	return NULL;
+}
+
+struct fi_info *noc_core_find(const struct noc_address *at, struct gw_error *why)
+{
+	const char *lacks, *env = *wanted ? NULL : getenv("GODWIT_NET");
+	struct fi_info *info;
+	int code = -FI_ENODATA;
+
+	if (!*wanted)
+		snprintf(wanted, sizeof(wanted), "%s", env && *env ? env : "auto");
+	if (strcmp(wanted, "auto") && strcmp(wanted, "tcp") && strcmp(wanted, "verbs")) {
+		gw_fail(why, -EINVAL, "GODWIT_NET=%s is no network that ranks know; say tcp or verbs, or nothing", wanted);
+		return NULL;
+	}
+	for (size_t i = 0; i < GW_ARRAY_LEN(cores); i++) {
+		bool is_wanted = strcmp(wanted, cores[i].name) == 0;
+
+		if (!is_wanted && (strcmp(wanted, "auto") || cores[i].greeting_max < NOC_GREETING_BYTES))
+			continue;
+		info = core_ask(&cores[i], at, &code);
+		lacks = info ? core_lacks(&cores[i], info) : NULL;
+		if (info && !lacks)
+			return info;
+		if (info)
+			fi_freeinfo(info);
+		if (!is_wanted)
+			continue;
+		if (lacks)
+			gw_fail(why, -ENOTSUP, "GODWIT_NET=%s: this Godwit cannot use it: %s; say tcp", wanted, lacks);
+		else
+			gw_fail(why, -ENODEV, "GODWIT_NET=%s: libfabric finds none at this host's address (no device, or down, or built "
+			        "without it); say tcp", wanted);
+		return NULL;
+	}
+	gw_fail(why, code < 0 ? code : -ENODEV, "the network of this host: finding the tcp provider: %s", fi_strerror(-code));
+	return NULL;
+}
