@@ -18,6 +18,7 @@
 
 struct attempts {
 	uint32_t n, to[TRIES];
+	uint32_t ends_at;           /* the cluster, + 1, where its process has ended already: its end will be told */
 	bool is_stuck;
 };
 
@@ -128,6 +129,11 @@ static void on_moved(void *ctx, const struct move *m, int status, const char *te
 	if (status == 0) {
 		d->moved++;
 	} else if (d->head->ranks[m->rank].state != RANK_ENDED && is_target(d, d->head->ranks[m->rank].cluster)) {
+		if (status == -ESRCH && !d->is_over) {
+			a->ends_at = m->from + 1;
+			drain_check(d->head);
+			return;
+		}
 		a->to[a->n++] = m->to;
 		if (a->n == TRIES || d->is_over || !destination(d, m->rank))
 			stuck(d, m->rank, text);
@@ -170,7 +176,7 @@ static bool empty(struct drain *d)
 			continue;
 		if (is_gone(&h->clusters[rank->cluster])) { /* what becomes of it the survivors say */
 			waits = true;
-		} else if (moves_of(h, r)) {
+		} else if (moves_of(h, r) || (d->ranks[r].ends_at == rank->cluster + 1 && !d->is_over)) {
 			waits = true;
 		} else if (rank->state == RANK_WAITING && !d->is_over) {
 			waits = true;

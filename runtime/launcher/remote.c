@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -349,6 +350,7 @@ static void exec_launcher(const struct head *h, char **argv, int input, int erro
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
 	setsid(); /* what the terminal sends is for the head to decide */
+	prctl(PR_SET_PDEATHSIG, SIGTERM); /* one that has not reached its host yet would not see mpirun go */
 	dup2(input, STDIN_FILENO);
 	dup2(errors, STDOUT_FILENO);
 	dup2(errors, STDERR_FILENO);

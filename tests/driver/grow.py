@@ -38,6 +38,10 @@ def places(head):
 	return [r["cluster"] for r in sorted(head.status()["ranks"], key=lambda r: r["rank"])]
 
 
+def daemons(job):
+	return list(job.processes().values()).count("godwitd")
+
+
 # ---- clusters of this host --------------------------------------------------------------------------------------------
 
 job, head, stop = start("-clusters", 2)
@@ -99,5 +103,117 @@ for launcher, name in (("fork", "two"), (SHELL, "127.0.0.2")):
 	names = sorted(job.processes().values())
 	tap.ok(names.count("godwitd") == 1 and "sh" not in names, "with one daemon, and nothing else of the runtime", names)
 	finish(job, stop, "the job ends well")
+
+# ---- what holds ranks ---------------------------------------------------------------------------------------------------
+
+job, head, stop = start("-clusters", 2, "-pin", "0")
+m = head.drain(0)
+tap.ok(m["status"] < 0 and [s["rank"] for s in m["stuck"]] == [0] and "pinned" in m["stuck"][0]["text"] and places(head) == [0, 1, 1, 1],
+       "a pinned rank is named and stays; the others go", m, places(head))
+m = head.remove(0)
+tap.ok(m["status"] < 0 and states(head) == ["up", "up"] and head.clusters()[0]["drained"], "its cluster does not leave, but is drained",
+       m, head.status()["clusters"])
+tap.ok("no other cluster" in head.drain(1)["text"], "so the other one cannot be drained")
+head.send({"op": "pin", "ranks": [0], "pinned": False})
+head.receive()
+other = job.head()
+both = []
+threads = [threading.Thread(target=lambda h=h: both.append(h.remove(0))) for h in (head, other)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+tap.ok([b["status"] for b in both] == [0, 0] and states(head) == ["left", "up"], "two remove it at once, when it is let go", both)
+tap.ok(head.add("localhost")["status"] == 0, "another one comes")
+both = []
+threads = [threading.Thread(target=lambda h=h, c=c: both.append(h.remove(c))) for h, c in ((head, 1), (other, 2))]
+[t.start() for t in threads]
+[t.join() for t in threads]
+tap.ok(sorted(b["status"] for b in both) == [-1, 0] and states(head).count("up") == 1, "of two that are removed at once one stays", both)
+finish(job, stop, "the job ends well")
+
+# ---- faults -----------------------------------------------------------------------------------------------------------
+
+job, head, stop = start("-clusters", 2, env={"GODWIT_FAULT": "rt.network.listen=fail"})
+m = head.add("127.0.0.2", launcher=SHELL)
+tap.ok(m["status"] < 0 and "cannot take up a network" in m["text"] and states(head) == ["up", "up", "lost"],
+       "a daemon cannot listen: no second host", m, states(head))
+tap.ok(wait_for(lambda: daemons(job) == 2), "what was started there has ended", job.processes())
+m = head.add("127.0.0.2", launcher=SHELL)
+tap.ok(m["status"] == 0 and m["clusters"] == [3] and head.migrate([0], 3)[0]["status"] == 0, "another time it can", m, *job.tail())
+finish(job, stop, "the job ends well")
+job, head, stop = start("-clusters", 2)
+for n, (what, launcher, says) in enumerate((
+	("a daemon that dies before it says that it is up", "env GODWIT_FAULT=rt.join.start=kill " + SHELL, "has ended while it joined"),
+	("a launcher that fails", "false %h", "could not be started: 'false %h' exited with status 1"),
+	("a launcher that is not there", "/nonexistent/launcher %h", "No such file"),
+	("a launcher without a place for the host", "ssh -x", "is no launcher"),
+	("a name that is none", None, "is not the name of a host"))):
+	m = head.add("127.0.0.%d" % (n + 10) if launcher else "-x", launcher=launcher)
+	tap.ok(m["status"] < 0 and says in m["text"] and "up" in states(head), what + ": " + m["text"], m, states(head))
+home = head.add("127.0.0.3", launcher=SHELL)["clusters"][0]
+m = head.add("127.0.0.4", 2, "env GODWIT_FAULT=mig.dst.prepared=kill " + SHELL)
+lost = m["clusters"][0]
+m = head.drain(0, 1)
+tap.ok(m["status"] == 0 and "lost" in states(head)[lost:] and set(places(head)) == {home},
+       "destinations that die: the ranks go elsewhere", m, states(head), places(head))
+m = head.add("127.0.0.5", 1, "env GODWIT_FAULT=rt.leave.idle=kill " + SHELL)
+last = m["clusters"][0]
+m = head.remove(last)
+tap.ok(m["status"] == 0 and states(head)[last] == "lost" and job.wait_line("no rank lived there, the job goes on", 5, "err"),
+       "a daemon that dies when it leaves is lost, and no loss", m, states(head))
+tap.ok(wait_for(lambda: daemons(job) == 3), "nothing is left of all these", job.processes())
+finish(job, stop, "the job ends well")
+
+# ---- moves into what leaves -------------------------------------------------------------------------------------------
+
+job, head, stop = start("-clusters", 4, ranks=2)
+mover, answers = job.head(), []
+
+
+def move_there():
+	while states(mover)[2] == "up":
+		answers.extend(mover.migrate([1], 2) + mover.migrate([1], 3))
+
+
+thread = threading.Thread(target=move_there)
+thread.start()
+wait_for(lambda: [m for m in answers if m["status"] == 0 and m["to"] == 2])
+m = head.remove(2)
+thread.join()
+known = ("is drained", "is being drained", "is not up", "already", "does not live")
+wrong = [x["text"] for x in answers if x["status"] < 0 and not any(k in x["text"] for k in known)]
+tap.ok(m["status"] == 0 and not wrong and 2 not in places(head), "moves to a cluster that is removed meanwhile end or are refused", m,
+       wrong, places(head))
+finish(job, stop, "the job ends well", ranks=2)
+
+# ---- streams ------------------------------------------------------------------------------------------------------------
+
+job = Job(tap, ["-n", 2, "-clusters", 2, "-l", "sh", "-c", "echo up; exec cat"], stdin=True)
+job.wait_line("up", 30, "out", 2)
+head = job.head()
+m = [head.add("two", launcher="fork"), head.remove("localhost")]
+job.proc.stdin.write(b"a line\n")
+job.proc.stdin.flush()
+tap.ok([x["status"] for x in m] == [0, 0] and job.wait_line(r"^\[0\] a line$", 20, "out"), "streams go on where their rank has gone; one that has ended does not matter", m,
+       *job.tail())
+job.proc.stdin.close()
+tap.ok(job.end() == 0 and not job.gone(), "to their end")
+
+# ---- ends while a host comes ----------------------------------------------------------------------------------------------
+
+slow = os.path.join(work, "slow")
+with open(slow, "w") as f:
+	f.write("#!/bin/sh\necho $$ > %s.pid\nexec sleep 600\n" % slow)
+os.chmod(slow, 0o755)
+for what in ("ends", "is killed"):
+	job, head, stop = start("-clusters", 2, ranks=2)
+	head.send({"op": "add", "hosts": [{"name": "127.0.0.2", "clusters": 1}], "launcher": slow + " %h"})
+	wait_for(lambda: os.path.exists(slow + ".pid"))
+	os.unlink(slow + ".pid")
+	if what == "ends":
+		finish(job, stop, "a job that ends while a host is on its way leaves nothing behind", ranks=2)
+	else:
+		job.proc.kill()
+		job.wait(20)
+		tap.ok(not job.gone(), "nor does one whose mpirun is killed", job.processes())
 
 sys.exit(tap.done())
