@@ -393,6 +393,9 @@ int ct_capture(struct ct_rank *r, struct gw_error *why)
 	rc = ct_vmas_scan(r, &r->maps, s, why);
 	if (rc == 0)
 		rc = ct_fds_scan(r, s, true, why);
+	for CT_EACH(struct ct_img_file, file, &s->files)
+		if (ct_carried_find(r, file))
+			file->flags |= CT_IMG_FILE_CARRIED;
 	if (rc == 0)
 		rc = ct_others_check(r, why);
 	if (rc == 0)
@@ -554,6 +557,12 @@ ssize_t ct_image_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error 
 		used += (size_t)n;
 		if (n)
 			break;
+	}
+	if (r->meta_at == r->meta.n && r->extent_at == r->extents.n && !r->is_end_sent && r->carried.n) {
+		ssize_t n = used ? (ssize_t)used : ct_carry_next(r, buf, cap, why);
+
+		if (n != 0)
+			return n;
 	}
 	if (r->meta_at == r->meta.n && r->extent_at == r->extents.n && !r->is_end_sent &&
 	    cap - used >= sizeof(struct ct_img_section) + sizeof(r->totals)) {

@@ -163,6 +163,16 @@ void ct_rank_network(struct ct_rank *r, const struct ct_network *n); /* copied *
 int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why);
 
 /**
+ * ct_rank_may_carry - may the next move take files along that its destination does not see? Before ct_rank_check.
+ * Then files without a name do not hold it, and container/files.h finds out which must travel.
+ */
+void ct_rank_may_carry(struct ct_rank *r, bool may);
+
+/** ct_rank_settle_files - at the destination, before ct_rank_thaw: files that travelled get their names. Return: 0, or an
+ * error when one is in their way: then it must not be thawed, and ct_rank_kill takes them away */
+int ct_rank_settle_files(struct ct_rank *r, struct gw_error *why);
+
+/**
  * ct_reconnecting_add - name UNIX sockets whose libraries connect again when their peer is gone
  * @patterns: paths as their servers bind them, with *, ? and [], separated by ':' or newlines; '@' begins an abstract name
  * They do not hold a rank: after a move the peer appears to have closed. For this whole process, before ranks are looked

@@ -30,7 +30,8 @@ int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, 
 	if (!f)
 		return -ENOMEM;
 	*f = (struct ct_img_file){ .dev = st->st_dev, .ino = st->st_ino, .size = S_ISCHR(st->st_mode) ? st->st_rdev : (uint64_t)st->st_size,
-		.mtime_s = st->st_mtim.tv_sec, .mtime_ns = (uint32_t)st->st_mtim.tv_nsec, .flags = flags, .mode = st->st_mode };
+		.mtime_s = st->st_mtim.tv_sec, .mtime_ns = (uint32_t)st->st_mtim.tv_nsec, .flags = flags, .mode = st->st_mode,
+		.uid = st->st_uid, .gid = st->st_gid };
 	f->path = ct_snapshot_string(s, path);
 	return f->path ? 0 : -ENOMEM;
 }
@@ -185,15 +186,23 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 		return hold_fd(r, why, n, is_terminal(&st) ? "a terminal" : "a device", link);
 	} else if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) && !S_ISCHR(st.st_mode)) {
 		return hold_fd(r, why, n, S_ISFIFO(st.st_mode) ? "a named pipe" : "of a kind that cannot move", link);
-	} else if (st.st_nlink == 0) {
-		return hold_fd(r, why, n, "a file that was deleted", link);
+	} else if (st.st_nlink == 0 && !(r->may_carry && S_ISREG(st.st_mode))) {
+		return ct_hold(r, why, CT_HOLD_DESCRIPTOR, n, "fd %d is a file that was deleted (%s); close it, move the rank with "
+		               "--carry-files, or keep it with 'godwit pin'", n, link);
 	} else if (is_of_proc(path)) {
 		return hold_fd(r, why, n, "of /proc, which is another one at the other side", link);
-	} else if (!is_frozen && !is_at_its_path(r, link, &st)) {
+	} else if (st.st_nlink && !is_frozen && !is_at_its_path(r, link, &st)) {
 		return hold_fd(r, why, n, "a file that cannot be found by its path any more", link);
 	} else {
+		size_t len = strlen(link);
+
 		fd->kind = CT_FD_FILE;
+		if ((fd->status_flags & O_TMPFILE) == O_TMPFILE)
+			fd->status_flags &= ~(uint32_t)O_TMPFILE; /* it was made so; it is opened again in another way */
+		if (!st.st_nlink && len > 10 && strcmp(link + len - 10, " (deleted)") == 0)
+			link[len - 10] = '\0';
 		rc = ct_file_add(s, link, &st, CT_IMG_FILE_OPEN |
+		              (st.st_nlink ? 0 : CT_IMG_FILE_DELETED) |
 		              ((fd->status_flags & O_ACCMODE) != O_RDONLY ? CT_IMG_FILE_WRITES : 0), &fd->file);
 		if (rc < 0)
 			return gw_fail(why, rc, "no memory for a list of files");

@@ -2,6 +2,7 @@
 /* Whether the files of a rank are the same at the other side: the exchange of question and answer, the contents, the flush. */
 #include "container/proof.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -29,6 +30,7 @@ void ct_files_free(struct ct_files *f)
 	ct_vec_fini(&f->input);
 	ct_vec_fini(&f->marks);
 	ct_vec_fini(&f->mark_of);
+	ct_vec_fini(&f->places);
 	free(f);
 }
 
@@ -54,6 +56,7 @@ static int files_new(struct ct_files **out, const struct ct_needs *needs, struct
 	ct_vec_init(&f->input, 1);
 	ct_vec_init(&f->marks, sizeof(struct ct_img_mark));
 	ct_vec_init(&f->mark_of, sizeof(uint32_t));
+	ct_vec_init(&f->places, sizeof(struct ct_img_mark));
 	if (uname(&u) == 0)
 		snprintf(f->host, sizeof(f->host), "%.63s", u.nodename);
 	ct_reader_init(&d, NULL, NULL, &f->snap);
@@ -83,9 +86,10 @@ int ct_files_fd(const struct ct_files *f)
 
 /* ---- the source asks --------------------------------------------------------------------------------------------- */
 
-int ct_files_ask(struct ct_files **out, const struct ct_needs *needs, bool is_far, struct gw_error *why)
+int ct_files_ask(struct ct_files **out, const struct ct_needs *needs, bool is_far, bool may_carry, struct gw_error *why)
 {
-	struct ct_img_question q = { .version = CT_IMG_FILES_VERSION, .is_far = is_far };
+	struct ct_img_question q = { .version = CT_IMG_FILES_VERSION,
+		.flags = (is_far ? CT_IMG_ASK_FAR : 0) | (may_carry ? CT_IMG_ASK_CARRY : 0) };
 	struct ct_files *f;
 	int rc = files_new(&f, needs, why);
 
@@ -93,6 +97,7 @@ int ct_files_ask(struct ct_files **out, const struct ct_needs *needs, bool is_fa
 		return rc;
 	f->is_source = true;
 	f->is_far = is_far;
+	f->may_carry = may_carry;
 	rc = is_far ? ct_marks_make(f, why) : 0;
 	memcpy(q.host, f->host, sizeof(q.host));
 	q.marks = (uint32_t)f->marks.n;
@@ -125,7 +130,8 @@ static void sight_of(const struct ct_files *f, uint32_t i, const struct ct_mark_
 	uint64_t mount;
 	struct stat st;
 
-	*s = (struct ct_sight){ .is_far = f->is_far, .ino_there = ct_files_at(f, i)->ino, .has_mark = mark != 0 };
+	*s = (struct ct_sight){ .is_far = f->is_far, .ino_there = ct_files_at(f, i)->ino, .has_mark = mark != 0,
+		.may_carry = f->may_carry };
 	mount = ct_mount_of(path, &st);
 	if (!mount) {
 		s->error = errno ? errno : EIO;
@@ -138,6 +144,7 @@ static void sight_of(const struct ct_files *f, uint32_t i, const struct ct_mark_
 	s->mode = st.st_mode;
 	s->mtime_s = st.st_mtim.tv_sec;
 	s->mtime_ns = (uint32_t)st.st_mtim.tv_nsec;
+	s->may_replace = f->may_carry && ct_carried_may_replace(path, &st);
 	if (statfs(path, &fs) == 0) {
 		s->is_of_kernel = ct_fs_is_of_kernel(&fs);
 		s->is_network = ct_fs_is_network(&fs);
@@ -215,6 +222,8 @@ static int contents_begin(struct ct_files *f, struct gw_error *why)
 		const struct ct_contents *c;
 		struct stat st;
 
+		if (CT_AT(struct ct_img_claim, &f->claims, i)->is_carried)
+			continue;
 		c = stat(path, &st) == 0 ? known_find(&st) : NULL;
 		if (c) {
 			rc = contents_take(f, i, c, why);
@@ -321,7 +330,8 @@ int ct_files_look(struct ct_files **out, const struct ct_needs *needs, const voi
 		rc = gw_fail(why, rc ? rc : -ENOMEM, "what the source asks about the rank's files is %s", rc ? "damaged" : "too long");
 	if (rc == 0) {
 		memcpy(f->other, q.host, sizeof(f->other));
-		f->is_far = q.is_far;
+		f->is_far = q.flags & CT_IMG_ASK_FAR;
+		f->may_carry = q.flags & CT_IMG_ASK_CARRY;
 	}
 	for (uint32_t i = 0; rc == 0 && i < f->marks.n; i++)
 		ct_mark_look(f, CT_AT(struct ct_img_mark, &f->marks, i), &seen[i]);
@@ -332,12 +342,15 @@ int ct_files_look(struct ct_files **out, const struct ct_needs *needs, const voi
 
 		sight_of(f, i, seen, &s);
 		v = ct_file_judge(ct_files_at(f, i), &s);
-		if (v == CT_FILE_BY_CONTENTS)
+		claim.is_carried = v == CT_FILE_CARRY;
+		if (v == CT_FILE_BY_CONTENTS || v == CT_FILE_CARRY)
 			rc = ct_vec_append(&f->claims, &claim, 1) < 0 ? gw_fail(why, -ENOMEM, "no memory for a list of files") : 0;
 		else if (v != CT_FILE_SAME)
 			rc = ct_file_refuse(ct_files_at(f, i), ct_files_path(f, i), v, &s, f->host, f->other, why);
 	}
 	free(seen);
+	if (rc == 0)
+		rc = ct_places_make(f, why);
 	if (rc == 0)
 		rc = contents_begin(f, why);
 	if (rc < 0)
@@ -369,6 +382,11 @@ int ct_files_check(struct ct_files *f, const void *answer, size_t len, struct gw
 		const struct ct_img_file *file = ct_files_at(f, c->file);
 		struct statfs fs;
 
+		if (c->is_carried && (!f->may_carry || !(file->flags & CT_IMG_FILE_OPEN) || (file->flags & CT_IMG_FILE_MAPPED)))
+			return gw_fail(why, -EPROTO, "the destination wants '%s' to travel, which cannot", ct_files_path(f, c->file));
+		if (c->is_carried)
+			continue;
+
 		/* the destination was content with what its server says; that is worth nothing when ours is a disk */
 		if ((file->flags & CT_IMG_FILE_WRITES) && (statfs(ct_files_path(f, c->file), &fs) < 0 || !ct_fs_is_network(&fs)))
 			return gw_fail(why, -EBUSY, "the file '%s', which the rank writes, is host %s's own: host %s would not see what is in "
@@ -381,12 +399,12 @@ int ct_files_still(const struct ct_files *f, const struct ct_rank *r, struct gw_
 {
 	for CT_EACH(const struct ct_img_file, file, &r->snap.files) {
 		const char *path = ct_snapshot_text(&r->snap, file->path);
-		bool is_known = !f->is_far;
+		bool is_known = !f->is_far && !(file->flags & CT_IMG_FILE_DELETED);
 
 		for (size_t i = 0; !is_known && i < f->snap.files.n; i++) {
 			const struct ct_img_file *old = ct_files_at(f, i);
 
-			is_known = old->dev == file->dev && old->ino == file->ino && !(file->flags & ~old->flags & CT_IMG_FILE_WRITES) &&
+			is_known = old->dev == file->dev && old->ino == file->ino && !(file->flags & ~old->flags & (CT_IMG_FILE_WRITES | CT_IMG_FILE_DELETED)) &&
 			           strcmp(ct_files_path(f, i), path) == 0;
 		}
 		if (!is_known)
@@ -407,4 +425,48 @@ int ct_files_flush(struct ct_files *f, struct gw_error *why)
 	if (send(f->guard.fd, &what, 1, MSG_NOSIGNAL) != 1)
 		return gw_fail(why, -errno, "the process that writes its files back on host %s has ended; try again", f->host);
 	return 1;
+}
+
+/* ---- what travels ------------------------------------------------------------------------------------------------ */
+
+int ct_files_carry(const struct ct_files *f, struct ct_rank *r)
+{
+	for CT_EACH(const struct ct_img_claim, c, &f->claims) {
+		struct ct_carried carried = { .dev = ct_files_at(f, c->file)->dev, .ino = ct_files_at(f, c->file)->ino, .fd = -1 };
+
+		if (c->is_carried && ct_vec_append(&r->carried, &carried, 1) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+void ct_files_left(const struct ct_files *f)
+{
+	for CT_EACH(const struct ct_img_claim, c, &f->claims)
+		if (c->is_carried && !(ct_files_at(f, c->file)->flags & CT_IMG_FILE_DELETED))
+			ct_carried_left(ct_files_path(f, c->file));
+}
+
+int ct_files_expect(const struct ct_files *f, struct ct_rank *shell, struct gw_error *why)
+{
+	for CT_EACH(const struct ct_img_mark, p, &f->places) {
+		const struct ct_img_file *file = ct_files_at(f, p->file);
+		struct ct_carried c = { .dev = file->dev, .ino = file->ino, .is_deleted = file->flags & CT_IMG_FILE_DELETED };
+		char temp[CT_MARK_PATH];
+
+		if (!ct_mark_path(temp, ct_files_path(f, p->file), p->prefix, p->nonce))
+			return gw_fail(why, -ENAMETOOLONG, "'%s' is too long a path", ct_files_path(f, p->file));
+		c.path = strdup(ct_files_path(f, p->file));
+		c.temp = strdup(temp);
+		c.fd = open(temp, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+		if (!c.path || !c.temp || c.fd < 0 || ct_vec_append(&shell->carried, &c, 1) < 0) {
+			gw_fail(why, -errno, "the file '%s', which is to travel, cannot be written: %s", ct_files_path(f, p->file), strerror(errno));
+			if (c.fd >= 0)
+				close(c.fd);
+			free(c.path);
+			free(c.temp);
+			return why->code ? why->code : -ENOMEM;
+		}
+	}
+	return 0;
 }

@@ -27,8 +27,9 @@
 
 struct ct_files;
 
-/** ct_files_ask - at the source, after ct_rank_check. @is_far: the destination is another host. */
-int ct_files_ask(struct ct_files **out, const struct ct_needs *needs, bool is_far, struct gw_error *why);
+/** ct_files_ask - at the source, after ct_rank_check. @is_far: the destination is another host. @may_carry: as to
+ * ct_rank_may_carry */
+int ct_files_ask(struct ct_files **out, const struct ct_needs *needs, bool is_far, bool may_carry, struct gw_error *why);
 
 /** ct_files_look - at the destination; @question as ct_files_bytes gave it there. Return: as ct_files_go_on */
 int ct_files_look(struct ct_files **out, const struct ct_needs *needs, const void *question, size_t len,
@@ -52,6 +53,12 @@ int ct_files_still(const struct ct_files *f, const struct ct_rank *r, struct gw_
 
 /** ct_files_flush - bring to the shared file systems what the rank wrote. Return: 0 nothing to do; 1 go on at ct_files_fd */
 int ct_files_flush(struct ct_files *f, struct gw_error *why);
+
+/* Files that travel, where that is wanted: the destination has said which. */
+int ct_files_carry(const struct ct_files *f, struct ct_rank *r);    /* source, before the freeze: they go into the image */
+void ct_files_left(const struct ct_files *f);                       /* source, TAKEN came: what stays here is an older copy */
+int ct_files_expect(const struct ct_files *f, struct ct_rank *shell, struct gw_error *why); /* destination: they will come;
+                                                                      * @f must live until ct_rank_settle_files */
 
 void ct_files_free(struct ct_files *f); /* the helper, and with it the marks, go. NULL ok */
 void ct_files_reap(void);               /* helpers that have ended; when SIGCHLD came */

@@ -374,6 +374,7 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 		return ct_proc_blame_end(r->pid, rc, why);
 	r->state = CT_FROZEN;
 	r->meta_at = r->extent_at = 0;
+	ct_carry_forget(r);
 	r->page_at = r->extents.n ? CT_AT(struct ct_extent, &r->extents, 0)->start : 0;
 	r->is_end_sent = false;
 	r->totals = (struct ct_img_end){ 0 };

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #define USER_END 0x7ffffffff000ull
 #define META_MAX (256u << 20) /* of one section: far above what a process can have */
@@ -143,6 +144,20 @@ static int take_unread(struct ct_snapshot *s, const struct ct_img_section *h, co
 	return 0;
 }
 
+static int take_bytes(struct ct_reader *d, const struct ct_img_section *h, const void *p, struct gw_error *why)
+{
+	struct ct_img_bytes b;
+
+	if (h->length < sizeof(b))
+		return bad(why, "bytes of a file without a head");
+	memcpy(&b, p, sizeof(b));
+	if (b.file >= d->snap->files.n)
+		return bad(why, "bytes of a file that is not listed");
+	if (!d->ops || !d->ops->bytes)
+		return 0;
+	return d->ops->bytes(d->ctx, &b, (const unsigned char *)p + sizeof(b), h->length - sizeof(b), why);
+}
+
 static int take_section(struct ct_reader *d, const void *p, struct gw_error *why)
 {
 	struct ct_snapshot *s = d->snap;
@@ -152,9 +167,9 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 
 	if (!d->seen && h->type != CT_SECTION_PROCESS && h->type != CT_SECTION_NEEDS)
 		return bad(why, "it does not begin with a process");
-	if ((d->seen & bit) && h->type != CT_SECTION_UNREAD)
+	if ((d->seen & bit) && h->type != CT_SECTION_UNREAD && h->type != CT_SECTION_BYTES)
 		return bad(why, "a section comes twice");
-	if (d->is_meta_done && h->type != CT_SECTION_END)
+	if (d->is_meta_done && h->type != CT_SECTION_END && h->type != CT_SECTION_BYTES)
 		return bad(why, "a section comes after the pages");
 	d->seen |= bit;
 	switch (h->type) {
@@ -185,6 +200,7 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 	case CT_SECTION_WATCHES:  return take_array(&s->watches, h, p, why);
 	case CT_SECTION_EXTENTS:  return take_array(&d->extents, h, p, why);
 	case CT_SECTION_UNREAD:   return take_unread(s, h, p, why);
+	case CT_SECTION_BYTES:    return take_bytes(d, h, p, why);
 	case CT_SECTION_XSTATE:
 		s->xstate.n = 0;
 		return ct_vec_append(&s->xstate, p, h->length) < 0 ? gw_fail(why, -ENOMEM, "no memory for the image") : 0;
@@ -212,6 +228,8 @@ static int check_files(const struct ct_snapshot *s, struct gw_error *why)
 	for CT_EACH(const struct ct_img_file, f, &s->files)
 		if (!f->path || ct_snapshot_text(s, f->path)[0] != '/')
 			return bad(why, "a file without a path");
+		else if ((f->flags & CT_IMG_FILE_CARRIED) && ((f->flags & CT_IMG_FILE_MAPPED) || (f->mode & S_IFMT) != S_IFREG || f->size > INT64_MAX))
+			return bad(why, "a file travels that cannot");
 	return 0;
 }
 
@@ -365,7 +383,9 @@ static int head_done(struct ct_reader *d, struct gw_error *why)
 		    h->length - sizeof(struct ct_img_pages) != (uint64_t)h->count * CT_PAGE || !h->count)
 			return bad(why, "a run of pages of another length");
 	}
-	if ((h->type == CT_SECTION_PAGES || h->type == CT_SECTION_END) && !d->is_meta_done)
+	if (h->type == CT_SECTION_BYTES && (!d->seen || d->is_needs || h->length > META_MAX / 16))
+		return bad(why, "bytes of a file without a process, or too many");
+	if ((h->type == CT_SECTION_PAGES || h->type == CT_SECTION_BYTES || h->type == CT_SECTION_END) && !d->is_meta_done)
 		return meta_done(d, why);
 	return 0;
 }

@@ -4,13 +4,13 @@
  *
  * A stream of sections, each a header and a payload of fixed-width little-endian fields; x86-64 only.
  *
- *   +--------+---------+-------+---------+------+-----+---------+----- - - --+-------+-------+- - -+-----+
- *   |PROCESS | STRINGS | FILES | AUXV    | VMAS | FDS | THREADS |  XSTATE .. | PAGES | PAGES |     | END |
- *   +--------+---------+-------+---------+------+-----+---------+----- - - --+-------+-------+- - -+-----+
- *    one      names     what is           the address  what runs              runs of pages,        totals
- *    struct   by offset open or mapped    space                               ascending
+ *   +--------+---------+-------+---------+------+-----+---------+----- - - --+-------+- - -+-------+- - -+-----+
+ *   |PROCESS | STRINGS | FILES | AUXV    | VMAS | FDS | THREADS |  XSTATE .. | PAGES |     | BYTES |     | END |
+ *   +--------+---------+-------+---------+------+-----+---------+----- - - --+-------+- - -+-------+- - -+-----+
+ *    one      names     what is           the address  what runs              runs of       of files      totals
+ *    struct   by offset open or mapped    space                               pages         that travel
  *
- * PROCESS is first, everything but PAGES stands before PAGES, END is last. Numbers are never reused; a reader refuses
+ * PROCESS is first, everything but PAGES and BYTES stands before PAGES, BYTES come after them, END is last. Numbers are never reused; a reader refuses
  * a section of a type or a version that it does not know. Strings are NUL terminated and named by their offset in
  * STRINGS, whose first byte is NUL (offset 0: no string). The same format carries the blob of struct ct_needs: NEEDS,
  * STRINGS, FILES, VMAS, EXTENTS, END; its mappings and extents are hints, with which a shell prepares itself.
@@ -44,7 +44,8 @@ enum ct_section { /* written numbers */
 	CT_SECTION_TIMERS   = 17, /* POSIX timers, ascending */
 	CT_SECTION_TIMERFDS = 18,
 	CT_SECTION_WATCHES  = 19, /* what epoll instances watch */
-	CT_SECTION_LAST     = CT_SECTION_WATCHES
+	CT_SECTION_BYTES    = 20, /* after PAGES: struct ct_img_bytes and bytes, of a file that travels */
+	CT_SECTION_LAST     = CT_SECTION_BYTES
 };
 
 struct ct_img_section {
@@ -92,13 +93,15 @@ _Static_assert(sizeof(struct ct_img_process) == 16 + 8 * 13 + 4 * 12 + 24 + 256 
 #define CT_IMG_FILE_OPEN   2u
 #define CT_IMG_FILE_WRITES 4u /* open for writing: size and time of change may differ at the other side */
 #define CT_IMG_FILE_CWD    8u /* its working directory: of the needs only */
+#define CT_IMG_FILE_DELETED 16u /* it has no name any more; @path is where it was */
+#define CT_IMG_FILE_CARRIED 32u /* it travels with the rank, as BYTES: of the image only */
 
 struct ct_img_file {
 	uint64_t dev, ino, size;     /* size: of a device its number */
 	int64_t mtime_s;
-	uint32_t mtime_ns, path, flags, mode;
+	uint32_t mtime_ns, path, flags, mode, uid, gid;
 };
-_Static_assert(sizeof(struct ct_img_file) == 48, "wire format");
+_Static_assert(sizeof(struct ct_img_file) == 56, "wire format");
 
 enum ct_vma_kind { CT_VMA_ANON = 1, CT_VMA_FILE = 2, CT_VMA_SHARED_FILE = 3, CT_VMA_SHARED_ANON = 4 };
 
@@ -201,6 +204,12 @@ struct ct_img_pages {
 };
 _Static_assert(sizeof(struct ct_img_pages) == 16, "wire format");
 
+struct ct_img_bytes {
+	uint32_t file, pad; /* index in FILES */
+	uint64_t offset;    /* what is in no section is a hole */
+};
+_Static_assert(sizeof(struct ct_img_bytes) == 16, "wire format");
+
 struct ct_img_end { uint64_t pages_sent, pages_zero; };
 
 struct ct_img_needs {
@@ -231,9 +240,11 @@ struct ct_img_extent { uint64_t start, end; };
 #define CT_IMG_FILES_VERSION 1
 
 struct ct_img_question {
-	uint32_t version, is_far, marks, files;
+	uint32_t version, flags, marks, files; /* CT_IMG_ASK_* */
 	char host[64];       /* where the rank is; NUL terminated */
 };
+#define CT_IMG_ASK_FAR   1u /* the destination is another host */
+#define CT_IMG_ASK_CARRY 2u /* what is not there may travel */
 struct ct_img_mark {
 	uint32_t file, prefix; /* it lies in the directory that is the first @prefix bytes of that file's path */
 	uint64_t ino;
@@ -243,8 +254,9 @@ struct ct_img_answer {
 	uint32_t version, claims;
 	char host[64];
 };
-struct ct_img_claim {      /* this file is not seen to be the same; these are its contents here */
-	uint32_t file, pad;
+struct ct_img_claim {      /* this file is not seen to be the same */
+	uint32_t file;
+	uint32_t is_carried; /* it shall travel; else @hash are its contents here */
 	uint64_t hash[2];    /* XXH3, 128 bits, low half first */
 };
 _Static_assert(sizeof(struct ct_img_question) == 80 && sizeof(struct ct_img_mark) == 32 &&

@@ -170,6 +170,65 @@ int ct_marks_make(struct ct_files *f, struct gw_error *why)
 	return rc;
 }
 
+/* At the destination: an empty file for each that will travel, beside its place. Its guard removes them, unless they have
+ * got their names by then. */
+int ct_places_make(struct ct_files *f, struct gw_error *why)
+{
+	const char **paths = calloc(f->snap.files.n + 1, sizeof(*paths));
+	uint64_t until = gw_now_ns() + MARK_WAIT_MS * 1000000ull;
+	uint8_t (*nonces)[16] = NULL;
+	struct ct_vec tries;
+	uint32_t n = 0;
+	int rc;
+
+	ct_vec_init(&tries, sizeof(struct ct_try));
+	for (size_t i = 0; paths && i < f->snap.files.n; i++)
+		paths[i] = ct_files_path(f, i);
+	rc = paths ? 0 : -ENOMEM;
+	for CT_EACH(const struct ct_img_claim, c, &f->claims) {
+		const char *path = ct_files_path(f, c->file);
+		struct ct_try t = { .group = n, .file = c->file, .prefix = (uint32_t)(strrchr(path, '/') - path) };
+		char dir[4096];
+		struct stat st;
+
+		if (!c->is_carried || rc < 0)
+			continue;
+		n++;
+		snprintf(dir, sizeof(dir), "%.*s", t.prefix ? (int)t.prefix : 1, path);
+		t.mount = ct_mount_of(dir, &st);
+		rc = ct_vec_append(&tries, &t, 1);
+	}
+	if (rc == 0 && n) {
+		nonces = calloc(n, sizeof(*nonces));
+		rc = nonces && getrandom(nonces, n * 16, 0) == (ssize_t)(n * 16) ? 0 : -ENOMEM;
+	}
+	if (rc == 0 && n) {
+		struct ct_guard g = { paths, tries.at, tries.n, n, (const uint8_t (*)[16])nonces, NULL, 0 };
+
+		rc = ct_guard_start(&f->guard, &g);
+	}
+	if (rc < 0)
+		gw_fail(why, rc, "files that travel cannot be prepared: %s", strerror(-rc));
+	for (uint32_t i = 0; rc == 0 && i < n; i++) {
+		const struct ct_try *t = CT_AT(struct ct_try, &tries, i);
+		struct ct_img_mark place = { .file = t->file, .prefix = t->prefix };
+		struct ct_mark_made made = { 0 };
+
+		rc = read_whole(f->guard.fd, &made, sizeof(made), until);
+		rc = rc < 0 ? rc : made.code;
+		if (rc < 0)
+			gw_fail(why, rc, "the file '%s' is to travel with the rank, but none can be made there on host %s: %s",
+			        paths[t->file], f->host, strerror(-rc));
+		memcpy(place.nonce, nonces[i], sizeof(place.nonce));
+		if (rc == 0 && ct_vec_append(&f->places, &place, 1) < 0)
+			rc = gw_fail(why, -ENOMEM, "no memory for a list of files");
+	}
+	free(paths);
+	free(nonces);
+	ct_vec_fini(&tries);
+	return rc;
+}
+
 /* Seen, it has done its work: it is removed from this side too, in case the other cannot any more. */
 void ct_mark_look(const struct ct_files *f, const struct ct_img_mark *m, struct ct_mark_seen *out)
 {

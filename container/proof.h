@@ -4,6 +4,7 @@
  *
  * files.c  the exchange, the contents, the flush      same.c  the rule, pure
  * marks.c  where marks are made and looked for        helper.c  children of the daemon
+ * carry.c  files that travel
  *
  * Helpers do with files what may take long, or what must be undone when the daemon dies. A helper is forked, keeps nothing of the daemon but memory and one socket, and ends when that socket does. The guard
  * makes marks and removes them, and flushes files; the reader computes what is in files. Plain memory and system calls
@@ -65,10 +66,11 @@ struct ct_sight { /* of a file at the destination */
 	uint64_t ino_there;      /* what the source calls it */
 	bool is_of_kernel, is_network; /* its file system */
 	bool has_mark;           /* there is one on its mount at the source */
+	bool may_carry, may_replace; /* it may travel; what is there now is the job's own older copy */
 	bool is_mark_seen, is_mount_same, is_ino_comparable, is_beside_mark;
 };
 enum ct_verdict { CT_FILE_SAME, CT_FILE_BY_CONTENTS, CT_FILE_MISSING, CT_FILE_OTHER_KIND, CT_FILE_OF_HOST, CT_FILE_DIFFERS,
-                  CT_FILE_TOO_LARGE, CT_FILE_UNPROVED };
+                  CT_FILE_TOO_LARGE, CT_FILE_UNPROVED, CT_FILE_CARRY, CT_FILE_IN_THE_WAY };
 enum ct_verdict ct_file_judge(const struct ct_img_file *file, const struct ct_sight *s);
 bool ct_file_is_marked(const struct ct_sight *s);
 int ct_file_refuse(const struct ct_img_file *file, const char *path, enum ct_verdict v, const struct ct_sight *s, const char *here,
@@ -82,7 +84,7 @@ int ct_answer_parse(const void *bytes, size_t len, const struct ct_snapshot *s, 
 /* ---- one side's part in one session ---- */
 struct ct_files {
 	struct ct_snapshot snap;     /* files and strings of the needs */
-	bool is_source, is_far;
+	bool is_source, is_far, may_carry;
 	char host[64], other[64];    /* this one, and that of the other side */
 	struct ct_vec bytes;         /* the question, or the answer */
 	struct ct_vec claims;        /* struct ct_img_claim: at the destination ours, at the source theirs */
@@ -91,6 +93,7 @@ struct ct_files {
 	struct ct_helper guard, reader;
 	struct ct_vec marks;         /* struct ct_img_mark */
 	struct ct_vec mark_of;       /* uint32_t by file */
+	struct ct_vec places;        /* struct ct_img_mark: at the destination, of what will travel */
 	uint32_t answered;           /* of ask */
 	bool is_flushing;
 };
@@ -105,7 +108,10 @@ static inline const char *ct_files_path(const struct ct_files *f, size_t i)
 	return ct_snapshot_text(&f->snap, ct_files_at(f, i)->path);
 }
 
+bool ct_carried_may_replace(const char *path, const struct stat *st); /* carried away from here, unchanged, used by nobody */
+void ct_carried_left(const char *path);
 int ct_marks_make(struct ct_files *f, struct gw_error *why); /* and the guard of them, and of what is to be flushed */
+int ct_places_make(struct ct_files *f, struct gw_error *why); /* at the destination: empty files for what will travel */
 struct ct_mark_seen { uint64_t mount; bool is_seen, is_ino_same; };
 void ct_mark_look(const struct ct_files *f, const struct ct_img_mark *m, struct ct_mark_seen *out);
 

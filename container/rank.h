@@ -179,6 +179,8 @@ struct ct_reader_ops {
 	/* @len: whole pages, inside one VMA; the bytes are valid during the call */
 	int (*pages)(void *ctx, uint64_t vaddr, const unsigned char *bytes, size_t len, struct gw_error *why);
 	int (*flush)(void *ctx, struct gw_error *why); /* the bytes of the earlier pages() are about to go */
+	/* of a file that travels; optional */
+	int (*bytes)(void *ctx, const struct ct_img_bytes *head, const unsigned char *bytes, size_t len, struct gw_error *why);
 };
 struct ct_reader {
 	const struct ct_reader_ops *ops;
@@ -229,6 +231,13 @@ enum ct_walls {
 	CT_WALLS_NONE = 2               /* all are forbidden here: it runs, but cannot move */
 };
 
+struct ct_carried { /* a file that travels with the rank; at the source only what it is */
+	uint64_t dev, ino;               /* at the source */
+	char *path, *temp;               /* its place, and where it is until the thaw */
+	int fd;
+	bool is_deleted, is_used, is_placed;
+};
+
 struct ct_rank {
 	struct ct_network network;
 	enum ct_state state;
@@ -250,6 +259,12 @@ struct ct_rank {
 	struct ct_maps look;           /* with flags, from the last check */
 	bool has_look;
 	struct ct_holds *holds;        /* while all that holds it is being collected; else NULL */
+
+	bool may_carry;                /* files that the destination does not see may travel: nothing of that kind holds it */
+	struct ct_vec carried;         /* struct ct_carried; from PREPARED to the end of the move, at both sides */
+	uint32_t carry_at;             /* the file that is being sent */
+	uint64_t carry_offset;
+	int carry_fd;
 
 	/* frozen */
 	struct ct_vec threads;         /* struct ct_thread; leader first */
@@ -317,6 +332,15 @@ void ct_rank_free(struct ct_rank *r);              /* memory and descriptors onl
 int ct_container_start(struct ct_rank *r, const struct ct_start *s, struct gw_error *why);
 bool ct_container_is_gone(struct ct_rank *r, int *init_status); /* reaps */
 void ct_container_kill(struct ct_rank *r);
+
+/* carry.c */
+ssize_t ct_carry_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error *why);
+void ct_carry_forget(struct ct_rank *r);
+struct ct_carried *ct_carried_find(const struct ct_rank *r, const struct ct_img_file *file);
+int ct_carried_write(struct ct_rank *r, const struct ct_img_bytes *b, const void *bytes, size_t len, struct gw_error *why);
+int ct_carried_finish(struct ct_rank *r, struct gw_error *why);
+void ct_carried_fini(struct ct_rank *r); /* what has got its name, and was not kept, loses it */
+void ct_carried_keep(struct ct_rank *r); /* the rank runs: they are its files now */
 
 /* fit.c */
 struct ct_fit {

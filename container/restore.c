@@ -307,6 +307,7 @@ static int make_fd(struct fds *f, const struct ct_img_fd *fd, struct gw_error *w
 	const struct ct_img_fd *first = CT_AT(struct ct_img_fd, &r->snap.fds, fd->same_as);
 	uint64_t keep = fd->status_flags & ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC);
 	const struct ct_img_file *file;
+	const char *path;
 	uint32_t at;
 	int rc = ct_restore_room(r, 12, 4300, why);
 
@@ -321,8 +322,15 @@ static int make_fd(struct fds *f, const struct ct_img_fd *fd, struct gw_error *w
 	switch (fd->kind) {
 	case CT_FD_FILE:
 		file = CT_AT(struct ct_img_file, &r->snap.files, fd->file);
-		CT_CALL(m, ct_snapshot_text(&r->snap, file->path), CT_CALL_EQUAL, SYS_openat, AT_FDCWD,
-		        text(r, ct_snapshot_text(&r->snap, file->path)), keep | O_NOCTTY)->expect = at;
+		path = ct_snapshot_text(&r->snap, file->path);
+		if (file->flags & CT_IMG_FILE_CARRIED) {
+			const struct ct_carried *c = ct_carried_find(r, file);
+
+			if (!c)
+				return gw_fail(why, -EBADMSG, "the image is damaged: '%s' travels and was not asked for", path);
+			path = c->temp;
+		}
+		CT_CALL(m, path, CT_CALL_EQUAL, SYS_openat, AT_FDCWD, text(r, path), keep | O_NOCTTY)->expect = at;
 		settle(f, fd, at);
 		if (fd->offset && (S_ISREG(file->mode) || S_ISDIR(file->mode)) && !(keep & O_PATH))
 			CT_CALL(m, "set a file's position", CT_CALL_EQUAL, SYS_lseek, fd->number, fd->offset, SEEK_SET)->expect =

@@ -12,7 +12,7 @@ bool ct_file_is_marked(const struct ct_sight *s)
 	return s->is_mark_seen && s->is_mount_same && (s->is_ino_comparable ? s->ino == s->ino_there : s->is_beside_mark);
 }
 
-enum ct_verdict ct_file_judge(const struct ct_img_file *file, const struct ct_sight *s)
+static enum ct_verdict judge(const struct ct_img_file *file, const struct ct_sight *s)
 {
 	bool is_reg = S_ISREG(file->mode);
 
@@ -39,6 +39,21 @@ enum ct_verdict ct_file_judge(const struct ct_img_file *file, const struct ct_si
 	if (s->size != file->size)
 		return CT_FILE_DIFFERS;
 	return s->size > COMPARE_MAX ? CT_FILE_TOO_LARGE : CT_FILE_BY_CONTENTS;
+}
+
+/* What travels is open and not mapped: mappings are made before the contents come. */
+enum ct_verdict ct_file_judge(const struct ct_img_file *file, const struct ct_sight *s)
+{
+	enum ct_verdict v = judge(file, s);
+	bool can = s->may_carry && S_ISREG(file->mode) && (file->flags & CT_IMG_FILE_OPEN) && !(file->flags & CT_IMG_FILE_MAPPED);
+
+	if (file->flags & CT_IMG_FILE_DELETED)
+		return can ? CT_FILE_CARRY : CT_FILE_UNPROVED;
+	if (!can || v == CT_FILE_SAME || v == CT_FILE_BY_CONTENTS || v == CT_FILE_OF_HOST)
+		return v;
+	if (v == CT_FILE_MISSING)
+		return s->error == ENOENT ? CT_FILE_CARRY : v;
+	return s->may_replace ? CT_FILE_CARRY : file->flags & CT_IMG_FILE_WRITES ? CT_FILE_IN_THE_WAY : v;
 }
 
 /* The classes of files that tell of this host, or of its kernel, whatever their path. */
@@ -71,7 +86,8 @@ int ct_file_refuse(const struct ct_img_file *file, const char *path, enum ct_ver
 	switch (v) {
 	case CT_FILE_MISSING:
 		return gw_fail(why, -ENOENT, "the %s '%s', which the rank uses, is not on host %s: %s; put it there, or on a file "
-		               "system that both hosts share", S_ISDIR(file->mode) ? "directory" : "file", path, here, strerror(s->error));
+		               "system that both hosts share%s", S_ISDIR(file->mode) ? "directory" : "file", path, here, strerror(s->error),
+		               file->flags & CT_IMG_FILE_WRITES ? ", or let it travel with --carry-files" : "");
 	case CT_FILE_OTHER_KIND:
 		return gw_fail(why, -ENOENT, "'%s', which the rank uses, is of another kind on host %s than on %s; put the same there",
 		               path, here, there);
@@ -85,12 +101,15 @@ int ct_file_refuse(const struct ct_img_file *file, const char *path, enum ct_ver
 		return gw_fail(why, -EFBIG, "the file '%s', which the rank reads, is not seen to be the same one on the hosts %s and %s, "
 		               "and with %llu bytes too large to be compared (at most %llu); put it on a file system that both share",
 		               path, there, here, (unsigned long long)file->size, COMPARE_MAX);
+	case CT_FILE_IN_THE_WAY:
+		return gw_fail(why, -EEXIST, "the file '%s' of host %s is to travel with the rank, but host %s has another one there, and "
+		               "that is not replaced; move it away there, or use a file system that both share", path, there, here);
 	default:
 		if (S_ISDIR(file->mode))
 			return gw_fail(why, -EBUSY, "the directory '%s', which the rank has open, is host %s's own: another one is there on "
 			               "host %s; close it, or use one on a file system that both share", path, there, here);
 		return gw_fail(why, -EBUSY, "the file '%s', which the rank writes, is host %s's own: host %s would not see what is in it; "
-		               "put it on a file system that both share", path, there, here);
+		               "put it on a file system that both share, or let it travel with --carry-files", path, there, here);
 	}
 }
 

@@ -126,7 +126,13 @@ static int reader_meta(void *ctx, struct gw_error *why);
 static int reader_pages(void *ctx, uint64_t vaddr, const unsigned char *bytes, size_t len, struct gw_error *why);
 static int reader_flush(void *ctx, struct gw_error *why);
 
-static const struct ct_reader_ops reader_ops = { .meta = reader_meta, .pages = reader_pages, .flush = reader_flush };
+static int reader_bytes(void *ctx, const struct ct_img_bytes *head, const unsigned char *bytes, size_t len, struct gw_error *why)
+{
+	return ct_carried_write(ctx, head, bytes, len, why);
+}
+
+static const struct ct_reader_ops reader_ops = { .meta = reader_meta, .pages = reader_pages, .flush = reader_flush,
+	.bytes = reader_bytes };
 
 #define HINTS_WAIT (8u << 20) /* bytes of pages that are worth waiting for: some milliseconds on a bad day */
 
@@ -377,6 +383,8 @@ int ct_shell_ready(struct ct_rank *r, struct gw_error *why)
 	gw_fault("ct.shell.filled");
 	pin_both(r, &pin);
 	rc = ct_restore_rest(r, why);
+	if (rc == 0)
+		rc = ct_carried_finish(r, why);
 	if (rc == 0 && !ct_timers_any(&r->snap))
 		rc = leave(r, why);
 	ct_pin_end(&pin);
@@ -438,6 +446,8 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 	close(r->mem_fd); /* of the memory as it was when the process was a shell; it is the same, but freeze opens its own */
 	r->mem_fd = -1;
 	ct_reader_fini(&r->reader);
+	if (rc == 0)
+		ct_carried_keep(r);
 	ct_room_settle(r);
 	if (rc < 0) {
 		r->state = CT_BROKEN;

@@ -31,6 +31,8 @@ struct ct_rank *ct_rank_new(void)
 	ct_vec_init(&r->samples, sizeof(struct ct_thread));
 	ct_vec_init(&r->extents, sizeof(struct ct_extent));
 	ct_vec_init(&r->meta, 1);
+	ct_vec_init(&r->carried, sizeof(struct ct_carried));
+	r->carry_fd = -1;
 	ct_vec_init(&r->regions, 24);
 	ct_vec_init(&r->writes_local, 16);
 	ct_vec_init(&r->writes_remote, 16);
@@ -49,6 +51,8 @@ void ct_rank_free(struct ct_rank *r)
 		if (*fds[i] >= 0)
 			close(*fds[i]);
 	ct_room_settle(r);
+	ct_carried_fini(r);
+	ct_carry_forget(r);
 	ct_snapshot_fini(&r->snap);
 	ct_snapshot_fini(&r->hint);
 	ct_reader_fini(&r->reader);

@@ -110,6 +110,11 @@ void mig_dst_prepare(struct mig_session *s)
 		mig_post(s, MIG_EV_FAILED, code, "cluster %u cannot take it: %s", s->id.to, why.text);
 		return;
 	}
+	code = ct_files_expect(s->files, s->rank, &why);
+	if (code < 0) {
+		mig_post(s, MIG_EV_FAILED, code, "cluster %u cannot take it: %s", s->id.to, why.text);
+		return;
+	}
 	code = gw_loop_watch(s->m->loop, &s->shell_watch, ct_rank_status_fd(s->rank), EPOLLIN, on_shell_ended, s);
 	if (code < 0) {
 		mig_post(s, MIG_EV_FAILED, code, "cluster %u cannot watch the shell: %s", s->id.to, strerror(-code));
@@ -129,7 +134,6 @@ void mig_dst_prepare(struct mig_session *s)
 	body->prepare_ns = s->t.prepared - s->t.start;
 	memcpy(body + 1, answer, answer_len);
 	mig_send(s, MIG_F_PREPARED, frame, sizeof(*body) + answer_len);
-	mig_files_drop(s);
 	free(s->offer);
 	s->offer = NULL;
 }
@@ -232,7 +236,9 @@ void mig_dst_thaw(struct mig_session *s)
 	}
 	gw_watch_remove(s->shell_watch);
 	s->shell_watch = NULL;
-	code = ct_rank_thaw(ct, &stats, &why);
+	code = ct_rank_settle_files(ct, &why);
+	if (code == 0)
+		code = ct_rank_thaw(ct, &stats, &why);
 	if (code < 0) {
 		mig_post(s, MIG_EV_FAILED, code, "cluster %u cannot let it run: %s", s->id.to, why.text);
 		return;

@@ -155,6 +155,7 @@ struct mig_request {
 	void *owner;             /* the daemon's handle, the @rank of callbacks */
 	uint64_t epoch;          /* of the name now */
 	uint32_t to_cluster;
+	bool may_carry;          /* files that the other host does not see travel with it */
 	bool has_exited;         /* the daemon knows already that it has ended */
 };
 

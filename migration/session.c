@@ -521,6 +521,7 @@ int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *se
 		code = gw_fail(why, -EIO, "a test made 'mig.src.prepare' fail");
 		goto fail;
 	}
+	ct_rank_may_carry(req->rank, req->may_carry);
 	code = ct_rank_check(req->rank, &needs, why);
 	if (code < 0) {
 		gw_fail_more(why, "rank %u cannot move: ", req->proc);
@@ -533,7 +534,7 @@ int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *se
 	code = mig_connect(s, why);
 	if (code < 0)
 		goto fail;
-	code = ct_files_ask(&s->files, &needs, mig_is_far(s), why);
+	code = ct_files_ask(&s->files, &needs, mig_is_far(s), req->may_carry, why);
 	if (code < 0) {
 		gw_fail_more(why, "rank %u cannot move: ", req->proc);
 		goto fail;

@@ -110,7 +110,7 @@ struct mig_session {
 	struct gw_timer *timer;
 	uint32_t retries;
 
-	struct ct_files *files;   /* the proof of its files, until it has been given or PREPARED was sent */
+	struct ct_files *files;   /* the proof of its files */
 	struct gw_watch *files_watch; /* while a helper of theirs is at work */
 	void *offer;              /* destination: the PREPARE; a copy */
 	size_t offer_len;

@@ -49,7 +49,9 @@ void mig_src_freeze(struct mig_session *s)
 	s->t.quiet = gw_now_ns();
 	if (mig_edge(s, "mig.src.quiet"))
 		return;
-	code = ct_rank_freeze(s->rank, s->m->c.freeze_ms ? s->m->c.freeze_ms : 2000, &s->t.freeze, &why);
+	code = ct_files_carry(s->files, s->rank);
+	if (code == 0)
+		code = ct_rank_freeze(s->rank, s->m->c.freeze_ms ? s->m->c.freeze_ms : 2000, &s->t.freeze, &why);
 	if (code < 0) {
 		mig_post(s, MIG_EV_FAILED, code, "it could not be stopped: %s", why.text);
 		return;
@@ -226,6 +228,7 @@ void mig_src_release(struct mig_session *s)
 	s->t.taken = gw_now_ns();
 	gw_fault("mig.src.taken");
 	mig_send(s, MIG_F_DONE, NULL, 0);
+	ct_files_left(s->files);
 	ct_rank_release(s->rank);
 	s->rank = NULL;
 	s->t.released = gw_now_ns();

@@ -20,6 +20,7 @@ struct move {                /* asked for, not ended */
 	struct rank *rank;   /* NULL: it has left */
 	uint64_t id;         /* of the head's request */
 	uint32_t proc, to, session; /* session 0: it waits */
+	bool may_carry;
 	uint64_t until_ns, passing_ns; /* passing_ns: until when other processes are waited for; 0: none seen */
 	struct gw_timer *deadline, *retry;
 	struct gw_error held;          /* what held it when it was last tried */
@@ -121,7 +122,8 @@ static bool may_pass(struct move *m, const char *text)
 static void begin(struct move *m)
 {
 	struct rank *r = m->rank;
-	struct mig_request req = { .proc = r->proc, .rank = r->ct, .owner = r, .epoch = r->epoch, .to_cluster = m->to };
+	struct mig_request req = { .proc = r->proc, .rank = r->ct, .owner = r, .epoch = r->epoch, .to_cluster = m->to,
+	                           .may_carry = m->may_carry };
 	struct gw_error why = { 0 };
 	int code;
 
@@ -156,7 +158,7 @@ static void refuse(struct clusterd *d, uint64_t id, uint32_t proc, int status, c
 	                                     (int)proc, "status", status, "text", text));
 }
 
-void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, uint64_t timeout_ms)
+void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, uint64_t timeout_ms, bool may_carry)
 {
 	struct rank *r = rank_find(d, proc);
 	struct move *m = r ? move_of(d, r) : NULL;
@@ -184,6 +186,7 @@ void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, 
 	m->id = id;
 	m->proc = proc;
 	m->to = to;
+	m->may_carry = may_carry;
 	m->until_ns = gw_now_ns() + timeout_ms * 1000000;
 	gw_list_append(&d->moves, &m->node);
 	gw_loop_timer(d->loop, &m->deadline, timeout_ms, 0, on_deadline, m);

@@ -12,13 +12,15 @@ struct migrate {
 	json_t *ranks, *results;
 	json_t *to;          /* the number of a cluster, or the name of a host */
 	long timeout_s;
-	int failed;
+	int failed, is_carrying;
 	bool is_refused;
 };
 
 static const struct argp_option options[] = {
 	{ "to", 't', "CLUSTER|HOST", 0, "Where to: the number of a cluster, or a host of the job, there where fewest ranks are (required)", 0 },
 	{ "timeout", 'T', "SECONDS", 0, "Give up when a rank is still in MPI_Init or MPI_Finalize by then (default 60)", 0 },
+	{ "carry-files", 'c', NULL, 0, "Files that a rank has open, and that the other host does not see, travel with it; the rank stands "
+	  "still meanwhile. The old ones stay where they are", 0 },
 	CONTROL_OPTIONS,
 	{ 0 }
 };
@@ -38,6 +40,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'T':
 		m->timeout_s = control_number(state, arg, "a number of seconds");
+		return 0;
+	case 'c':
+		m->is_carrying = 1;
 		return 0;
 	case ARGP_KEY_ARG:
 		json_array_append_new(m->ranks, json_integer(control_number(state, arg, "the number of a rank")));
@@ -133,8 +138,8 @@ int control_migrate(int argc, char **argv)
 	signal(SIGINT, on_interrupt);
 	signal(SIGTERM, on_interrupt);
 	signal(SIGHUP, on_interrupt);
-	code = control_talk(&m.c, json_pack("{s:s, s:o, s:o, s:I}", "op", "migrate", "ranks", m.ranks, "to", m.to,
-	                                    "timeout_ms", (json_int_t)m.timeout_s * 1000), on_answer, &m, &why);
+	code = control_talk(&m.c, json_pack("{s:s, s:o, s:o, s:I, s:b}", "op", "migrate", "ranks", m.ranks, "to", m.to,
+	                                    "timeout_ms", (json_int_t)m.timeout_s * 1000, "carry", m.is_carrying), on_answer, &m, &why);
 	if (m.c.is_json && !m.is_refused) {
 		json_dumpf(m.results, stdout, JSON_INDENT(2));
 		putchar('\n');

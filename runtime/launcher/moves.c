@@ -66,7 +66,7 @@ int moves_choose(const struct head *h, json_int_t rank, const char *host, json_i
 	       gw_fail(why, -EHOSTDOWN, "no cluster of host %s is up", host);
 }
 
-int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, moves_done_fn *done, void *ctx,
+int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, bool may_carry, moves_done_fn *done, void *ctx,
                 struct gw_error *why)
 {
 	struct rank *r;
@@ -93,8 +93,9 @@ int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout
 	m->rank = (uint32_t)rank;
 	m->from = r->cluster;
 	m->to = to;
-	if (!job_cluster_send(h, r->cluster, json_pack("{s:s, s:I, s:I, s:i, s:I}", "op", "migrate", "id", (json_int_t)m->id,
-	                                               "rank", rank, "to", (int)to, "timeout_ms", timeout_ms))) {
+	if (!job_cluster_send(h, r->cluster, json_pack("{s:s, s:I, s:I, s:i, s:I, s:b}", "op", "migrate", "id", (json_int_t)m->id,
+	                                               "rank", rank, "to", (int)to, "timeout_ms", timeout_ms, "carry",
+	                                               may_carry || h->spec->is_carrying))) {
 		free(m);
 		return gw_fail(why, -EPIPE, "rank %lld: the daemon of %s does not answer", (long long)rank,
 		               clusters_name(h, r->cluster, name));

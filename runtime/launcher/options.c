@@ -141,6 +141,7 @@ static int set_genvlist(struct parser *p, const char *v) { return inherit(p, fal
 
 static int set_wdir(struct parser *p, const char *v) { app_of(p)->wdir = v; return 0; }
 static int set_reconnecting(struct parser *p, const char *v) { p->spec->reconnecting = v; return 0; }
+static int set_carrying(struct parser *p, const char *v) { (void)v; p->spec->is_carrying = true; return 0; }
 static int set_pin(struct parser *p, const char *v) { p->spec->pinned = v; return 0; }
 static int set_baseline(struct parser *p, const char *v)
 {
@@ -262,6 +263,7 @@ static const struct option options[] = {
 	{ .help = "The job" },
 	{ "reconnecting", "PATH:PATH...", set_reconnecting, "UNIX sockets that do not hold a rank: after a move their peer appears to have "
 	  "closed (also GODWIT_RECONNECTING)" },
+	{ "carry-files", NULL, set_carrying, "files that a rank has open and another host does not see travel with it (see godwit(1), migrate)" },
 	{ "pin", "RANKS", set_pin, "keep RANKS where they begin, until 'godwit unpin': all, or a list as 0,3-5" },
 	{ "cpu-baseline", "WHAT", set_baseline, "processor features that libraries of the ranks keep to: auto, what all hosts share (default "
 	  "where they differ), or host, what the host has where the rank starts" },

@@ -57,6 +57,7 @@ struct job_spec {
 	bool is_size_unsaid;      /* one program, without -n */
 	bool is_remote;           /* the daemons of some are not children of mpirun */
 	const char *launcher;     /* words with %h that start a daemon there; NULL: ssh, or srun */
+	bool is_carrying;         /* files that the other host does not see travel with a rank */
 	bool is_verbose, is_printing_codes;
 	struct strings words;     /* of the configuration file: what above points into */
 };

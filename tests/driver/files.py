@@ -106,6 +106,36 @@ def test_local():
 	no_marks("nothing of the proofs is left", r.shared, r.scratch)
 
 
+def test_carry():
+	path, deleted = os.path.join(r.scratch, "carried"), os.path.join(r.scratch, "deleted")
+	job = Scribe("-a", path, "-u", deleted)
+	refused("a deleted file holds its rank, and the sentence says what helps", job, [deleted, "deleted", "--carry-files"])
+	moves = [job.move(1, "--carry-files")]
+	there = r[2].run(["stat", "-c", "%a %u", path]).stdout.split()
+	tap.ok(moves[0].returncode == 0 and there == ["640", str(r.uid if login else 0)],
+	       "with --carry-files both travel, with mode and owner", moves[0].stderr, there)
+	tap.ok(r[1].run(["test", "-s", path]).returncode == 0, "the old one stays where it was")
+	moves += [job.move(i % 2, "--carry-files") for i in range(2, 11)]
+	tap.ok(all(m.returncode == 0 for m in moves) and job.where() == [0], "there and back ten times, over the job's own older copies",
+	       *[m.stderr for m in moves])
+	done = job.end()
+	tap.ok(done and done[1] == "rig1" and is_whole(text_of(path, r[1]), done[0]), "and every line is there once, in both", done, job.err)
+	no_marks("nothing but the files is left", r.shared, r.scratch)
+
+	r[2].run("rm -f %s; echo another > %s" % (path, path), check=True)
+	r[1].run(["rm", "-f", path], check=True)
+	job = Scribe("-a", path, options=["-carry-files"])
+	refused("a file that is in the way is not replaced", job, [path, "host rig2", "not replaced"])
+	r[2].run(["rm", path], check=True)
+	m = job.move(1)
+	tap.ok(m.returncode == 0, "mpirun -carry-files: without it being said again", m.stderr)
+	r[1].run("echo more >> %s" % path, check=True)
+	refused("an older copy that somebody has changed is not replaced", job, [path, "not replaced"], 0, 1)
+	done = job.end()
+	tap.ok(done and done[1] == "rig2" and is_whole(text_of(path, r[2]), done[0]), "its rank runs on", done, job.err)
+	no_marks("nothing but the files is left", r.shared, r.scratch)
+
+
 with rig.Rig(2) as r:
 	try:
 		r.start_sshd()
@@ -115,5 +145,6 @@ with rig.Rig(2) as r:
 	login = r.user if os.geteuid() else None  # ssh to another host ends there as this user, who is root in the rig otherwise
 	test_shared()
 	test_local()
+	test_carry()
 
 sys.exit(tap.done())
