@@ -142,29 +142,53 @@ int gw_tcp_connect(const char *address, uint16_t port, struct gw_error *why)
 	return out;
 }
 
-int gw_tcp_source(const char *host, char *address, struct gw_error *why)
+/* The address by which somebody at @to would see this host: what the routing table says; nothing is sent. */
+static int source_of(const struct addrinfo *to, char *address)
 {
-	/* IPv4: what ranks listen at (noc/fabric.c) */
-	struct addrinfo hints = { .ai_family = AF_INET, .ai_socktype = SOCK_DGRAM, .ai_flags = AI_ADDRCONFIG }, *found = NULL;
-	int code = getaddrinfo(host, "9", &hints, &found), error = EHOSTUNREACH;
+	gw_autoclose int fd = socket(to->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	union address a;
+	socklen_t len = sizeof(a);
+
+	if (fd < 0 || connect(fd, to->ai_addr, to->ai_addrlen) < 0 || getsockname(fd, &a.any, &len) < 0)
+		return -errno;
+	if (a.any.sa_family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&a.v6.sin6_addr))
+		return -EADDRNOTAVAIL; /* the name of an interface would be part of it, and each host has names of its own */
+	return numeric(&a.any, len, address, GW_TCP_NAME);
+}
+
+int gw_tcp_sources(const char *host, int family, char (*addresses)[GW_TCP_NAME], int max, struct gw_error *why)
+{
+	struct addrinfo hints = { .ai_family = family, .ai_socktype = SOCK_DGRAM, .ai_flags = AI_ADDRCONFIG }, *found = NULL;
+	int code = getaddrinfo(host, "9", &hints, &found), error = -EHOSTUNREACH, n = 0;
 
 	if (code != 0)
 		return gw_fail(why, -ENOENT, "host '%s' cannot be found: %s; check how it is spelled, or give its address", host,
 		               code == EAI_SYSTEM ? strerror(errno) : gai_strerror(code));
-	code = -1;
-	for (struct addrinfo *i = found; i && code < 0; i = i->ai_next) {
-		/* connecting a datagram socket sends nothing: it asks the routing table */
-		gw_autoclose int fd = socket(i->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-		union address a;
-		socklen_t len = sizeof(a);
+	for (struct addrinfo *i = found; i && n < max; i = i->ai_next) {
+		bool is_known = false;
 
-		if (fd < 0 || connect(fd, i->ai_addr, i->ai_addrlen) < 0 || getsockname(fd, &a.any, &len) < 0)
-			error = errno;
-		else
-			code = numeric(&a.any, len, address, GW_TCP_NAME);
+		code = source_of(i, addresses[n]);
+		if (code < 0)
+			error = code;
+		for (int k = 0; code == 0 && k < n && !is_known; k++)
+			is_known = strcmp(addresses[k], addresses[n]) == 0;
+		n += code == 0 && !is_known;
 	}
 	freeaddrinfo(found);
-	return code < 0 ? gw_fail(why, -error, "no way to host '%s': %s", host, strerror(error)) : 0;
+	return n ? n : gw_fail(why, error, "no way to host '%s': %s", host, strerror(-error));
+}
+
+int gw_tcp_parse(const char *text, void *address, size_t cap)
+{
+	union address a;
+	socklen_t len;
+	int code = parse(text, 0, &a, &len, NULL);
+
+	if (code == 0 && len > cap)
+		code = -EINVAL;
+	if (code == 0)
+		memcpy(address, &a, len);
+	return code;
 }
 
 void gw_tcp_tune(int fd)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* runtime/base/tcp: sockets between hosts, by numeric addresses: nothing here but gw_tcp_source() waits for anything. */
+/* runtime/base/tcp: sockets between hosts, by numeric addresses: nothing here but gw_tcp_sources() waits for anything. */
 #ifndef GW_TCP_H
 #define GW_TCP_H
 
@@ -18,8 +18,12 @@ int gw_tcp_connect(const char *address, uint16_t port, struct gw_error *why);
 int gw_tcp_split(const char *text, char *address, uint16_t *port, struct gw_error *why);
 void gw_tcp_join(char name[GW_TCP_NAME], const char *address, uint16_t port);
 
-/** gw_tcp_source - the address by which @host sees this one, GW_TCP_NAME bytes. Asks the name service, and so may block */
-int gw_tcp_source(const char *host, char *address, struct gw_error *why);
+/** gw_tcp_sources - the addresses by which @host, which may have several, sees this one; each once, at most @max
+ *  @family: AF_INET, AF_INET6. Asks the name service, and so may block. Return their number, above 0, or negative errno */
+int gw_tcp_sources(const char *host, int family, char (*addresses)[GW_TCP_NAME], int max, struct gw_error *why);
+
+/** gw_tcp_parse - a numeric address as a struct sockaddr_in or _in6 without a port. Pure */
+int gw_tcp_parse(const char *text, void *address, size_t cap);
 
 void gw_tcp_own(int fd, char address[GW_TCP_NAME]); /* of this end of a connection; "" when it has none */
 struct sockaddr;

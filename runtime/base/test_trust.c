@@ -154,7 +154,8 @@ static void test_secret(void)
 
 static void test_names(void)
 {
-	char address[GW_TCP_NAME], joined[GW_TCP_NAME];
+	char address[GW_TCP_NAME], joined[GW_TCP_NAME], sources[2][GW_TCP_NAME];
+	struct sockaddr_in6 parsed;
 	uint16_t port = 0;
 
 	ok(gw_tcp_split("10.1.2.3:400", address, &port, NULL) == 0 && port == 400 && !strcmp(address, "10.1.2.3"),
@@ -169,7 +170,9 @@ static void test_names(void)
 	port = 0;
 	is_int(gw_tcp_listen("0.0.0.0", &port, NULL), -EINVAL, "nobody listens to every network");
 	is_int(gw_tcp_listen("localhost", &port, NULL), -EINVAL, "a name is not asked for");
-	ok(gw_tcp_source("127.0.0.1", address, NULL) == 0 && !strcmp(address, "127.0.0.1"), "this host sees itself as 127.0.0.1");
+	ok(gw_tcp_sources("127.0.0.1", AF_INET, sources, 2, NULL) == 1 && !strcmp(sources[0], "127.0.0.1"), "this host sees itself as 127.0.0.1");
+	ok(gw_tcp_parse("fd00::1", &parsed, sizeof(parsed)) == 0 && parsed.sin6_family == AF_INET6 && gw_tcp_parse("fd00::1", &parsed, 16) < 0 &&
+	   gw_tcp_parse("fd00::1:x", &parsed, sizeof(parsed)) < 0, "an address of IPv6 is read where there is room for it");
 }
 
 /* ---- connections ----------------------------------------------------------------------------------------------- */

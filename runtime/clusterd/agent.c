@@ -2,6 +2,7 @@
 /* The control socket of a rank's agent (container/ctl.h), and the name entry that follows from it. */
 #include "runtime/clusterd/clusterd.h"
 
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -58,6 +59,18 @@ void agent_publish(struct rank *r, enum noc_name_state state)
 	                                     (int)place.host, "address", address ? address : ""));
 }
 
+static bool is_same_place(const void *address, size_t len, const struct noc_address *of)
+{
+	struct sockaddr_in6 a = { 0 }, b;
+
+	memcpy(&a, address, len < sizeof(a) ? len : sizeof(a));
+	memcpy(&b, of, sizeof(b));
+	if (a.sin6_family != b.sin6_family || a.sin6_port != b.sin6_port) /* both at the same place in sockaddr_in */
+		return false;
+	return a.sin6_family == AF_INET6 ? memcmp(&a.sin6_addr, &b.sin6_addr, sizeof(a.sin6_addr)) == 0
+	                                 : len >= 8 && memcmp(&a, &b, 8) == 0; /* family, port, IPv4 address */
+}
+
 /* Where any rank of the job has listened last, and before that. */
 static bool is_peer(void *ctx, const void *address, size_t len)
 {
@@ -65,7 +78,7 @@ static bool is_peer(void *ctx, const void *address, size_t len)
 
 	for (uint32_t i = 0; i < d->size; i++)
 		for (size_t k = 0; k < GW_ARRAY_LEN(d->heard[i].address); k++)
-			if (len >= 8 && memcmp(address, &d->heard[i].address[k], 8) == 0) /* family, port, IPv4 address */
+			if (is_same_place(address, len, &d->heard[i].address[k]))
 				return true;
 	return false;
 }

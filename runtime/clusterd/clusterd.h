@@ -46,10 +46,13 @@
 #define RANK_PMI_FD 62
 #define RANK_CTL_FD 63
 
+#define JOIN_WAYS_MAX 8
+
 struct join { /* of a daemon that mpirun has started on another host; join.c */
 	bool is_joined;
-	char address[GW_TCP_NAME], own_address[GW_TCP_NAME]; /* numeric: of mpirun, and of this host in that network */
-	uint16_t port;
+	struct { char address[GW_TCP_NAME]; uint16_t port; } ways[JOIN_WAYS_MAX]; /* to mpirun; numeric */
+	uint32_t n_ways;
+	char own_address[GW_TCP_NAME];     /* of this host in the network where that has worked */
 	uint32_t job, cluster, count;      /* @count clusters from @cluster on are this host's */
 	const char *hosts;                 /* NULL; or A,B,C, of one srun: @cluster is the first's */
 	uint8_t secret[GW_TRUST_SECRET];
@@ -241,6 +244,7 @@ void leave_begin(struct clusterd *d);
 void leave_linger(const struct clusterd *d);
 
 /* ---- join.c ---- */
+int join_parse(struct join *j, const char *list, struct gw_error *why); /* of --join */
 int join_prepare(struct join *j, struct gw_error *why);  /* reads the secret; comes back once in each daemon of the host */
 int join_connect(struct clusterd *d, struct gw_error *why); /* the proved connection to the head; runs the loop meanwhile */
 void join_fence(struct clusterd *d);                     /* of all daemons of a job of several hosts */

@@ -22,6 +22,7 @@
 
 #define SECRET_MS  30000
 #define PROVE_MS   15000
+#define TRY_MS     4000  /* where there is another way */
 #define SEGMENT_MS 5000
 #define DEAD_MS    6000
 #define FENCE_MS   6000  /* T_fence: mpirun's verdict on a silent host is not older */
@@ -198,24 +199,49 @@ static void on_proved(void *ctx, int fd, const struct gw_trust_who *peer, const 
 	gw_loop_stop(w->d->loop, 0);
 }
 
+int join_parse(struct join *j, const char *list, struct gw_error *why)
+{
+	for (j->n_ways = 0; j->n_ways < JOIN_WAYS_MAX; j->n_ways++) {
+		char one[GW_TCP_NAME];
+		size_t n = strcspn(list, ",");
+
+		snprintf(one, sizeof(one), "%.*s", (int)n, list);
+		if (gw_tcp_split(one, j->ways[j->n_ways].address, &j->ways[j->n_ways].port, why) < 0)
+			return why->code;
+		if (!list[n]) {
+			j->n_ways++;
+			break;
+		}
+		list += n + 1;
+	}
+	return 0;
+}
+
 int join_connect(struct clusterd *d, struct gw_error *why)
 {
 	struct join *j = &d->join;
 	struct gw_trust_who me = { GW_TRUST_JOIN, j->job, j->cluster };
-	struct waiting w = { .d = d, .fd = -1 };
-	char name[GW_TCP_NAME];
-	int fd = gw_tcp_connect(j->address, j->port, &w.why), code;
 
-	gw_tcp_join(name, j->address, j->port);
-	code = fd < 0 ? fd : gw_trust_connect(NULL, d->loop, fd, j->secret, &me, PROVE_MS, on_proved, &w);
-	if (fd >= 0 && code < 0)
-		gw_fail(&w.why, code, "%s", strerror(-code));
-	if (code == 0)
-		gw_loop_run(d->loop);
-	if (w.fd < 0)
-		return gw_fail(why, w.why.code ? w.why.code : -EIO, "mpirun cannot be reached at %s from here: %s", name, w.why.text);
-	gw_tcp_own(w.fd, j->own_address);
-	return w.fd;
+	for (uint32_t i = 0; i < j->n_ways; i++) {
+		struct waiting w = { .d = d, .fd = -1 };
+		int fd = gw_tcp_connect(j->ways[i].address, j->ways[i].port, &w.why);
+		int code = fd < 0 ? fd : gw_trust_connect(NULL, d->loop, fd, j->secret, &me, i + 1 < j->n_ways ? TRY_MS : PROVE_MS, on_proved, &w);
+		char name[GW_TCP_NAME];
+
+		if (fd >= 0 && code < 0)
+			gw_fail(&w.why, code, "%s", strerror(-code));
+		if (code == 0)
+			gw_loop_run(d->loop);
+		if (w.fd >= 0) {
+			gw_tcp_own(w.fd, j->own_address);
+			return w.fd;
+		}
+		gw_tcp_join(name, j->ways[i].address, j->ways[i].port);
+		gw_fail(why, w.why.code ? w.why.code : -EIO, "mpirun cannot be reached at %s from here: %s", name, w.why.text);
+		if (i + 1 < j->n_ways)
+			gw_log(GW_INFO, "%s", why->text);
+	}
+	return why->code;
 }
 
 static void on_input(void *ctx, uint32_t events)

@@ -472,7 +472,7 @@ enum { OPTION_JOIN = 256, OPTION_JOB, OPTION_CLUSTER, OPTION_COUNT, OPTION_HOSTS
 
 static const struct argp_option options[] = {
 	{ "head-fd", 'f', "FD", 0, "Connected socket of the job's head (set by mpirun)", 0 },
-	{ "join", OPTION_JOIN, "ADDRESS:PORT", 0, "Where mpirun listens, on another host; the job's secret is the first line of "
+	{ "join", OPTION_JOIN, "ADDRESS:PORT,...", 0, "Where mpirun listens, on another host, by one or several ways; the job's secret is the first line of "
 	  "standard input, whose end ends the daemon", 0 },
 	{ "job", OPTION_JOB, "NUMBER", 0, "Of the job, in hexadecimal digits (with --join)", 0 },
 	{ "cluster", OPTION_CLUSTER, "NUMBER", 0, "Of the first cluster of this host (with --join)", 0 },
@@ -507,7 +507,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--head-fd=%s is not an open descriptor", arg);
 		return 0;
 	case OPTION_JOIN:
-		if (gw_tcp_split(arg, a->join.address, &a->join.port, &why) < 0)
+		if (join_parse(&a->join, arg, &why) < 0)
 			argp_error(state, "--join: %s", why.text);
 		a->join.is_joined = true;
 		return 0;

@@ -8,8 +8,6 @@
  * It is a detach and an attach as around a move, without the move: the program computes meanwhile, and stops at most for
  * that moment if it enters MPI. A rank that is being moved gets the network where it arrives, or after the move.
  */
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 
 #include "runtime/clusterd/clusterd.h"
@@ -21,17 +19,15 @@
 int network_read(struct clusterd *d, const char *address, const json_t *msg)
 {
 	const char *hex = json_string_value(json_object_get(msg, "secret"));
-	struct sockaddr_in in = { .sin_family = AF_INET };
 
 	if (!address)
 		return 0;
-	if (inet_pton(AF_INET, address, &in.sin_addr) != 1)
+	if (gw_tcp_parse(address, &d->here.address, sizeof(d->here.address)) < 0)
 		return -EPROTO;
 	if (d->join.is_joined)
 		memcpy(d->here.secret, d->join.secret, sizeof(d->here.secret));
 	else if (!hex || gw_trust_secret_parse(d->here.secret, hex) < 0)
 		return -EPROTO;
-	memcpy(&d->here.address, &in, sizeof(in));
 	d->here.host = (uint32_t)json_integer_value(json_object_get(msg, "host"));
 	d->is_networked = true;
 	return 0;

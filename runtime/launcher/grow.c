@@ -142,7 +142,7 @@ static bool have_network(struct head *h)
 		c->is_network_asked = true;
 		gw_trust_secret_print(secret, h->secret);
 		job_cluster_send(h, i, json_pack("{s:s, s:i, s:s, s:s}", "op", "network", "host", (int)c->host, "address",
-		                                 remote_address(h) ? remote_address(h) : "127.0.0.1", "secret", secret));
+		                                 doors_address(h) ? doors_address(h) : "127.0.0.1", "secret", secret));
 		explicit_bzero(secret, sizeof(secret));
 	}
 	return all;
@@ -334,7 +334,7 @@ int grow_begin(struct head *h, const char *name, uint32_t count, const char *lau
 	if (!host && why->code)
 		return why->code;
 	is_new = !host;
-	if (is_new && kind.is_remote && h->is_networked && !remote_address(h))
+	if (is_new && kind.is_remote && h->is_networked && !doors_address(h))
 		return gw_fail(why, -EINVAL, "this machine plays the hosts of this job (-launcher fork): real ones cannot reach them");
 	if (is_new && kind.is_remote && (code = remote_listen(h, name, why)) < 0)
 		return code;

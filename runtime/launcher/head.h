@@ -18,6 +18,7 @@
  *   slurm.c      what a Slurm allocation says of them
  *   launchers.c  what ssh or srun is told
  *   remote.c     daemons on other hosts: started by those, back by TCP
+ *   doors.c      where mpirun listens for those
  *   inherit.c    what those get of mpirun that they cannot inherit
  *   reports.c    what the daemons report, as a table
  *   verdict.c    what the end of a rank means for the job
@@ -200,6 +201,8 @@ struct head {
 	uint8_t secret[GW_TRUST_SECRET]; /* of the job: whoever knows it belongs to it */
 	struct rank *ranks;
 	uint32_t size, ended;
+	struct gw_list doors;     /* where daemons of other machines come in: doors.c */
+	int family;               /* of all addresses of the job */
 	struct remotes *remotes;  /* NULL: all hosts are this machine */
 	struct ct_cpu baseline;   /* baseline.h: what the ranks are told to keep to, if has_baseline */
 	bool has_baseline, is_baseline_known;
@@ -259,12 +262,22 @@ bool clusters_have(const struct head *h, uint32_t host, uint32_t below); /* is o
 /* ---- remote.c ---- */
 int remote_start(struct head *h, const char *path, struct gw_error *why); /* daemons of all other machines */
 void remote_fini(struct head *h);                         /* waits for the launcher's processes */
-const char *remote_address(const struct head *h);         /* of this machine as others see it; NULL: there are none */
 int remote_listen(struct head *h, const char *name, struct gw_error *why); /* for daemons of host @name and others; once */
 int remote_launch(struct head *h, uint32_t first, uint32_t n_hosts, const char *path, struct gw_error *why); /* what was made with @first */
 bool remote_is_over(const struct cluster *c);             /* what started it has ended, or is still there for others */
 void remote_give_up(struct cluster *c);                   /* it is not waited for any more */
 void remote_left(struct cluster *c);                      /* it has left; what had started it is about to end */
+
+/* ---- doors.c ---- */
+#define DOORS_TEXT_MAX 600
+typedef void doors_joined_fn(void *head, int fd, const struct gw_trust_who *peer, const struct gw_error *why);
+
+/** doors_choose - IPv4 or IPv6, by which all hosts can be reached */
+int doors_choose(struct head *h, const char *more, struct gw_error *why); /* @more: a host that is about to come, or NULL */
+/** doors_open - let daemons of @host in. Adds "ADDRESS:PORT,..." to @to, which may hold others */
+int doors_open(struct head *h, const char *host, doors_joined_fn *joined, char to[DOORS_TEXT_MAX], struct gw_error *why);
+const char *doors_address(const struct head *h);          /* of this machine as others see it; NULL: there are none */
+void doors_fini(struct head *h);
 
 /* ---- launchers.c ---- */
 struct launch {                  /* one process of a launcher */

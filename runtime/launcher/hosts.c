@@ -11,7 +11,7 @@ bool hosts_is_here(const char *name)
 	char own[256] = "";
 
 	gethostname(own, sizeof(own) - 1);
-	if (strcmp(name, "localhost") == 0 || strcmp(name, "127.0.0.1") == 0 || strcmp(name, own) == 0)
+	if (strcmp(name, "localhost") == 0 || strcmp(name, "127.0.0.1") == 0 || strcmp(name, "::1") == 0 || strcmp(name, own) == 0)
 		return true;
 	own[strcspn(own, ".")] = '\0';
 	return strcmp(name, own) == 0;
@@ -58,19 +58,31 @@ int hosts_add(struct job_spec *spec, const char *name, uint32_t slots, struct gw
 	return add(spec, name, strlen(name), slots, why);
 }
 
-/* "name" or "name:slots" */
+/* "name", "name:slots", or an IPv6 address, which is in brackets where slots follow */
 static int add_word(struct job_spec *spec, const char *word, size_t len, struct gw_error *why)
 {
-	const char *colon = memchr(word, ':', len);
+	const char *colon = memchr(word, ':', len), *close, *name = word;
+	size_t name_len = len;
 	char *end;
 	unsigned long slots;
 
+	if (word[0] == '[' && (close = memchr(word, ']', len))) { /* [fd00::1], [fd00::1]:4 */
+		colon = close + 1 < word + len && close[1] == ':' ? close + 1 : NULL;
+		if (!colon && close + 1 < word + len)
+			return gw_fail(why, -EINVAL, "'%.*s' is not [ADDRESS] or [ADDRESS]:SLOTS", (int)len, word);
+		name = word + 1;
+		name_len = (size_t)(close - name);
+	} else if (colon && memchr(colon + 1, ':', len - (size_t)(colon + 1 - word))) { /* fd00::1 */
+		colon = NULL;
+	} else if (colon) {
+		name_len = (size_t)(colon - word);
+	}
 	if (!colon)
-		return add(spec, word, len, 0, why);
+		return add(spec, name, name_len, 0, why);
 	slots = isdigit((unsigned char)colon[1]) ? strtoul(colon + 1, &end, 10) : 0;
 	if (slots == 0 || slots > OPTIONS_RANKS_MAX || end != word + len)
 		return gw_fail(why, -EINVAL, "'%.*s' is not HOST or HOST:SLOTS", (int)len, word);
-	return add(spec, word, (size_t)(colon - word), (uint32_t)slots, why);
+	return add(spec, name, name_len, (uint32_t)slots, why);
 }
 
 void hosts_forget(struct job_spec *spec)
@@ -107,10 +119,12 @@ static int add_line(struct job_spec *spec, char *line, struct gw_error *why)
 	if (!word)
 		return 0;
 	more = strtok_r(NULL, " \t\r", &save);
-	if (more && strncmp(more, "slots=", 6) == 0 && !strchr(word, ':') && !strtok_r(NULL, " \t\r", &save)) {
+	if (more && strncmp(more, "slots=", 6) == 0 && word[0] != '[' && !strtok_r(NULL, " \t\r", &save)) {
 		char both[512];
 
-		snprintf(both, sizeof(both), "%s:%s", word, more + 6);
+		if (strchr(word, ':') == strrchr(word, ':') && strchr(word, ':'))
+			return gw_fail(why, -EINVAL, "'%s' says slots twice", word);
+		snprintf(both, sizeof(both), strchr(word, ':') ? "[%s]:%s" : "%s:%s", word, more + 6);
 		return add_word(spec, both, strlen(both), why);
 	}
 	if (more)

@@ -143,6 +143,21 @@ static bool is_any_here(const struct job_spec *spec)
 	return false;
 }
 
+/* The cluster where a rank begins */
+static uint32_t place_of(const struct head *h, uint32_t rank)
+{
+	const struct job_spec *spec = h->spec;
+	uint32_t ppn = spec->ppn;
+
+	if (ppn && (h->n_hosts == 1 || spec->is_ppn_of_clusters))
+		return rank / ppn % h->n_clusters;
+	if (ppn) /* of a host, whatever slots it has, as with MPICH; evenly over its clusters */
+		return rank / ppn % h->n_hosts * spec->clusters + (uint32_t)((uint64_t)(rank % ppn) * spec->clusters / ppn);
+	if (spec->has_slots && h->n_hosts > 1)
+		return hosts_place(spec, rank);
+	return (uint32_t)((uint64_t)rank * h->n_clusters / h->size);
+}
+
 static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 {
 	struct rt_cluster_cores *cores = NULL;
@@ -159,6 +174,7 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	gw_list_init(&h->moves);
 	gw_list_init(&h->growths);
 	gw_list_init(&h->drains);
+	gw_list_init(&h->doors);
 	if ((uint64_t)spec->clusters * spec->n_hosts > RT_CLUSTERS_MAX)
 		return gw_fail(why, -E2BIG, "%u clusters on each of %u hosts are more than a job can have, %d", spec->clusters, spec->n_hosts,
 		               RT_CLUSTERS_MAX);
@@ -203,9 +219,7 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	for (uint32_t a = 0; a < spec->n_apps; a++)
 		for (uint32_t i = 0; i < spec->apps[a].n; i++, rank++) {
 			h->ranks[rank].app = a;
-			h->ranks[rank].cluster = spec->ppn ? rank / spec->ppn % h->n_clusters
-			                       : spec->has_slots && h->n_hosts > 1 ? hosts_place(spec, rank)
-			                                   : (uint32_t)((uint64_t)rank * h->n_clusters / h->size);
+			h->ranks[rank].cluster = place_of(h, rank);
 		}
 	if (spec->pinned && pins_parse(h, spec->pinned, why) < 0)
 		return why->code;

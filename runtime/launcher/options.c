@@ -92,7 +92,7 @@ static int set_clusters(struct parser *p, const char *v)
 }
 static int set_ppn(struct parser *p, const char *v)
 {
-	return parse_count(p, v, "the number of ranks of a cluster", OPTIONS_RANKS_MAX, &p->spec->ppn);
+	return parse_count(p, v, "the number of ranks of a host or cluster", OPTIONS_RANKS_MAX, &p->spec->ppn);
 }
 static int set_universe(struct parser *p, const char *v)
 {
@@ -159,7 +159,8 @@ static int set_input(struct parser *p, const char *v) { p->spec->input = v; retu
 static int set_bind(struct parser *p, const char *v) { p->spec->bind = v; return 0; }
 static int set_map(struct parser *p, const char *v)
 {
-	if (strcmp(v, "cluster") == 0 || strcmp(v, "node") == 0)
+	p->spec->is_ppn_of_clusters = strcmp(v, "cluster") == 0;
+	if (p->spec->is_ppn_of_clusters || strcmp(v, "node") == 0)
 		p->spec->ppn = 1;
 	else if (strcmp(v, "slot") != 0)
 		p->spec->map = v;
@@ -256,7 +257,7 @@ static const struct option options[] = {
 	{ "launcher bootstrap", "X", set_launcher, "how other hosts are reached: ssh (default), slurm (default in its allocations), a command "
 	  "with %h (host) and %c (what to run), or fork: this machine plays all of them" },
 	{ "clusters", "N", set_clusters, "cut each host into N clusters (default 1); clusters share cores when there are fewer" },
-	{ "ppn N npernode perhost", "N", set_ppn, "start N ranks on a cluster before the next has its turn (default: spread evenly)" },
+	{ "ppn N npernode perhost", "N", set_ppn, "start N ranks on a host, or where there is only one on a cluster, before the next has its turn (default: spread evenly)" },
 	{ "bind-to binding", "WHAT", set_bind, "bind each rank within its cluster: none (default), hwthread, core, l1cache to l5cache, numa, "
 	  "socket, with :N for several; rr; user:0+2,1,..." },
 	{ "map-by", "WHAT", set_map, "go from one WHAT to the next for successive ranks of a cluster (default: as bound); or from one cluster to the next" },

@@ -34,7 +34,9 @@ struct host_spec {
 struct job_spec {
 	struct app *apps;
 	uint32_t n_apps, clusters, size;
-	uint32_t ppn;             /* ranks that begin on one cluster before the next has its turn; 0: evenly */
+	uint32_t ppn;             /* ranks that begin on one host (where there is one only: cluster) before the next has its turn;
+	                           * 0: evenly */
+	bool is_ppn_of_clusters;  /* in any case: -map-by cluster */
 	uint32_t universe;        /* 0: as many as ranks */
 	uint32_t timeout_s;       /* 0: none */
 	struct strings genv;      /* NAME=VALUE of -genv */

@@ -19,7 +19,6 @@
 #include "runtime/base/tcp.h"
 #include "runtime/launcher/head.h"
 
-#define PROVE_MS 10000
 #define DEAD_MS  6000
 #define WAKE_MS  2000  /* the look comes every second */
 #define LINE_MAX_BYTES 1024
@@ -47,17 +46,9 @@ struct launched {            /* a launcher's process, for clusters of one host; 
 };
 
 struct remotes {
-	struct gw_trust_listener *listener;
 	struct gw_timer *look, *start;
-	char address[GW_TCP_NAME];
-	uint16_t port;
 	struct gw_list launched;
 };
-
-const char *remote_address(const struct head *h)
-{
-	return h->remotes ? h->remotes->address : NULL;
-}
 
 /* ---- what comes back on standard error ------------------------------------------------------------------------------- */
 
@@ -364,15 +355,17 @@ static void exec_launcher(const struct head *h, char **argv, int input, int erro
 
 static int launch(struct head *h, struct launched *l, const char *path, struct gw_error *why)
 {
-	struct remotes *r = h->remotes;
 	struct strings argv = { 0 };
-	char to[GW_TCP_NAME], line[GW_TRUST_SECRET_HEX + 1];
+	char to[DOORS_TEXT_MAX] = "", line[GW_TRUST_SECRET_HEX + 1];
 	struct launch what = { .hosts = l->host, .n_hosts = l->n_hosts, .first_cluster = l->first, .count = l->count / l->n_hosts,
 	                       .path = path, .to = to };
 	int in[2] = { -1, -1 }, err[2] = { -1, -1 }, code;
 
-	gw_tcp_join(to, r->address, r->port);
 	what.is_sharing = clusters_have(h, h->clusters[l->first].host, l->first);
+	for (uint32_t i = 0; i < l->n_hosts; i++)
+		/* not by this machine's name: that may mean a loopback address to itself */
+		if ((l->n_hosts == 1 || !hosts_is_here(l->host[i].name)) && doors_open(h, l->host[i].name, on_joined, to, why) < 0)
+			return why->code;
 	launchers_words(&argv, h, &what);
 
 	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0)
@@ -429,9 +422,9 @@ int remote_launch(struct head *h, uint32_t first, uint32_t n_hosts, const char *
 
 int remote_listen(struct head *h, const char *name, struct gw_error *why)
 {
-	struct gw_trust_who me = { GW_TRUST_JOIN, h->job, UINT32_MAX };
+	char to[DOORS_TEXT_MAX] = "";
 	struct remotes *r;
-	int code, fd;
+	int code;
 
 	if (h->remotes)
 		return 0;
@@ -439,21 +432,16 @@ int remote_listen(struct head *h, const char *name, struct gw_error *why)
 	if (!r)
 		return gw_fail(why, -ENOMEM, "out of memory");
 	gw_list_init(&r->launched);
-	code = gw_tcp_source(name, r->address, why);
-	fd = code < 0 ? code : gw_tcp_listen(r->address, &r->port, why);
-	if (fd < 0) {
-		free(r);
-		return fd;
-	}
 	h->remotes = r;
-	code = gw_trust_listen(&r->listener, h->loop, fd, h->secret, &me, PROVE_MS, on_joined, h);
+	code = h->family ? 0 : doors_choose(h, name, why);
 	if (code == 0)
-		code = gw_loop_timer(h->loop, &r->look, 1000, 1000, on_look, h);
+		code = doors_open(h, name, on_joined, to, why);
+	if (code == 0 && (code = gw_loop_timer(h->loop, &r->look, 1000, 1000, on_look, h)) < 0)
+		gw_fail(why, code, "cannot listen for daemons: %s", strerror(-code));
 	gw_loop_on_wake(h->loop, WAKE_MS, on_wake, h);
-	if (code == 0)
-		return 0;
-	remote_fini(h);
-	return gw_fail(why, code, "cannot listen for daemons: %s", strerror(-code));
+	if (code < 0)
+		remote_fini(h);
+	return code;
 }
 
 int remote_start(struct head *h, const char *path, struct gw_error *why)
@@ -465,7 +453,9 @@ int remote_start(struct head *h, const char *path, struct gw_error *why)
 	for (uint32_t i = h->n_hosts; i > 0; i--)
 		if (h->hosts[i - 1].is_remote && !hosts_is_here(h->hosts[i - 1].name))
 			name = h->hosts[i - 1].name;
-	code = remote_listen(h, name, why);
+	code = doors_choose(h, NULL, why);
+	if (code == 0)
+		code = remote_listen(h, name, why);
 	if (code == 0 && (code = gw_loop_timer(h->loop, &h->remotes->start, START_MS, 0, on_start_deadline, h)) < 0)
 		gw_fail(why, code, "cannot wait for daemons: %s", strerror(-code));
 	if (code == 0 && h->spec->is_slurm)
@@ -484,7 +474,7 @@ void remote_fini(struct head *h)
 
 	if (!r)
 		return;
-	gw_trust_listener_destroy(r->listener);
+	doors_fini(h);
 	gw_timer_cancel(r->look);
 	gw_timer_cancel(r->start);
 	gw_list_for(e, &r->launched) {

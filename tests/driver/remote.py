@@ -94,6 +94,9 @@ with rig.Rig(3, keep=[prefix], cores=[None, None, str(own[-1])]) as r:
 	       "a file of hosts fills their slots in turn", code, out, err)
 	code, out, err = mpirun("-hosts", "rig2,rig3", "-ppn", "2", "-n", "4", "-l", "hostname")
 	tap.ok(code == 0 and sorted(out.split("\n")[:-1]) == ["[0] rig2", "[1] rig2", "[2] rig3", "[3] rig3"], "-ppn", code, out, err)
+	code, out, err = mpirun("-hosts", "rig2:4,rig3:1", "-clusters", "2", "-ppn", "2", "-n", "5", "-prepend-pattern", "%r %p ", "hostname")
+	tap.ok(code == 0 and sorted(out.split("\n")[:-1]) == ["0 0 rig2", "1 1 rig2", "2 2 rig3", "3 3 rig3", "4 0 rig2"],
+	       "which counts ranks of a host, whatever slots it has, over its clusters", code, out, err)
 	code, out, err = mpirun("-hosts", "rig1,rig2", "-clusters", "2", "-n", "4", KMEANS)
 	tap.ok(code == 0, "an MPI program on two hosts of two clusters each", code, out, err)
 	alone = subprocess.run([MPIRUN, "-n", "4", KMEANS], capture_output=True, text=True, timeout=60).stdout
@@ -139,6 +142,26 @@ with rig.Rig(3, keep=[prefix], cores=[None, None, str(own[-1])]) as r:
 		       "each host is cut by its own processors, and ranks that share one have one thread", out, err)
 	check("a binding that another host cannot give", 1, ["host rig3: ", "user:0,1", "processors 0 to 0"],
 	      ["-hosts", "rig2:2,rig3:1", "-n", "3", "-bind-to", "user:0,1", "true"])
+	tap.ok(not left(r), "nothing is left on any host", left(r))
+
+	# ---- addresses ----
+	trusting = ["-launcher", "ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -o LogLevel=ERROR -o ConnectTimeout=3 %h %c"]
+	v6 = [h.run("echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6 && ip -6 addr add fd00::%d/64 dev eth0 nodad" % h.number).returncode
+	      for h in r.hosts]
+	if any(v6):
+		tap.skip("hosts named by IPv6 addresses", "the hosts of the rig have none")
+	else:
+		code, out, err = mpirun("-hosts", "[fd00::2]:1,fd00::3", *trusting, "-n", "2", KMEANS)
+		tap.ok(code == 0 and checksum(out) == checksum(alone), "hosts named by IPv6 addresses", code, out, err)
+		code, out, err = mpirun("-hosts", r[2].address + ",fd00::3", *trusting, "-n", "2", "true")
+		tap.ok(code == 1 and "host 'fd00::3' has no address of IPv4" in err and err.count("\n") == 1, "and not by both kinds in one job", code, err)
+	r[1].run(["ip", "addr", "add", "203.0.113.1/24", "dev", "eth0"], check=True)
+	r[3].run(["ip", "addr", "add", "203.0.113.3/24", "dev", "eth0"], check=True)
+	with open(os.path.join(r.dir, "etc/hosts"), "a") as f:
+		f.write("203.0.113.9 twice\n%s twice\n" % r[2].address)
+	code, out, err = mpirun("-hosts", "twice,203.0.113.3", *trusting, "-n", "2", "hostname")
+	tap.ok(code == 0 and sorted(out.split()) == ["rig2", "rig3"], "a host of two addresses, of which one works, and one of another network",
+	       code, out, err)
 	tap.ok(not left(r), "nothing is left on any host", left(r))
 
 	# ---- moves ----
