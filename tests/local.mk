@@ -11,8 +11,8 @@ check_PROGRAMS += %D%/storm/storm
 %C%_storm_storm_LDADD = $(MPI_LIBS)
 
 # Benchmarks: compiled by bench.py with each MPI's own wrapper; built here too, so that they stay clean.
-EXTRA_DIST += %D%/bench/base.py %D%/bench/bench.py %D%/bench/moves.py %D%/bench/net.py
-noinst_PROGRAMS += %D%/bench/pingpong %D%/bench/downtime %D%/bench/pause
+EXTRA_DIST += %D%/bench/base.py %D%/bench/bench.py %D%/bench/hosts.py %D%/bench/moves.py %D%/bench/net.py
+noinst_PROGRAMS += %D%/bench/pingpong %D%/bench/downtime %D%/bench/pause %D%/bench/crowd
 %C%_bench_pingpong_SOURCES = %D%/bench/pingpong.c
 %C%_bench_pingpong_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_bench_pingpong_LDADD = $(MPI_LIBS)
@@ -22,6 +22,9 @@ noinst_PROGRAMS += %D%/bench/pingpong %D%/bench/downtime %D%/bench/pause
 %C%_bench_pause_SOURCES = %D%/bench/pause.c
 %C%_bench_pause_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_bench_pause_LDADD = $(MPI_LIBS)
+%C%_bench_crowd_SOURCES = %D%/bench/crowd.c
+%C%_bench_crowd_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_bench_crowd_LDADD = $(MPI_LIBS)
 
 # Programs that behave, and end, in every way; and what drives jobs and moves their ranks.
 check_PROGRAMS += %D%/programs/conduct

@@ -118,6 +118,8 @@ void agent_heard(struct clusterd *d, const json_t *msg)
 	if (rank >= 0 && (uint32_t)rank < d->size)
 		remember_address(d, (uint32_t)rank, &place.address);
 	code = noc_names_publish(&d->segment, (uint32_t)rank, &place, d->cluster);
+	if (code == 0)
+		gw_event("name.heard", "{s:i, s:i, s:I}", "rank", rank, "cluster", (int)d->cluster, "epoch", epoch);
 	if (code < 0 && code != -ESTALE) /* stale: it has come here since */
 		gw_log(GW_WARN, "rank %d: its place on host %d cannot be published: %s", rank, host, strerror(-code));
 }
