@@ -156,6 +156,8 @@ struct noc_peer {
 	struct noc_conn *conn; /* cluster side; NULL while detached */
 	uint64_t retry_ns;     /* no new connection before; and what follows then */
 	uint32_t retry_us;
+	bool is_missed;        /* it had a connection when we left our last host */
+	uint64_t tried;        /* the incarnation that the last one was for */
 };
 
 struct noc_bulk_out {
@@ -256,6 +258,7 @@ int noc_path_of(struct noc_peer *p);
 int noc_path_send(struct noc_peer *p, struct noc_pending *m, const struct iovec *iov, size_t iovs, bool is_queued);
 int noc_path_chunk(const struct noc_bulk_word *w, const struct iovec *bytes, size_t n);
 void noc_path_detach(void);                    /* all connections are gone */
+void noc_path_attach(void);                    /* open them again, if they are few */
 int noc_path_acks(void);                       /* say what we have; how many were said */
 bool noc_path_lingers(void);                   /* something is retained for a peer that may still read it */
 

@@ -71,6 +71,8 @@ static int seg_attach(int fd, uint32_t cluster, struct gw_error *why)
 	}
 	m->head = noc_inbox_open_again(m->inbox, m->incarnation);
 	m->is_attached = true;
+	if (m->is_networked)
+		noc_path_attach();
 	m->idle_polls = 0;
 	m->net_credit = NOC_NET_CREDIT; /* peers may have waited for us */
 	return 0;

@@ -21,6 +21,7 @@ const struct noc_net_ops *noc_net;
 #define ACK_BYTES    (NOC_WINDOW_BYTES / 4)
 #define RETRY_MIN_US 500u
 #define RETRY_MAX_US 50000u
+#define CALLS_MAX    16u   /* peers that are connected again right after a move */
 
 int noc_frame_parse(const void *buf, size_t size, struct noc_frame *out, const void **payload)
 {
@@ -119,9 +120,12 @@ static int net_path(struct noc_peer *p, const struct noc_place *place)
 {
 	uint64_t now;
 
-	if (p->conn)
-		return NOC_PATH_NET;
 	now = gw_now_ns();
+	if (p->tried != place->incarnation) { /* news of it: what was in vain before says nothing of this place */
+		p->tried = place->incarnation;
+		p->retry_us = 0;
+		p->retry_ns = 0;
+	}
 	if (now < p->retry_ns)
 		return -EAGAIN;
 	p->retry_us = p->retry_us ? p->retry_us * 2 : RETRY_MIN_US;
@@ -148,6 +152,8 @@ int noc_path_of(struct noc_peer *p)
 	}
 	if (open == NOC_INBOX_SHUT)
 		return -EHOSTUNREACH;
+	if (GW_LIKELY(p->conn != NULL)) /* it says more of where the peer is than the page, which may be behind */
+		return NOC_PATH_NET;
 	if (noc_names_lookup(&noc_me->seg, p->proc, &place) < 0)
 		return -EAGAIN;
 	if (place.state == NOC_NAME_GONE)
@@ -314,10 +320,31 @@ void noc_path_detach(void)
 		/* of every peer: it is a reading of this host's clock, and the next host's may be hours behind */
 		p->retry_us = 0;
 		p->retry_ns = 0;
+		p->is_missed = p->conn != NULL;
 		if (p->path == NOC_PATH_NET) {
 			p->conn = NULL;
 			path_leave(p);
 		}
+	}
+}
+
+/*
+ * Peers that talked to us over the network look for us now. The news of where we are takes its way by the daemons, and each
+ * of their tries in vain makes them wait longer; we know where they are, so we call. Only a few: who has many peers would
+ * put off the first one's message by the others' handshakes.
+ */
+void noc_path_attach(void)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < noc_me->names_max; i++) {
+		struct noc_peer *p = noc_me->peers[i];
+
+		if (!p || !p->is_missed)
+			continue;
+		p->is_missed = false;
+		if (n++ < CALLS_MAX)
+			noc_path_of(p);
 	}
 }
 
