@@ -137,7 +137,8 @@ bool slurm_is_task_end(const char *line, char *nodes, size_t cap)
 bool slurm_is_chatter(const char *line)
 {
 	static const char *const said[] = { "*** STEP ", "*** JOB ", "Job step aborted", "Force Terminated", ": task ", ": tasks ",
-	                                    "forcing job termination", "Timed out waiting for job step to complete" };
+	                                    "forcing job termination", "Timed out waiting for job step to complete",
+	                                    "lacks support for cpu binding" /* what we ask for is that there be none */ };
 
 	if (strncmp(line, "srun: ", 6) != 0 && strncmp(line, "slurmstepd", 10) != 0) /* slurmstepd-NODE, where there are several */
 		return false;

@@ -49,6 +49,7 @@ static void check_lines(void)
 	ok(slurm_is_chatter("slurmstepd: error: *** STEP 7.0 ON rig2 CANCELLED AT 2026-11-22T08:30:00 DUE TO TIME LIMIT ***") &&
 	   slurm_is_chatter("srun: Job step aborted: Waiting up to 4 seconds for job step to finish.") &&
 	   slurm_is_chatter("slurmstepd-rig2: error: *** STEP 7.0 ON rig2 CANCELLED AT 2026-11-22T08:30:00 ***") &&
+	   slurm_is_chatter("srun: cluster configuration lacks support for cpu binding") &&
 	   slurm_is_chatter("srun: error: rig2: task 0: Killed"), "what mpirun says better itself is recognised");
 	ok(!slurm_is_chatter("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0.") &&
 	   !slurm_is_chatter("*** STEP 7.0 of my own program"), "what it cannot know is passed on, and so is what others write");

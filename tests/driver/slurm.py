@@ -274,8 +274,10 @@ def test_ends():
 	job.wait_for("got", 3)
 	r[1].run(["scancel", str(number)], user=login, check=True)
 	code = job.end()
-	tap.ok(sorted(re.findall("got .", job.text())) == ["got 0", "got 1", "got 2"] and code == 143, "scancel --signal reaches each rank, once",
-	       code, job.text())
+	got = sorted(re.findall("got .", job.text()))
+	if not r.cgroup:  # then Slurm itself has signalled every process that descends from the task, too
+		got = sorted(set(got))
+	tap.ok(got == ["got 0", "got 1", "got 2"] and code == 143, "scancel --signal reaches each rank, once", code, job.text())
 	nothing_left()
 
 
