@@ -11,7 +11,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--cancels", type=int, default=3)
 parser.add_argument("--seed", type=int, default=random.randrange(1 << 16))
 args = parser.parse_args()
-tap = godwit.Tap(240 + 10 * args.cancels)
+tap = godwit.Tap(400 + 20 * args.cancels)
 prefix = os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
 library = os.path.join(prefix, "lib/libmpi.so.12")
 why = rig.why_not() or rig_slurm.why_not()
@@ -21,7 +21,8 @@ if why:
 	print("1..0 # SKIP " + why)
 	sys.exit(0)
 MPIRUN, GODWIT = (os.path.join(godwit.BUILD, p) for p in ("mpirun", "godwit"))
-KMEANS, JACOBI = (os.path.join(godwit.BUILD, "examples", p) for p in ("kmeans", "jacobi"))
+JACOBI = os.path.join(godwit.BUILD, "examples/jacobi")
+EXAMPLE = os.path.join(os.path.realpath(os.environ.get("top_srcdir", os.getcwd())), "examples/slurm.sbatch")
 NODES = (2, 3, 4)  # mpirun of salloc runs on host 1, which is none
 OWN = {"unshare", "bash", "munged", "slurmctld", "slurmscriptd", "slurmd"}  # of the rig
 ENDED = ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"]
@@ -168,6 +169,23 @@ def test_start():
 		text, record = batch("%s -l grep Cpus_allowed_list /proc/self/status" % MPIRUN, "-N2", "-n2", "-w", "rig2,rig3")
 		tap.ok(re.findall(r"list:\s*(\S+)", "".join(sorted(text.splitlines(True)))) == [str(CORES[0]), str(CORES[-1])],
 		       "ranks have the processors that Slurm gave to the step", text)
+	nothing_left()
+
+
+def test_example():
+	"""examples/slurm.sbatch, and what its comment promises."""
+	out = out_file()
+	done = r[1].run(["sbatch", "--parsable", "-D", os.path.join(godwit.BUILD, "examples"), "-w", "rig3,rig4", "-o", out, EXAMPLE,
+	                 "--size", "300", "--iterations", "100000000"], env={"PATH": godwit.BUILD + ":" + r.env["PATH"]}, user=login, check=True)
+	job = int(done.stdout)
+	rig.until("the program runs", 30, lambda: "iteration" in read(out))
+	tool = ["srun", "--jobid=%d" % job, "--overlap", "-n1", "-w", "rig3", GODWIT]
+	moved = r[1].run(tool + ["migrate", "0", "--to", "1"], user=login)
+	status = r[1].run(tool + ["status", "--json"], user=login)
+	where = [x["cluster"] for x in json.loads(status.stdout or "{}").get("ranks", [])]
+	tap.ok(moved.returncode == 0 and where == [1, 0, 1, 1], "the example runs, and is seen and moved from outside by srun", moved, status)
+	r[1].run(["scancel", str(job)], user=login, check=True)
+	slurm.wait_state(job, ENDED)
 	nothing_left()
 
 
@@ -320,6 +338,7 @@ with rig.Rig(5, cores=cores, keep=[prefix], cgroups=not rig.why_no_cgroups()) as
 	r[1].run(["scontrol", "update", "NodeName=rig5", "State=DRAIN", "Reason=busy"], check=True)  # for the others
 	busy = {"rig5"}
 	test_start()
+	test_example()
 	test_words()
 	test_moves()
 	test_groups()
