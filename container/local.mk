@@ -10,8 +10,10 @@ libct_la_SOURCES = %D%/container.h %D%/cpu.h %D%/files.h %D%/image.h %D%/proof.h
 	%D%/vmas.c %D%/xstate.c
 
 # The program that the tests move is one like any other: no sanitizer, none of our libraries.
-check_PROGRAMS += %D%/victim %D%/test_image %D%/test_move %D%/test_move_user %D%/bench_move
-TESTS += %D%/test_image %D%/test_move %D%/test_move_user
+check_PROGRAMS += %D%/victim %D%/test_files %D%/test_image %D%/test_move %D%/test_move_user %D%/bench_move
+TESTS += %D%/test_files %D%/test_image %D%/test_move %D%/test_move_user
+%C%_test_files_SOURCES = %D%/test_files.c
+%C%_test_files_LDADD = libct.la libgw-base.la
 %C%_test_image_SOURCES = %D%/test_image.c
 %C%_test_image_LDADD = libct.la libgw-base.la
 check_PROGRAMS += %D%/test_room %D%/test_cpu

@@ -7,6 +7,9 @@ import godwit, rig
 
 tap = godwit.Tap(240)
 why = rig.why_not()
+prefix = os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
+if not why and not os.access(os.path.join(prefix, "lib/libmpi.so.12"), os.R_OK):
+	why = "user %d cannot read the MPI library in %s; give a copy's directory in GODWIT_MPICH" % (os.getuid(), prefix)
 if why:
 	print("1..0 # SKIP " + why)
 	sys.exit(0)
@@ -111,7 +114,7 @@ def test_carry():
 	job = Scribe("-a", path, "-u", deleted)
 	refused("a deleted file holds its rank, and the sentence says what helps", job, [deleted, "deleted", "--carry-files"])
 	moves = [job.move(1, "--carry-files")]
-	there = r[2].run(["stat", "-c", "%a %u", path]).stdout.split()
+	there = r[2].run(["stat", "-c", "%a %u", path], user=login).stdout.split()
 	tap.ok(moves[0].returncode == 0 and there == ["640", str(r.uid if login else 0)],
 	       "with --carry-files both travel, with mode and owner", moves[0].stderr, there)
 	tap.ok(r[1].run(["test", "-s", path]).returncode == 0, "the old one stays where it was")
@@ -136,7 +139,89 @@ def test_carry():
 	no_marks("nothing but the files is left", r.shared, r.scratch)
 
 
-with rig.Rig(2) as r:
+def test_contents():
+	"""What is only read: equal contents count, whatever else differs."""
+	own = os.path.join(r.scratch, "data")
+	for h, text in ((r[1], "the data\n"), (r[2], "the data\n")):
+		h.run("echo '%s' > %s; chmod 444 %s" % (text.strip(), own, own), check=True)
+	job = Scribe("-r", own, "-m", own)
+	m = job.move(1)
+	tap.ok(m.returncode == 0, "a file that is read, of equal contents in another inode: accepted", m.stderr)
+	r[1].run("chmod 644 %s; echo 'The data' > %s" % (own, own), check=True)
+	refused("of other contents and the same size: refused by path and host", job, [own, "other contents on host rig1"], 0, 1)
+	r[1].run("echo 'no data at all' > %s" % own, check=True)
+	refused("of another size: refused with both sizes", job, [own, "rig1 (15 bytes)", "rig2 (9)"], 0, 1)
+	r[1].run("chmod 755 %s; rm %s" % (r.scratch, own), check=True)
+	refused("not there: refused", job, [own, "not on host rig1"], 0, 1)
+	done = job.end()
+	tap.ok(done and done[1] == "rig2", "its rank runs on where it is", done, job.err)
+
+	library = [l.split()[2] for l in r[1].run(["ldd", SCRIBE]).stdout.split("\n") if "libc.so" in l][0]
+	library = os.path.realpath(library)
+	other = os.path.join(r.dir, "libc")
+	shutil.copy(library, other)
+	job = Scribe("-a", os.path.join(r.shared, "beside"))
+	r[2].run(["mount", "--bind", other, library], check=True)
+	m = job.move(1)
+	tap.ok(m.returncode == 0, "a library in another inode, of equal contents: accepted", m.stderr)
+	job.move(0)
+	with open(other, "r+b") as f:  # not where anything of the host would stumble over it
+		f.seek(-1, os.SEEK_END)
+		last = f.read(1)
+		f.seek(-1, os.SEEK_END)
+		f.write(bytes([last[0] ^ 1]))
+	refused("another version of a library: refused by path", job, [library, "other contents on host rig2"])
+	r[2].run(["umount", "-l", library], check=True)
+	done = job.end()
+	tap.ok(done and done[1] == "rig1" and is_whole(text_of(os.path.join(r.shared, "beside")), done[0]), "its rank runs on", done, job.err)
+
+
+def test_places():
+	"""Where no mark can be made in the file's own directory."""
+	closed = os.path.join(r.shared, "closed")
+	os.mkdir(closed)
+	os.chown(closed, *([r.uid, r.gid] if not login else [-1, -1]))
+	path = os.path.join(closed, "file")
+	job = Scribe("-a", path, "-d", closed)
+	os.chmod(closed, 0o100)
+	m = job.move(1)
+	tap.ok(m.returncode == 0, "in a directory that its user may not read or write: the mark is made above it", m.stderr)
+	os.chmod(closed, 0o700)
+	done = job.end()
+	tap.ok(done and done[1] == "rig2" and is_whole(text_of(path), done[0]), "and the file goes on", done, job.err)
+
+	job = Scribe("-a", path)
+	for h in r.hosts:
+		h.run(["mount", "--bind", closed, closed], check=True)
+		h.run(["mount", "-o", "remount,bind,ro", closed], check=True)
+	refused("on a file system that cannot be written any more: refused by path", job, [path])
+	for h in r.hosts:
+		h.run(["umount", "-l", closed], check=True)
+	done = job.end()
+	tap.ok(done and done[1] == "rig1", "its rank runs on", done, job.err)
+
+	own = os.path.join(r.scratch, "directory")
+	for h in r.hosts:
+		h.run("mkdir %s; chmod 777 %s" % (own, own), check=True)
+	job = Scribe("-d", own)
+	refused("an open directory of a host's own: refused by path", job, ["directory", own, "host rig1's own"])
+	tap.ok(job.end(), "its rank runs on", job.err)
+	no_marks("nothing of the proofs is left", r.shared, r.scratch)
+
+
+def test_killed():
+	"""Either daemon is killed while there are marks, and while there are files of random names."""
+	for n, fault in enumerate(("mig.src.marked", "mig.dst.looking", "mig.dst.prepared", "mig.src.frozen", "mig.dst.ready", "mig.dst.given")):
+		job = Scribe("-a", os.path.join(r.shared, "k%d" % n), "-a", os.path.join(r.scratch, "k%d" % n), options=["-carry-files"],
+		             env={"GODWIT_FAULT": fault})
+		m = job.move(1)
+		godwit.wait_for(lambda: not marks(r.shared, r.scratch), 10, 0.05)
+		tap.ok(m.returncode != 0 and not marks(r.shared, r.scratch), "%s: a daemon is killed there, and nothing is left" % fault,
+		       m.returncode, m.stdout, m.stderr, marks(r.shared, r.scratch))
+		job.kill()
+
+
+with rig.Rig(2, keep=[prefix]) as r:
 	try:
 		r.start_sshd()
 	except rig.RigUnavailable as e:
@@ -146,5 +231,8 @@ with rig.Rig(2) as r:
 	test_shared()
 	test_local()
 	test_carry()
+	test_contents()
+	test_places()
+	test_killed()
 
 sys.exit(tap.done())
