@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <fnmatch.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -168,6 +169,21 @@ void ct_rank_network(struct ct_rank *r, const struct ct_network *n)
 	r->network = *n;
 }
 
+/*
+ * A connection that is being made, or that the other side has refused or reset, has no peer's name. That it has sent something
+ * tells it from a socket that was only bound. One of the program's own passes too: the look after detach, when the network
+ * has closed what is its, finds that.
+ */
+static bool is_without_peer(int fd)
+{
+	enum { STATE_SYN_SENT = 2, STATE_CLOSE = 7 }; /* <netinet/tcp.h> has them, but an older struct */
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+	       (info.tcpi_state == STATE_SYN_SENT || (info.tcpi_state == STATE_CLOSE && info.tcpi_segs_out > 0));
+}
+
 bool ct_socket_is_network(const struct ct_rank *r, int number)
 {
 	struct sockaddr_storage a = { 0 };
@@ -186,7 +202,9 @@ bool ct_socket_is_network(const struct ct_rank *r, int number)
 	if (((const struct sockaddr_in *)&a)->sin_port == r->network.port)
 		return true;
 	len = sizeof(a);
-	return getpeername(fd, (struct sockaddr *)&a, &len) == 0 && r->network.is_peer(r->network.ctx, &a, len);
+	if (getpeername(fd, (struct sockaddr *)&a, &len) == 0)
+		return r->network.is_peer(r->network.ctx, &a, len);
+	return errno == ENOTCONN && is_without_peer(fd);
 }
 
 /* ---- which can be put back ----------------------------------------------------------------------------------------- */
