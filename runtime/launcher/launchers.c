@@ -193,6 +193,8 @@ static void explain_srun(const struct launch *l, const char *nodes, const char *
 	else if (strstr(last, "execve") && strstr(last, "No such file"))
 		gw_fail(why, -EIO, "host%s %s: there is no godwitd at the place where it is here; Godwit is needed at the same path on all "
 		        "hosts (%s)", plural, nodes, last);
+	else if (strstr(last, "Requested node configuration is not available"))
+		gw_fail(why, -EIO, "host%s %s: not in the Slurm allocation %s, or down (srun: %s)", plural, nodes, slurm_job(), last);
 	else if (last[0])
 		gw_fail(why, -EIO, "host%s %s: no daemon could be started with srun: %s", plural, nodes, last);
 	else

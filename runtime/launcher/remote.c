@@ -111,10 +111,12 @@ static bool hear_srun(struct launched *l)
 		memcpy(l->last, l->line, l->len + 1);
 		explain(l);
 	} else if (is_starting && !l->reason && slurm_is_task_end(l->line, l->ended, sizeof(l->ended))) {
-		if (l->last[0])
+		if (l->last[0]) {
 			explain(l);
-		else
+		} else { /* this line, if nothing better comes */
+			memcpy(l->last, l->line, l->len + 1);
 			gw_loop_timer(l->head->loop, &l->reason, REASON_MS, 0, on_reason, l);
+		}
 	}
 	return true;
 }

@@ -264,6 +264,24 @@ def test_groups():
 	nothing_left()
 
 
+def test_grow():
+	"""A node that the job did not use comes to it."""
+	out = out_file()
+	job = submit(r[1], "exec %s -hosts rig2,rig3 -n 2 %s -s 300 -i 100000000" % (MPIRUN, JACOBI), "-N3", "-o", out, user=login)
+	rig.until("the program runs", 30, lambda: "iteration" in read(out))
+	outside = r[2].run([GODWIT, "add", "rig1"], user=login)
+	tap.ok(outside.returncode == 1 and "rig1 was not added" in outside.stderr and "not in the Slurm allocation" in outside.stderr,
+	       "a host outside the allocation is not added to a job", outside)
+	done = [r[2].run([GODWIT] + words, user=login) for words in (["add", "rig4"], ["migrate", "0", "--to", "rig4"], ["status", "--json"])]
+	pid = json.loads(done[2].stdout or "{}").get("ranks", [{}])[0].get("pid", 0)
+	groups = in_groups(job, r[4], pid) if r.cgroup else ["cpuacct", "freezer", "memory"]
+	tap.ok(all(d.returncode == 0 for d in done) and groups == ["cpuacct", "freezer", "memory"],
+	       "a node of the allocation is, and a rank moves there into the step's groups", groups, *[d.stderr for d in done])
+	r[1].run(["scancel", str(job)], user=login, check=True)
+	slurm.wait_state(job, ENDED)
+	nothing_left()
+
+
 def test_ends():
 	def cancel(*options):
 		return lambda job: r[1].run(["scancel"] + list(options) + [str(job)], user=login, check=True)
@@ -342,6 +360,7 @@ with rig.Rig(5, cores=cores, keep=[prefix], cgroups=not rig.why_no_cgroups()) as
 	test_words()
 	test_moves()
 	test_groups()
+	test_grow()
 	test_ends()
 	for turn in range(args.cancels):
 		test_cancel(turn)
