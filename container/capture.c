@@ -365,14 +365,6 @@ static int inside(struct ct_rank *r, struct gw_error *why)
 	return rc;
 }
 
-static uint64_t clock_ns(clockid_t id)
-{
-	struct timespec t;
-
-	clock_gettime(id, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 int ct_capture(struct ct_rank *r, struct gw_error *why)
 {
 	struct ct_snapshot *s = &r->snap;
@@ -380,7 +372,7 @@ int ct_capture(struct ct_rank *r, struct gw_error *why)
 	int rc;
 
 	s->strings.n = s->files.n = s->xstate.n = 0;
-	p->boottime_ns = clock_ns(CLOCK_BOOTTIME) + (uint64_t)r->boottime_offset_ns;
+	p->boottime_ns = ct_clock_ns(CLOCK_BOOTTIME) + (uint64_t)r->boottime_offset_ns;
 	p->ns_pid = (uint32_t)r->ns_pid;
 	p->threads = (uint32_t)r->threads.n;
 	p->uid = r->uid;

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 uint64_t ct_fnv(const void *p, size_t len)
@@ -27,14 +26,6 @@ void ct_boot_id(char out[40])
 	memset(out + (n > 0 ? n : 0), 0, (size_t)(40 - (n > 0 ? n : 0)));
 	if (fd >= 0)
 		close(fd);
-}
-
-static uint64_t clock_ns(clockid_t id)
-{
-	struct timespec t;
-
-	clock_gettime(id, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 /* below the first mapping, where programs practically never map anything; a shell works there */
@@ -108,16 +99,14 @@ int ct_rank_holds(struct ct_rank *r, struct ct_holds *out, struct gw_error *why)
 /* Its first reason; and how many more there are. */
 static int holds_refuse(struct ct_holds *h, struct gw_error *why)
 {
-	bool is_process = false, is_passing = true;
+	bool is_passing = true;
 	int rc;
 
 	if (h->n == 0)
 		return 0;
-	for (size_t i = 0; i < h->n; i++) {
-		is_process |= h->list[i].kind == CT_HOLD_PROCESS;
+	for (size_t i = 0; i < h->n; i++)
 		is_passing &= h->list[i].is_passing;
-	}
-	rc = is_process && is_passing ? -ECHILD : -EBUSY;
+	rc = is_passing ? -ECHILD : -EBUSY;
 	if (h->n == 1)
 		gw_fail(why, rc, "%s", h->list[0].text);
 	else
@@ -220,10 +209,10 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 		needs.vdso_start = s.process.vdso_start;
 		needs.vdso_end = s.process.vdso_end;
 		needs.highest_fd = s.fds.n ? CT_AT(struct ct_img_fd, &s.fds, s.fds.n - 1)->number : 0;
-		needs.monotonic_offset_ns = r->monotonic_offset_ns;
-		needs.boottime_offset_ns = r->boottime_offset_ns;
-		needs.monotonic_ns = clock_ns(CLOCK_MONOTONIC) + (uint64_t)r->monotonic_offset_ns;
-		needs.boottime_ns = clock_ns(CLOCK_BOOTTIME) + (uint64_t)r->boottime_offset_ns;
+		ct_clock_offsets(&needs.monotonic_offset_ns, &needs.boottime_offset_ns);
+		needs.monotonic_offset_ns += r->monotonic_offset_ns;
+		needs.boottime_offset_ns += r->boottime_offset_ns;
+		ct_rank_clocks(r, &n.monotonic_ns, &n.boottime_ns);
 		ct_boot_id((char *)needs.boot_id);
 		look_at_size(r, &s, &tasks, &needs);
 		needs.is_baseline = r->is_baseline;

@@ -104,12 +104,19 @@ struct ct_needs {
 	uint64_t vdso_hash;               /* of the [vdso] bytes */
 	uint64_t xfeatures;               /* extended state components in use */
 	uint32_t files;                   /* open regular files and file mappings that follow as path, size, mtime, build-id */
+	uint64_t monotonic_ns, boottime_ns; /* the rank's clocks when this was said: ct_rank_clocks */
+	uint64_t heard_monotonic_ns, heard_boottime_ns; /* of the destination's daemon when it heard it; 0: just now */
 	uint64_t blob_len;                /* length of @blob */
 	unsigned char *blob;              /* heap; ct_needs_fini */
 	bool are_files_proved;            /* at the destination, never on the wire: ct_files_look was content */
 };
-#define CT_NEEDS_VERSION 2
+#define CT_NEEDS_VERSION 3
 void ct_needs_fini(struct ct_needs *n);
+
+/* The rank's own clocks, and this process's. What passes between saying the one and hearing it is lost to the rank's clocks, and
+ * lengthens its downtime: stamp a request when it leaves, and when it comes. */
+void ct_rank_clocks(const struct ct_rank *r, uint64_t *monotonic_ns, uint64_t *boottime_ns);
+void ct_needs_heard(struct ct_needs *n);
 
 /* Something that keeps a rank where it is, until it goes away. */
 enum ct_hold_kind {
@@ -122,7 +129,7 @@ enum ct_hold_kind {
 };
 struct ct_hold {
 	enum ct_hold_kind kind;
-	bool is_passing;    /* it may well be gone in a moment: a process, a pipe to one */
+	bool is_passing;    /* it may well be gone in a moment: a process, a pipe to one, a connection being made */
 	long long number;
 	char *text;         /* a sentence: object, cause, next step */
 };
@@ -157,8 +164,8 @@ void ct_rank_network(struct ct_rank *r, const struct ct_network *n); /* copied *
 /**
  * ct_rank_check - can this rank move now? Stops nothing.
  * @why names the rank-side object that holds it: a descriptor with its number and kind, a child, a debugger, a mapping.
- * Return: 0 with *out filled; -EBUSY with @why when something holds it; -ECHILD when only other processes (and pipes to
- * them) hold it, which may be gone in a moment; another errno when looking failed.
+ * Return: 0 with *out filled; -EBUSY with @why when something holds it; -ECHILD when only what may be gone in a
+ * moment holds it: other processes, pipes to them, connections that are being made; another errno when looking failed.
  */
 int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why);
 

@@ -154,8 +154,12 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 	} else if (strncmp(link, "socket:", 7) == 0) {
 		struct ct_socket k;
 
-		if (!ct_socket_look(r, n, &k))
-			return hold_fd(r, why, n, k.text, NULL);
+		if (!ct_socket_look(r, n, &k)) {
+			rc = hold_fd(r, why, n, k.text, NULL);
+			if (rc == 0 && ct_socket_is_unsettled(r, n))
+				r->holds->list[r->holds->n - 1].is_passing = true;
+			return rc;
+		}
 		fd->kind = CT_FD_SOCKET;
 		fd->socket_type = (uint32_t)k.type;
 		fd->is_hung_up = k.is_hung_up;

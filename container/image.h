@@ -218,15 +218,14 @@ struct ct_img_needs {
 	uint64_t xfeatures;
 	uint32_t xstate_size, highest_fd;
 	uint64_t hole;               /* address of CT_HOLE_SIZE bytes that the rank does not use */
-	uint64_t monotonic_ns, boottime_ns; /* the rank's clocks when asked */
-	int64_t monotonic_offset_ns, boottime_offset_ns; /* of its time namespace */
+	int64_t monotonic_offset_ns, boottime_offset_ns; /* of its time namespace, from the kernel's own clocks */
 	uint8_t boot_id[40];         /* text; the same kernel has the same clocks */
 	uint64_t highest_address, commit_bytes;  /* of its mappings; of those that may be written and are its own */
 	uint32_t highest_tid, open_files;
 	uint32_t features, is_baseline; /* string: names of container/cpu.h; 1: it was told to keep to these */
 	struct ct_img_limit limits[CT_IMG_LIMITS];
 };
-_Static_assert(sizeof(struct ct_img_needs) == 16 + 32 + 8 + 40 + 40 + 32 + 256, "wire format");
+_Static_assert(sizeof(struct ct_img_needs) == 16 + 32 + 8 + 24 + 40 + 32 + 256, "wire format");
 #define CT_HOLE_SIZE (1u << 20)
 
 struct ct_img_extent { uint64_t start, end; };

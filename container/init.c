@@ -120,11 +120,12 @@ static void map_self(int fd, uid_t uid, gid_t gid)
 		no_walls(fd, rc, "user %u cannot be mapped into a user namespace: %s", uid, strerror(-rc));
 }
 
-/* The children will live in a time namespace of their own. Without one (an older kernel) an offset is an error. */
+/* The children will live in a time namespace of their own, whose clocks are ahead of ours by so much. Without one (an older kernel)
+ * an offset is an error. */
 static bool enter_timens(int fd, int64_t monotonic_ns, int64_t boottime_ns)
 {
+	int64_t own_monotonic_ns, own_boottime_ns, ms, bs;
 	char text[160];
-	int64_t ms, bs;
 	int rc;
 
 	if (unshare(CLONE_NEWTIME) < 0) {
@@ -135,6 +136,9 @@ static bool enter_timens(int fd, int64_t monotonic_ns, int64_t boottime_ns)
 	}
 	if (monotonic_ns == 0 && boottime_ns == 0)
 		return true;
+	ct_clock_offsets(&own_monotonic_ns, &own_boottime_ns); /* the kernel counts from its own clocks */
+	monotonic_ns += own_monotonic_ns;
+	boottime_ns += own_boottime_ns;
 	/* seconds rounded down, so that nanoseconds are not negative */
 	ms = monotonic_ns / 1000000000 - (monotonic_ns % 1000000000 < 0);
 	bs = boottime_ns / 1000000000 - (boottime_ns % 1000000000 < 0);

@@ -4,8 +4,8 @@ EXTRA_DIST += doc/container.md
 
 noinst_LTLIBRARIES += libct.la
 libct_la_SOURCES = %D%/container.h %D%/cpu.h %D%/files.h %D%/image.h %D%/proof.h %D%/rank.h %D%/room.h \
-	%D%/around.c %D%/capture.c %D%/carry.c %D%/cgroup.c %D%/check.c %D%/cpu.c %D%/fds.c %D%/files.c %D%/fit.c %D%/freeze.c \
-	%D%/helper.c %D%/holds.c %D%/image.c %D%/init.c %D%/inject.c %D%/marks.c %D%/plumb.c %D%/polls.c %D%/probe.c %D%/proc.c %D%/regs.c \
+	%D%/around.c %D%/capture.c %D%/carry.c %D%/cgroup.c %D%/check.c %D%/clocks.c %D%/cpu.c %D%/fds.c %D%/files.c %D%/fit.c \
+	%D%/freeze.c %D%/helper.c %D%/holds.c %D%/image.c %D%/init.c %D%/inject.c %D%/marks.c %D%/plumb.c %D%/polls.c %D%/probe.c %D%/proc.c %D%/regs.c \
 	%D%/restore.c %D%/room.c %D%/same.c %D%/shell.c %D%/sockets.c %D%/spawn.c %D%/timers.c \
 	%D%/vmas.c %D%/xstate.c
 

@@ -402,6 +402,9 @@ struct ct_socket {
 bool ct_socket_look(const struct ct_rank *r, int number, struct ct_socket *out); /* can it be put back? @text in any case */
 #define CT_CLOSED_NAME "godwit-closed-" /* how the lost end of such a pair is called, and a number */
 
+/* A TCP socket without a peer, in a rank that has a network: its agent connects it, or is about to close it after its peer has
+ * moved; or it is the program's own. Time tells. */
+bool ct_socket_is_unsettled(const struct ct_rank *r, int number);
 bool ct_socket_is_network(const struct ct_rank *r, int number); /* of the agent's: closed before a freeze */
 
 /* vmas.c */
@@ -422,6 +425,14 @@ void ct_regs_abort_rseq(pid_t pid, struct ct_thread *t, uint64_t rseq);
 int ct_sigmask_block(struct ct_thread *t, struct gw_error *why);
 void ct_sleep_sample(struct ct_thread *t, pid_t pid);   /* before the freeze: since when does it sleep? */
 void ct_sleep_measure(struct ct_thread *t, pid_t pid);  /* right after its stop: how long has it slept? */
+
+/* clocks.c */
+uint64_t ct_clock_ns(int id);                                        /* of this process */
+int64_t ct_clock_offset(const char *text, const char *name);          /* of /proc/PID/timens_offsets: name, s, ns; 0: none. Pure */
+void ct_clock_offsets(int64_t *monotonic_ns, int64_t *boottime_ns);   /* of this process's own time namespace */
+/* what to add to this process's clocks so that those of an arriving rank go on */
+void ct_clock_choose(const struct ct_needs *n, const struct ct_img_needs *i, int64_t *monotonic_ns, int64_t *boottime_ns);
+void ct_clock_wait(const struct ct_rank *r); /* before a thaw: until the rank's clocks show no less than at its freeze (rule 20) */
 
 /* xstate.c */
 void ct_xstate_layout(struct ct_img_layout *out); /* of this processor */

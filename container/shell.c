@@ -16,14 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-static uint64_t clock_ns(clockid_t id)
-{
-	struct timespec t;
-
-	clock_gettime(id, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* ---- create ---------------------------------------------------------------------------------------------------- */
 
 /* the shell runs where we run */
@@ -155,26 +147,19 @@ static int follow_hints(struct ct_rank *r, const struct ct_reader *d, struct gw_
 	return rc;
 }
 
-static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struct ct_plumbing *plumbing,
-                       struct gw_error *why)
+static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struct ct_needs *needs,
+                       const struct ct_plumbing *plumbing, struct gw_error *why)
 {
 	struct ct_start s = { .plumbing = plumbing, .ns_pid = (pid_t)d->needs.ns_pid, .park_from = (int)d->needs.highest_fd + CT_PARK_ABOVE };
-	char path[64], boot_id[40];
 	struct ct_pin pin;
+	char path[64];
 	void *area;
 	int rc;
 
 	for (int i = 1; i < CT_PLUMB_MAX; i++)
 		if (plumbing->rank_fd[i] >= s.park_from)
 			s.park_from = plumbing->rank_fd[i] + 1;
-	ct_boot_id(boot_id);
-	if (memcmp(boot_id, d->needs.boot_id, sizeof(boot_id)) == 0) {
-		s.monotonic_offset_ns = d->needs.monotonic_offset_ns;
-		s.boottime_offset_ns = d->needs.boottime_offset_ns;
-	} else {
-		s.monotonic_offset_ns = (int64_t)(d->needs.monotonic_ns - clock_ns(CLOCK_MONOTONIC));
-		s.boottime_offset_ns = (int64_t)(d->needs.boottime_ns - clock_ns(CLOCK_BOOTTIME));
-	}
+	ct_clock_choose(needs, &d->needs, &s.monotonic_offset_ns, &s.boottime_offset_ns);
 	area = mmap(NULL, CT_HOLE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (area == MAP_FAILED)
 		return gw_fail(why, -errno, "no memory for a shell: %s", strerror(errno));
@@ -183,7 +168,8 @@ static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struc
 	rc = ct_container_start(r, &s, why);
 	ct_pin_begin(&pin); /* not before: init must not inherit it */
 	if (rc == 0 && !r->has_timens && (s.monotonic_offset_ns || s.boottime_offset_ns))
-		rc = gw_fail(why, -ENOTSUP, "this kernel has no time namespaces; the rank's clock would jump");
+		rc = gw_fail(why, -ENOTSUP, "this kernel has no time namespaces (Linux 5.6) and its clocks differ: the rank's monotonic clock would "
+		             "jump; move it to a newer one, or to another cluster of its own host");
 	if (rc == 0) {
 		r->plumb_fd[0] = s.park_from;
 		for (int i = 1; i < CT_PLUMB_MAX; i++) {
@@ -248,7 +234,7 @@ int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const st
 			r->cpus = *cpus;
 			r->has_cpus = true;
 		}
-		rc = start_shell(r, &d, plumbing, why);
+		rc = start_shell(r, &d, needs, plumbing, why);
 	}
 	ct_reader_fini(&d);
 	if (rc < 0) {
@@ -397,17 +383,6 @@ int ct_shell_ready(struct ct_rank *r, struct gw_error *why)
 	return 0;
 }
 
-/* the rank's clock must not show less than it showed before (rule 20) */
-static void wait_for_clock(const struct ct_rank *r)
-{
-	uint64_t until = r->snap.process.monotonic_ns - (uint64_t)r->monotonic_offset_ns;
-	struct timespec ts = { .tv_sec = (time_t)(until / 1000000000), .tv_nsec = (long)(until % 1000000000) };
-
-	if ((int64_t)(until - clock_ns(CLOCK_MONOTONIC)) > 0)
-		while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL) == EINTR)
-			;
-}
-
 int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error *why)
 {
 	uint64_t start = gw_now_ns();
@@ -416,7 +391,7 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 
 	if (r->state != CT_READY)
 		return gw_fail(why, -EINVAL, "pid %d is not ready to be thawed", (int)r->pid);
-	wait_for_clock(r);
+	ct_clock_wait(r);
 	if (ct_timers_any(&r->snap)) {
 		struct ct_pin pin;
 

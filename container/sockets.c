@@ -207,6 +207,22 @@ bool ct_socket_is_network(const struct ct_rank *r, int number)
 	return errno == ENOTCONN && is_without_peer(fd);
 }
 
+bool ct_socket_is_unsettled(const struct ct_rank *r, int number)
+{
+	int domain = 0, type = 0, is_listening = 0;
+	struct sockaddr_storage a = { 0 };
+	gw_autoclose int fd = -1;
+	socklen_t n = sizeof(int), n_type = n, n_listening = n, len = sizeof(a);
+
+	if (!r->network.port)
+		return false;
+	fd = (int)syscall(SYS_pidfd_getfd, r->pidfd, number, 0);
+	return fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) == 0 && (domain == AF_INET || domain == AF_INET6) &&
+	       getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n_type) == 0 && type == SOCK_STREAM &&
+	       getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &n_listening) == 0 && !is_listening &&
+	       getpeername(fd, (struct sockaddr *)&a, &len) < 0;
+}
+
 /* ---- which can be put back ----------------------------------------------------------------------------------------- */
 
 /* five hexadecimal digits: the kernel's own choice (SO_PASSCRED, bind without a name) */

@@ -40,6 +40,9 @@ void mig_dst_look(struct mig_session *s)
 	struct gw_error why = { 0 };
 	int code;
 
+	ct_needs_heard(&prepare.needs);
+	s->heard_monotonic_ns = prepare.needs.heard_monotonic_ns;
+	s->heard_boottime_ns = prepare.needs.heard_boottime_ns;
 	if (s->m->is_shutting_down) {
 		mig_post(s, MIG_EV_FAILED, -ESHUTDOWN, "cluster %u is shutting down", s->id.to);
 		return;
@@ -84,6 +87,8 @@ void mig_dst_prepare(struct mig_session *s)
 		return;
 	}
 	prepare.needs.are_files_proved = true;
+	prepare.needs.heard_monotonic_ns = s->heard_monotonic_ns;
+	prepare.needs.heard_boottime_ns = s->heard_boottime_ns;
 	hints = json_loadb(prepare.hints, prepare.hints_len, 0, NULL);
 	if (!hints) {
 		mig_post(s, MIG_EV_FAILED, -EPROTO, "the hints of a PREPARE are not JSON");

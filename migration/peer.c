@@ -417,6 +417,8 @@ static void on_far(void *peer, int fd, const char *text)
 	int code = fd < 0 ? fd : peer_open(p, fd);
 
 	p->connecting = NULL;
+	if (code == 0 && p->s && p->s->prepare)
+		code = mig_src_ask(p->s);
 	if (code == 0)
 		return;
 	if (p->s && p->s->is_source && p->s->state != MIG_GIVEN)

@@ -218,6 +218,7 @@ static void session_free(struct mig_session *s)
 	mig_files_drop(s);
 	mig_disconnect(s);
 	free(s->offer);
+	free(s->prepare);
 	free(s);
 }
 
@@ -489,7 +490,6 @@ int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *se
 	struct mig_session *s = NULL;
 	struct ct_needs needs = { 0 };
 	gw_autofree char *hints_text = NULL;
-	gw_autofree char *frame = NULL;
 	json_t *hints = NULL;
 	const void *question;
 	size_t question_len;
@@ -550,8 +550,9 @@ int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *se
 		goto fail;
 	}
 	ct_needs_fini(&needs);
-	frame = packed;
-	code = mig_send_raw(s, MIG_F_PREPARE, frame, (size_t)len);
+	s->prepare = packed;
+	s->prepare_len = (size_t)len;
+	code = mig_is_far(s) ? 0 : mig_src_ask(s);
 	if (code < 0) {
 		gw_fail(why, code, "rank %u: cluster %u does not take the request: %s", req->proc, req->to_cluster,
 		        strerror(-code));

@@ -112,6 +112,9 @@ struct mig_session {
 
 	struct ct_files *files;   /* the proof of its files */
 	struct gw_watch *files_watch; /* while a helper of theirs is at work */
+	void *prepare;            /* source: the PREPARE, while the connection is being made */
+	size_t prepare_len;
+	uint64_t heard_monotonic_ns, heard_boottime_ns; /* destination: when it came */
 	void *offer;              /* destination: the PREPARE; a copy */
 	size_t offer_len;
 
@@ -188,6 +191,7 @@ void mig_strangers_drop(struct mig *m);
 /* ---- source.c, destination.c: actions ---- */
 void mig_src_ready_came(struct mig_session *s);  /* not an action: the last look before the commit point */
 void mig_src_prove(struct mig_session *s);
+int mig_src_ask(struct mig_session *s);          /* not an action: PREPARE, once there is a connection */
 void mig_src_quiesce(struct mig_session *s);
 void mig_src_freeze(struct mig_session *s);
 void mig_src_pump(struct mig_session *s);

@@ -9,6 +9,19 @@ static const struct mig_ops *ops(const struct mig_session *s)
 	return s->m->c.ops;
 }
 
+int mig_src_ask(struct mig_session *s)
+{
+	uint64_t monotonic_ns, boottime_ns;
+	int code;
+
+	ct_rank_clocks(s->rank, &monotonic_ns, &boottime_ns);
+	mig_prepare_stamp(s->prepare, monotonic_ns, boottime_ns);
+	code = mig_send_raw(s, MIG_F_PREPARE, s->prepare, s->prepare_len);
+	free(s->prepare);
+	s->prepare = NULL;
+	return code;
+}
+
 /* The destination has looked at the files; what it could not tell by looking is told by their contents. */
 void mig_src_prove(struct mig_session *s)
 {

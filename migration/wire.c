@@ -29,6 +29,7 @@ ssize_t mig_prepare_pack(const struct mig_head *head, const struct ct_needs *n, 
 		.version = n->version, .uid = n->uid, .gid = n->gid, .threads = n->threads, .ns_pid = n->ns_pid,
 		.files = n->files, .blob_len = (uint32_t)n->blob_len, .vmas = n->vmas,
 		.private_bytes = n->private_bytes, .vdso_hash = n->vdso_hash, .xfeatures = n->xfeatures,
+		.monotonic_ns = n->monotonic_ns, .boottime_ns = n->boottime_ns,
 		.hints_len = (uint32_t)hints_len, .question_len = (uint32_t)question_len,
 	};
 	char *p;
@@ -51,6 +52,14 @@ ssize_t mig_prepare_pack(const struct mig_head *head, const struct ct_needs *n, 
 	return (ssize_t)len;
 }
 
+void mig_prepare_stamp(void *frame, uint64_t monotonic_ns, uint64_t boottime_ns)
+{
+	char *p = (char *)frame + sizeof(struct mig_head);
+
+	memcpy(p + offsetof(struct mig_wire_needs, monotonic_ns), &monotonic_ns, sizeof(monotonic_ns));
+	memcpy(p + offsetof(struct mig_wire_needs, boottime_ns), &boottime_ns, sizeof(boottime_ns));
+}
+
 int mig_prepare_parse(const void *payload, size_t len, struct mig_prepare *out, struct gw_error *why)
 {
 	const char *p = (const char *)payload + sizeof(struct mig_head);
@@ -66,7 +75,8 @@ int mig_prepare_parse(const void *payload, size_t len, struct mig_prepare *out, 
 	*out = (struct mig_prepare){
 		.needs = { .version = w.version, .uid = w.uid, .gid = w.gid, .threads = w.threads, .ns_pid = w.ns_pid,
 		           .vmas = w.vmas, .private_bytes = w.private_bytes, .vdso_hash = w.vdso_hash,
-		           .xfeatures = w.xfeatures, .files = w.files, .blob_len = w.blob_len,
+		           .xfeatures = w.xfeatures, .files = w.files, .monotonic_ns = w.monotonic_ns,
+		           .boottime_ns = w.boottime_ns, .blob_len = w.blob_len,
 		           .blob = (unsigned char *)(uintptr_t)(p + sizeof(w)) },
 		.hints = p + sizeof(w) + w.blob_len,
 		.hints_len = w.hints_len,

@@ -61,10 +61,10 @@ _Static_assert(sizeof(struct mig_head) == 56, "wire format");
 
 struct mig_wire_needs {
 	uint32_t version, uid, gid, threads, ns_pid, files, reserved, blob_len;
-	uint64_t vmas, private_bytes, vdso_hash, xfeatures;
+	uint64_t vmas, private_bytes, vdso_hash, xfeatures, monotonic_ns, boottime_ns;
 	uint32_t hints_len, question_len;
 };
-_Static_assert(sizeof(struct mig_wire_needs) == 72, "wire format");
+_Static_assert(sizeof(struct mig_wire_needs) == 88, "wire format");
 
 struct mig_wire_end { uint64_t bytes; };
 struct mig_wire_prepared { uint64_t prepare_ns; };
@@ -88,6 +88,9 @@ int mig_head_parse(const void *payload, size_t len, struct mig_head *out, struct
 /** mig_prepare_pack - a whole PREPARE frame into a new heap block; returns its length or negative errno */
 ssize_t mig_prepare_pack(const struct mig_head *head, const struct ct_needs *needs, const char *hints, const void *question,
                          size_t question_len, void **out);
+
+/** mig_prepare_stamp - write the rank's clocks into a packed PREPARE that is about to leave */
+void mig_prepare_stamp(void *frame, uint64_t monotonic_ns, uint64_t boottime_ns);
 
 /** mig_prepare_parse - pure; of the whole payload, whose head has been parsed */
 int mig_prepare_parse(const void *payload, size_t len, struct mig_prepare *out, struct gw_error *why);

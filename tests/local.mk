@@ -33,6 +33,11 @@ check_PROGRAMS += %D%/programs/conduct
 %C%_programs_conduct_LDADD = $(MPI_LIBS) -lpthread
 check_PROGRAMS += %D%/programs/deny
 %C%_programs_deny_SOURCES = %D%/programs/deny.c
+# Watches its clocks while it is moved.
+check_PROGRAMS += %D%/programs/clocks
+%C%_programs_clocks_SOURCES = %D%/programs/clocks.c
+%C%_programs_clocks_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_programs_clocks_LDADD = $(MPI_LIBS) -lpthread
 # Ranks that hold something that cannot move.
 check_PROGRAMS += %D%/programs/held
 %C%_programs_held_SOURCES = %D%/programs/held.c

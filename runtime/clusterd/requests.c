@@ -104,7 +104,7 @@ static void on_retry(void *ctx)
 		moves_try(m->rank);
 }
 
-/* Another process holds it: a command that it has started, mostly, and waits for. Return false when that lasts. */
+/* What holds it may be gone in a moment: a command that it has started, mostly, and waits for. Return false when that lasts. */
 static bool may_pass(struct move *m, const char *text)
 {
 	uint64_t now = gw_now_ns();

@@ -3,6 +3,7 @@
 """Room is proved before anything stops: a destination that has too little of something, or another processor, refuses with a
 sentence that names it, and the rank runs on; once there is room the same move succeeds, and what the rank has is counted there."""
 import resource
+import rig
 from godwit import *
 
 tap = Tap(200)
@@ -212,11 +213,70 @@ def features():
 	tap.ok(job.end(30) == 1 and "-cpu-baseline some" in "".join(job.out("err")), "another word is refused", job.out("err"))
 
 
+# ---- clocks ----
+MIGRATE = """
+import subprocess, sys
+godwit, moves, failed = sys.argv[1], int(sys.argv[2]), 0
+for i in range(moves):  # round the hosts, the second rank the other way
+	for rank, to in ((0, (i + 1) % 3), (1, (1 - i - 1) % 3)):
+		p = subprocess.run([godwit, "migrate", str(rank), "--to", str(to)], capture_output=True, text=True, timeout=60)
+		failed += p.returncode != 0
+		if p.returncode: print(p.stderr, end="")
+print("failed", failed)
+"""
+
+
+def clocks():
+	"""Ten moves between hosts whose clocks differ by 5000 s, both ways and back."""
+	prefix = os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
+	why = rig.why_not()
+	if not why and not os.access(os.path.join(prefix, "lib/libmpi.so.12"), os.R_OK):
+		why = "user %d cannot read MPICH in %s" % (os.getuid(), prefix)
+	try:
+		if why:
+			raise rig.RigUnavailable(why)
+		with rig.Rig(3, clocks=[0, 5000, 0], keep=[prefix]) as r:
+			r.start_sshd()
+			login = r.user if os.geteuid() else None
+			for kernels, sentence in ((1, "hosts that say they are one kernel"), (3, "hosts of different kernels")):
+				for h in r.hosts if kernels > 1 else []:
+					own = os.path.join(r.shared, "boot-id-%s" % h.name)
+					with open(own, "w") as f:
+						f.write("%s\n" % uuid.uuid4())
+					h.run(["mount", "--bind", own, "/proc/sys/kernel/random/boot_id"], check=True)
+				stop = os.path.join(r.shared, "stop%d" % kernels)
+				p = r[1].popen([os.path.join(BUILD, "mpirun"), "-hosts", "rig1,rig2,rig3", "-n", "2",
+				                os.path.join(BUILD, "tests/programs/clocks"), stop], user=login, stdout=subprocess.PIPE,
+				               stderr=subprocess.STDOUT, text=True)
+				lines = [p.stdout.readline(), p.stdout.readline()]
+				moved = r[1].run([sys.executable, "-c", MIGRATE, os.path.join(BUILD, "godwit"), "10"], timeout=120, user=login)
+				open(stop, "w").close()
+				try:
+					out = p.communicate(timeout=60)[0]
+				except subprocess.TimeoutExpired:
+					rig.kill_tree(p)
+					out = p.communicate()[0]
+				found = [fields(l) for l in out.split("\n") if l.startswith("clocks ")]
+				tap.ok(p.returncode == 0 and len(found) == 2 and moved.stdout.strip() == "failed 0", "twenty moves between " + sentence +
+				       ", whose clocks differ by 5000 s", p.returncode, *lines, out, moved.stdout, moved.stderr)
+				if len(found) != 2:
+					continue
+				tap.diag(found)
+				tap.ok(all(f["back"] == "0" for f in found), "no clock goes back", *found)
+				# a clock of another host would be wrong by thousands of seconds; loaded machines by less than a minute
+				tap.ok(all(int(f["ahead_ms"]) < 60000 and int(f["behind_ms"]) < 60000 for f in found), "or jumps", *found)
+				tap.ok(all(f["early"] == "0" and int(f["late_ms"]) < 60000 and min(map(int, f["sleeps"].split(","))) > 0 for f in found),
+				       "sleeps of seven kinds are as long as they should be", *found)
+	except rig.RigUnavailable as e:
+		tap.skip("clocks that differ", str(e))
+
+
 try:
 	limits()
 	memory()
 	processes()
 	features()
+	clocks()
 finally:
 	Group.remove()
 sys.exit(tap.done())
