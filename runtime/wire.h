@@ -61,6 +61,7 @@
  *   status-answer id ranks[] sessions[]
  *   networked     address port text           as with up, when all ranks here have a network; @text: why that cannot be
  *   left                                      the last word: the clusterd ends, its job goes on
+ *   unreachable   cluster text                its host has not answered for seconds; told once until it answers again
  *   fatal         text                        the clusterd ends for this reason
  *
  * tool -> head, and its answers

@@ -393,7 +393,7 @@ static void on_deadline(void *ctx)
 	struct gw_error why = { 0 };
 
 	t->timer = NULL; /* it was once */
-	gw_fail(&why, -ETIMEDOUT, t->state == CONNECTING ? "no answer from that host within %u ms" :
+	gw_fail(&why, t->state == CONNECTING ? -EHOSTUNREACH : -ETIMEDOUT, t->state == CONNECTING ? "no answer from that host within %u ms" :
 	        "it has not proved within %u ms that it knows the secret of this job", t->timeout_ms);
 	failed(t, &why);
 }

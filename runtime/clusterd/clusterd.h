@@ -17,6 +17,7 @@
  *   join.c      a daemon on another host than mpirun
  *   inherit.c   what such a daemon takes from mpirun
  *   place.c     the processors of the cluster and of its ranks
+ *   probe.c     whether this host can reach the others
  *   far.c       migration sessions with daemons of other hosts
  *   network.c   a job of one host gets a network
  *   leave.c     the end of a daemon whose job goes on
@@ -86,6 +87,8 @@ struct clusterd {
 	struct noc_host here;
 	bool is_networked;          /* the job has several hosts */
 	struct far_daemon *far;     /* of other hosts, by cluster; far.c */
+	uint32_t far_end;           /* behind the last of them */
+	struct probe *probe;
 	struct gw_trust_listener *far_listener;
 	uint16_t far_port;
 	struct gw_timer *network, *leaving; /* something is waited for: network.c, leave.c */
@@ -229,6 +232,9 @@ int far_init(struct clusterd *d, const char *address, struct gw_error *why); /* 
 void far_fini(struct clusterd *d);
 void far_heard(struct clusterd *d, const json_t *msg);   /* `daemon`: where one of another host listens */
 void far_left(struct clusterd *d, uint32_t cluster);     /* it does not any more */
+#define FAR_UNKNOWN (-ENOENT)
+bool far_next(const struct clusterd *d, uint32_t *cluster); /* the first one of the host after that of *@cluster, round and round */
+int far_dial(const struct clusterd *d, uint32_t cluster, struct gw_error *why); /* begins to connect; FAR_UNKNOWN, or another error */
 int far_connect(void *clusterd, uint32_t cluster, void **handle, void (*done)(void *peer, int fd, const char *why), void *peer,
                 struct gw_error *why);                   /* migration.h, far */
 void far_cancel(void *clusterd, void *handle);
@@ -242,6 +248,10 @@ bool network_attach_failed(struct rank *r, uint32_t session, const char *text); 
 /* ---- leave.c ---- */
 void leave_begin(struct clusterd *d);
 void leave_linger(const struct clusterd *d);
+
+/* ---- probe.c ---- */
+int probe_init(struct clusterd *d);
+void probe_fini(struct clusterd *d);
 
 /* ---- join.c ---- */
 int join_parse(struct join *j, const char *list, struct gw_error *why); /* of --join */

@@ -46,6 +46,8 @@ int far_init(struct clusterd *d, const char *address, struct gw_error *why)
 	if (fd < 0)
 		return fd;
 	code = gw_trust_listen(&d->far_listener, d->loop, fd, d->here.secret, &me, PROVE_MS, on_session, d);
+	if (code == 0)
+		code = probe_init(d);
 	return code < 0 ? gw_fail(why, code, "cannot listen at %s: %s", address, strerror(-code)) : 0;
 }
 
@@ -59,12 +61,40 @@ void far_heard(struct clusterd *d, const json_t *msg)
 		return;
 	snprintf(d->far[cluster].address, sizeof(d->far[cluster].address), "%s", address);
 	d->far[cluster].port = (uint16_t)port;
+	if (cluster >= d->far_end)
+		d->far_end = (uint32_t)cluster + 1;
 }
 
 void far_left(struct clusterd *d, uint32_t cluster)
 {
 	if (d->far && cluster < RT_CLUSTERS_MAX)
 		d->far[cluster].port = 0;
+}
+
+/* Clusters of one host have one address. */
+static bool is_first_of_host(const struct clusterd *d, uint32_t cluster)
+{
+	for (uint32_t i = 0; i < cluster; i++)
+		if (d->far[i].port && strcmp(d->far[i].address, d->far[cluster].address) == 0)
+			return false;
+	return d->far[cluster].port != 0;
+}
+
+bool far_next(const struct clusterd *d, uint32_t *cluster)
+{
+	for (uint32_t i = 0; i < d->far_end; i++) {
+		*cluster = (*cluster + 1) % d->far_end;
+		if (is_first_of_host(d, *cluster))
+			return true;
+	}
+	return false;
+}
+
+int far_dial(const struct clusterd *d, uint32_t cluster, struct gw_error *why)
+{
+	if (!d->far || cluster >= RT_CLUSTERS_MAX || !d->far[cluster].port)
+		return FAR_UNKNOWN;
+	return gw_tcp_connect(d->far[cluster].address, d->far[cluster].port, why);
 }
 
 static void on_proved(void *ctx, int fd, const struct gw_trust_who *peer, const struct gw_error *why)
@@ -84,9 +114,9 @@ int far_connect(void *ctx, uint32_t cluster, void **handle, void (*done)(void *p
 	struct attempt *a;
 	int fd, code;
 
-	if (!d->far || cluster >= RT_CLUSTERS_MAX || !d->far[cluster].port)
+	fd = far_dial(d, cluster, why);
+	if (fd == FAR_UNKNOWN)
 		return 1;
-	fd = gw_tcp_connect(d->far[cluster].address, d->far[cluster].port, why);
 	if (fd < 0)
 		return fd;
 	a = calloc(1, sizeof(*a));
@@ -116,6 +146,7 @@ void far_cancel(void *ctx, void *handle)
 
 void far_fini(struct clusterd *d)
 {
+	probe_fini(d);
 	gw_trust_listener_destroy(d->far_listener);
 	d->far_listener = NULL;
 	free(d->far);

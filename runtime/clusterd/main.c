@@ -289,6 +289,7 @@ static void do_cluster_lost(struct clusterd *d, json_t *msg, int *fds, size_t n_
 			atomic_fetch_sub_explicit(&d->segment.domains[domain].ranks, ranks, memory_order_relaxed);
 	}
 	moves_peer_dead(d, lost, (uint64_t)json_integer_value(json_object_get(msg, "incarnation")));
+	far_left(d, lost);
 	gw_link_send_json(d->head, json_pack("{s:s, s:i}", "op", "cluster-lost-ack", "cluster", (int)lost));
 }
 

@@ -353,6 +353,43 @@ static void do_left(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	clusters_left(c);
 }
 
+/* Running ranks of a host that talk over the network, added to @list */
+static uint32_t list_talking(const struct head *h, uint32_t host, char *list, size_t cap)
+{
+	size_t at = strlen(list);
+	uint32_t n = 0;
+
+	for (uint32_t r = 0; r < h->size; r++) {
+		if (h->ranks[r].state != RANK_RUNNING || !h->ranks[r].name || h->clusters[h->ranks[r].cluster].host != host)
+			continue;
+		if (at < cap - 16)
+			at += (size_t)snprintf(list + at, cap - at, "%s%u", at ? ", " : "", r);
+		n++;
+	}
+	return n;
+}
+
+/* Two hosts that mpirun reaches do not reach each other: ranks on both would wait for ever. */
+static void do_unreachable(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	struct head *h = c->head;
+	json_int_t to = number_of(msg, "cluster");
+	const char *a = h->hosts[c->host].name, *b;
+	char list[256] = "";
+	uint32_t here;
+
+	(void)fds; (void)n_fds;
+	if (to < 0 || to >= (json_int_t)h->n_clusters || h->clusters[to].state != CLUSTER_UP || h->is_ending)
+		return;
+	b = h->hosts[h->clusters[to].host].name;
+	here = list_talking(h, c->host, list, sizeof(list));
+	if (list_talking(h, h->clusters[to].host, list, sizeof(list)) && here)
+		job_fail(h, 1, "hosts %s and %s cannot reach each other (%s), and ranks %s live there; ending the job", a, b,
+		         text_of(msg, "text"), list);
+	else
+		gw_log(GW_WARN, "hosts %s and %s cannot reach each other: %s", a, b, text_of(msg, "text"));
+}
+
 static void do_fatal(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	char host[CLUSTER_NAME_MAX];
@@ -397,6 +434,7 @@ static const struct cluster_op {
 	{ "status-answer", do_status_answer },
 	{ "networked", do_networked },
 	{ "left", do_left },
+	{ "unreachable", do_unreachable },
 	{ "fatal", do_fatal },
 };
 

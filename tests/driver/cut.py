@@ -265,6 +265,25 @@ def test_others(r):
 	mended(r)
 
 
+def test_apart(r):
+	"""Two hosts lose each other, and mpirun's has both."""
+	other = sleepers(r, 2, ["-hosts", "rig2,rig3", "-n", "2"])
+	job = Job(r, ["-hosts", "rig2,rig3", "-n", "2", CONDUCT, "carry", "2", os.path.join(r.shared, "never")])
+	if not job.wait_lines(b"ready", 2):
+		tap.bail("the job did not start: " + job.p.stderr.read())
+	change = lambda *words: [r[a].run(["ip", "neigh"] + list(words) + ["dev", "eth0", "to", r[b].address], check=True)
+	                         for a, b in ((2, 3), (3, 2))]
+	cut_all(r, [job], [], lambda: change("replace", "lladdr", "02:00:00:00:00:99", "nud", "permanent"))
+	ended(job, "two hosts that cannot reach each other: the job ends, both are named", ["hosts rig", "rig2", "rig3", "cannot reach each "
+	      "other", "ranks 0, 1"])
+	said = godwit.wait_for(lambda: select.select([other.p.stderr], [], [], 0)[0] or other.p.poll() is not None, 30)
+	change("del")
+	tap.ok(said and other.p.poll() is None, "one whose ranks do not talk to each other goes on, and is told")
+	r[1].run(["kill", "-INT", str(other.events("job.started")[0]["pid"])], check=True)
+	ended(other, "until it is interrupted", ["cannot reach each other"], (130, 2))
+	mended(r)
+
+
 def main():
 	with rig.Rig(3, keep=[prefix]) as r:
 		global login
@@ -277,6 +296,7 @@ def main():
 		if not args.storm:
 			test_first(r)
 			test_others(r)
+			test_apart(r)
 			return tap.done()
 		every = [(edge,) + way for way in ((2, 3), (3, 2), (1, 3), (3, 1)) for edge in Move.OUTCOMES]
 		for at in range(0, len(every), 4):
