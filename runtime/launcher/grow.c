@@ -89,7 +89,7 @@ static void abandon(struct growth *g)
 	for (uint32_t i = 0; i < g->count; i++)
 		give_up(&h->clusters[g->first + i]);
 	for (uint32_t i = 0; i < h->n_clusters; i++)
-		is_networked |= h->clusters[i].is_networked && h->clusters[i].state < CLUSTER_LEFT;
+		is_networked |= h->clusters[i].state < CLUSTER_LEFT && (h->clusters[i].is_networked || h->clusters[i].growth);
 	h->is_networked = is_networked;
 }
 
@@ -115,7 +115,7 @@ static void on_deadline(void *ctx)
 
 	g->deadline = NULL;
 	for (uint32_t i = 0; i < h->n_clusters; i++)
-		if (h->clusters[i].is_network_asked) {
+		if (h->clusters[i].is_network_asked && is_there(&h->clusters[i])) {
 			grow_failed(g, -ETIMEDOUT, "host %s: the ranks of cluster %u have not taken up the network within %d s; is one "
 			            "stopped?", g->host->name, i, COME_MS / 1000);
 			return;

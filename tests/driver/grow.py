@@ -163,6 +163,28 @@ tap.ok(m["status"] == 0 and states(head)[last] == "lost" and job.wait_line("no r
 tap.ok(wait_for(lambda: daemons(job) == 3), "nothing is left of all these", job.processes())
 finish(job, stop, "the job ends well")
 
+# ---- two at once, one of which does not come ----------------------------------------------------------------------------
+
+gate, fifo = os.path.join(work, "gate"), os.path.join(work, "fifo")
+os.mkfifo(fifo)
+with open(gate, "w") as f:
+	f.write('#!/bin/sh\nread x < %s\nexec sh -c "$1"\n' % fifo)
+os.chmod(gate, 0o755)
+job, head, stop = start("-clusters", 1, ranks=2)
+other, came = job.head(), []
+thread = threading.Thread(target=lambda: came.append(other.add("127.0.0.2", launcher=gate + " %c %h")))
+thread.start()
+wait_for(lambda: len(states(head)) == 2)
+m = head.add("127.0.0.3", launcher="false %h")
+with open(fifo, "w") as f:
+	f.write("\n")
+thread.join()
+tap.ok(m["status"] < 0 and came[0]["status"] == 0 and [c["host"] for c in head.status()["clusters"]] == [0, 1, 2],
+       "two hosts at once, one of which does not come", m, came)
+tap.ok(all(a["status"] == 0 for a in head.migrate([0], 1) + head.migrate([1], 1) + head.migrate([0], 0)), "ranks move to the other",
+       places(head))
+finish(job, stop, "the job ends well", ranks=2)
+
 # ---- moves into what leaves -------------------------------------------------------------------------------------------
 
 job, head, stop = start("-clusters", 4, ranks=2)
