@@ -86,7 +86,40 @@ int ct_files_fd(const struct ct_files *f)
 
 /* ---- the source asks --------------------------------------------------------------------------------------------- */
 
-int ct_files_ask(struct ct_files **out, const struct ct_needs *needs, bool is_far, bool may_carry, struct gw_error *why)
+/* Memory that is shared with another process here would be two memories on two hosts. */
+static int sharers_refuse(const struct ct_files *f, pid_t pid, struct gw_error *why)
+{
+	struct ct_vec pids;
+	struct ct_maps maps = { 0 };
+	bool is_any = false;
+	int rc = 0;
+
+	for CT_EACH(const struct ct_img_file, file, &f->snap.files)
+		is_any |= (file->flags & CT_IMG_FILE_SHARED) != 0;
+	if (!is_any)
+		return 0;
+	ct_vec_init(&pids, sizeof(int));
+	ct_vec_init(&maps.list, sizeof(struct ct_map));
+	ct_proc_ids(getpid(), "../", &pids);
+	for CT_EACH(const int, other, &pids) {
+		if (rc < 0 || *other == pid || ct_maps_read(&maps, *other, false) < 0)
+			continue; /* one that we may not look at is not of this user, or has ended */
+		for CT_EACH(const struct ct_map, m, &maps.list)
+			for (size_t i = 0; rc == 0 && m->is_shared && i < f->snap.files.n; i++) {
+				const struct ct_img_file *file = ct_files_at(f, i);
+
+				if ((file->flags & CT_IMG_FILE_SHARED) && m->ino == file->ino && strcmp(m->name, ct_files_path(f, i)) == 0)
+					rc = gw_fail(why, -EBUSY, "process %d on host %s has the file '%s' mapped too, which the rank writes through "
+					             "memory: from another host neither would see what the other writes; end it, or keep the rank "
+					             "with 'godwit pin'", *other, f->host, ct_files_path(f, i));
+			}
+	}
+	ct_maps_fini(&maps);
+	ct_vec_fini(&pids);
+	return rc;
+}
+
+int ct_files_ask(struct ct_files **out, const struct ct_needs *needs, pid_t pid, bool is_far, bool may_carry, struct gw_error *why)
 {
 	struct ct_img_question q = { .version = CT_IMG_FILES_VERSION,
 		.flags = (is_far ? CT_IMG_ASK_FAR : 0) | (may_carry ? CT_IMG_ASK_CARRY : 0) };
@@ -98,7 +131,9 @@ int ct_files_ask(struct ct_files **out, const struct ct_needs *needs, bool is_fa
 	f->is_source = true;
 	f->is_far = is_far;
 	f->may_carry = may_carry;
-	rc = is_far ? ct_marks_make(f, why) : 0;
+	rc = is_far ? sharers_refuse(f, pid, why) : 0;
+	if (rc == 0 && is_far)
+		rc = ct_marks_make(f, why);
 	memcpy(q.host, f->host, sizeof(q.host));
 	q.marks = (uint32_t)f->marks.n;
 	q.files = (uint32_t)f->mark_of.n;

@@ -28,8 +28,8 @@
 struct ct_files;
 
 /** ct_files_ask - at the source, after ct_rank_check. @is_far: the destination is another host. @may_carry: as to
- * ct_rank_may_carry */
-int ct_files_ask(struct ct_files **out, const struct ct_needs *needs, bool is_far, bool may_carry, struct gw_error *why);
+ * ct_rank_may_carry. @pid: of the rank here */
+int ct_files_ask(struct ct_files **out, const struct ct_needs *needs, pid_t pid, bool is_far, bool may_carry, struct gw_error *why);
 
 /** ct_files_look - at the destination; @question as ct_files_bytes gave it there. Return: as ct_files_go_on */
 int ct_files_look(struct ct_files **out, const struct ct_needs *needs, const void *question, size_t len,

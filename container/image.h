@@ -94,6 +94,7 @@ _Static_assert(sizeof(struct ct_img_process) == 16 + 8 * 13 + 4 * 12 + 24 + 256 
 #define CT_IMG_FILE_WRITES 4u /* open for writing: size and time of change may differ at the other side */
 #define CT_IMG_FILE_CWD    8u /* its working directory: of the needs only */
 #define CT_IMG_FILE_DELETED 16u /* it has no name any more; @path is where it was */
+#define CT_IMG_FILE_SHARED 64u  /* written through memory that is shared with whoever maps it too */
 #define CT_IMG_FILE_CARRIED 32u /* it travels with the rank, as BYTES: of the image only */
 
 struct ct_img_file {

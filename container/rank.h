@@ -455,6 +455,7 @@ int ct_restore_room(struct ct_rank *r, size_t calls, size_t bytes, struct gw_err
 int ct_restore_hints(struct ct_rank *r, const struct ct_vec *extents, struct gw_error *why);
 int ct_restore_collect(struct ct_rank *r, struct gw_error *why); /* wait for what runs in the shell */
 int ct_restore_maps(struct ct_rank *r, struct gw_error *why);
+int ct_restore_shared(struct ct_rank *r, struct gw_error *why); /* mappings of files that the rank writes: after END */
 int ct_restore_rest(struct ct_rank *r, struct gw_error *why);
 
 /* freeze.c */

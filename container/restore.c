@@ -81,6 +81,33 @@ static const char *file_of(const struct ct_snapshot *s, const struct ct_img_vma 
 	return is_file ? ct_snapshot_text(s, CT_AT(struct ct_img_file, &s->files, v->file)->path) : "";
 }
 
+/* What the rank writes elsewhere must be in the file when it is mapped: these come last, when the source has flushed it. */
+static bool is_late(const struct ct_snapshot *s, const struct ct_img_vma *v)
+{
+	return v->kind == CT_VMA_SHARED_FILE && (CT_AT(struct ct_img_file, &s->files, v->file)->flags & CT_IMG_FILE_WRITES);
+}
+
+int ct_restore_shared(struct ct_rank *r, struct gw_error *why)
+{
+	struct ct_remote *m = &r->remote;
+	int rc = 0;
+
+	for CT_EACH(const struct ct_img_vma, v, &r->snap.vmas) {
+		const char *path = file_of(&r->snap, v);
+
+		if (rc < 0 || !is_late(&r->snap, v))
+			continue;
+		rc = ct_restore_room(r, 16, 4200, why);
+		if (rc < 0)
+			break;
+		CT_CALL(m, path, CT_CALL_EQUAL, SYS_openat, AT_FDCWD, text(r, path),
+		        (v->prot & PROT_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC)->expect = 0;
+		map_one(r, v, 0);
+		CT_CALL(m, "close", CT_CALL_OK, SYS_close, 0);
+	}
+	return rc;
+}
+
 /* queue and run the mappings of @s that are not in @skip (by index; may be NULL) */
 static int map_all(struct ct_rank *r, const struct ct_snapshot *s, const unsigned char *skip, struct gw_error *why)
 {
@@ -95,7 +122,7 @@ static int map_all(struct ct_rank *r, const struct ct_snapshot *s, const unsigne
 		if (v->start < m->base + CT_HOLE_SIZE && v->end > m->base)
 			return gw_fail(why, -EAGAIN, "the rank has mapped memory at %#llx since it was looked at, where the shell "
 			               "works; try again", (unsigned long long)v->start);
-		if (skip && skip[i])
+		if ((skip && skip[i]) || is_late(s, v))
 			continue;
 		rc = ct_restore_room(r, 16, 4200, why);
 		if (rc < 0)
@@ -159,7 +186,7 @@ int ct_restore_collect(struct ct_rank *r, struct gw_error *why)
 static bool is_same_map(const struct ct_snapshot *s, const struct ct_img_vma *v, const struct ct_snapshot *t,
                         const struct ct_img_vma *w)
 {
-	return v->start == w->start && v->prot == w->prot && v->kind == w->kind && v->advice == w->advice &&
+	return is_late(s, v) == is_late(t, w) && v->start == w->start && v->prot == w->prot && v->kind == w->kind && v->advice == w->advice &&
 	       v->offset == w->offset && strcmp(file_of(s, v), file_of(t, w)) == 0;
 }
 
@@ -754,7 +781,9 @@ int ct_restore_rest(struct ct_rank *r, struct gw_error *why)
 	int rc;
 
 	ct_remote_reset(&r->remote);
-	rc = make_fds(r, why);
+	rc = ct_restore_shared(r, why);
+	if (rc == 0)
+		rc = make_fds(r, why);
 	if (rc == 0)
 		rc = ct_epoll_fill(r, why);
 	if (rc == 0)

@@ -250,7 +250,7 @@ static void test_exchange(void)
 	write_text(b, "read");
 	snapshot_of(&s, paths, 2, READS);
 	CT_AT(struct ct_img_file, &s.files, 0)->flags = WRITES;
-	ok(needs_of(&needs, &s) == 0 && ct_files_ask(&source, &needs, true, false, &why) == 0 && marks_in_dir() == 1,
+	ok(needs_of(&needs, &s) == 0 && ct_files_ask(&source, &needs, 0, true, false, &why) == 0 && marks_in_dir() == 1,
 	   "the source makes a mark beside what is written: %s", why.text);
 	p = ct_files_bytes(source, &len);
 	rc = ct_files_look(&there, &needs, p, len, &why);
@@ -263,14 +263,14 @@ static void test_exchange(void)
 	ct_files_free(source);
 
 	/* killed with the mark in place: as when the daemon is */
-	rc = ct_files_ask(&source, &needs, true, false, &why);
+	rc = ct_files_ask(&source, &needs, 0, true, false, &why);
 	ok(rc == 0 && marks_in_dir() == 1, "a mark again: %s", why.text);
 	guard = source->guard.pid;
 	ct_files_free(source);
 	ok(helper_ends(guard) && marks_in_dir() == 0, "its guard takes it away when nobody holds its socket any more");
 
 	/* what is only read, of other inode: by contents; then changed in between */
-	rc = ct_files_ask(&source, &needs, true, false, &why);
+	rc = ct_files_ask(&source, &needs, 0, true, false, &why);
 	replace(b, "read");
 	p = ct_files_bytes(source, &len);
 	rc = rc == 0 ? ct_files_look(&there, &needs, p, len, &why) : rc;
@@ -288,7 +288,7 @@ static void test_exchange(void)
 
 	/* a reader that is killed */
 	replace(b, "READ");
-	rc = ct_files_ask(&source, &needs, true, false, &why);
+	rc = ct_files_ask(&source, &needs, 0, true, false, &why);
 	p = ct_files_bytes(source, &len);
 	there = NULL;
 	kill(source->guard.pid, SIGKILL);

@@ -22,6 +22,7 @@ static bool is_under(const char *path, const char *dir)
 static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map *m, struct ct_img_vma *v, struct gw_error *why)
 {
 	size_t len = strlen(m->name);
+	uint32_t flags = CT_IMG_FILE_MAPPED;
 	bool is_deleted = len > 10 && strcmp(m->name + len - 10, " (deleted)") == 0;
 	struct stat st;
 	int rc;
@@ -47,9 +48,9 @@ static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map
 			return hold_map(r, why, m, "POSIX shared memory");
 		if (is_under(m->name, "/dev/") || is_under(m->name, "/sys/") || is_under(m->name, "/proc/"))
 			return hold_map(r, why, m, "a device");
-		if (m->prot & PROT_WRITE)
-			return hold_map(r, why, m, "a file that is shared and written through memory");
 		v->kind = CT_VMA_SHARED_FILE;
+		if (m->prot & PROT_WRITE)
+			flags |= CT_IMG_FILE_WRITES | CT_IMG_FILE_SHARED;
 	} else if (!m->name[0] || is_under(m->name, "[heap]") || is_under(m->name, "[stack") || is_under(m->name, "[anon") ||
 	           strcmp(m->name, "/dev/zero") == 0) {
 		v->kind = CT_VMA_ANON;
@@ -66,10 +67,11 @@ static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map
 	/* names repeat: the mappings of a library stand together */
 	if (s->files.n) {
 		uint32_t last = (uint32_t)s->files.n - 1;
-		const struct ct_img_file *f = CT_AT(struct ct_img_file, &s->files, last);
+		struct ct_img_file *f = CT_AT(struct ct_img_file, &s->files, last);
 
 		if (f->ino == m->ino && (f->flags & CT_IMG_FILE_MAPPED) && strcmp(ct_snapshot_text(s, f->path), m->name) == 0) {
 			v->file = last;
+			f->flags |= flags;
 			v->offset = m->offset;
 			return 0;
 		}
@@ -79,7 +81,7 @@ static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map
 	if (st.st_ino != m->ino)
 		return ct_hold(r, why, CT_HOLD_MAPPING, (long long)m->start,
 		               "the mapped file '%s' was replaced since the rank mapped it; restart the job", m->name);
-	rc = ct_file_add(s, m->name, &st, CT_IMG_FILE_MAPPED, &v->file);
+	rc = ct_file_add(s, m->name, &st, flags, &v->file);
 	if (rc < 0)
 		return gw_fail(why, rc, "no memory for a list of files");
 	v->offset = m->offset;

@@ -174,7 +174,7 @@ static void on_timer(void *ctx)
 
 	s->timer = NULL; /* a timer without a period is removed after its call */
 	s->retries++;
-	if (!s->why.code && s->is_ready_waiting)
+	if (!s->why.code && s->is_end_waiting)
 		gw_fail(&s->why, -ETIMEDOUT, "what it wrote was not brought to its file systems within %llu ms",
 		        (unsigned long long)state_ms(s));
 	if (!s->why.code && s->state != MIG_GIVEN && s->state != MIG_READY && s->state != MIG_ARRIVED)
@@ -534,7 +534,7 @@ int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *se
 	code = mig_connect(s, why);
 	if (code < 0)
 		goto fail;
-	code = ct_files_ask(&s->files, &needs, mig_is_far(s), req->may_carry, why);
+	code = ct_files_ask(&s->files, &needs, ct_rank_pid(req->rank), mig_is_far(s), req->may_carry, why);
 	if (code < 0) {
 		gw_fail_more(why, "rank %u cannot move: ", req->proc);
 		goto fail;

@@ -118,7 +118,7 @@ struct mig_session {
 	void *offer;              /* destination: the PREPARE; a copy */
 	size_t offer_len;
 
-	bool is_ready_waiting;    /* source: READY came before its files were flushed */
+	bool is_end_waiting;      /* source: the image is out, its files are not flushed yet */
 	bool is_quiet;            /* source: the agent has detached */
 	bool is_frozen;           /* source */
 	bool has_exited;          /* source */

@@ -122,6 +122,10 @@ void mig_src_pump(struct mig_session *s)
 			mig_post(s, MIG_EV_FAILED, (int)n, "its image could not be read: %s", why.text);
 			return;
 		}
+		/* the destination opens the files when END has come, and must then find in them what was written here */
+		s->is_end_waiting = n == 0 && s->files_watch;
+		if (s->is_end_waiting)
+			return;
 		if (n == 0) {
 			end.bytes = s->t.bytes;
 			s->is_image_sent = true;
@@ -145,8 +149,8 @@ void mig_src_pump(struct mig_session *s)
 
 void mig_src_flushed(struct mig_session *s)
 {
-	if (s->is_ready_waiting)
-		mig_src_ready_came(s);
+	if (s->is_end_waiting)
+		mig_src_pump(s);
 }
 
 /* Everything that failed before GIVEN: the rank goes on here. */
@@ -174,9 +178,6 @@ void mig_src_abort(struct mig_session *s)
 void mig_src_ready_came(struct mig_session *s)
 {
 	if (s->state == MIG_SEND) {
-		s->is_ready_waiting = s->files_watch != NULL;
-		if (s->is_ready_waiting)
-			return;
 		if (mig_edge(s, "mig.src.ready"))
 			return;
 		if (!s->is_image_sent) {

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Files of ranks that move between hosts of a rig: continued where they are proved to be the same, refused by path where not."""
-import json, os, select, shutil, subprocess, sys
+import json, os, select, shutil, struct, subprocess, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import godwit, rig
@@ -16,6 +16,12 @@ if why:
 MPIRUN = os.path.join(godwit.BUILD, "mpirun")
 GODWIT = os.path.join(godwit.BUILD, "godwit")
 SCRIBE = os.path.join(godwit.BUILD, "tests/programs/scribe")
+
+PYTHON = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
+HOLD = """
+import mmap, sys, time
+f = open(sys.argv[1], "r+b"); m = mmap.mmap(f.fileno(), 4096); print("mapped", flush=True); time.sleep(600)
+"""
 
 
 class Scribe:
@@ -209,6 +215,22 @@ def test_places():
 	no_marks("nothing of the proofs is left", r.shared, r.scratch)
 
 
+def test_memory():
+	"""What is written through memory."""
+	path = os.path.join(r.shared, "memory")
+	job = Scribe("-w", path)
+	moves = [job.move((i + 1) % 2) for i in range(4)]
+	tap.ok(all(m.returncode == 0 for m in moves), "a shared file that is written through memory: four moves", *[m.stderr for m in moves])
+	p = r[1].popen([PYTHON, "-c", HOLD, path], stdout=subprocess.PIPE, user=login)
+	line = p.stdout.readline() if select.select([p.stdout], [], [], 20)[0] else b""
+	refused("while another process of its host has it mapped: refused by path", job, [path, "mapped too"])
+	rig.kill_tree(p)
+	done = job.end()
+	with open(path, "rb") as f:
+		counts = struct.unpack("512L", f.read())
+	tap.ok(line and done and sum(counts) == done[0], "and every count is in the file", done, sum(counts), job.err)
+
+
 def test_killed():
 	"""Either daemon is killed while there are marks, and while there are files of random names."""
 	for n, fault in enumerate(("mig.src.marked", "mig.dst.looking", "mig.dst.prepared", "mig.src.frozen", "mig.dst.ready", "mig.dst.given")):
@@ -233,6 +255,7 @@ with rig.Rig(2, keep=[prefix]) as r:
 	test_carry()
 	test_contents()
 	test_places()
+	test_memory()
 	test_killed()
 
 sys.exit(tap.done())

@@ -114,7 +114,6 @@ STATES = [
 	("memfd", "mapping", [r"a shared memory file \(memfd\)"]),
 	("memfd", "descriptor", [r"fd \d+ is a memory file \(memfd\)"]),
 	("deleted", "descriptor", [r"a file that was deleted \(/tmp/godwit-held-"]),
-	("shared-file=" + path("shared"), "mapping", [r"%s\) is a file that is shared and written" % re.escape(path("shared"))]),
 	("aio", "mapping", [r"an asynchronous I/O context"]),
 	("io-uring", "descriptor", [r"an io_uring"]),
 	("perf", "descriptor", [r"a performance counter"]),

@@ -258,7 +258,6 @@ static int scratch(bool is_kept)
 }
 
 static int deleted(void) { return scratch(true); }
-static int shared_file(void) { return map_shared(open(path, O_RDWR | O_CREAT, 0600)); }
 
 static int aio(void)
 {
@@ -387,7 +386,7 @@ static const struct { const char *kind; int (*enter)(void); } kinds[] = {
 	{ "unix-pair", unix_pair }, { "netlink", netlink }, { "child", child_waits }, { "zombie", zombie },
 	{ "vfork", vfork_waits }, { "thread-files", thread_files }, { "thread-fs", thread_fs }, { "namespace", namespace },
 	{ "seccomp", seccomp_filter }, { "sigtrap", sigtrap }, { "posix-timer", posix_timer }, { "posix-shm", posix_shm },
-	{ "system-v", system_v }, { "memfd", memory_file }, { "deleted", deleted }, { "shared-file", shared_file },
+	{ "system-v", system_v }, { "memfd", memory_file }, { "deleted", deleted },
 	{ "aio", aio }, { "io-uring", io_uring }, { "perf", perf }, { "bpf", bpf }, { "inotify", notify },
 	{ "fanotify", fanotify }, { "userfaultfd", user_fault }, { "pidfd", pid_handle }, { "epoll", epoll },
 	{ "terminal", terminal }, { "device", device },

@@ -3,8 +3,8 @@
  * A rank that keeps files open while it is moved: it appends numbered lines to one, looks at another, and says at its end
  * how many it wrote.
  *
- * scribe STOP [-a FILE] [-r FILE] [-d DIRECTORY] [-m FILE] [-u FILE] ...: append to, read, keep open a directory, map and
- * read, write a file that is deleted while open. It ends when STOP is there.
+ * scribe STOP [-a FILE] [-r FILE] [-d DIRECTORY] [-m FILE] [-u FILE] [-w FILE] ...: append to, read, keep open a directory,
+ * map and read, write a file that is deleted while open, write through memory. It ends when STOP is there.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -26,6 +26,7 @@ int main(int argc, char **argv)
 {
 	int append[16], deleted[16], n_append = 0, n_deleted = 0, opt;
 	const unsigned char *map = NULL;
+	unsigned long *count = NULL;
 	unsigned long lines = 0, sum = 0;
 	const char *stop = argv[1];
 	size_t map_len = 0;
@@ -34,8 +35,9 @@ int main(int argc, char **argv)
 	char line[64];
 
 	must(argc > 1, "scribe STOP ...");
-	for (optind = 2; (opt = getopt(argc, argv, "a:r:d:m:u:")) != -1;) {
-		int fd = open(optarg, opt == 'a' ? O_RDWR | O_APPEND | O_CREAT : opt == 'u' ? O_RDWR | O_CREAT | O_EXCL : O_RDONLY, 0640);
+	for (optind = 2; (opt = getopt(argc, argv, "a:r:d:m:u:w:")) != -1;) {
+		int fd = open(optarg, opt == 'a' ? O_RDWR | O_APPEND | O_CREAT : opt == 'u' ? O_RDWR | O_CREAT | O_EXCL :
+		              opt == 'w' ? O_RDWR | O_CREAT : O_RDONLY, 0640);
 
 		must(fd >= 0, optarg);
 		if (opt == 'a' && n_append < 16)
@@ -46,6 +48,12 @@ int main(int argc, char **argv)
 		}
 		if (opt == 'r')
 			must(read(fd, line, 7) == 7 && lseek(reads = fd, 0, SEEK_CUR) == 7, optarg);
+		if (opt == 'w') {
+			must(ftruncate(fd, 4096) == 0, optarg);
+			count = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+			must(count != MAP_FAILED, optarg);
+			close(fd);
+		}
 		if (opt == 'm') {
 			must(fstat(fd, &st) == 0, optarg);
 			map_len = (size_t)st.st_size;
@@ -65,6 +73,10 @@ int main(int argc, char **argv)
 			must(pwrite(deleted[i], line, (size_t)len, (off_t)lines * len) == len, "write what is deleted");
 		for (size_t k = 0; k < map_len; k += 4096)
 			sum += map[k];
+		if (count) {
+			must(count[lines % 512] == lines / 512, "what was written through memory");
+			count[lines % 512]++;
+		}
 		usleep(1000);
 	}
 	must(reads < 0 || lseek(reads, 0, SEEK_CUR) == 7, "the position of what is read");
