@@ -116,7 +116,7 @@ with rig.Rig(3, keep=[prefix]) as r:
 	code, said, err = ask("add", "rig2")
 	tap.ok(code == 0 and ask("migrate", 0, 1, "--to", 6)[0] == 0, "and shares its memory with one that comes", said, err)
 	code, said, err = ask("add", "nohost")
-	tap.ok(code == 1 and "host nohost cannot be reached with ssh" in said[0]["text"], "a host that there is not", code, said, err)
+	tap.ok(code == 1 and "host 'nohost' cannot be found" in said[0]["text"], "a host that there is not", code, said, err)
 	r[3].cut()
 	code, said, err = ask("add", "rig3")
 	tap.ok(code == 1 and "host rig3 cannot be reached with ssh" in said[0]["text"], "one that cannot be reached", code, said, err)

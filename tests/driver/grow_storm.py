@@ -11,7 +11,7 @@ import argparse, random
 from godwit import *
 
 p = argparse.ArgumentParser()
-p.add_argument("--changes", type=int, default=24, help="adds, drains, undrains and removes")
+p.add_argument("--changes", type=int, default=24, help="adds, drains, undrains and removes; and on until some ranks have moved")
 p.add_argument("--ranks", type=int, default=4)
 p.add_argument("--most", type=int, default=8, help="clusters at a time")
 p.add_argument("--seed", type=int, default=int(os.environ.get("STORM_SEED", time.time_ns() // 1000 % 10**9)))
@@ -84,7 +84,7 @@ def changer(seed):
 	rng, head = random.Random(seed), job.head()
 	end = time.monotonic() + a.seconds
 	try:
-		while sum(done.values()) < a.changes and time.monotonic() < end and job.is_running():
+		while (sum(done.values()) < a.changes or len(moves) < 5) and time.monotonic() < end and job.is_running():
 			change(rng, head)
 	except (OSError, EOFError, RuntimeError) as e:
 		errors.append(repr(e))
