@@ -557,3 +557,58 @@ void phase_persistent(struct rng *r)
 	free(st);
 	plan_free(&p);
 }
+
+/* ---- huge messages ----------------------------------------------------------------------------------------------- */
+
+enum { MARK = 0xa5, MARK_EVERY = 65536 };
+
+/*
+ * One message from a rank to another; the others go on. The receiver watches its memory: between the first and the last time
+ * that it sees a part of the message, and not all, the message is in the middle of its way.
+ */
+void phase_huge(struct rng *r)
+{
+	int src = (int)rng_in(r, 0, storm.ranks - 1), dst = (src + (int)rng_in(r, 1, storm.ranks - 1)) % storm.ranks, done = 0;
+	static char seen_as[MAX_RANKS][8];
+	uint64_t first = 0, last = 0;
+	struct message m;
+	struct buffer b;
+	MPI_Request req;
+	MPI_Status st;
+	size_t at = 0;
+
+	message_plan(&m, r, src, dst, storm.huge_len);
+	m.len = rng_in(r, 0, 1) ? storm.huge_len : (size_t)rng_in(r, (long)storm.huge_len / 4, (long)storm.huge_len);
+	m.from = m.into = CONTIGUOUS;
+	if (storm.rank == src) {
+		buffer_make_send(&b, &m);
+		storm_at("MPI_Send, huge", dst, m.tag);
+		MPI_Send(b.at, b.count, b.type, dst, m.tag, storm.comm);
+		buffer_free(&b);
+	}
+	if (storm.rank != dst)
+		return;
+	buffer_make_recv(&b, &m);
+	memset(b.at, MARK, m.len);
+	storm_at("MPI_Irecv, MPI_Test, huge", src, m.tag);
+	MPI_Irecv(b.at, b.count, b.type, src, m.tag, storm.comm, &req);
+	for (;;) {
+		static const unsigned char marks[8] = { MARK, MARK, MARK, MARK, MARK, MARK, MARK, MARK };
+
+		while (at + sizeof(marks) <= m.len && memcmp(b.at + at, marks, sizeof(marks)))
+			at += MARK_EVERY;
+		if (at && at + sizeof(marks) <= m.len) {
+			last = storm_now_ns();
+			first = first ? first : last;
+		}
+		MPI_Test(&req, &done, &st);
+		if (done)
+			break;
+	}
+	if (first) {
+		snprintf(seen_as[src], sizeof(seen_as[src]), "huge%d", src);
+		storm_gap(seen_as[src], first, last);
+	}
+	message_arrived(&m, &b, &st);
+	buffer_free(&b);
+}

@@ -20,6 +20,7 @@ static const char help[] =
 	"  --seconds T       stop after about T seconds\n"
 	"  --stop-file PATH  stop soon after this file has appeared\n"
 	"  --max-size BYTES  longest message (default 4194304)\n"
+	"  --huge BYTES      now and then a message of up to so many bytes, watched while it arrives (default: none)\n"
 	"  --compute-ms T    longest time that a rank computes without MPI (default 1000)\n"
 	"  --gaps PREFIX     write each rank's gaps inside malloc and computing to PREFIX.<rank>\n"
 	"  --progress        a line every second\n"
@@ -204,8 +205,15 @@ static const struct { const char *name; void (*run)(struct rng *); int weight; }
 static void step(void)
 {
 	struct rng r = { mix2(storm.seed, (uint64_t)storm.step) };
+	bool is_huge = storm.huge_len && rng_in(&r, 0, 15) == 0;
 	long dice = rng_in(&r, 0, 999);
 	int i = 0;
+
+	if (is_huge) {
+		storm.phase = "huge";
+		phase_huge(&r);
+		return;
+	}
 
 	while (dice >= phases[i].weight)
 		dice -= phases[i++].weight;
@@ -232,7 +240,7 @@ int main(int argc, char **argv)
 {
 	static const struct option longs[] = { { "seed", 1, NULL, 's' }, { "steps", 1, NULL, 'n' }, { "seconds", 1, NULL, 't' },
 		{ "stop-file", 1, NULL, 'f' }, { "max-size", 1, NULL, 'm' }, { "compute-ms", 1, NULL, 'c' },
-		{ "gaps", 1, NULL, 'g' }, { "progress", 0, NULL, 'p' }, { "help", 0, NULL, 'h' }, { 0 } };
+		{ "gaps", 1, NULL, 'g' }, { "huge", 1, NULL, 'u' }, { "progress", 0, NULL, 'p' }, { "help", 0, NULL, 'h' }, { 0 } };
 	const char *stop_file = NULL, *gaps_prefix = NULL;
 	bool has_seed = false, is_talkative = false;
 	uint64_t mine[3], all[3], shown = 0;
@@ -254,6 +262,7 @@ int main(int argc, char **argv)
 		case 'n': steps = (long)number("steps", optarg, 1000000000); break;
 		case 't': seconds = (double)number("seconds", optarg, 1000000); break;
 		case 'f': stop_file = optarg; break;
+		case 'u': storm.huge_len = (size_t)number("huge", optarg, 1 << 30); break;
 		case 'm': storm.max_len = (size_t)number("max-size", optarg, 1 << 30); break;
 		case 'c': storm.compute_ms = (long)number("compute-ms", optarg, 60000); break;
 		case 'g': gaps_prefix = optarg; break;

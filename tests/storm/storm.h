@@ -59,6 +59,7 @@ struct storm {
 	int rank, ranks;
 	uint64_t seed;
 	size_t max_len;           /* bytes of the longest message */
+	size_t huge_len;          /* of the longest of phase_huge; 0: there is no such phase */
 	long compute_ms;          /* how long a rank computes alone, roughly, on a core of its own */
 	long step;
 	MPI_Comm comm;            /* a duplicate of the world: point to point of all steps */
@@ -89,7 +90,8 @@ static inline void storm_add(uint64_t what, uint64_t value)
 	storm.checksum += mix2(what, value);
 }
 
-/* A stretch of time in which the rank was not running although it was busy with @what ("malloc", "compute"). */
+/* A stretch of time in which the rank was not running although it was busy with @what ("malloc", "compute"); or in which it
+ * saw a part of a huge message here ("huge" and the sender's rank). @what stays. */
 void storm_gap(const char *what, uint64_t from_ns, uint64_t to_ns);
 enum { GAP_NS = 200000 };
 uint64_t storm_now_ns(void); /* CLOCK_REALTIME */
@@ -145,6 +147,7 @@ void phase_ordered(struct rng *r, const int *with, int n);  /* blocking calls, o
 void phase_batch(struct rng *r);                            /* everything outstanding at once; wildcards; probes */
 void phase_shift(struct rng *r);                            /* MPI_Sendrecv, MPI_Sendrecv_replace */
 void phase_persistent(struct rng *r);
+void phase_huge(struct rng *r);                             /* one message that takes longer than a move */
 void phase_stream(struct rng *r);                           /* thousands of small messages */
 void bsend_begin(void);
 void bsend_end(void);
