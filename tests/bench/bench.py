@@ -62,6 +62,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=12, help="pairs for each ratio (12)")
     parser.add_argument("--moves", type=int, default=30, help="moves whose downtime is measured (30)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
+    parser.add_argument("--fifo", action="store_true", help="net: ranks get the cores before all other work (SCHED_FIFO)")
     parser.add_argument("--only", choices=["speed", "net", "pause", "downtime", "hosts"], help="one of them")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
     args = parser.parse_args()
@@ -75,7 +76,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="godwit-bench-") as directory:
         os.environ["TMPDIR"] = directory # Open MPI leaves its session there when it is killed
         for name, bench in (("speed", lambda: bench_speed(directory, args.pairs, args.quick, results)),
-                            ("net", lambda: bench_net(directory, args.pairs, args.quick, results)),
+                            ("net", lambda: bench_net(directory, args.pairs, args.quick, args.fifo, results)),
                             ("pause", lambda: bench_pause(directory, args.moves, results)),
                             ("downtime", lambda: bench_downtime(directory, args.moves, results)),
                             ("hosts", lambda: bench_hosts(directory, args.moves, results))):

@@ -16,7 +16,7 @@ def two_hosts(directory):
     return rig, rig.Rig(2, keep=[directory])
 
 
-def bench_net(directory, pairs, is_quick, results):
+def bench_net(directory, pairs, is_quick, is_fifo, results):
     """Two ranks on two hosts, through a veth pair and a bridge. Each host has its own IPC namespace: UCX would find System V
     shared memory between "hosts" otherwise. Launchers must not bind: they would put the first rank of every host on core 0.
     Pinned, each rank binds itself to a core of its own."""
@@ -39,14 +39,15 @@ def bench_net(directory, pairs, is_quick, results):
         with hosts as r:
             r.start_sshd()
             for is_pinned in (True, False):
-                measure(r, ours, others, programs, is_pinned, pairs, is_quick, results)
+                measure(r, ours, others, programs, is_pinned, pairs, is_quick, is_fifo, results)
     except rig.RigError as e:
         raise BenchError(f"two hosts: {e}") from None
 
 
-def measure(r, ours, others, programs, is_pinned, pairs, is_quick, results):
+def measure(r, ours, others, programs, is_pinned, pairs, is_quick, is_fifo, results):
     options = (["-pin"] if is_pinned else []) + (["-quick"] if is_quick else [])
-    commands = {o.name: o.launcher + [programs[o.name]] + options for o in [ours] + others}
+    fifo = ["chrt", "-f", "1"] if is_fifo else []
+    commands = {o.name: o.launcher + fifo + [programs[o.name]] + options for o in [ours] + others}
     samples = {name: [] for name in commands}
     for i in range((pairs + 1) // 2):
         for o in [ours] + others + others[::-1] + [ours]:
