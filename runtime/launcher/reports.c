@@ -353,20 +353,22 @@ static void do_left(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	clusters_left(c);
 }
 
-/* Running ranks of a host that talk over the network, added to @list */
-static uint32_t list_talking(const struct head *h, uint32_t host, char *list, size_t cap)
+/* Running ranks of either host that talk over the network. Return: does each have some? */
+static bool list_talking(const struct head *h, const uint32_t hosts[2], char *list, size_t cap)
 {
-	size_t at = strlen(list);
-	uint32_t n = 0;
+	bool has[2] = { false, false };
+	size_t at = 0;
 
 	for (uint32_t r = 0; r < h->size; r++) {
-		if (h->ranks[r].state != RANK_RUNNING || !h->ranks[r].name || h->clusters[h->ranks[r].cluster].host != host)
+		uint32_t host = h->clusters[h->ranks[r].cluster].host;
+
+		if (h->ranks[r].state != RANK_RUNNING || !h->ranks[r].name || (host != hosts[0] && host != hosts[1]))
 			continue;
+		has[host == hosts[1]] = true;
 		if (at < cap - 16)
 			at += (size_t)snprintf(list + at, cap - at, "%s%u", at ? ", " : "", r);
-		n++;
 	}
-	return n;
+	return has[0] && has[1];
 }
 
 /* Two hosts that mpirun reaches do not reach each other: ranks on both would wait for ever. */
@@ -376,14 +378,12 @@ static void do_unreachable(struct cluster *c, json_t *msg, int *fds, size_t n_fd
 	json_int_t to = number_of(msg, "cluster");
 	const char *a = h->hosts[c->host].name, *b;
 	char list[256] = "";
-	uint32_t here;
 
 	(void)fds; (void)n_fds;
 	if (to < 0 || to >= (json_int_t)h->n_clusters || h->clusters[to].state != CLUSTER_UP || h->is_ending)
 		return;
 	b = h->hosts[h->clusters[to].host].name;
-	here = list_talking(h, c->host, list, sizeof(list));
-	if (list_talking(h, h->clusters[to].host, list, sizeof(list)) && here)
+	if (list_talking(h, (uint32_t[]){ c->host, h->clusters[to].host }, list, sizeof(list)))
 		job_fail(h, 1, "hosts %s and %s cannot reach each other (%s), and ranks %s live there; ending the job", a, b,
 		         text_of(msg, "text"), list);
 	else

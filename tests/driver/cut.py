@@ -183,9 +183,9 @@ def moves_vanish(r, moves):
 
 
 def cut_all(r, jobs, moves, what):
-	what()
 	for job in jobs + [m.job for m in moves]:
 		job.cut_s = time.monotonic()
+	what()
 	for m in moves:
 		m.go_on()
 
