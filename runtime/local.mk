@@ -23,11 +23,16 @@ libgw_rt_la_SOURCES = %D%/wire.c %D%/wire.h %D%/elf.c %D%/elf.h %D%/base/event.c
 libgw_rt_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 libgw_rt_la_LIBADD = libgw-loop.la $(JANSSON_LIBS)
 
+# Keepers: in godwitd.
+POOL_SOURCES = %D%/pool/pool.h %D%/pool/core.h %D%/pool/core.c %D%/pool/keeper.h %D%/pool/keeper.c %D%/pool/clients.c \
+	%D%/pool/names.c $(STARTER_SOURCES)
+STARTER_SOURCES = %D%/launcher/starter.h %D%/launcher/starter.c %D%/launcher/strings.c
+
 bin_PROGRAMS += godwitd mpirun mpiexec godwit
 godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/explain.c \
 	%D%/clusterd/streams.c %D%/clusterd/agent.c %D%/clusterd/pmi_port.c %D%/clusterd/guard.c %D%/clusterd/moves.c \
 	%D%/clusterd/requests.c %D%/clusterd/movable.c %D%/clusterd/join.c %D%/clusterd/far.c %D%/clusterd/hex.c \
-	%D%/clusterd/inherit.c %D%/clusterd/probe.c %D%/clusterd/place.c %D%/clusterd/network.c %D%/clusterd/leave.c %D%/topology.c %D%/topology.h
+	$(POOL_SOURCES) %D%/clusterd/inherit.c %D%/clusterd/probe.c %D%/clusterd/place.c %D%/clusterd/network.c %D%/clusterd/leave.c %D%/topology.c %D%/topology.h
 godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_SYSCONFDIR='"$(sysconfdir)"'
 godwitd_LDADD = libmig.la libct.la libnoc.la libct-rank.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) \
 	$(SODIUM_LIBS) $(HWLOC_LIBS)
@@ -36,7 +41,7 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/core.h %D%/launcher/core.c %D%/launcher/limits.c %D%/launcher/sink.c %D%/sigqueue.h \
 	%D%/launcher/env.c %D%/launcher/baseline.c %D%/launcher/baseline.h %D%/launcher/libraries.c %D%/launcher/job.c \
 	%D%/launcher/clusters.c %D%/launcher/hosts.c %D%/launcher/slurm.c %D%/launcher/launchers.c %D%/launcher/remote.c \
-	%D%/launcher/inherit.c %D%/launcher/doors.c \
+	%D%/launcher/inherit.c %D%/launcher/doors.c %D%/launcher/strings.c %D%/launcher/pool.c %D%/pool/names.c \
 	%D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/moves.c \
 	%D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/pins.c %D%/topology.c %D%/topology.h
@@ -48,9 +53,9 @@ mpiexec_CPPFLAGS = $(mpirun_CPPFLAGS)
 mpiexec_LDADD = $(mpirun_LDADD)
 
 godwit_SOURCES = %D%/control/main.c %D%/control/status.c %D%/control/migrate.c %D%/control/pin.c \
-	%D%/control/grow.c %D%/control/control.h
+	%D%/control/grow.c %D%/control/pool.c %D%/pool/names.c $(STARTER_SOURCES) %D%/launcher/hosts.c %D%/control/control.h
 godwit_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) -DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
-godwit_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
+godwit_LDADD = libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(SODIUM_LIBS)
 
 check_PROGRAMS += %D%/base/test_base %D%/base/test_loop %D%/base/test_link
 TESTS += %D%/base/test_base %D%/base/test_loop %D%/base/test_link
@@ -81,12 +86,12 @@ mpi_shim_test_pmi_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS
 check_PROGRAMS += %D%/launcher/test_words %D%/launcher/test_slurm
 TESTS += %D%/launcher/test_words %D%/launcher/test_slurm
 %C%_launcher_test_words_SOURCES = %D%/launcher/test_words.c %D%/launcher/core.c %D%/launcher/config.c %D%/launcher/options.c %D%/launcher/hosts.c \
-	%D%/launcher/slurm.c %D%/launcher/env.c \
+	%D%/launcher/slurm.c %D%/launcher/env.c %D%/launcher/strings.c \
 	%D%/launcher/libraries.c %D%/elf.c
 %C%_launcher_test_words_CPPFLAGS = $(mpirun_CPPFLAGS)
 %C%_launcher_test_words_LDADD = libgw-base.la
 %C%_launcher_test_slurm_SOURCES = %D%/launcher/test_slurm.c %D%/launcher/config.c %D%/launcher/options.c %D%/launcher/hosts.c \
-	%D%/launcher/slurm.c %D%/launcher/env.c %D%/launcher/libraries.c %D%/elf.c
+	%D%/launcher/slurm.c %D%/launcher/env.c %D%/launcher/strings.c %D%/launcher/libraries.c %D%/elf.c
 %C%_launcher_test_slurm_CPPFLAGS = $(mpirun_CPPFLAGS)
 %C%_launcher_test_slurm_LDADD = libgw-base.la
 

@@ -3,6 +3,7 @@
 #include "runtime/wire.h"
 
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 void rt_socket_name(char buf[RT_SOCKET_NAME_MAX], uint32_t job, int cluster)
@@ -28,6 +29,16 @@ void rt_cpus_read(const json_t *list, cpu_set_t *cpus)
 	CPU_ZERO(cpus);
 	for (size_t i = 0; i < json_array_size(list); i++)
 		CPU_SET((size_t)json_integer_value(json_array_get(list, i)), cpus);
+}
+
+const char *rt_end_describe(int wait_status, bool is_sentence, char *buf, size_t cap)
+{
+	if (WIFSIGNALED(wait_status))
+		snprintf(buf, cap, "%skilled by signal %d (%s)", is_sentence ? "was " : "", WTERMSIG(wait_status),
+		         strsignal(WTERMSIG(wait_status)));
+	else
+		snprintf(buf, cap, "exited with status %d", WEXITSTATUS(wait_status));
+	return buf;
 }
 
 /* Any user of this host can listen at a name that looks like one of ours. */

@@ -130,6 +130,9 @@ void rt_socket_name(char buf[RT_SOCKET_NAME_MAX], uint32_t job, int cluster);
 json_t *rt_cpus_json(const cpu_set_t *cpus);
 void rt_cpus_read(const json_t *list, cpu_set_t *cpus);
 
+/** rt_end_describe - of a process: "[was ]killed by signal 9 (Killed)" or "exited with status 3". Return @buf */
+const char *rt_end_describe(int wait_status, bool is_sentence, char *buf, size_t cap);
+
 /** rt_jobs_find - jobs of this user whose head listens, from /proc/net/unix. Return their number, at most @max filled */
 int rt_jobs_find(uint32_t *jobs, int max, struct gw_error *why);
 

@@ -58,7 +58,8 @@ EXTRA_DIST += %D%/driver/godwit.py %D%/driver/storm.py %D%/driver/move.py %D%/dr
 # Compiled by the test with other people's wrappers.
 EXTRA_DIST += %D%/programs/abi/ring.c %D%/programs/abi/ring.cc %D%/programs/abi/ring.f %D%/programs/abi/ring08.f90 \
 	%D%/programs/abi/heat.f90
-SYSTEM_TESTS = %D%/test_programs.sh %D%/test_movable.sh %D%/test_abi.sh %D%/test_launch.sh %D%/test_move.sh %D%/test_busy.sh %D%/test_examples.sh \
+EXTRA_DIST += %D%/driver/pool.py doc/pool.md
+SYSTEM_TESTS = %D%/test_pool.sh %D%/test_programs.sh %D%/test_movable.sh %D%/test_abi.sh %D%/test_launch.sh %D%/test_move.sh %D%/test_busy.sh %D%/test_examples.sh \
 	%D%/test_faults.sh %D%/test_storm.sh %D%/test_storm_hosts.sh %D%/test_hosts.sh %D%/test_files.sh %D%/test_cut.sh %D%/test_soak.sh %D%/test_manners.sh %D%/test_room.sh \
 	%D%/test_grow.sh %D%/test_grow_hosts.sh %D%/test_grow_storm.sh
 dist_check_SCRIPTS += $(SYSTEM_TESTS)

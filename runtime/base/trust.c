@@ -85,6 +85,18 @@ static int random_bytes(uint8_t *bytes, size_t len)
 	return n == (ssize_t)len ? 0 : n < 0 ? -errno : -EIO;
 }
 
+void gw_trust_secret_derive(uint8_t out[GW_TRUST_SECRET], const uint8_t secret[GW_TRUST_SECRET], const char *text)
+{
+	static const char domain[] = "godwit secret";
+	crypto_generichash_state s;
+
+	crypto_generichash_init(&s, secret, GW_TRUST_SECRET, GW_TRUST_SECRET);
+	crypto_generichash_update(&s, (const unsigned char *)domain, sizeof(domain));
+	crypto_generichash_update(&s, (const unsigned char *)text, strlen(text));
+	crypto_generichash_final(&s, out, GW_TRUST_SECRET);
+	sodium_memzero(&s, sizeof(s));
+}
+
 int gw_trust_secret_make(uint8_t secret[GW_TRUST_SECRET])
 {
 	return random_bytes(secret, GW_TRUST_SECRET);

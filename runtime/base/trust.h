@@ -27,7 +27,8 @@
 #define GW_TRUST_PENDING 64          /* connections of one listener that are not proved yet */
 
 enum gw_trust_kind { GW_TRUST_GREET = 1, GW_TRUST_ANSWER = 2, GW_TRUST_PROOF = 3 };          /* written numbers */
-enum gw_trust_purpose { GW_TRUST_JOIN = 1, GW_TRUST_SESSION = 2, GW_TRUST_LOOK = 3 }; /* a daemon to its head; to another; is it there? */
+enum gw_trust_purpose { GW_TRUST_JOIN = 1, GW_TRUST_SESSION = 2, GW_TRUST_LOOK = 3, /* a daemon to its head; to another; is it there? */
+                        GW_TRUST_POOL = 4 };                                            /* keepers to each other */
 enum gw_trust_refusal { GW_TRUST_ACCEPTED = 0, GW_TRUST_OTHER_VERSION = 1, GW_TRUST_OTHER_BUILD = 2, GW_TRUST_OTHER_JOB = 3 };
 
 struct gw_trust_msg { /* little endian; magic, version and kind stay where they are in every version */
@@ -65,6 +66,8 @@ void gw_trust_hash(uint8_t proof[32], const uint8_t secret[GW_TRUST_SECRET], enu
 /* ---- secrets --------------------------------------------------------------------------------------------------- */
 
 int gw_trust_secret_make(uint8_t secret[GW_TRUST_SECRET]);
+/** gw_trust_secret_derive - another one, of @text, from @secret: who has it learns nothing of @secret, or of others that were derived */
+void gw_trust_secret_derive(uint8_t out[GW_TRUST_SECRET], const uint8_t secret[GW_TRUST_SECRET], const char *text);
 /** gw_trust_secret_print, gw_trust_secret_parse - as hexadecimal digits with a NUL; parse: 0, or -EINVAL when it is not that */
 void gw_trust_secret_print(char hex[GW_TRUST_SECRET_HEX], const uint8_t secret[GW_TRUST_SECRET]);
 int gw_trust_secret_parse(uint8_t secret[GW_TRUST_SECRET], const char *hex);

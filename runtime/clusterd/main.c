@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* godwitd: arguments, the link to the head, dispatch of what the head says, the end. */
 #include "runtime/clusterd/clusterd.h"
+#include "runtime/pool/keeper.h"
 
 #include <argp.h>
 #include <fcntl.h>
@@ -467,9 +468,10 @@ static void raise_limits(struct clusterd *d)
 
 /* ---- arguments ------------------------------------------------------------------------------------------------- */
 
-struct args { int head_fd; struct join join; };
+struct args { int head_fd; struct join join; struct keeper_args keeper; };
 
-enum { OPTION_JOIN = 256, OPTION_JOB, OPTION_CLUSTER, OPTION_COUNT, OPTION_HOSTS, OPTION_SHARE };
+enum { OPTION_JOIN = 256, OPTION_JOB, OPTION_CLUSTER, OPTION_COUNT, OPTION_HOSTS, OPTION_SHARE, OPTION_POOL, OPTION_NUMBER,
+       OPTION_INDEX, OPTION_HOST, OPTION_SLOTS, OPTION_TOWARD, OPTION_LOG };
 
 static const struct argp_option options[] = {
 	{ "head-fd", 'f', "FD", 0, "Connected socket of the job's head (set by mpirun)", 0 },
@@ -482,6 +484,13 @@ static const struct argp_option options[] = {
 	  "SLURMD_NODENAME tells which of them this one is", 0 },
 	{ "share", OPTION_SHARE, NULL, 0, "The host has clusters of the job already, one of which hands over their shared memory "
 	  "(with --join)", 0 },
+	{ "pool", OPTION_POOL, "NAME", 0, "Be the keeper of a pool on this host, as 'godwit up' starts it", 0 },
+	{ "number", OPTION_NUMBER, "NUMBER", 0, "Of the pool, in hexadecimal digits (with --pool)", 0 },
+	{ "index", OPTION_INDEX, "NUMBER", 0, "Of the host in the pool (with --pool)", 0 },
+	{ "host", OPTION_HOST, "NAME", 0, "Of the host, as the pool calls it (with --pool)", 0 },
+	{ "slots", OPTION_SLOTS, "NUMBER", 0, "Of the host (with --pool)", 0 },
+	{ "toward", OPTION_TOWARD, "HOST", 0, "Another host of the pool: it listens at the address by which that one sees it (with --pool)", 0 },
+	{ "log", OPTION_LOG, "FILE", 0, "Where to write when it has left the streams of what started it (with --pool)", 0 },
 	{ 0 }
 };
 
@@ -527,7 +536,31 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case OPTION_SHARE:
 		a->join.is_sharing = true;
 		return 0;
+	case OPTION_POOL:
+		a->keeper.name = arg;
+		return 0;
+	case OPTION_NUMBER:
+		a->keeper.number = parse_number(arg, 16, UINT32_MAX, "number", state);
+		return 0;
+	case OPTION_INDEX:
+		a->keeper.index = parse_number(arg, 10, 0x3fff, "index", state);
+		return 0;
+	case OPTION_HOST:
+		a->keeper.host = arg;
+		return 0;
+	case OPTION_SLOTS:
+		a->keeper.slots = parse_number(arg, 10, 1u << 20, "slots", state);
+		return 0;
+	case OPTION_TOWARD:
+		a->keeper.toward = arg;
+		return 0;
+	case OPTION_LOG:
+		a->keeper.log = arg;
+		return 0;
 	case ARGP_KEY_END:
+		if (a->keeper.name)
+			return a->keeper.host && a->keeper.toward && a->keeper.slots ? 0 : (argp_error(state, "--pool needs --host, --toward and "
+			       "--slots"), EINVAL);
 		if (a->join.is_joined)
 			return a->join.job && a->join.count ? 0 : (argp_error(state, "--join needs --job, and a --count above 0"), EINVAL);
 		if (a->head_fd < 0)
@@ -550,6 +583,8 @@ int main(int argc, char **argv)
 
 	argp_parse(&argp, argc, argv, 0, NULL, &a);
 	gw_log_init("godwitd");
+	if (a.keeper.name)
+		return keeper_main(&a.keeper);
 	gw_prompt_set(0, true); /* a rank may stand still until we have had our turn; ranks do not inherit it */
 	raise_limits(&d);
 	if (a.join.is_joined && join_prepare(&a.join, &why) < 0) {

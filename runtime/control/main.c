@@ -224,6 +224,11 @@ static const struct { const char *name; int (*run)(int argc, char **argv); } com
 	{ "migrate", control_migrate },
 	{ "pin", control_pin },
 	{ "unpin", control_unpin },
+	{ "up", control_up },
+	{ "down", control_down },
+	{ "leave", control_leave },
+	{ "pools", control_pools },
+	{ "in-pool", control_in_pool },
 	{ "add", control_add },
 	{ "drain", control_drain },
 	{ "undrain", control_undrain },
@@ -238,6 +243,10 @@ static const char doc[] =
 "  migrate RANK... --to CLUSTER    move ranks, now\n"
 "  pin RANK...                     keep ranks where they are\n"
 "  unpin RANK...                   let them go again\n"
+"  up --hosts HOST:SLOTS,...       start a pool: hosts that stay ready for jobs\n"
+"  pools                           pools, their hosts and jobs\n"
+"  leave HOST                      take a host out of a pool\n"
+"  down [POOL]                     end a pool\n"
 "  add HOST[:CLUSTERS]...          bring a host into the job, or more clusters on one\n"
 "  drain CLUSTER|HOST...           move all ranks away, and let none move there\n"
 "  undrain CLUSTER|HOST...         let ranks move there again\n"

@@ -34,7 +34,7 @@ static void describe_lost(const struct head *h, const struct cluster *c, char *b
 		snprintf(buf, cap, "the daemon of cluster %u (host %s) has gone", c->index, h->hosts[c->host].name);
 	else
 		snprintf(buf, cap, "the daemon of %s (pid %d) %s", clusters_name(h, c->index, name), (int)c->pid,
-		         verdict_describe(c->wait_status, end, sizeof(end)));
+		         rt_end_describe(c->wait_status, true, end, sizeof(end)));
 }
 
 /* Of a host with several clusters one sentence is enough. */

@@ -22,15 +22,21 @@ struct door {
 	uint16_t port;
 };
 
+/* A pool's keepers have an address here that they are all reached by; names of its hosts may mean nothing to others. */
+static const char *way_to(const struct head *h, const char *host)
+{
+	return h->spec->pool ? h->spec->pool_address : host;
+}
+
 /* The first host that cannot be reached by an address of @family; NULL: there is none */
 static const char *find_without(const struct head *h, const char *more, int family, struct gw_error *why)
 {
 	char sources[1][GW_TCP_NAME];
 
 	for (uint32_t i = 0; i < h->n_hosts; i++)
-		if (h->hosts[i].is_remote && gw_tcp_sources(h->hosts[i].name, family, sources, 1, why) < 0)
+		if (h->hosts[i].is_remote && gw_tcp_sources(way_to(h, h->hosts[i].name), family, sources, 1, why) < 0)
 			return h->hosts[i].name;
-	return more && gw_tcp_sources(more, family, sources, 1, why) < 0 ? more : NULL;
+	return more && gw_tcp_sources(way_to(h, more), family, sources, 1, why) < 0 ? more : NULL;
 }
 
 int doors_choose(struct head *h, const char *more, struct gw_error *why)
@@ -85,7 +91,7 @@ static int open_door(struct head *h, const char *address, doors_joined_fn *joine
 int doors_open(struct head *h, const char *host, doors_joined_fn *joined, char to[DOORS_TEXT_MAX], struct gw_error *why)
 {
 	char sources[SOURCES_MAX][GW_TCP_NAME], text[GW_TCP_NAME];
-	int n = gw_tcp_sources(host, h->family, sources, SOURCES_MAX, why);
+	int n = gw_tcp_sources(way_to(h, host), h->family, sources, SOURCES_MAX, why);
 	size_t at = strlen(to);
 
 	for (int i = 0; i < n; i++) {

@@ -26,32 +26,6 @@ static const struct { const char *name, *value; bool is_forced; } settings[] = {
 static const char *const removed[] = { "GODWIT_EVENTS", "GODWIT_CTL_FD", "GODWIT_PROC", "GODWIT_JOB", "GODWIT_CPU_BASELINE", "GODWIT_CPU_HIDE", "PMI_FD", "PMI_RANK",
 	                               "PMI_SIZE", "PMI_SPAWNED", "PMI_PORT", "PMI_ID" };
 
-int strings_add(struct strings *s, const char *text)
-{
-	if (s->n + 2 > s->cap) {
-		size_t cap = s->cap ? 2 * s->cap : 16;
-		char **bigger = realloc(s->list, cap * sizeof(*bigger));
-
-		if (!bigger)
-			return -ENOMEM;
-		s->list = bigger;
-		s->cap = cap;
-	}
-	s->list[s->n] = strdup(text);
-	if (!s->list[s->n])
-		return -ENOMEM;
-	s->list[++s->n] = NULL;
-	return 0;
-}
-
-void strings_fini(struct strings *s)
-{
-	for (size_t i = 0; i < s->n; i++)
-		free(s->list[i]);
-	free(s->list);
-	memset(s, 0, sizeof(*s));
-}
-
 static bool has_name(const char *pair, const char *name)
 {
 	size_t n = strlen(name);

@@ -19,6 +19,7 @@
  *   launchers.c  what ssh or srun is told
  *   remote.c     daemons on other hosts: started by those, back by TCP
  *   doors.c      where mpirun listens for those
+ *   pool.c       slots and daemons of a pool
  *   inherit.c    what those get of mpirun that they cannot inherit
  *   reports.c    what the daemons report, as a table
  *   verdict.c    what the end of a rank means for the job
@@ -203,6 +204,7 @@ struct head {
 	uint32_t size, ended;
 	struct gw_list doors;     /* where daemons of other machines come in: doors.c */
 	int family;               /* of all addresses of the job */
+	struct gw_link *keeper;          /* of the pool that the job is in; NULL: of none */
 	struct remotes *remotes;  /* NULL: all hosts are this machine */
 	struct ct_cpu baseline;   /* baseline.h: what the ranks are told to keep to, if has_baseline */
 	bool has_baseline, is_baseline_known;
@@ -279,6 +281,9 @@ int doors_open(struct head *h, const char *host, doors_joined_fn *joined, char t
 const char *doors_address(const struct head *h);          /* of this machine as others see it; NULL: there are none */
 void doors_fini(struct head *h);
 
+/* ---- pool.c ---- */
+int pool_watch(struct head *h, struct gw_error *why);     /* the keeper's end is the job's */
+
 /* ---- launchers.c ---- */
 struct launch {                  /* one process of a launcher */
 	const struct host *hosts;      /* for the daemons of these; several with srun only */
@@ -299,7 +304,6 @@ json_t *inherit_json(const struct head *h);               /* environment of daem
 extern const struct gw_link_ops reports_link_ops;         /* its context is a struct cluster */
 
 /* ---- verdict.c ---- */
-const char *verdict_describe(int wait_status, char *buf, size_t cap);
 void verdict_rank_ended(struct head *h, uint32_t rank, int status, enum pmi_phase phase);
 void verdict_print_codes(struct head *h);                 /* how each rank ended */
 

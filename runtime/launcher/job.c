@@ -129,6 +129,11 @@ static int random_ids(struct head *h)
 		if (getrandom(&h->job, sizeof(h->job), 0) != sizeof(h->job))
 			return -errno;
 	while (h->job == 0);
+	if (h->spec->pool) {
+		h->job = h->spec->pool_job;
+		memcpy(h->secret, h->spec->pool_secret, sizeof(h->secret));
+		return 0;
+	}
 	return gw_trust_secret_make(h->secret);
 }
 
@@ -138,7 +143,7 @@ static bool is_any_here(const struct job_spec *spec)
 	if (!spec->is_remote)
 		return true;
 	for (uint32_t i = 0; i < spec->n_hosts; i++)
-		if (!spec->is_slurm && hosts_is_here(spec->hosts[i].name))
+		if (!spec->is_slurm && !spec->pool && hosts_is_here(spec->hosts[i].name))
 			return true;
 	return false;
 }
@@ -202,7 +207,7 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	for (uint32_t i = 0; i < spec->n_hosts; i++) {
 		struct host *host = clusters_new_host(h, spec->hosts ? spec->hosts[i].name : NULL);
 
-		host->is_remote = spec->is_slurm || (spec->is_remote && !hosts_is_here(host->name));
+		host->is_remote = spec->is_slurm || spec->pool || (spec->is_remote && !hosts_is_here(host->name));
 		host->is_this = !spec->is_forked && !host->is_remote;
 		host->is_slurm = spec->is_slurm;
 		host->launcher = spec->launcher ? strdup(spec->launcher) : NULL;
@@ -226,6 +231,8 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	code = random_ids(h);
 	if (code == 0)
 		code = gw_loop_create(&h->loop);
+	if (code == 0 && spec->pool && pool_watch(h, why) < 0)
+		return why->code;
 	if (code == 0)
 		code = signals_init(h);
 	if (code == 0)
@@ -277,6 +284,7 @@ static void teardown(struct head *h)
 		free(cl->cores.binds);
 	}
 	remote_fini(h);
+	gw_link_destroy(h->keeper);
 	tools_fini(h);
 	if (h->moves.next) {
 		grow_fini(h);

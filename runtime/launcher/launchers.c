@@ -208,7 +208,7 @@ void launchers_explain(const struct launch *l, const char *nodes, int status, co
 	int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 	char end[128];
 
-	verdict_describe(status, end, sizeof(end));
+	rt_end_describe(status, true, end, sizeof(end));
 	if (l->hosts[0].is_slurm)
 		explain_srun(l, nodes, end, last, why);
 	else if (code == 127 && is_ssh)

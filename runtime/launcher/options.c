@@ -193,6 +193,7 @@ static int set_launcher(struct parser *p, const char *v)
 	               "to run there) stand, as '%s \"ssh -p 2222 %%h %%c\"'", p->word, v, p->word);
 }
 
+static int set_pool(struct parser *p, const char *v) { p->spec->pool = v; return 0; }
 static int set_hosts(struct parser *p, const char *v) { return hosts_parse(p->spec, v, p->why); }
 static int set_hostfile(struct parser *p, const char *v) { return hosts_read(p->spec, v, p->why); }
 
@@ -202,6 +203,12 @@ static int set_hostfile(struct parser *p, const char *v) { return hosts_read(p->
  */
 static int check_hosts(struct job_spec *spec, struct gw_error *why)
 {
+	if (spec->pool && spec->n_hosts && spec->pool == getenv("GODWIT_POOL"))
+		spec->pool = NULL; /* hosts that are named now are meant */
+	if (spec->pool && spec->n_hosts)
+		return gw_fail(why, -EINVAL, "-pool and hosts exclude each other: the pool says which hosts there are");
+	if (spec->pool)
+		return 0;
 	if (slurm_take(spec, why) < 0)
 		return why->code;
 	for (uint32_t i = 0; i < spec->n_hosts && !spec->is_forked; i++)
@@ -256,6 +263,7 @@ static const struct option options[] = {
 	{ "f hostfile machinefile", "FILE", set_hostfile, "the same from a file, one HOST, HOST:N or HOST slots=N a line" },
 	{ "launcher bootstrap", "X", set_launcher, "how other hosts are reached: ssh (default), slurm (default in its allocations), a command "
 	  "with %h (host) and %c (what to run), or fork: this machine plays all of them" },
+	{ "pool", "NAME", set_pool, "run in the pool NAME that 'godwit up' has made; any: the only one of this host (also GODWIT_POOL)" },
 	{ "clusters", "N", set_clusters, "cut each host into N clusters (default 1); clusters share cores when there are fewer" },
 	{ "ppn N npernode perhost", "N", set_ppn, "start N ranks on a host, or where there is only one on a cluster, before the next has its turn (default: spread evenly)" },
 	{ "bind-to binding", "WHAT", set_bind, "bind each rank within its cluster: none (default), hwthread, core, l1cache to l5cache, numa, "
@@ -447,7 +455,7 @@ static int parse_words(struct parser *p, bool *given)
 static int defaults(struct parser *p)
 {
 	static const struct { const char *name; const char *option; } variables[] = {
-		{ "MPIEXEC_TIMEOUT", "timeout" }, { "MPIEXEC_UNIVERSE_SIZE", "usize" },
+		{ "GODWIT_POOL", "pool" }, { "MPIEXEC_TIMEOUT", "timeout" }, { "MPIEXEC_UNIVERSE_SIZE", "usize" },
 		{ "HYDRA_BINDING", "bind-to" }, { "HYDRA_MAPPING", "map-by" },
 	};
 
@@ -498,6 +506,7 @@ int options_parse(struct job_spec *spec, int argc, char **argv, struct gw_error 
 void options_fini(struct job_spec *spec)
 {
 	free(spec->hosts);
+	free(spec->pool_launcher);
 	for (uint32_t i = 0; i < spec->n_apps; i++) {
 		strings_fini(&spec->apps[i].argv);
 		strings_fini(&spec->apps[i].env);

@@ -57,6 +57,11 @@ struct job_spec {
 	bool is_slurm;            /* they are nodes of a Slurm allocation, and srun starts their daemons */
 	bool is_launcher_said;
 	bool is_size_unsaid;      /* one program, without -n */
+	const char *pool;         /* runtime/pool: its name, "any"; NULL: none */
+	char *pool_launcher, pool_address[64]; /* what a pool has granted: see pool.c */
+	uint32_t pool_job;
+	uint8_t pool_secret[32];
+	int pool_fd;
 	bool is_remote;           /* the daemons of some are not children of mpirun */
 	const char *launcher;     /* words with %h that start a daemon there; NULL: ssh, or srun */
 	bool is_carrying;         /* files that the other host does not see travel with a rank */
@@ -80,6 +85,9 @@ void hosts_forget(struct job_spec *spec);
 bool hosts_is_here(const char *name);
 bool hosts_is_launcher(const char *words);  /* one of them is %h */
 uint32_t hosts_place(const struct job_spec *spec, uint32_t rank);               /* its cluster, where slots were given */
+
+/* ---- pool.c ---- */
+int pool_take(struct job_spec *spec, struct gw_error *why); /* hosts and launcher, from the pool that was named */
 
 /* ---- slurm.c ---- */
 /** slurm_take - inside a Slurm allocation: hosts, slots, launcher and number of ranks, where the user has not said them

@@ -5,22 +5,6 @@
 
 #include "runtime/launcher/head.h"
 
-static void describe(int wait_status, char *buf, size_t cap)
-{
-	if (WIFSIGNALED(wait_status))
-		snprintf(buf, cap, "killed by signal %d (%s)", WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)));
-	else
-		snprintf(buf, cap, "exited with status %d", WEXITSTATUS(wait_status));
-}
-
-const char *verdict_describe(int wait_status, char *buf, size_t cap)
-{
-	size_t n = WIFSIGNALED(wait_status) ? (size_t)snprintf(buf, cap, "was ") : 0;
-
-	describe(wait_status, buf + n, cap - n);
-	return buf;
-}
-
 static void rank_killed(struct head *h, uint32_t n, struct rank *r)
 {
 	const struct host *host = &h->hosts[h->clusters[r->cluster].host];
@@ -31,7 +15,7 @@ static void rank_killed(struct head *h, uint32_t n, struct rank *r)
 	else if (WCOREDUMP(r->status))
 		core_describe(h, n, core, sizeof(core));
 	job_fail(h, 128 + WTERMSIG(r->status), "rank %u (pid %d, %s) %s%s%s", n, (int)r->pid, clusters_name(h, r->cluster, name),
-	         verdict_describe(r->status, end, sizeof(end)), core, h->ended < h->size ? "; ending the job" : "");
+	         rt_end_describe(r->status, true, end, sizeof(end)), core, h->ended < h->size ? "; ending the job" : "");
 }
 
 static void rank_failed(struct head *h, uint32_t n, struct rank *r, enum pmi_phase phase)
@@ -48,7 +32,7 @@ static void rank_failed(struct head *h, uint32_t n, struct rank *r, enum pmi_pha
 		job_note_code(h, WEXITSTATUS(r->status)); /* the others do not need it any more: let them finish */
 	} else {
 		job_fail(h, WEXITSTATUS(r->status), "rank %u (pid %d, %s) %s%s", n, (int)r->pid, name,
-		         verdict_describe(r->status, end, sizeof(end)), h->ended < h->size ? "; ending the job" : "");
+		         rt_end_describe(r->status, true, end, sizeof(end)), h->ended < h->size ? "; ending the job" : "");
 	}
 }
 
@@ -115,7 +99,7 @@ void verdict_print_codes(struct head *h)
 		if (is_told)
 			continue;
 		if (h->ranks[r].state == RANK_ENDED)
-			describe(h->ranks[r].status, end, sizeof(end));
+			rt_end_describe(h->ranks[r].status, false, end, sizeof(end));
 		else if (h->ranks[r].state == RANK_WAITING)
 			snprintf(end, sizeof(end), "not started");
 		list_ranks(h, r, list, sizeof(list));

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A job in a pool: the keeper of this host is asked for slots, and starts the daemons, through `godwit in-pool`, which stands
+ * where ssh does. The job's secret is the keepers' too: they derive it from the pool's. The connection to the keeper stays
+ * open for as long as the job runs: its end gives the slots back, wherever it comes from.
+ */
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "runtime/launcher/head.h"
+#include "runtime/pool/pool.h"
+
+struct asking { struct gw_loop *loop; struct job_spec *spec; struct gw_error *why; };
+
+static int take_grant(struct job_spec *spec, const json_t *msg, struct gw_error *why)
+{
+	const json_t *hosts = json_object_get(msg, "hosts");
+	const char *secret = json_string_value(json_object_get(msg, "secret"));
+	const char *address = json_string_value(json_object_get(msg, "address"));
+	int code = 0;
+
+	if (!secret || !address || gw_trust_secret_parse(spec->pool_secret, secret) < 0)
+		return gw_fail(why, -EPROTO, "the keeper's answer is not understood");
+	snprintf(spec->pool_address, sizeof(spec->pool_address), "%s", address);
+	hosts_forget(spec);
+	for (size_t i = 0; i < json_array_size(hosts) && code == 0; i++) {
+		const json_t *h = json_array_get(hosts, i);
+
+		code = hosts_add(spec, json_string_value(json_object_get(h, "host")),
+		                 (uint32_t)json_integer_value(json_object_get(h, "slots")), why);
+	}
+	return code;
+}
+
+static void on_answer(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
+{
+	const char *op = json_string_value(json_object_get(msg, "op")), *text = json_string_value(json_object_get(msg, "text"));
+	struct asking *a = ctx;
+	int code;
+
+	(void)l; (void)fds; (void)n_fds;
+	if (op && strcmp(op, "granted") == 0)
+		code = take_grant(a->spec, msg, a->why);
+	else
+		code = gw_fail(a->why, -EBUSY, "%s", text ? text : "the keeper's answer is not understood");
+	gw_loop_stop(a->loop, code < 0 ? code : 1);
+}
+
+static void on_gone(struct gw_link *l, void *ctx, int error)
+{
+	struct asking *a = ctx;
+
+	(void)l; (void)error;
+	gw_loop_stop(a->loop, gw_fail(a->why, -EPIPE, "the pool has ended"));
+}
+
+static const struct gw_link_ops asking_ops = { .json = on_answer, .closed = on_gone };
+
+/* Waits for the answer; a job that needs no waiting is answered at once. */
+static int ask(struct job_spec *spec, int fd, struct gw_error *why)
+{
+	struct asking a = { .spec = spec, .why = why };
+	struct gw_link *l;
+	int code = gw_loop_create(&a.loop), keep = dup(fd); /* the link closes its own */
+
+	if (code == 0)
+		code = gw_link_create(&l, a.loop, fd, &asking_ops, &a);
+	else
+		close(fd);
+	if (code < 0 || keep < 0)
+		return gw_fail(why, code < 0 ? code : -errno, "cannot talk to the pool's keeper: %s", strerror(errno));
+	gw_link_send_json(l, json_pack("{s:s, s:I, s:i, s:s}", "op", "ask", "job", (json_int_t)spec->pool_job, "ranks", (int)spec->size,
+	                               "text", spec->apps[0].argv.list[0]));
+	code = gw_loop_run(a.loop);
+	gw_link_destroy(l);
+	gw_loop_destroy(a.loop);
+	if (code < 0) {
+		close(keep);
+		return code;
+	}
+	spec->pool_fd = keep;
+	return 0;
+}
+
+int pool_take(struct job_spec *spec, struct gw_error *why)
+{
+	struct pool_place place = { 0 };
+	char path[4096];
+	int fd, code;
+
+	do
+		if (getrandom(&spec->pool_job, sizeof(spec->pool_job), 0) != sizeof(spec->pool_job))
+			return gw_fail(why, -errno, "no random numbers: %s", strerror(errno));
+	while (spec->pool_job == 0);
+	fd = pool_connect(spec->pool, &place, why);
+	if (fd < 0)
+		return fd;
+	code = ask(spec, fd, why);
+	if (code < 0)
+		return gw_fail_more(why, "pool '%s': ", place.name);
+	code = own_path(path, sizeof(path), "godwit");
+	if (code < 0 || strchr(path, ' '))
+		return gw_fail(why, -EINVAL, "godwit at '%s' cannot be used as a launcher", path);
+	if (asprintf(&spec->pool_launcher, "%s in-pool %s@%s %08x %%h %%c", path, place.name, place.host, spec->pool_job) < 0) {
+		spec->pool_launcher = NULL;
+		return gw_fail(why, -ENOMEM, "out of memory");
+	}
+	spec->launcher = spec->pool_launcher;
+	spec->is_remote = true;
+	return 0;
+}
+
+/* ---- while it runs --------------------------------------------------------------------------------------------------- */
+
+static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
+{
+	const char *op = json_string_value(json_object_get(msg, "op")), *text = json_string_value(json_object_get(msg, "text"));
+
+	(void)l; (void)fds; (void)n_fds;
+	if (op && strcmp(op, "down") == 0)
+		job_fail(ctx, 1, "%s; ending the job", text ? text : "the pool has been taken down");
+}
+
+static void on_closed(struct gw_link *l, void *ctx, int error)
+{
+	struct head *h = ctx;
+
+	(void)error;
+	gw_link_destroy(l);
+	h->keeper = NULL;
+	if (!h->is_ending)
+		job_fail(h, 1, "the pool's keeper on this host has gone; ending the job");
+}
+
+static const struct gw_link_ops keeper_ops = { .json = on_json, .closed = on_closed };
+
+int pool_watch(struct head *h, struct gw_error *why)
+{
+	int fd = h->spec->pool_fd, code;
+
+	h->spec->pool_fd = -1;
+	code = gw_link_create(&h->keeper, h->loop, fd, &keeper_ops, h);
+	return code < 0 ? gw_fail(why, code, "no link to the pool's keeper: %s", strerror(-code)) : 0;
+}

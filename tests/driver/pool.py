@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Pools on one machine that plays several hosts: up, jobs at once, a full pool, the leader's death, a leader that leaves, down."""
+import json, os, re, signal, subprocess, sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import godwit
+
+tap = godwit.Tap(200)
+MPIRUN, GODWIT = os.path.join(godwit.BUILD, "mpirun"), os.path.join(godwit.BUILD, "godwit")
+NAME = "t%d" % os.getpid()
+
+
+def run(*words, timeout=60):
+	p = subprocess.run([str(w) for w in words], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+	return p.returncode, p.stdout, p.stderr
+
+
+def keepers():
+	"""pid of each keeper of this test's pools, by the name of its host."""
+	found = {}
+	for pid in filter(str.isdigit, os.listdir("/proc")):
+		try:
+			with open("/proc/%s/cmdline" % pid, "rb") as f:
+				words = f.read().decode().split("\0")
+		except OSError:
+			continue
+		if "--pool=" + NAME in words and os.path.basename(words[0]) == "godwitd":
+			found[[w for w in words if w.startswith("--host=")][0][7:]] = int(pid)
+	return found
+
+
+def status(where):
+	code, out, err = run(GODWIT, "pools", "--json", "%s@%s" % (NAME, where))
+	all_ = json.loads(out or "[]")
+	return all_[0] if all_ else {"members": [], "jobs": []}
+
+
+def settled(where, hosts):
+	"""Waits until the keeper of @where lists just these hosts, under a leader that is one of them."""
+	def is_so():
+		s = status(where)
+		names = {m["id"]: m["host"] for m in s.get("members", [])}
+		return sorted(names.values()) == sorted(hosts) and s["leader"] in names and s["state"] in ("leading", "following") and s
+	return godwit.wait_for(is_so, 40, 0.1)
+
+
+def begin(where, n):
+	j = godwit.Job(tap, ["-pool", "%s@%s" % (NAME, where), "-n", n, "sh", "-c", "echo up; read line; echo went on"], stdin=True)
+	if not j.wait_line("^up$", 40, count=n):
+		tap.bail("a job in the pool did not start: %s" % j.tail())
+	return j
+
+
+def leader_of(s):
+	return [m["host"] for m in s["members"] if m["id"] == s["leader"]][0]
+
+
+def main():
+	code, out, err = run(GODWIT, "up", "--launcher", "fork", "--hosts", "a:2,b:2,c:2", "--name", NAME)
+	tap.ok(code == 0 and "a:2, b:2, c:2 (6 slots)" in out and not err, "a pool of three hosts comes up", code, out, err)
+	tap.ok(sorted(keepers()) == ["a", "b", "c"], "a keeper for each host stays", keepers())
+	code, out, err = run(GODWIT, "up", "--launcher", "fork", "--hosts", "a", "--name", NAME)
+	tap.ok(code == 1 and "there is a pool" in err and err.count("\n") == 1, "the name of a pool is taken", code, err)
+
+	jobs = [subprocess.Popen([MPIRUN, "-pool", "%s@%s" % (NAME, h), "-n", "2", "-l", "echo", "of", h], stdout=subprocess.PIPE,
+	                         stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) for h in "abc"]
+	ends = [j.communicate(timeout=90) + (j.returncode,) for j in jobs]
+	tap.ok([(sorted(o.split("\n")[:-1]), e, c) for o, e, c in ends] == [(["[0] of " + h, "[1] of " + h], "", 0) for h in "abc"],
+	       "three jobs at once fill it", *ends)
+	code, out, err = run(MPIRUN, "-pool", NAME, "-n", "7", "true")
+	tap.ok(code == 1 and "needs 7 slots, and the pool has 6" in err and err.count("\n") == 1, "a job that is too large is told so", err)
+
+	godwit.wait_for(lambda: not status("c")["jobs"], 20, 0.1)
+	j = begin("c", 4)
+	code, out, err = run(MPIRUN, "-pool", NAME, "-n", "3", "true")
+	tap.ok(code == 1 and "needs 3 slots, and of the pool's 6 only 2 are free" in err, "so is one when others have the slots", err)
+	s = status("c")
+	other = [m["host"] for m in s["members"] if m["id"] not in {p["member"] for p in s["jobs"][0]["parts"]}]
+	tap.ok(other == ["c"] and s["jobs"][0]["ranks"] == 4, "godwit pools tells where ranks are", s)
+
+	# the leader's keeper dies: it has ranks here, the job ends; a job without any there goes on
+	j.kill()
+	godwit.wait_for(lambda: not status("c")["jobs"], 20, 0.1)
+	first = begin("c", 2)   # on a, which leads
+	second = begin("c", 2)  # on b
+	os.kill(keepers()["a"], signal.SIGKILL)
+	tap.ok(first.end(40) == 1 and any("host a" in l for l in first.out("err")), "the leader's keeper dies: a job with ranks there ends",
+	       *first.tail())
+	s = settled("c", ["b", "c"])
+	tap.ok(s and leader_of(s) == "b", "the next keeper leads, and knows the rest", s)
+	tap.ok(s and [[p["slots"] for p in job["parts"]] for job in s["jobs"]] == [[2]], "and the job that goes on, with its slots", s)
+	code, out, err = run(MPIRUN, "-pool", NAME + "@c", "-n", "3", "true")
+	tap.ok(code == 1 and "of the pool's 4 only 2 are free" in err, "it does not give them away", err)
+	code, out, err = run(MPIRUN, "-pool", NAME + "@b", "-n", "2", "echo", "served")
+	tap.ok(code == 0 and out == "served\nserved\n", "it serves", code, out, err)
+	tap.ok(second.is_running(), "the other job did not notice")
+
+	# a host comes, and the leader's host leaves
+	code, out, err = run(GODWIT, "up", "--add", "--launcher", "fork", "--hosts", "d:3", "--name", NAME)
+	tap.ok(code == 0 and settled("c", ["b", "c", "d"]), "a host is added", code, out, err, status("c"))
+	code, out, err = run(GODWIT, "leave", "b", "--pool", NAME)
+	s = godwit.wait_for(lambda: (lambda s: s["members"] and leader_of(s) != "b" and s)(status("c")), 40, 0.1)
+	tap.ok(code == 0 and s and [m["leaving"] for m in s["members"] if m["host"] == "b"] == [True],
+	       "a leader that is to leave hands over, and stays while a job has ranks there", code, err, s)
+	second.proc.stdin.close()
+	tap.ok(second.end(40) == 0 and len([l for l in second.out() if l == "went on"]) == 2, "the job ends well", *second.tail())
+	s = settled("c", ["c", "d"])
+	tap.ok(s and godwit.wait_for(lambda: "b" not in keepers(), 20), "then its keeper ends", s, keepers())
+
+	third = begin("c", 4)
+	code, out, err = run(GODWIT, "down", NAME)
+	tap.ok(code == 0 and not err, "down", code, err)
+	tap.ok(third.end(40) == 1 and any("taken down; ending the job" in l for l in third.out("err")), "a job in it ends with a sentence",
+	       *third.tail())
+	tap.ok(godwit.wait_for(lambda: not keepers(), 20) and not third.gone(), "and nothing is left", keepers(), third.processes())
+	code, out, err = run(MPIRUN, "-pool", NAME, "-n", "1", "true")
+	tap.ok(code == 1 and "no pool" in err and err.count("\n") == 1, "a pool that is not there", code, err)
+	code, out, err = run(GODWIT, "up", "--launcher", "/nonexistent/ssh %h %c", "--hosts", "nohost1,nohost2", "--name", NAME)
+	tap.ok(code == 1 and "nohost" in err and "/nonexistent/ssh" in err and not keepers(), "hosts that cannot be reached", code, err)
+	return tap.done()
+
+
+if __name__ == "__main__":
+	try:
+		code = main()
+	finally:
+		for pid in keepers().values():
+			os.kill(pid, signal.SIGKILL)
+	sys.exit(code)
