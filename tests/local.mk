@@ -43,7 +43,12 @@ check_PROGRAMS += %D%/programs/held
 %C%_programs_held_SOURCES = %D%/programs/held.c
 %C%_programs_held_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_programs_held_LDADD = $(MPI_LIBS) -lpthread -lrt
-EXTRA_DIST += %D%/driver/movable.py
+check_PROGRAMS += %D%/programs/everyone
+%C%_programs_everyone_SOURCES = %D%/programs/everyone.c
+%C%_programs_everyone_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_programs_everyone_LDADD = $(MPI_LIBS)
+EXTRA_DIST += %D%/driver/movable.py %D%/driver/crowd.py
+dist_check_SCRIPTS += %D%/test_crowd.sh
 # A rank that keeps files open while it moves.
 check_PROGRAMS += %D%/programs/scribe
 %C%_programs_scribe_SOURCES = %D%/programs/scribe.c
@@ -99,6 +104,12 @@ check-hosts: all $(check_PROGRAMS)
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_faults.sh --hosts
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_cut.sh --storm
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_slurm.sh --cancels 25
+
+# Many ranks on four real hosts of a rig, each of which sends to each; and a storm over three of them, by ssh
+CROWD = 200
+.PHONY: check-crowd
+check-crowd: all $(check_PROGRAMS)
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_crowd.sh --ranks $(CROWD)
 
 # Ten thousand jobs in a row, and more than a thousand that are killed; the seed in the output replays the choices:
 # make check-starts STARTS=100 KILLS=0 MOVED_KILLS=0 SEED="--seed 17"
