@@ -39,7 +39,8 @@
 #define TX_CHUNKS  4u
 #define GREETING_MAGIC 0x4f4c4c48u /* "HLLO" */
 #define GREETING_VERSION 1
-#define SILENT_NS  2000000000ull   /* a connection that is not proved by then is closed */
+#define SILENT_NS  2000000000ull   /* a connection that is not proved by then is closed; twice as long after each that was not */
+#define SILENCES_MAX 4u            /* 32 s: where many ranks share a core, none may get as far in less */
 #define HOLD_NS    20000000ull     /* one that has work to do is not closed for another before it had so long */
 #define FDS_OTHER  64u             /* descriptors that are left to the program in any case */
 #define CONNS_MIN  16u             /* allowed in any case, unless the user says less */
@@ -202,6 +203,18 @@ fail:
 	return NULL;
 }
 
+static bool is_silent(const struct noc_conn *c, uint64_t now)
+{
+	return now - c->since_ns > SILENT_NS << c->peer->silences;
+}
+
+static void conn_silent(struct noc_conn *c)
+{
+	if (c->peer->silences < SILENCES_MAX)
+		c->peer->silences++;
+	conn_lost(c);
+}
+
 static struct noc_conn *conn_of(const struct noc_peer *p, const struct noc_conn *but)
 {
 	gw_list_for(l, &net.conns) {
@@ -319,9 +332,11 @@ static int fabric_connect(struct noc_peer *p, const struct noc_place *place)
 
 	c = conn_of(p, NULL);
 	if (c) {
-		if (c->peer_incarnation >= place->incarnation && gw_now_ns() - c->since_ns < SILENT_NS)
+		bool is_late = is_silent(c, gw_now_ns());
+
+		if (c->peer_incarnation >= place->incarnation && !is_late)
 			return -EALREADY;
-		conn_lost(c);
+		is_late ? conn_silent(c) : conn_lost(c);
 	}
 	rc = conns_make_room(NULL, 1);
 	if (rc)
@@ -596,8 +611,8 @@ static int fabric_poll(bool is_thorough)
 	gw_list_for_safe(l, &net.conns) {
 		struct noc_conn *c = gw_list_entry(l, struct noc_conn, link);
 
-		if (c->state != CONN_UP && now - c->since_ns > SILENT_NS) {
-			conn_lost(c);
+		if (c->state != CONN_UP && is_silent(c, now)) {
+			conn_silent(c);
 			break; /* the rest next time: the list may have changed */
 		}
 	}
