@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Reading all of a stopped rank but its pages into a snapshot, and handing the image out in pieces. */
-#include "container/rank.h"
+#include "container/spans.h"
 
 #include <elf.h>
 #include <fcntl.h>
@@ -326,23 +326,15 @@ static int ask_all(struct ct_rank *r, const struct user_regs_struct *leader, str
 
 static int inside(struct ct_rank *r, struct gw_error *why)
 {
-	struct ct_img_process *p = &r->snap.process;
 	struct ct_thread *leader = r->threads.at;
-	size_t len = p->vdso_end - p->vdso_start;
 	uint64_t map[6] = { 0, CT_HOLE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS,
 	                    (uint64_t)-1, 0 };
-	unsigned char vdso[16384];
-	const struct ct_map *m = NULL;
 	uint64_t insn;
 	int64_t at = -1, ignored;
 	int rc = 0;
 
-	for CT_EACH(const struct ct_map, e, &r->maps.list)
-		if (strcmp(e->name, "[vdso]") == 0)
-			m = e;
-	len = m ? m->end - m->start : 0;
-	if (!len || len > sizeof(vdso) || ct_mem_read(r->pid, m->start, vdso, len) < 0 ||
-	    !(insn = ct_find_syscall(vdso, len, m->start)))
+	insn = ct_vdso_syscall(r->pid, &r->maps);
+	if (!insn)
 		return gw_fail(why, -EBUSY, "no system call instruction was found in the vdso of pid %d", (int)r->pid);
 	for CT_EACH(struct ct_thread, t, &r->threads) {
 		rc = ct_sigmask_block(t, why);
@@ -371,7 +363,7 @@ int ct_capture(struct ct_rank *r, struct gw_error *why)
 	struct ct_img_process *p = &s->process;
 	int rc;
 
-	s->strings.n = s->files.n = s->xstate.n = 0;
+	s->strings.n = s->files.n = s->xstate.n = s->dropped.n = 0;
 	p->boottime_ns = ct_clock_ns(CLOCK_BOOTTIME) + (uint64_t)r->boottime_offset_ns;
 	p->ns_pid = (uint32_t)r->ns_pid;
 	p->threads = (uint32_t)r->threads.n;
@@ -407,6 +399,8 @@ int ct_capture(struct ct_rank *r, struct gw_error *why)
 		rc = ct_unread_take(r, why);
 	if (rc == 0)
 		rc = ct_extents_scan(r, s, &r->extents, why);
+	if (rc == 0 && r->follow)
+		rc = ct_follow_last(r, why);
 	if (rc == 0 && ct_snapshot_write(s, &r->meta) < 0)
 		rc = gw_fail(why, -ENOMEM, "no memory for the image");
 	return rc;
@@ -468,11 +462,12 @@ static unsigned char *pack_run(struct ct_rank *r, unsigned char *to, const unsig
 
 static bool is_zero_default(const struct ct_rank *r, uint64_t addr)
 {
-	size_t lo = 0, hi = r->snap.vmas.n;
+	const struct ct_snapshot *s = r->is_round ? ct_follow_mappings(r) : &r->snap;
+	size_t lo = 0, hi = s->vmas.n;
 
 	while (lo < hi) {
 		size_t mid = (lo + hi) / 2;
-		const struct ct_img_vma *v = CT_AT(struct ct_img_vma, &r->snap.vmas, mid);
+		const struct ct_img_vma *v = CT_AT(struct ct_img_vma, &s->vmas, mid);
 
 		if (addr < v->start)
 			hi = mid;
@@ -482,6 +477,33 @@ static bool is_zero_default(const struct ct_rank *r, uint64_t addr)
 			return v->kind == CT_VMA_ANON || v->kind == CT_VMA_SHARED_ANON;
 	}
 	return false;
+}
+
+/* Of a rank that runs: a page that has gone away meanwhile is sent empty, and counts as not sent. */
+static int read_one_by_one(struct ct_rank *r, unsigned char *to, uint64_t vaddr, size_t pages)
+{
+	for (size_t i = 0; i < pages; i++) {
+		uint64_t at = vaddr + i * CT_PAGE;
+
+		if (ct_mem_read(r->pid, at, to + i * CT_PAGE, CT_PAGE) == 0 ||
+		    pread(r->mem_fd, to + i * CT_PAGE, CT_PAGE, (off_t)at) == (ssize_t)CT_PAGE)
+			continue;
+		memset(to + i * CT_PAGE, 0, CT_PAGE);
+		if (ct_spans_add(&r->unreadable, at, at + CT_PAGE) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+void ct_image_begin(struct ct_rank *r, bool is_round, bool can_skip_zeroes)
+{
+	r->meta_at = r->extent_at = 0;
+	r->page_at = r->extents.n ? CT_AT(struct ct_extent, &r->extents, 0)->start : 0;
+	r->is_end_sent = false;
+	r->totals = (struct ct_img_end){ 0 };
+	r->is_round = is_round;
+	r->can_skip_zeroes = can_skip_zeroes;
+	r->unreadable.n = 0;
 }
 
 static ssize_t next_pages(struct ct_rank *r, unsigned char *buf, size_t cap, struct gw_error *why)
@@ -501,10 +523,12 @@ static ssize_t next_pages(struct ct_rank *r, unsigned char *buf, size_t cap, str
 		runs[n].vaddr = r->page_at;
 		runs[n].pages = pages;
 		runs[n].at = at;
-		runs[n].is_zero = is_zero_default(r, r->page_at);
+		runs[n].is_zero = r->can_skip_zeroes && is_zero_default(r, r->page_at);
 		n++;
 		if (e->is_forced) {
-			if (pread(r->mem_fd, at, pages * CT_PAGE, (off_t)r->page_at) != (ssize_t)(pages * CT_PAGE))
+			if (pread(r->mem_fd, at, pages * CT_PAGE, (off_t)r->page_at) == (ssize_t)(pages * CT_PAGE))
+				;
+			else if (!r->is_round || read_one_by_one(r, at, r->page_at, pages) < 0)
 				return gw_fail(why, -EIO, "cannot read %zu pages at %#llx of pid %d: %s", pages,
 				               (unsigned long long)r->page_at, (int)r->pid, strerror(errno));
 		} else {
@@ -520,7 +544,10 @@ static ssize_t next_pages(struct ct_rank *r, unsigned char *buf, size_t cap, str
 	if (n_iov) {
 		ssize_t got = process_vm_readv(r->pid, to, n_iov, from, n_iov, 0);
 
-		if (got < 0 || (size_t)got != want)
+		for (size_t i = 0; (got < 0 || (size_t)got != want) && r->is_round && i < n; i++)
+			if (read_one_by_one(r, runs[i].at, runs[i].vaddr, runs[i].pages) < 0)
+				return gw_fail(why, -ENOMEM, "no memory for a list of pages");
+		if ((got < 0 || (size_t)got != want) && !r->is_round)
 			return gw_fail(why, got < 0 ? -errno : -EFAULT, "cannot read the memory of pid %d: %s", (int)r->pid,
 			               got < 0 ? strerror(errno) : "a page went away");
 	}
@@ -533,7 +560,7 @@ ssize_t ct_image_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error 
 {
 	size_t used = 0;
 
-	if (r->state != CT_FROZEN || cap < CT_IMAGE_CHUNK_MIN)
+	if ((r->state != CT_FROZEN && !(r->state == CT_RUNNING && r->is_round)) || cap < CT_IMAGE_CHUNK_MIN)
 		return gw_fail(why, -EINVAL, "pid %d is not frozen, or the buffer is too small", (int)r->pid);
 	if (r->meta_at < r->meta.n) {
 		used = r->meta.n - r->meta_at < cap ? r->meta.n - r->meta_at : cap;
@@ -550,7 +577,7 @@ ssize_t ct_image_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error 
 		if (n)
 			break;
 	}
-	if (r->meta_at == r->meta.n && r->extent_at == r->extents.n && !r->is_end_sent && r->carried.n) {
+	if (r->meta_at == r->meta.n && r->extent_at == r->extents.n && !r->is_end_sent && r->carried.n && !r->is_round) {
 		ssize_t n = used ? (ssize_t)used : ct_carry_next(r, buf, cap, why);
 
 		if (n != 0)
@@ -558,7 +585,8 @@ ssize_t ct_image_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error 
 	}
 	if (r->meta_at == r->meta.n && r->extent_at == r->extents.n && !r->is_end_sent &&
 	    cap - used >= sizeof(struct ct_img_section) + sizeof(r->totals)) {
-		struct ct_img_section h = { .magic = CT_IMAGE_MAGIC, .type = CT_SECTION_END, .version = CT_IMAGE_VERSION,
+		struct ct_img_section h = { .magic = CT_IMAGE_MAGIC, .type = r->is_round ? CT_SECTION_ROUND_END : CT_SECTION_END,
+			.version = CT_IMAGE_VERSION,
 			.count = 1, .length = sizeof(r->totals) };
 
 		memcpy((unsigned char *)buf + used, &h, sizeof(h));

@@ -187,6 +187,33 @@ int ct_rank_settle_files(struct ct_rank *r, struct gw_error *why);
  */
 int ct_reconnecting_add(const char *patterns);
 
+/*
+ * A rank that runs can be followed: most of its memory goes to the destination in rounds before it is stopped, and only what
+ * it has written since then, afterwards.
+ *
+ *   check -> ct_follow_begin -> (ct_follow_round -> ct_image_next* -> the destination has it -> ct_follow_sent)* ->
+ *   [a last ct_follow_round whose pages are left for the freeze] -> ct_rank_freeze -> ct_image_next* -> ...
+ *
+ * ct_rank_follow_from - before ct_rank_check: a rank with as many @bytes as this will be followed, so that the destination
+ *   need not make its pages ahead (the default: never)
+ * ct_follow_begin - after a check. Its main thread stands for some tens of microseconds. -ENOTSUP with the reason: this
+ *   kernel, or what is around the rank, does not allow it; it moves by stop-and-copy
+ * ct_follow_round - look what must be sent now; ct_image_next hands it out, while the rank runs
+ * ct_follow_sent - all of the round is at the destination
+ * ct_follow_end - it is not followed any more; NULL-safe in every state, and done by the release and the end of a rank
+ */
+struct ct_round {
+	uint32_t number;      /* from 0 */
+	uint64_t bytes;       /* to send */
+	uint64_t dirty_bytes; /* of these, sent before and written since */
+	uint64_t since_ns;    /* the look before; 0: there was none */
+};
+void ct_rank_follow_from(struct ct_rank *r, uint64_t bytes);
+int ct_follow_begin(struct ct_rank *r, struct gw_error *why);
+int ct_follow_round(struct ct_rank *r, struct ct_round *out, struct gw_error *why);
+void ct_follow_sent(struct ct_rank *r);
+void ct_follow_end(struct ct_rank *r);
+
 struct ct_freeze_stats {
 	uint64_t stop_ns;         /* from the call to the last thread stopped */
 	uint64_t frozen_at_ns;    /* CLOCK_REALTIME when the last thread stopped */
@@ -203,7 +230,7 @@ struct ct_freeze_stats {
 int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why);
 
 /**
- * ct_image_next - the next bytes of the image of a frozen rank: metadata sections, then page runs, then the end section
+ * ct_image_next - the next bytes of the image of a frozen rank, or of a round of one that is followed: metadata sections, then page runs, then the end section
  * @buf, @cap: at least CT_IMAGE_CHUNK_MIN bytes. Return: bytes written, 0 after the end, negative errno.
  * Deterministic work of at most @cap bytes: the caller interleaves it with others (the daemon is never blocked).
  */
@@ -232,6 +259,9 @@ void ct_rank_release(struct ct_rank *r);  /* after TAKEN: the frozen source copy
  */
 int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const struct ct_plumbing *plumbing,
                     const cpu_set_t *cpus, struct gw_error *why);
+
+/** ct_shell_rounds - how many rounds have come whole */
+uint32_t ct_shell_rounds(const struct ct_rank *r);
 
 /** ct_shell_feed - the next bytes of the image, cut anywhere; bounds-checked: a bad image is an error, never a crash */
 int ct_shell_feed(struct ct_rank *r, const void *buf, size_t len, struct gw_error *why);

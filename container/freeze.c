@@ -289,6 +289,39 @@ static int sample_threads(struct ct_rank *r)
 	return rc;
 }
 
+int ct_leader_stop(struct ct_rank *r, uint64_t deadline_ms, struct gw_error *why)
+{
+	sigset_t chld, old;
+	int rc;
+
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &chld, &old);
+	r->threads.n = r->samples.n = 0;
+	rc = thread_seize(r, r->pid, NULL);
+	if (rc == 0 && r->threads.n == 0)
+		rc = -ESRCH;
+	if (rc == 0)
+		rc = thread_wait(r->threads.at, gw_now_ns() + deadline_ms * 1000000);
+	if (rc < 0)
+		gw_fail(why, rc, "its main thread cannot be stopped: %s", strerror(-rc));
+	else if (rc == 1)
+		rc = gw_fail(why, -ESRCH, "pid %d has ended", (int)r->pid);
+	if (rc == 0)
+		rc = read_threads(r, why);
+	if (rc < 0)
+		ct_threads_detach(r, true);
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	if (sigismember(&old, SIGCHLD))
+		kill(getpid(), SIGCHLD); /* as in ct_rank_freeze */
+	return rc;
+}
+
+void ct_leader_go(struct ct_rank *r)
+{
+	ct_threads_detach(r, true);
+}
+
 /* everything that will be touched while the rank stands still is opened and touched before */
 static int prepare(struct ct_rank *r, struct gw_error *why)
 {
@@ -373,11 +406,8 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 	if (rc < 0)
 		return ct_proc_blame_end(r->pid, rc, why);
 	r->state = CT_FROZEN;
-	r->meta_at = r->extent_at = 0;
 	ct_carry_forget(r);
-	r->page_at = r->extents.n ? CT_AT(struct ct_extent, &r->extents, 0)->start : 0;
-	r->is_end_sent = false;
-	r->totals = (struct ct_img_end){ 0 };
+	ct_image_begin(r, false, !r->follow);
 	st.stop_ns = stopped - start;
 	st.capture_ns = gw_now_ns() - stopped;
 	st.threads = (uint32_t)r->threads.n;

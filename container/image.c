@@ -21,6 +21,7 @@ void ct_snapshot_init(struct ct_snapshot *s)
 	ct_vec_init(&s->timers, sizeof(struct ct_img_timer));
 	ct_vec_init(&s->timerfds, sizeof(struct ct_img_timerfd));
 	ct_vec_init(&s->watches, sizeof(struct ct_img_watch));
+	ct_vec_init(&s->dropped, sizeof(struct ct_img_extent));
 	ct_vec_init(&s->threads, sizeof(struct ct_img_thread));
 	ct_vec_init(&s->xstate, 1);
 	ct_vec_init(&s->actions, sizeof(struct ct_img_action));
@@ -32,7 +33,7 @@ void ct_snapshot_init(struct ct_snapshot *s)
 void ct_snapshot_fini(struct ct_snapshot *s)
 {
 	struct ct_vec *all[] = { &s->strings, &s->files, &s->auxv, &s->vmas, &s->fds, &s->threads, &s->xstate, &s->actions,
-	                         &s->infos, &s->timers, &s->timerfds, &s->watches, &s->unread, &s->bytes };
+	                         &s->infos, &s->timers, &s->timerfds, &s->watches, &s->dropped, &s->unread, &s->bytes };
 
 	for (size_t i = 0; i < GW_ARRAY_LEN(all); i++)
 		ct_vec_fini(all[i]);
@@ -74,6 +75,7 @@ int ct_snapshot_write(const struct ct_snapshot *s, struct ct_vec *out)
 		{ CT_SECTION_VMAS, &s->vmas },       { CT_SECTION_FDS, &s->fds },         { CT_SECTION_THREADS, &s->threads },
 		{ CT_SECTION_XSTATE, &s->xstate },   { CT_SECTION_ACTIONS, &s->actions }, { CT_SECTION_SIGINFOS, &s->infos },
 		{ CT_SECTION_TIMERS, &s->timers },   { CT_SECTION_TIMERFDS, &s->timerfds }, { CT_SECTION_WATCHES, &s->watches },
+		{ CT_SECTION_DROPPED, &s->dropped },
 	};
 	int rc;
 
@@ -158,18 +160,30 @@ static int take_bytes(struct ct_reader *d, const struct ct_img_section *h, const
 	return d->ops->bytes(d->ctx, &b, (const unsigned char *)p + sizeof(b), h->length - sizeof(b), why);
 }
 
+static int round_done(struct ct_reader *d, struct gw_error *why)
+{
+	int rc = d->ops && d->ops->round ? d->ops->round(d->ctx, why) : 0;
+
+	d->seen = d->first_vma = 0;
+	d->pages_seen = d->next_vaddr = 0;
+	d->is_meta_done = d->is_round = false;
+	return rc;
+}
+
 static int take_section(struct ct_reader *d, const void *p, struct gw_error *why)
 {
 	struct ct_snapshot *s = d->snap;
 	const struct ct_img_section *h = &d->head;
 	uint32_t bit = 1u << h->type;
+	struct ct_img_round round;
 	struct ct_img_end end;
 
-	if (!d->seen && h->type != CT_SECTION_PROCESS && h->type != CT_SECTION_NEEDS)
+	if (!d->seen && h->type != CT_SECTION_PROCESS && h->type != CT_SECTION_NEEDS && h->type != CT_SECTION_ROUND)
 		return bad(why, "it does not begin with a process");
 	if ((d->seen & bit) && h->type != CT_SECTION_UNREAD && h->type != CT_SECTION_BYTES)
 		return bad(why, "a section comes twice");
-	if (d->is_meta_done && h->type != CT_SECTION_END && h->type != CT_SECTION_BYTES)
+	if (d->is_meta_done && h->type != (d->is_round ? CT_SECTION_ROUND_END : CT_SECTION_END) &&
+	    (d->is_round || h->type != CT_SECTION_BYTES))
 		return bad(why, "a section comes after the pages");
 	d->seen |= bit;
 	switch (h->type) {
@@ -183,6 +197,14 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 			return bad(why, "needs of another size");
 		memcpy(&d->needs, p, sizeof(d->needs));
 		d->is_needs = true;
+		return 0;
+	case CT_SECTION_ROUND:
+		if (h->length != sizeof(round))
+			return bad(why, "a round of another size");
+		memcpy(&round, p, sizeof(round));
+		s->process.vdso_start = round.vdso_start;
+		s->process.vdso_end = round.vdso_end;
+		d->is_round = true;
 		return 0;
 	case CT_SECTION_STRINGS:
 		if (h->length && (((const char *)p)[0] || ((const char *)p)[h->length - 1]))
@@ -198,6 +220,7 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 	case CT_SECTION_TIMERS:   return take_array(&s->timers, h, p, why);
 	case CT_SECTION_TIMERFDS: return take_array(&s->timerfds, h, p, why);
 	case CT_SECTION_WATCHES:  return take_array(&s->watches, h, p, why);
+	case CT_SECTION_DROPPED:  return take_array(&s->dropped, h, p, why);
 	case CT_SECTION_EXTENTS:  return take_array(&d->extents, h, p, why);
 	case CT_SECTION_UNREAD:   return take_unread(s, h, p, why);
 	case CT_SECTION_BYTES:    return take_bytes(d, h, p, why);
@@ -205,11 +228,14 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 		s->xstate.n = 0;
 		return ct_vec_append(&s->xstate, p, h->length) < 0 ? gw_fail(why, -ENOMEM, "no memory for the image") : 0;
 	case CT_SECTION_END:
-		if (h->length != sizeof(end))
-			return bad(why, "an end of another size");
+	case CT_SECTION_ROUND_END:
+		if (h->length != sizeof(end) || !d->is_meta_done)
+			return bad(why, "an end of another size, or too early");
 		memcpy(&end, p, sizeof(end));
 		if (end.pages_sent != d->pages_seen)
 			return bad(why, "pages are missing");
+		if (h->type == CT_SECTION_ROUND_END)
+			return round_done(d, why);
 		d->pages_zero = end.pages_zero;
 		d->is_complete = true;
 		return 0;
@@ -248,6 +274,14 @@ static int check_vmas(const struct ct_snapshot *s, struct gw_error *why)
 			return bad(why, "a mapping of a file that is not listed");
 		last = v->end;
 	}
+	return 0;
+}
+
+static int check_dropped(const struct ct_snapshot *s, struct gw_error *why)
+{
+	for CT_EACH(const struct ct_img_extent, e, &s->dropped)
+		if (!is_range(e->start, e->end))
+			return bad(why, "impossible pages to be forgotten");
 	return 0;
 }
 
@@ -335,7 +369,9 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 	const uint32_t all = 1u << CT_SECTION_PROCESS | 1u << CT_SECTION_STRINGS | 1u << CT_SECTION_FILES |
 		1u << CT_SECTION_AUXV | 1u << CT_SECTION_VMAS | 1u << CT_SECTION_FDS | 1u << CT_SECTION_THREADS |
 		1u << CT_SECTION_XSTATE | 1u << CT_SECTION_ACTIONS | 1u << CT_SECTION_SIGINFOS | 1u << CT_SECTION_TIMERS |
-		1u << CT_SECTION_TIMERFDS | 1u << CT_SECTION_WATCHES;
+		1u << CT_SECTION_TIMERFDS | 1u << CT_SECTION_WATCHES | 1u << CT_SECTION_DROPPED;
+	const uint32_t of_round = 1u << CT_SECTION_ROUND | 1u << CT_SECTION_STRINGS | 1u << CT_SECTION_FILES |
+		1u << CT_SECTION_VMAS | 1u << CT_SECTION_DROPPED;
 	int rc;
 
 	d->is_meta_done = true;
@@ -345,6 +381,17 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 			if (rc == 0 && !is_range(e->start, e->end))
 				rc = bad(why, "an impossible extent");
 		return rc == 0 ? check_vmas(s, why) : rc;
+	}
+	rc = check_dropped(s, why);
+	if (rc < 0)
+		return rc;
+	if (d->is_round) {
+		if ((d->seen & of_round) != of_round || !is_range(p->vdso_start, p->vdso_end))
+			return bad(why, "a round without its mappings");
+		rc = check_files(s, why);
+		if (rc == 0)
+			rc = check_vmas(s, why);
+		return rc == 0 && d->ops ? d->ops->meta(d->ctx, why) : rc;
 	}
 	if ((d->seen & all) != all)
 		return bad(why, "a section is missing");
@@ -385,7 +432,8 @@ static int head_done(struct ct_reader *d, struct gw_error *why)
 	}
 	if (h->type == CT_SECTION_BYTES && (!d->seen || d->is_needs || h->length > META_MAX / 16))
 		return bad(why, "bytes of a file without a process, or too many");
-	if ((h->type == CT_SECTION_PAGES || h->type == CT_SECTION_BYTES || h->type == CT_SECTION_END) && !d->is_meta_done)
+	if ((h->type == CT_SECTION_PAGES || h->type == CT_SECTION_BYTES || h->type == CT_SECTION_END ||
+	     h->type == CT_SECTION_ROUND_END) && !d->is_meta_done)
 		return meta_done(d, why);
 	return 0;
 }

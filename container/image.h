@@ -14,6 +14,10 @@
  * a section of a type or a version that it does not know. Strings are NUL terminated and named by their offset in
  * STRINGS, whose first byte is NUL (offset 0: no string). The same format carries the blob of struct ct_needs: NEEDS,
  * STRINGS, FILES, VMAS, EXTENTS, END; its mappings and extents are hints, with which a shell prepares itself.
+ *
+ * Before the image of a rank that is followed while it runs come rounds, each ROUND, STRINGS, FILES, VMAS, DROPPED, PAGES,
+ * ROUND_END: its mappings then, pages that are to be forgotten, and pages as they were. A page that comes again replaces
+ * the one that came before; the image itself has the last word.
  */
 #ifndef CT_IMAGE_H
 #define CT_IMAGE_H
@@ -45,7 +49,10 @@ enum ct_section { /* written numbers */
 	CT_SECTION_TIMERFDS = 18,
 	CT_SECTION_WATCHES  = 19, /* what epoll instances watch */
 	CT_SECTION_BYTES    = 20, /* after PAGES: struct ct_img_bytes and bytes, of a file that travels */
-	CT_SECTION_LAST     = CT_SECTION_BYTES
+	CT_SECTION_ROUND    = 21, /* first section of a round: see below */
+	CT_SECTION_ROUND_END = 22,
+	CT_SECTION_DROPPED  = 23, /* struct ct_img_extent: pages that came in a round and are no more */
+	CT_SECTION_LAST     = CT_SECTION_DROPPED
 };
 
 struct ct_img_section {
@@ -211,7 +218,13 @@ struct ct_img_bytes {
 };
 _Static_assert(sizeof(struct ct_img_bytes) == 16, "wire format");
 
-struct ct_img_end { uint64_t pages_sent, pages_zero; };
+struct ct_img_end { uint64_t pages_sent, pages_zero; }; /* of ROUND_END too */
+
+struct ct_img_round {
+	uint32_t number, pad; /* from 0 */
+	uint64_t vdso_start, vdso_end;
+};
+_Static_assert(sizeof(struct ct_img_round) == 24, "wire format");
 
 struct ct_img_needs {
 	uint32_t ns_pid, threads, uid, gid;

@@ -367,6 +367,19 @@ uint64_t ct_find_syscall(const unsigned char *code, size_t len, uint64_t addr)
 	return 0;
 }
 
+uint64_t ct_vdso_syscall(pid_t pid, const struct ct_maps *maps)
+{
+	unsigned char vdso[16384];
+
+	for CT_EACH(const struct ct_map, m, &maps->list) {
+		size_t len = m->end - m->start;
+
+		if (strcmp(m->name, "[vdso]") == 0)
+			return len <= sizeof(vdso) && ct_mem_read(pid, m->start, vdso, len) == 0 ? ct_find_syscall(vdso, len, m->start) : 0;
+	}
+	return 0;
+}
+
 int ct_remote_one(pid_t tid, const struct user_regs_struct *regs, uint64_t insn, long nr, const uint64_t arg[6],
                   int64_t *result, struct gw_error *why)
 {

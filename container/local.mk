@@ -3,11 +3,48 @@
 EXTRA_DIST += doc/container.md
 
 noinst_LTLIBRARIES += libct.la
-libct_la_SOURCES = %D%/container.h %D%/cpu.h %D%/files.h %D%/image.h %D%/proof.h %D%/rank.h %D%/room.h \
-	%D%/around.c %D%/capture.c %D%/carry.c %D%/cgroup.c %D%/check.c %D%/clocks.c %D%/cpu.c %D%/fds.c %D%/files.c %D%/fit.c \
-	%D%/freeze.c %D%/helper.c %D%/holds.c %D%/image.c %D%/init.c %D%/inject.c %D%/marks.c %D%/plumb.c %D%/polls.c %D%/probe.c %D%/proc.c %D%/regs.c \
-	%D%/restore.c %D%/room.c %D%/same.c %D%/shell.c %D%/sockets.c %D%/spawn.c %D%/timers.c \
-	%D%/vmas.c %D%/xstate.c
+libct_la_SOURCES = \
+	%D%/container.h \
+	%D%/cpu.h \
+	%D%/files.h \
+	%D%/image.h \
+	%D%/proof.h \
+	%D%/rank.h \
+	%D%/room.h \
+	%D%/spans.h \
+	%D%/around.c \
+	%D%/capture.c \
+	%D%/carry.c \
+	%D%/cgroup.c \
+	%D%/check.c \
+	%D%/clocks.c \
+	%D%/cpu.c \
+	%D%/fds.c \
+	%D%/files.c \
+	%D%/fit.c \
+	%D%/follow.c \
+	%D%/freeze.c \
+	%D%/helper.c \
+	%D%/holds.c \
+	%D%/image.c \
+	%D%/init.c \
+	%D%/inject.c \
+	%D%/marks.c \
+	%D%/plumb.c \
+	%D%/polls.c \
+	%D%/probe.c \
+	%D%/proc.c \
+	%D%/regs.c \
+	%D%/restore.c \
+	%D%/room.c \
+	%D%/same.c \
+	%D%/shell.c \
+	%D%/sockets.c \
+	%D%/spans.c \
+	%D%/spawn.c \
+	%D%/timers.c \
+	%D%/vmas.c \
+	%D%/xstate.c
 
 # The program that the tests move is one like any other: no sanitizer, none of our libraries.
 check_PROGRAMS += %D%/victim %D%/test_files %D%/test_image %D%/test_move %D%/test_move_user %D%/bench_move
@@ -16,13 +53,15 @@ TESTS += %D%/test_files %D%/test_image %D%/test_move %D%/test_move_user
 %C%_test_files_LDADD = libct.la libgw-base.la
 %C%_test_image_SOURCES = %D%/test_image.c
 %C%_test_image_LDADD = libct.la libgw-base.la
-check_PROGRAMS += %D%/test_room %D%/test_cpu
-TESTS += %D%/test_room %D%/test_cpu
+check_PROGRAMS += %D%/test_room %D%/test_cpu %D%/test_spans
+TESTS += %D%/test_room %D%/test_cpu %D%/test_spans
+%C%_test_spans_SOURCES = %D%/test_spans.c
+%C%_test_spans_LDADD = libct.la libgw-base.la
 %C%_test_cpu_SOURCES = %D%/test_cpu.c
 %C%_test_cpu_LDADD = libct.la libgw-base.la
 %C%_test_room_SOURCES = %D%/test_room.c
 %C%_test_room_LDADD = libct.la libgw-base.la
-%C%_victim_SOURCES = %D%/victim.c %D%/victim.h %D%/victim_events.c
+%C%_victim_SOURCES = %D%/victim.c %D%/victim.h %D%/victim_events.c %D%/victim_memory.c
 %C%_victim_CFLAGS = -O2 -g -Wall -Wextra -fno-sanitize=all
 %C%_victim_LDFLAGS =
 %C%_victim_LDADD = -lpthread

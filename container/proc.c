@@ -180,6 +180,29 @@ static void map_flags(struct ct_map *m, const char *p)
 	}
 }
 
+/* The file is told in pieces: of a process that runs, a piece may know of changes that the one before does not. */
+static void maps_mend(struct ct_maps *m)
+{
+	uint64_t last = 0;
+	size_t n = 0;
+
+	for CT_EACH(const struct ct_map, map, &m->list) {
+		struct ct_map *to = CT_AT(struct ct_map, &m->list, n);
+
+		if (map->end <= last)
+			continue;
+		if (to != map)
+			*to = *map;
+		if (to->start < last) {
+			to->offset += last - to->start;
+			to->start = last;
+		}
+		last = to->end;
+		n++;
+	}
+	m->list.n = n;
+}
+
 int ct_maps_read(struct ct_maps *m, pid_t pid, bool want_flags)
 {
 	gw_autoclose int fd = -1;
@@ -226,6 +249,7 @@ int ct_maps_read(struct ct_maps *m, pid_t pid, bool want_flags)
 			map_flags(CT_AT(struct ct_map, &m->list, m->list.n - 1), p + 9);
 		}
 	}
+	maps_mend(m);
 	return m->list.n ? 0 : -ESRCH; /* a process that is ending has no map left */
 }
 

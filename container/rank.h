@@ -126,6 +126,7 @@ int ct_remote_run(struct ct_remote *m, pid_t tid, const struct user_regs_struct 
 int ct_remote_one(pid_t tid, const struct user_regs_struct *regs, uint64_t insn, long nr, const uint64_t arg[6],
                   int64_t *result, struct gw_error *why);
 uint64_t ct_find_syscall(const unsigned char *code, size_t len, uint64_t addr); /* 0: none */
+uint64_t ct_vdso_syscall(pid_t pid, const struct ct_maps *maps);                /* an instruction in its vdso; 0: none */
 
 /* wait for a stop of @tid; -ESRCH when it ended. Blocks: only for threads that are known to stop at once */
 int ct_wait_stop(pid_t tid, int *status);
@@ -157,6 +158,7 @@ struct ct_snapshot {
 	struct ct_vec timers;   /* struct ct_img_timer */
 	struct ct_vec timerfds; /* struct ct_img_timerfd */
 	struct ct_vec watches;  /* struct ct_img_watch */
+	struct ct_vec dropped;  /* struct ct_img_extent: pages that came before and are no more */
 	struct ct_vec threads;  /* struct ct_img_thread, leader first */
 	struct ct_vec xstate;   /* unsigned char */
 	struct ct_vec actions;  /* struct ct_img_action */
@@ -176,6 +178,7 @@ int ct_section_write(struct ct_vec *out, enum ct_section type, uint32_t count, c
 /* The reader of the stream: pure, knows no process. It fills a snapshot and hands pages on as they come. */
 struct ct_reader_ops {
 	int (*meta)(void *ctx, struct gw_error *why);  /* all before PAGES is there and consistent */
+	int (*round)(void *ctx, struct gw_error *why); /* a round is complete: the next begins with an empty snapshot */
 	/* @len: whole pages, inside one VMA; the bytes are valid during the call */
 	int (*pages)(void *ctx, uint64_t vaddr, const unsigned char *bytes, size_t len, struct gw_error *why);
 	int (*flush)(void *ctx, struct gw_error *why); /* the bytes of the earlier pages() are about to go */
@@ -192,7 +195,7 @@ struct ct_reader {
 	uint64_t run_left, next_vaddr, pages_seen, pages_zero;
 	uint32_t seen;                   /* sections, a mask */
 	uint32_t first_vma;              /* cursor: pages ascend */
-	bool has_head, has_run, is_meta_done, is_complete, is_needs;
+	bool has_head, has_run, is_meta_done, is_complete, is_needs, is_round;
 	struct ct_img_needs needs;       /* NEEDS */
 	struct ct_vec extents;           /* struct ct_img_extent */
 };
@@ -281,6 +284,10 @@ struct ct_rank {
 	struct ct_remote remote;       /* also the shell's */
 	struct ct_vec regions;         /* room for PAGEMAP_SCAN */
 	uint32_t umask_guess;
+	struct ct_follow *follow;      /* follow.c; NULL: it is not followed */
+	uint64_t follow_from;          /* ct_rank_follow_from; 0: never */
+	bool is_round, can_skip_zeroes; /* what ct_image_next hands out */
+	struct ct_vec unreadable;      /* struct ct_img_extent: of a round, pages that went away before they were read */
 	char exe[4096];
 
 	/* shell */
@@ -297,6 +304,7 @@ struct ct_rank {
 	struct user_regs_struct shell_regs;
 	struct ct_vec writes_local, writes_remote; /* struct iovec, gathered */
 	uint64_t pages_filled;
+	uint32_t rounds;               /* that have come whole */
 	uint32_t cursor;               /* VMA of the last pages */
 };
 
@@ -411,6 +419,17 @@ bool ct_socket_is_network(const struct ct_rank *r, int number); /* of the agent'
 int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapshot *s, struct gw_error *why);
 void ct_memory_forget(struct ct_rank *r); /* close what shows its memory: after an exec it would show what was before */
 int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct gw_error *why);
+/* pages of [start, end) that were written since they were protected last, to the end of @spans; -EPERM: it is not followed */
+int ct_written_scan(struct ct_rank *r, uint64_t start, uint64_t end, bool is_protecting, struct ct_vec *spans);
+/* what keeps its pages when a shell with mappings as @have is given those of @want, as spans */
+int ct_maps_kept(const struct ct_snapshot *have, const struct ct_snapshot *want, struct ct_vec *spans);
+/* a mapping @v of @want that a shell's @w of @have can become as it is, perhaps cut or longer at its end; NULL: none.
+ * *at: where to begin in @want; ascends with @w */
+const struct ct_img_vma *ct_map_kept(const struct ct_snapshot *have, const struct ct_img_vma *w, const struct ct_snapshot *want, size_t *at);
+
+/* follow.c */
+const struct ct_snapshot *ct_follow_mappings(const struct ct_rank *r); /* of the round that is handed out */
+int ct_follow_last(struct ct_rank *r, struct gw_error *why); /* frozen: what has to go of r->extents, into it */
 
 /* check.c */
 uint64_t ct_fnv(const void *p, size_t len);
@@ -443,6 +462,7 @@ int ct_xstate_convert(unsigned char *to, size_t to_len, const struct ct_img_layo
 /* capture.c */
 int ct_capture_prepare(struct ct_rank *r, struct gw_error *why); /* the rank still runs; snap.process has its vdso */
 int ct_capture(struct ct_rank *r, struct gw_error *why);
+void ct_image_begin(struct ct_rank *r, bool is_round, bool can_skip_zeroes); /* extents and meta are what it hands out */
 
 /* plumb.c */
 int ct_unread_take(struct ct_rank *r, struct gw_error *why);   /* source, frozen: copies without consuming */
@@ -459,6 +479,8 @@ int ct_restore_shared(struct ct_rank *r, struct gw_error *why); /* mappings of f
 int ct_restore_rest(struct ct_rank *r, struct gw_error *why);
 
 /* freeze.c */
+int ct_leader_stop(struct ct_rank *r, uint64_t deadline_ms, struct gw_error *why); /* of a running rank, its main thread only */
+void ct_leader_go(struct ct_rank *r);
 void ct_threads_detach(struct ct_rank *r, bool is_restoring);
 size_t ct_threads_let_go(struct ct_rank *r); /* all are stopped; returns how many run, those that were killed are reaped */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Making a rank out of an empty shell: its address space first; when the pages are there, all the rest. */
-#include "container/rank.h"
+#include "container/spans.h"
 
 #include <elf.h>
 #include <fcntl.h>
@@ -190,6 +190,34 @@ static bool is_same_map(const struct ct_snapshot *s, const struct ct_img_vma *v,
 	       v->offset == w->offset && strcmp(file_of(s, v), file_of(t, w)) == 0;
 }
 
+const struct ct_img_vma *ct_map_kept(const struct ct_snapshot *have, const struct ct_img_vma *w, const struct ct_snapshot *want,
+                                     size_t *at)
+{
+	const struct ct_img_vma *v = want->vmas.at;
+
+	while (*at < want->vmas.n && v[*at].start < w->start)
+		(*at)++;
+	v += *at;
+	if (*at >= want->vmas.n || !is_same_map(want, v, have, w))
+		return NULL;
+	return v->end == w->end || (v->kind == CT_VMA_ANON && !(v->advice & CT_VMA_GROWSDOWN)) ? v : NULL;
+}
+
+int ct_maps_kept(const struct ct_snapshot *have, const struct ct_snapshot *want, struct ct_vec *spans)
+{
+	size_t at = 0;
+	int rc = 0;
+
+	spans->n = 0;
+	for CT_EACH(const struct ct_img_vma, w, &have->vmas) {
+		const struct ct_img_vma *v = ct_map_kept(have, w, want, &at);
+
+		if (v && rc == 0)
+			rc = ct_spans_add(spans, w->start, v->end < w->end ? v->end : w->end);
+	}
+	return rc;
+}
+
 /**
  * ct_restore_maps - the address space as the image has it
  * What was made by the hints and is still right stays; anonymous memory that grew or shrank at its end is mended.
@@ -197,7 +225,7 @@ static bool is_same_map(const struct ct_snapshot *s, const struct ct_img_vma *v,
 int ct_restore_maps(struct ct_rank *r, struct gw_error *why)
 {
 	const struct ct_snapshot *have = &r->hint, *want = &r->snap;
-	const struct ct_img_vma *v = want->vmas.at;
+	const struct ct_img_vma *kept;
 	struct ct_remote *m = &r->remote;
 	gw_autofree unsigned char *skip = calloc(want->vmas.n + 1, 1);
 	struct ct_snapshot tails;
@@ -211,16 +239,14 @@ int ct_restore_maps(struct ct_rank *r, struct gw_error *why)
 	for CT_EACH(const struct ct_img_vma, w, &have->vmas) {
 		uint64_t from = w->start;
 
-		while (i < want->vmas.n && v[i].start < w->start)
-			i++;
-		if (i < want->vmas.n && is_same_map(want, &v[i], have, w) &&
-		    (v[i].end == w->end || (v[i].kind == CT_VMA_ANON && !(v[i].advice & CT_VMA_GROWSDOWN)))) {
-			struct ct_img_vma tail = v[i];
+		kept = ct_map_kept(have, w, want, &i);
+		if (kept) {
+			struct ct_img_vma tail = *kept;
 
 			skip[i] = 1;
-			from = v[i].end;
+			from = kept->end;
 			tail.start = w->end;
-			if (v[i].end > w->end && ct_vec_append(&tails.vmas, &tail, 1) < 0)
+			if (kept->end > w->end && ct_vec_append(&tails.vmas, &tail, 1) < 0)
 				rc = gw_fail(why, -ENOMEM, "no memory for a list of mappings");
 		}
 		if (rc == 0)
@@ -234,7 +260,13 @@ int ct_restore_maps(struct ct_rank *r, struct gw_error *why)
 	if (rc == 0)
 		rc = map_all(r, want, skip, why);
 	ct_snapshot_fini(&tails);
-	return rc;
+	for CT_EACH(const struct ct_img_extent, e, &want->dropped) {
+		if (rc == 0)
+			rc = ct_restore_room(r, 1, 0, why);
+		if (rc == 0)
+			CT_CALL(m, "forget pages", CT_CALL_OK, SYS_madvise, e->start, e->end - e->start, MADV_DONTNEED);
+	}
+	return rc == 0 && m->calls ? ct_restore_run(r, why) : rc;
 }
 
 /* ---- descriptors ----------------------------------------------------------------------------------------------- */

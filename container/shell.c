@@ -123,7 +123,9 @@ static int reader_bytes(void *ctx, const struct ct_img_bytes *head, const unsign
 	return ct_carried_write(ctx, head, bytes, len, why);
 }
 
-static const struct ct_reader_ops reader_ops = { .meta = reader_meta, .pages = reader_pages, .flush = reader_flush,
+static int reader_round(void *ctx, struct gw_error *why);
+
+static const struct ct_reader_ops reader_ops = { .meta = reader_meta, .round = reader_round, .pages = reader_pages, .flush = reader_flush,
 	.bytes = reader_bytes };
 
 #define HINTS_WAIT (8u << 20) /* bytes of pages that are worth waiting for: some milliseconds on a bad day */
@@ -272,6 +274,19 @@ static int reader_meta(void *ctx, struct gw_error *why)
 	return ct_restore_maps(r, why);
 }
 
+/* What this round has mapped is what there is; the next says again what there shall be. */
+static int reader_round(void *ctx, struct gw_error *why)
+{
+	struct ct_rank *r = ctx;
+	struct ct_snapshot t = r->hint;
+	int rc = reader_flush(r, why);
+
+	r->hint = r->snap;
+	r->snap = t;
+	r->rounds++;
+	return rc;
+}
+
 static int reader_flush(void *ctx, struct gw_error *why)
 {
 	struct ct_rank *r = ctx;
@@ -307,6 +322,11 @@ static int reader_pages(void *ctx, uint64_t vaddr, const unsigned char *bytes, s
 	if (ct_vec_append(&r->writes_local, &local, 1) < 0 || ct_vec_append(&r->writes_remote, &remote, 1) < 0)
 		return gw_fail(why, -ENOMEM, "no memory for a list of pages");
 	return 0;
+}
+
+uint32_t ct_shell_rounds(const struct ct_rank *r)
+{
+	return r->rounds;
 }
 
 int ct_shell_feed(struct ct_rank *r, const void *buf, size_t len, struct gw_error *why)

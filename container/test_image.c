@@ -41,7 +41,7 @@ static int on_flush(void *ctx, struct gw_error *why)
 	return 0;
 }
 
-static const struct ct_reader_ops ops = { on_meta, on_pages, on_flush };
+static const struct ct_reader_ops ops = { .meta = on_meta, .pages = on_pages, .flush = on_flush };
 
 static int read_all(const unsigned char *p, size_t len, size_t step, struct seen *seen, bool *is_complete)
 {

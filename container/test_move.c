@@ -113,6 +113,8 @@ static void test_spawn(void)
 
 /* ---- moving ---------------------------------------------------------------------------------------------------- */
 
+static int rounds; /* that a rank is followed for before it is frozen; more with each hop, up to twice as many */
+
 static bool hops(struct pair *p, int n, bool is_obeying)
 {
 	char line[4096], word[16];
@@ -121,6 +123,7 @@ static bool hops(struct pair *p, int n, bool is_obeying)
 		pid_t before = p->last.pid;
 		int rc = pair_move(p);
 
+		p->rounds = p->rounds ? rounds + (p->rounds - rounds + 1) % (rounds + 1) : 0;
 		if (rc < 0) {
 			diag("hop %d: %s", i, p->last.why.text);
 			return false;
@@ -155,14 +158,29 @@ static void test_hops(const char *what, int n, bool is_tcp, const char *a1, cons
 	char line[4096];
 
 	pair_start(&p, NULL, NULL, is_tcp);
+	p.rounds = rounds;
 	if (pair_spawn(&p, 4242, victim, a1, a2, a3, a4, NULL) < 0) {
 		ok(false, "%s: %s", what, p.last.why.text);
 		pair_stop(&p);
 		return;
 	}
 	ok(rank_says(&p, line, sizeof(line)) && strcmp(line, "ready") == 0 && hops(&p, n, true) && finish(&p),
-	   "%s: %d hops and the right end", what, n);
+	   "%s: %d hops%s and the right end", what, n, rounds ? ", followed before," : "");
 	pair_stop(&p);
+}
+
+static void test_followed(void)
+{
+	rounds = 2;
+	test_hops("one thread, no heap", 6, false, "heap", "0", NULL, NULL);
+	test_hops("64 MiB", 4, true, "heap", "64", "5", NULL);
+	test_hops("64 MiB of huge pages", 4, true, "heap", "64", "5", "huge");
+	test_hops("five threads that compute with integers, x87 and vectors", 6, true, "compute", "5", NULL, NULL);
+	test_hops("a signal every 60 us", 6, false, "storm", NULL, NULL, NULL);
+	test_hops("memory that changes in every way", 15, true, "dirty", "2", NULL, NULL);
+	rounds = 5;
+	test_hops("memory that changes in every way", 15, true, "dirty", "3", NULL, NULL);
+	rounds = 0;
 }
 
 static void test_identity(void)
@@ -493,6 +511,11 @@ int main(void)
 		snprintf(path, sizeof(path), "%s/file", workdir);
 		test_hops("files, shared positions, a pipe and an eventfd of its own", 10, false, "files", path, NULL, NULL);
 	}
+	test_hops("memory that changes in every way", 10, true, "dirty", "1", NULL, NULL);
+	if (caps.has_wp_async)
+		test_followed();
+	else
+		tap_skip(7, "this host cannot follow what a rank writes: %s", caps.text);
 	test_waits();
 	test_partial_write();
 	test_unread();

@@ -32,6 +32,7 @@ enum cmd_op { CMD_SPAWN, CMD_GIVE, CMD_TAKE, CMD_REAP, CMD_KILL, CMD_SIGNAL, CMD
 
 struct cmd {
 	int op, n;             /* n: signal; GIVE: != 0 freeze and unfreeze only */
+	int rounds;            /* GIVE: followed for so many before it is frozen */
 	int argc;
 	char argv[6][128];
 	pid_t ns_pid;
@@ -41,6 +42,8 @@ struct cmd {
 struct move_stats {
 	struct ct_freeze_stats freeze;
 	struct ct_thaw_stats thaw;
+	struct ct_round rounds[16];
+	uint64_t rounds_bytes; /* of image_bytes, before the freeze */
 	uint64_t image_bytes, transfer_ns, ready_ns, shell_ns, check_ns, feed_ns, read_ns;
 	char rest[4];
 	ssize_t rest_len;      /* of standard output */
@@ -61,6 +64,7 @@ struct pair {
 	int ctl[2];
 	struct ends ends;      /* of the rank, wherever it lives */
 	int at;                /* which daemon has it */
+	int rounds;            /* of pair_move: followed for so many before the freeze */
 	int old_out;           /* what is left in the pipe of the daemon that had it before; -1 for none */
 	struct reply last;
 };
@@ -176,7 +180,43 @@ static int peer_say(int fd, uint32_t what, int rc, const void *p, uint64_t len)
 static unsigned char *chunk; /* touched before */
 #define CHUNK (1u << 20)
 
-static int daemon_give(struct ct_rank **rank, int peer, struct reply *re)
+static ssize_t give_image(struct ct_rank *r, int peer, struct reply *re)
+{
+	ssize_t n;
+
+	for (;;) {
+		uint64_t t1 = gw_now_ns();
+
+		n = ct_image_next(r, chunk, CHUNK, &re->why);
+		re->stats.read_ns += gw_now_ns() - t1;
+		if (n <= 0)
+			return n;
+		re->stats.image_bytes += (uint64_t)n;
+		if (peer_say(peer, PEER_IMAGE, 0, chunk, (uint64_t)n) < 0)
+			return -EPIPE;
+	}
+}
+
+/* An odd number: one look more, whose pages are left for the end. */
+static int give_rounds(struct ct_rank *r, int peer, int rounds, struct reply *re)
+{
+	int rc = ct_follow_begin(r, &re->why);
+
+	for (int i = 0; rc == 0 && i < rounds; i++) {
+		struct ct_round round;
+
+		rc = ct_follow_round(r, &round, &re->why);
+		re->stats.rounds[i % 16] = round;
+		if (rc < 0 || i % 2)
+			continue;
+		rc = (int)give_image(r, peer, re);
+		if (rc == 0)
+			ct_follow_sent(r);
+	}
+	return rc;
+}
+
+static int daemon_give(struct ct_rank **rank, int peer, int rounds, struct reply *re)
 {
 	struct ct_rank *r = *rank;
 	struct ct_needs needs = { 0 };
@@ -186,6 +226,7 @@ static int daemon_give(struct ct_rank **rank, int peer, struct reply *re)
 	ssize_t n;
 	int rc;
 
+	ct_rank_follow_from(r, rounds ? 1 : 0);
 	rc = ct_rank_check(r, &needs, &re->why);
 	re->stats.check_ns = gw_now_ns() - t0;
 	if (rc < 0) {
@@ -202,24 +243,16 @@ static int daemon_give(struct ct_rank **rank, int peer, struct reply *re)
 			return -EPIPE;
 		return m.rc;
 	}
-	rc = ct_rank_freeze(r, 5000, &re->stats.freeze, &re->why);
+	rc = rounds ? give_rounds(r, peer, rounds, re) : 0;
+	re->stats.rounds_bytes = re->stats.image_bytes;
+	if (rc == 0)
+		rc = ct_rank_freeze(r, 5000, &re->stats.freeze, &re->why);
 	if (rc < 0) {
 		peer_say(peer, PEER_NOT, rc, NULL, 0);
 		return rc;
 	}
-	for (t0 = gw_now_ns();;) {
-		uint64_t t1 = gw_now_ns();
-
-		n = ct_image_next(r, chunk, CHUNK, &re->why);
-		re->stats.read_ns += gw_now_ns() - t1;
-		if (n <= 0)
-			break;
-		re->stats.image_bytes += (uint64_t)n;
-		if (peer_say(peer, PEER_IMAGE, 0, chunk, (uint64_t)n) < 0) {
-			n = -EPIPE;
-			break;
-		}
-	}
+	t0 = gw_now_ns();
+	n = give_image(r, peer, re);
 	re->stats.transfer_ns = gw_now_ns() - t0;
 	gw_fault("test.sent");
 	re->stats.rest_len = ct_rank_stream_rest(r, CT_PLUMB_STDOUT, &bytes);
@@ -351,7 +384,7 @@ __attribute__((noreturn)) static void daemon_main(int ctl, int peer, const char 
 				if (re.rc == 0)
 					re.rc = ct_rank_unfreeze(rank, &re.why);
 			} else {
-				re.rc = daemon_give(&rank, peer, &re);
+				re.rc = daemon_give(&rank, peer, c.rounds, &re);
 			}
 			break;
 		case CMD_TAKE:
@@ -516,7 +549,7 @@ __attribute__((unused)) static int pair_spawn(struct pair *p, pid_t ns_pid, cons
 /* move the rank to the other daemon. Both statistics end in p->last; the ends change when it worked. */
 __attribute__((unused)) static int pair_move(struct pair *p)
 {
-	struct cmd take = { .op = CMD_TAKE }, give = { .op = CMD_GIVE };
+	struct cmd take = { .op = CMD_TAKE }, give = { .op = CMD_GIVE, .rounds = p->rounds };
 	struct reply source;
 	int rc;
 

@@ -625,6 +625,8 @@ int main(int argc, char **argv)
 		return files(argv[2]);
 	if (!strcmp(mode, "timers"))
 		return timers();
+	if (!strcmp(mode, "dirty"))
+		return dirty((unsigned)n);
 	if (!strcmp(mode, "polls"))
 		return polls();
 	if (!strcmp(mode, "writer"))

@@ -16,4 +16,7 @@ bool hear(char *line, size_t cap);                                    /* one lin
 int timers(void);
 int polls(void);
 
+/* victim_memory.c */
+int dirty(unsigned seed);
+
 #endif

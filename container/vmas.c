@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The mappings of a rank: how each moves, or why it holds the rank; and which pages are present. */
-#include "container/rank.h"
+#include "container/spans.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -132,11 +132,14 @@ struct pm_scan_arg {
 	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
 };
 struct page_region { uint64_t start, end, categories; };
+#define PM_WRITTEN (1u << 1)
 #define PM_FILE    (1u << 2)
 #define PM_PRESENT (1u << 3)
 #define PM_SWAPPED (1u << 4)
 #define PM_PFNZERO (1u << 5)
 #define PAGEMAP_SCAN_ 0xc0606610ul /* _IOWR('f', 16, struct pm_scan_arg), which this libc may not know */
+#define PM_SCAN_WP_MATCHING   1u
+#define PM_SCAN_CHECK_WPASYNC 2u
 #define REGIONS 16384
 
 void ct_memory_forget(struct ct_rank *r)
@@ -150,28 +153,57 @@ void ct_memory_forget(struct ct_rank *r)
 	}
 }
 
+/* The file, and room for what it tells: touched before anything is frozen. */
+static int scan_open(struct ct_rank *r, struct gw_error *why)
+{
+	char path[64];
+
+	if (r->regions.cap < REGIONS) {
+		r->regions.n = 0;
+		if (!ct_vec_add(&r->regions, REGIONS)) /* zeroes it */
+			return gw_fail(why, -ENOMEM, "no memory for a list of pages");
+	}
+	if (r->pagemap_fd >= 0)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)r->pid);
+	r->pagemap_fd = open(path, O_RDONLY | O_CLOEXEC);
+	return r->pagemap_fd < 0 ? gw_fail(why, -errno, "cannot open %s: %s", path, strerror(errno)) : 0;
+}
+
+int ct_written_scan(struct ct_rank *r, uint64_t start, uint64_t end, bool is_protecting, struct ct_vec *spans)
+{
+	struct pm_scan_arg arg = { .size = sizeof(arg), .start = start, .end = end, .vec_len = REGIONS,
+		.flags = PM_SCAN_CHECK_WPASYNC | (is_protecting ? PM_SCAN_WP_MATCHING : 0), .category_mask = PM_WRITTEN,
+		.return_mask = PM_WRITTEN };
+	int rc = scan_open(r, NULL), n;
+
+	arg.vec = (uint64_t)(uintptr_t)r->regions.at;
+	while (rc == 0 && arg.start < end) {
+		n = (int)syscall(SYS_ioctl, r->pagemap_fd, PAGEMAP_SCAN_, &arg);
+		if (n < 0)
+			return -errno;
+		for (int i = 0; rc == 0 && i < n; i++) {
+			const struct page_region *p = CT_AT(struct page_region, &r->regions, i);
+
+			rc = ct_spans_add(spans, p->start, p->end);
+		}
+		arg.start = arg.walk_end;
+	}
+	return rc;
+}
+
 int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct gw_error *why)
 {
 	struct pm_scan_arg arg = { .size = sizeof(arg), .end = 0x7ffffffff000ull, .vec_len = REGIONS,
 		.category_inverted = PM_FILE | PM_PFNZERO, .category_mask = PM_FILE | PM_PFNZERO,
 		.category_anyof_mask = PM_PRESENT | PM_SWAPPED, .return_mask = PM_PRESENT };
 	const struct ct_img_vma *v = s->vmas.at, *end = v + s->vmas.n;
-	int n;
+	int n, rc;
 
 	extents->n = 0;
-	if (r->regions.cap < REGIONS) {
-		r->regions.n = 0;
-		if (!ct_vec_add(&r->regions, REGIONS)) /* zeroes it, and so touches it before anything is frozen */
-			return gw_fail(why, -ENOMEM, "no memory for a list of pages");
-	}
-	if (r->pagemap_fd < 0) {
-		char path[64];
-
-		snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)r->pid);
-		r->pagemap_fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (r->pagemap_fd < 0)
-			return gw_fail(why, -errno, "cannot open %s: %s", path, strerror(errno));
-	}
+	rc = scan_open(r, why);
+	if (rc < 0)
+		return rc;
 	arg.vec = (uint64_t)(uintptr_t)r->regions.at;
 	do {
 		n = (int)syscall(SYS_ioctl, r->pagemap_fd, PAGEMAP_SCAN_, &arg);
