@@ -583,9 +583,9 @@ class Rig:
 		for f in (self.keeper.stdin, self.keeper.stdout, self.errors):
 			f.close()
 		try:
-			self.keeper.wait(20)
+			self.keeper.wait(60)
 		except subprocess.TimeoutExpired:
 			self.keeper.kill()
-			raise RigError("the rig did not end by itself; it was killed, and '%s' may be left" % self.dir) from None
+			raise RigError("the rig did not end by itself; it was killed, and '%s' may be left" % self.dir)
 		for h in self.hosts:
 			h.init = None

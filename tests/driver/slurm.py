@@ -11,7 +11,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--cancels", type=int, default=3)
 parser.add_argument("--seed", type=int, default=random.randrange(1 << 16))
 args = parser.parse_args()
-tap = godwit.Tap(400 + 20 * args.cancels)
+tap = godwit.Tap(600 + 30 * args.cancels)
 prefix = os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
 library = os.path.join(prefix, "lib/libmpi.so.12")
 why = rig.why_not() or rig_slurm.why_not()
@@ -24,6 +24,7 @@ MPIRUN, GODWIT = (os.path.join(godwit.BUILD, p) for p in ("mpirun", "godwit"))
 JACOBI = os.path.join(godwit.BUILD, "examples/jacobi")
 EXAMPLE = os.path.join(os.path.realpath(os.environ.get("top_srcdir", os.getcwd())), "examples/slurm.sbatch")
 NODES = (2, 3, 4)  # mpirun of salloc runs on host 1, which is none
+PATIENCE = 90  # seconds, on a machine that does much else
 OWN = {"unshare", "bash", "munged", "slurmctld", "slurmscriptd", "slurmd"}  # of the rig
 ENDED = ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"]
 CORES = sorted(os.sched_getaffinity(0))
@@ -72,7 +73,7 @@ def left():
 		found[:] = ["%s: %s" % (h.name, f) for h in r.hosts if h.init and h.name not in busy
 		            for f in processes(h) + [t for t in traces(h) if t not in before[h.name]]]
 		return not found
-	godwit.wait_for(is_none, pace_s=0.05)
+	godwit.wait_for(is_none, PATIENCE, 0.05)
 	return found
 
 
@@ -96,7 +97,7 @@ def batch(script, *options):
 	"""A batch job to its end: what it wrote, and its record."""
 	out = out_file()
 	job = submit(r[1], script, "-o", out, *options, user=login)
-	record = slurm.wait_state(job, ENDED, 60)
+	record = slurm.wait_state(job, ENDED, PATIENCE)
 	return read(out), record
 
 
@@ -108,14 +109,14 @@ class Live:
 		with open(self.out, "w") as f:
 			self.process = r[1].popen(["salloc", "-Q"] + list(options) + command, stdout=f, stderr=subprocess.STDOUT, user=login)
 
-	def wait_for(self, pattern, count=1, timeout=30):
+	def wait_for(self, pattern, count=1, timeout=PATIENCE):
 		return godwit.wait_for(lambda: len(re.findall(pattern, self.text())) >= count or self.process.poll() is not None, timeout) and \
 			len(re.findall(pattern, self.text())) >= count
 
 	def text(self):
 		return read(self.out)
 
-	def end(self, timeout=40):
+	def end(self, timeout=PATIENCE):
 		try:
 			return self.process.wait(timeout)
 		except subprocess.TimeoutExpired:
@@ -151,17 +152,17 @@ def test_start():
 	       "a batch job: hosts, slots and number of ranks are the allocation's", text, record)
 	text, record = batch("%s -l hostname; srun -n1 -N1 -w rig3 %s -ppn 1 -l hostname" % (MPIRUN, MPIRUN), "-N2", "-w", "rig2,rig3")
 	tap.ok(lines(text) == ["[0] rig2", "[0] rig2", "[1] rig3", "[1] rig3"], "and in a step of srun, on any of its nodes", text)
-	done = r[1].run(["srun", "-n1", "-w", "rig3", MPIRUN, "hostname"], user=login)
+	done = r[1].run(["srun", "-n1", "-w", "rig3", MPIRUN, "hostname"], user=login, timeout=PATIENCE)
 	tap.ok(done.stdout == "rig3\n" and done.returncode == 0, "an srun that makes its own allocation", done)
-	done = r[1].run(["salloc", "-Q", "-N3", MPIRUN, "-hosts", "rig4,rig2", "-n", "2", "-l", "hostname"], user=login)
+	done = r[1].run(["salloc", "-Q", "-N3", MPIRUN, "-hosts", "rig4,rig2", "-n", "2", "-l", "hostname"], user=login, timeout=PATIENCE)
 	tap.ok(lines(done.stdout) == ["[0] rig4", "[1] rig2"] and done.stderr == "", "-hosts restricts and orders an allocation of salloc", done)
-	done = r[1].run(["salloc", "-Q", "-N2", "-n4", MPIRUN, "-ppn", "1", "-clusters", "2", "-n", "4", "-l", "hostname"], user=login)
-	tap.ok(lines(done.stdout) == ["[0] rig2", "[1] rig2", "[2] rig3", "[3] rig3"], "-ppn, and hosts cut into clusters", done)
-	done = r[1].run(["salloc", "-Q", "-N2", MPIRUN, "-launcher", "fork", "hostname"], user=login)
+	done = r[1].run(["salloc", "-Q", "-N2", "-n4", MPIRUN, "-ppn", "1", "-clusters", "2", "-n", "4", "-l", "hostname"], user=login, timeout=PATIENCE)
+	tap.ok(lines(done.stdout) == ["[0] rig2", "[1] rig3", "[2] rig2", "[3] rig3"], "-ppn, and hosts cut into clusters", done)
+	done = r[1].run(["salloc", "-Q", "-N2", MPIRUN, "-launcher", "fork", "hostname"], user=login, timeout=PATIENCE)
 	tap.ok(done.stdout == "rig1\n", "-launcher fork stays where it is", done)
 	text, record = batch("%s sh -c 'test $PMI_RANK = 0 || exit 9'; echo $?" % MPIRUN, "-N2", "-n2")
 	tap.ok("rank 1 " in text and text.endswith("\n9\n"), "a rank's status comes back", text)
-	done = r[1].run(["salloc", "-Q", "-N2", MPIRUN, "cat"], input="a line\n", user=login)
+	done = r[1].run(["salloc", "-Q", "-N2", MPIRUN, "cat"], input="a line\n", user=login, timeout=PATIENCE)
 	tap.ok(done.stdout == "a line\n", "standard input reaches rank 0", done)
 	if len(CORES) < 2:
 		tap.skip("ranks have the processors that Slurm gave to the step", "there is one processor")
@@ -178,20 +179,20 @@ def test_example():
 	done = r[1].run(["sbatch", "--parsable", "-D", os.path.join(godwit.BUILD, "examples"), "-w", "rig3,rig4", "-o", out, EXAMPLE,
 	                 "--size", "300", "--iterations", "100000000"], env={"PATH": godwit.BUILD + ":" + r.env["PATH"]}, user=login, check=True)
 	job = int(done.stdout)
-	rig.until("the program runs", 30, lambda: "iteration" in read(out))
+	rig.until("the program runs", PATIENCE, lambda: "iteration" in read(out))
 	tool = ["srun", "--jobid=%d" % job, "--overlap", "-n1", "-w", "rig3", GODWIT]
-	moved = r[1].run(tool + ["migrate", "0", "--to", "1"], user=login)
-	status = r[1].run(tool + ["status", "--json"], user=login)
+	moved = r[1].run(tool + ["migrate", "0", "--to", "1"], user=login, timeout=PATIENCE)
+	status = r[1].run(tool + ["status", "--json"], user=login, timeout=PATIENCE)
 	where = [x["cluster"] for x in json.loads(status.stdout or "{}").get("ranks", [])]
 	tap.ok(moved.returncode == 0 and where == [1, 0, 1, 1], "the example runs, and is seen and moved from outside by srun", moved, status)
-	r[1].run(["scancel", str(job)], user=login, check=True)
-	slurm.wait_state(job, ENDED)
+	r[1].run(["scancel", str(job)], user=login, check=True, timeout=PATIENCE)
+	slurm.wait_state(job, ENDED, PATIENCE)
 	nothing_left()
 
 
 def test_words():
 	def check(sentence, says, command):
-		done = r[1].run(command, user=login)
+		done = r[1].run(command, user=login, timeout=PATIENCE)
 		tap.ok(done.returncode == 1 and done.stderr.count("\n") == 1 and all(s in done.stderr for s in says), sentence, done)
 
 	check("a host outside the allocation", ["host 'rig4' is not in the Slurm allocation", "rig[2-3]"],
@@ -199,7 +200,7 @@ def test_words():
 	check("-launcher slurm outside one", ["here is none", "sbatch"], [MPIRUN, "-launcher", "slurm", "true"])
 	check("an allocation that is over", ["the Slurm allocation 99999 is over"],
 	      ["env", "SLURM_JOB_ID=99999", "SLURM_JOB_NODELIST=rig2", "SLURM_TASKS_PER_NODE=1", MPIRUN, "true"])
-	done = r[1].run(["srun", "-n2", MPIRUN, "true"], user=login)
+	done = r[1].run(["srun", "-n2", MPIRUN, "true"], user=login, timeout=PATIENCE)
 	tap.ok(done.returncode == 1 and "one of 2 mpiruns that srun has started" in done.stderr, "an srun of several mpiruns", done)
 	r[3].run(["mount", "-t", "tmpfs", "none", godwit.BUILD], check=True)
 	check("a node without Godwit", ["host rig3", "there is no godwitd", "same path"], ["salloc", "-Q", "-N2", "-w", "rig2,rig3", MPIRUN, "true"])
@@ -219,7 +220,7 @@ def begin_moving():
 	"""A job on three nodes that never ends, its ranks where they begin: number, output, cluster of each rank."""
 	out = out_file()
 	job = submit(r[1], "exec %s %s -s 300 -i 100000000" % (MPIRUN, JACOBI), "-N3", "-n4", "-o", out, user=login)
-	rig.until("the program runs", 30, lambda: "iteration" in read(out))
+	rig.until("the program runs", PATIENCE, lambda: "iteration" in read(out))
 	return job, out, [0, 0, 1, 2]
 
 
@@ -234,10 +235,10 @@ def test_moves():
 	out, moved = out_file(), out_file()
 	alone = subprocess.run([MPIRUN, "-n", "1", JACOBI, "-q", "-s", "600", "-i", "1500"], capture_output=True, text=True, timeout=90).stdout
 	job = submit(r[1], "%s %s -s 600 -i 1500" % (MPIRUN, JACOBI), "-N3", "-n4", "-o", out, user=login)
-	rig.until("the program runs", 30, lambda: "iteration" in read(out))
+	rig.until("the program runs", PATIENCE, lambda: "iteration" in read(out))
 	mover = move_on(moved)
-	record = slurm.wait_state(job, ENDED, 90)
-	mover.wait(60)
+	record = slurm.wait_state(job, ENDED, PATIENCE)
+	mover.wait(PATIENCE)
 	moves = read(moved).count("moved")
 	tap.ok(record["ExitCode"] == "0:0" and moves >= 3 and checksum(read(out)) and checksum(read(out)) == checksum(alone),
 	       "after %d moves between three nodes the answer is bit for bit that of one rank that never moved" % moves, read(out), alone)
@@ -250,8 +251,8 @@ def test_groups():
 	done = []
 	for turn in range(8):
 		where[turn % 4] = (where[turn % 4] + 1) % 3
-		done.append(r[2].run([GODWIT, "migrate", str(turn % 4), "--to", str(where[turn % 4])], user=login))
-	status = json.loads(r[2].run([GODWIT, "status", "--json"], user=login).stdout or "{}")
+		done.append(r[2].run([GODWIT, "migrate", str(turn % 4), "--to", str(where[turn % 4])], user=login, timeout=PATIENCE))
+	status = json.loads(r[2].run([GODWIT, "status", "--json"], user=login, timeout=PATIENCE).stdout or "{}")
 	tap.ok(all(d.returncode == 0 for d in done) and [x["cluster"] for x in status.get("ranks", [])] == where,
 	       "eight moves, to the nodes that were named", status, *[d.stderr for d in done])
 	if r.cgroup:
@@ -259,8 +260,8 @@ def test_groups():
 		tap.ok(groups == [["cpuacct", "freezer", "memory"]] * 4, sentence, groups)
 	else:
 		tap.skip(sentence, rig.why_no_cgroups())
-	r[1].run(["scancel", str(job)], user=login, check=True)
-	slurm.wait_state(job, ENDED)
+	r[1].run(["scancel", str(job)], user=login, check=True, timeout=PATIENCE)
+	slurm.wait_state(job, ENDED, PATIENCE)
 	nothing_left()
 
 
@@ -268,27 +269,27 @@ def test_grow():
 	"""A node that the job did not use comes to it."""
 	out = out_file()
 	job = submit(r[1], "exec %s -hosts rig2,rig3 -n 2 %s -s 300 -i 100000000" % (MPIRUN, JACOBI), "-N3", "-o", out, user=login)
-	rig.until("the program runs", 30, lambda: "iteration" in read(out))
-	outside = r[2].run([GODWIT, "add", "rig1"], user=login)
+	rig.until("the program runs", PATIENCE, lambda: "iteration" in read(out))
+	outside = r[2].run([GODWIT, "add", "rig1"], user=login, timeout=PATIENCE)
 	tap.ok(outside.returncode == 1 and "rig1 was not added" in outside.stderr and "not in the Slurm allocation" in outside.stderr,
 	       "a host outside the allocation is not added to a job", outside)
-	done = [r[2].run([GODWIT] + words, user=login) for words in (["add", "rig4"], ["migrate", "0", "--to", "rig4"], ["status", "--json"])]
+	done = [r[2].run([GODWIT] + words, user=login, timeout=PATIENCE) for words in (["add", "rig4"], ["migrate", "0", "--to", "rig4"], ["status", "--json"])]
 	pid = json.loads(done[2].stdout or "{}").get("ranks", [{}])[0].get("pid", 0)
 	groups = in_groups(job, r[4], pid) if r.cgroup else ["cpuacct", "freezer", "memory"]
 	tap.ok(all(d.returncode == 0 for d in done) and groups == ["cpuacct", "freezer", "memory"],
 	       "a node of the allocation is, and a rank moves there into the step's groups", groups, *[d.stderr for d in done])
-	r[1].run(["scancel", str(job)], user=login, check=True)
-	slurm.wait_state(job, ENDED)
+	r[1].run(["scancel", str(job)], user=login, check=True, timeout=PATIENCE)
+	slurm.wait_state(job, ENDED, PATIENCE)
 	nothing_left()
 
 
 def test_ends():
 	def cancel(*options):
-		return lambda job: r[1].run(["scancel"] + list(options) + [str(job)], user=login, check=True)
+		return lambda job: r[1].run(["scancel"] + list(options) + [str(job)], user=login, check=True, timeout=PATIENCE)
 	check_end("a cancelled job says so once", cancel(), [143], ["Slurm ends this job"])
 	check_end("ranks that ignore it end after KillWait", cancel(), [137], ["Slurm ends this job", "Slurm has killed"], times=2,
 	          command=["sh", "-c", "trap '' TERM; echo up $PMI_RANK; while :; do sleep 0.1; done"])
-	check_end("a cancelled step", lambda job: r[1].run(["scancel", "%d.0" % job], user=login, check=True), [1], ["has gone"])
+	check_end("a cancelled step", lambda job: r[1].run(["scancel", "%d.0" % job], user=login, check=True, timeout=PATIENCE), [1], ["has gone"])
 	check_end("mpirun is killed", lambda job: r[1].run("kill -9 $(pgrep -x mpirun)"), [0, 137], [], times=0)  # salloc says either
 	check_end("srun is killed", lambda job: r[1].run("kill -9 $(pgrep -ox srun)"), [1], ["has gone"])
 	fifo = os.path.join(r.shared, "go")
@@ -306,9 +307,9 @@ def test_ends():
 	job = Live([MPIRUN, "sh", "-c", "trap 'echo got $PMI_RANK' USR1; echo up; while :; do sleep 0.1; done"], "-N2", "-n3")
 	job.wait_for("up", 3)
 	number = newest()
-	r[1].run(["scancel", "-s", "USR1", str(number)], user=login, check=True)
+	r[1].run(["scancel", "-s", "USR1", str(number)], user=login, check=True, timeout=PATIENCE)
 	job.wait_for("got", 3)
-	r[1].run(["scancel", str(number)], user=login, check=True)
+	r[1].run(["scancel", str(number)], user=login, check=True, timeout=PATIENCE)
 	code = job.end()
 	got = sorted(re.findall("got .", job.text()))
 	if not r.cgroup:  # then Slurm itself has signalled every process that descends from the task, too
@@ -325,10 +326,10 @@ def test_cancel(turn):
 	moved = out_file()
 	mover = move_on(moved)
 	wanted = rng.randrange(1, 12)
-	enough = godwit.wait_for(lambda: read(moved).count("moved") >= wanted, 60)
-	r[1].run(["scancel"] + how + [str(job)], user=login, check=True)
-	record = slurm.wait_state(job, ENDED, 60)
-	mover.wait(60)
+	enough = godwit.wait_for(lambda: read(moved).count("moved") >= wanted, PATIENCE)
+	r[1].run(["scancel"] + how + [str(job)], user=login, check=True, timeout=PATIENCE)
+	record = slurm.wait_state(job, ENDED, PATIENCE)
+	mover.wait(PATIENCE)
 	found = left()
 	tap.ok(enough and record["JobState"] == "CANCELLED" and not found, "job %d, seed %d, cancelled (%s) after %d moves leaves nothing" %
 	       (turn, args.seed, " ".join(how) or "scancel", read(moved).count("moved")), record["JobState"], read(out), *found)
@@ -364,7 +365,7 @@ with rig.Rig(5, cores=cores, keep=[prefix], cgroups=not rig.why_no_cgroups()) as
 	test_ends()
 	for turn in range(args.cancels):
 		test_cancel(turn)
-	record, busy = slurm.wait_state(limited, ENDED, 90), set()
+	record, busy = slurm.wait_state(limited, ENDED, PATIENCE), set()
 	tap.ok(record["JobState"] == "TIMEOUT" and read(limited_out).count("mpirun: ") == 1 and "Slurm ends this job" in read(limited_out),
 	       "a job whose time is over says so once", record, read(limited_out))
 	nothing_left()
