@@ -769,7 +769,8 @@ static void renew(struct pool *p)
 		struct pool_member *m = gw_list_entry(e, struct pool_member, node);
 
 		if (m->is_here && !is_self(p, m))
-			send_to(p, m->id, json_pack("{s:s, s:I}", "op", "fenced", "leader", (json_int_t)to));
+			send_to(p, m->id, json_pack("{s:s, s:I, s:o*}", "op", "fenced", "leader", (json_int_t)to, "member",
+			                            pool_member_of(p, to) ? member_json(pool_member_of(p, to)) : NULL));
 	}
 	clear_directory(p);
 	gw_list_for_safe(e, &p->claims) {
