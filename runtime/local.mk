@@ -28,6 +28,12 @@ POOL_SOURCES = %D%/pool/pool.h %D%/pool/core.h %D%/pool/core.c %D%/pool/keeper.h
 	%D%/pool/names.c $(STARTER_SOURCES)
 STARTER_SOURCES = %D%/launcher/starter.h %D%/launcher/starter.c %D%/launcher/strings.c
 
+check_PROGRAMS += %D%/pool/test_core
+TESTS += %D%/pool/test_core
+%C%_pool_test_core_SOURCES = %D%/pool/test_core.c %D%/pool/core.c
+%C%_pool_test_core_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+%C%_pool_test_core_LDADD = libgw-base.la $(JANSSON_LIBS)
+
 bin_PROGRAMS += godwitd mpirun mpiexec godwit
 godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/explain.c \
 	%D%/clusterd/streams.c %D%/clusterd/agent.c %D%/clusterd/pmi_port.c %D%/clusterd/guard.c %D%/clusterd/moves.c \

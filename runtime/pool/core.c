@@ -500,6 +500,8 @@ static void do_reserved(struct pool *p, const struct pool_member *from, json_t *
 	struct pool_job *j = job_of(p, (uint32_t)number(msg, "job"));
 	struct part *part = j ? part_of(j, from->id) : NULL;
 
+	if (!part && !json_is_true(json_object_get(msg, "full"))) /* asked again, and the job is over by now */
+		send_to(p, from->id, json_pack("{s:s, s:I}", "op", "release", "job", number(msg, "job")));
 	if (!part || part->state != PART_ASKED)
 		return;
 	if (json_is_true(json_object_get(msg, "full"))) {
