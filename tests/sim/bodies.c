@@ -17,6 +17,8 @@ struct ct_rank {
 	uint64_t age;
 	unsigned chunks;             /* of the image: written, or read */
 	int fd;                      /* status */
+	const struct ct_files *expects; /* a shell: the files that it will be given */
+	bool has_files;
 };
 struct chunk { uint64_t magic, age; unsigned number, proc; };
 #define CHUNK 0x65676169u
@@ -25,13 +27,15 @@ static struct gw_list bodies = { &bodies, &bodies };
 static uint64_t newest[SIM_RANKS]; /* age that any copy has reached */
 static int next_fd = 1000;
 
+int sim_fd_new(void) { return next_fd++; }
+
 static struct ct_rank *body_new(struct sim_daemon *d, uint32_t proc)
 {
 	struct ct_rank *ct = calloc(1, sizeof(*ct));
 
 	ct->d = d;
 	ct->proc = proc;
-	ct->fd = next_fd++;
+	ct->fd = sim_fd_new();
 	gw_list_append(&bodies, &ct->node);
 	return ct;
 }
@@ -114,6 +118,21 @@ struct ct_rank *sim_body_some(struct sim_daemon *d, bool is_shell)
 	return NULL;
 }
 
+void sim_body_expects(struct ct_rank *ct, const struct ct_files *files)
+{
+	ct->expects = files;
+}
+
+void sim_body_forgets(const struct ct_files *files)
+{
+	gw_list_for(e, &bodies) {
+		const struct ct_rank *ct = gw_list_entry(e, struct ct_rank, node);
+
+		if (ct->expects == files && !ct->d->is_dead)
+			sim_fail("files are forgotten that a shell waits for");
+	}
+}
+
 void sim_bodies_die(struct sim_daemon *d)
 {
 	gw_list_for_safe(e, &bodies) {
@@ -146,6 +165,15 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 }
 
 void ct_needs_fini(struct ct_needs *n) { n->blob = NULL; }
+void ct_needs_heard(struct ct_needs *n) { n->heard_monotonic_ns = n->heard_boottime_ns = sim_now_ns; }
+void ct_rank_may_carry(struct ct_rank *r, bool may) { (void)r, (void)may; }
+pid_t ct_rank_pid(const struct ct_rank *r) { return (pid_t)r->proc; }
+
+void ct_rank_clocks(const struct ct_rank *r, uint64_t *monotonic_ns, uint64_t *boottime_ns)
+{
+	(void)r;
+	*monotonic_ns = *boottime_ns = sim_now_ns;
+}
 
 int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why)
 {
@@ -246,7 +274,20 @@ int ct_shell_ready(struct ct_rank *r, struct gw_error *why)
 		return gw_fail(why, -ESRCH, "the shell has ended");
 	if (r->chunks != sim_moves.chunks)
 		sim_fail("an image is short");
+	if (!r->expects || sim_proof_is_writing(r->expects))
+		sim_fail("an image has ended before the files were written");
 	r->state = COMPLETE;
+	return 0;
+}
+
+int ct_rank_settle_files(struct ct_rank *r, struct gw_error *why)
+{
+	if (!r->expects)
+		sim_fail("files are settled that nobody expects");
+	if (sim_one_in(sim_moves.p_fault))
+		return gw_fail(why, -EEXIST, "another file is in the way");
+	r->expects = NULL;
+	r->has_files = true;
 	return 0;
 }
 
@@ -254,7 +295,7 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 {
 	if (r->state == ENDED)
 		return gw_fail(why, -ESRCH, "the shell has ended");
-	if (r->state != COMPLETE)
+	if (r->state != COMPLETE || !r->has_files)
 		sim_fail("what is not complete is thawed");
 	*stats = (struct ct_thaw_stats){ .thaw_ns = 1 };
 	body_runs(r);

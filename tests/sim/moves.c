@@ -600,6 +600,7 @@ void sim_end(void)
 		free(d);
 	}
 	sim_sockets_end();
+	sim_proofs_end();
 	sim_bodies_end();
 }
 

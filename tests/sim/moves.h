@@ -6,12 +6,14 @@
  *   scheduler.c  who does what next: turns of daemons, requests, cuts, deaths, new incarnations; an episode and its end
  *   sockets.c    in the place of runtime/base/loop.c and link.c: loops, timers, links that lose tails and break
  *   bodies.c     in the place of container/: a rank is a number that grows while it runs, and must never shrink
+ *   proofs.c     in the place of container/files.h: proofs of files, whose helpers take their time
  *
  * A daemon is what hangs from its struct sim_daemon; there is nothing to exchange, since migration/ has no globals.
  */
 #ifndef MOVES_H
 #define MOVES_H
 
+#include "container/files.h"
 #include "migration/migration.h"
 #include "tests/sim/story.h"
 
@@ -92,6 +94,14 @@ const struct sim_daemon *sim_body_home(uint32_t proc); /* of the copy that runs;
 struct ct_rank *sim_body_some(struct sim_daemon *d, bool is_shell);
 void sim_bodies_end(void);
 uint32_t sim_body_proc(const struct ct_rank *ct);
+void sim_body_expects(struct ct_rank *ct, const struct ct_files *files);
+void sim_body_forgets(const struct ct_files *files); /* they go: no shell may wait for them */
+int sim_fd_new(void);                            /* a number that nobody else has */
+
+/* ---- proofs.c */
+bool sim_proof_turn(void);                       /* a helper has done something */
+bool sim_proof_is_writing(const struct ct_files *there); /* the source of the session whose destination has these */
+void sim_proofs_end(void);                       /* check that nothing is left */
 
 /* ---- scheduler.c */
 void sim_strike(struct sim_daemon *d);           /* something that matters has happened there: perhaps it is hit now */

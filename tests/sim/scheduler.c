@@ -178,7 +178,8 @@ static void world_step(void)
 	time_passes();
 	switch (sim_rnd(8)) {
 	case 0:
-		sim_head_turn();
+		if (!sim_proof_turn())
+			sim_head_turn();
 		break;
 	case 1:
 		if (d && d->is_condemned && (sim_is_quiet || sim_one_in(20))) { /* it hears of it, and ends with its ranks */
