@@ -116,7 +116,7 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 	if (rc == -ENOENT && !is_frozen)
 		return 0; /* closed meanwhile */
 	/* the host segment on its way into the agent of a rank that runs; the agent closes it as soon as it is mapped */
-	if (rc >= 0 && !is_frozen && strcmp(link, "/memfd:godwit-segment (deleted)") == 0)
+	if (rc >= 0 && !is_frozen && ct_is_segment(link))
 		return 0;
 	if (rc >= 0 && !is_frozen && ct_socket_is_network(r, n))
 		return 0;

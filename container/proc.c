@@ -30,6 +30,18 @@ int ct_proc_read(pid_t pid, const char *name, char *buf, size_t cap)
 	return (int)len;
 }
 
+bool ct_is_segment(const char *name)
+{
+	static const char begin[] = "godwit-segment-", end[] = " (deleted)";
+	const char *base = strrchr(name, '/');
+	size_t len = strlen(name);
+
+	if (strcmp(name, "/memfd:godwit-segment (deleted)") == 0)
+		return true;
+	return base && strncmp(base + 1, begin, sizeof(begin) - 1) == 0 && len >= sizeof(end) &&
+	       strcmp(name + len - (sizeof(end) - 1), end) == 0;
+}
+
 int ct_proc_text(pid_t pid, const char *name, char **out)
 {
 	size_t cap = 4096;

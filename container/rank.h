@@ -59,6 +59,7 @@ const struct ct_map *ct_maps_find(const struct ct_maps *m, uint64_t addr);
 
 int ct_proc_read(pid_t pid, const char *name, char *buf, size_t cap); /* whole small file, NUL terminated; length */
 int ct_proc_text(pid_t pid, const char *name, char **out);            /* the same of any size; the caller frees it, also on error */
+bool ct_is_segment(const char *name); /* is that, in maps or as a link, the host segment (noc/segment.h)? */
 int ct_proc_link(pid_t pid, const char *name, char *buf, size_t cap); /* readlink, NUL terminated; length */
 int ct_proc_ids(pid_t pid, const char *dir, struct ct_vec *out);      /* numbers in a directory of /proc/PID; int */
 int ct_proc_blame_end(pid_t pid, int rc, struct gw_error *why);       /* what failed is blamed on the end of @pid, if it ends */

@@ -106,7 +106,7 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 			continue;
 		}
 		/* the agent's: it will have detached from it before the freeze, where it is refused like any other */
-		if (maps == &r->look && m->is_shared && strcmp(m->name, "/memfd:godwit-segment (deleted)") == 0)
+		if (maps == &r->look && m->is_shared && ct_is_segment(m->name))
 			continue;
 		if (is_under(m->name, "[vsyscall]") || (r->remote.base && m->start == r->remote.base && m->is_shared))
 			continue;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "noc/local.h"
@@ -25,6 +26,32 @@ static void seg_layout(struct noc_seg_head *h)
 	h->size = h->inboxes_at + (uint64_t)h->names * NOC_INBOX_STRIDE;
 }
 
+/*
+ * Memory for a segment where memfd_create is denied: a file that is unlinked as soon as it exists, by a name that
+ * container/proc.c knows. A tmpfs that is too small would end whoever touches it by SIGBUS: it is passed over.
+ */
+static int seg_file(uint64_t size, struct gw_error *why)
+{
+	const char *dirs[] = { "/dev/shm", getenv("TMPDIR"), "/tmp" };
+	struct statvfs fs;
+
+	for (size_t i = 0; i < GW_ARRAY_LEN(dirs); i++) {
+		char path[4096];
+		int fd;
+
+		if (!dirs[i] || dirs[i][0] != '/' || statvfs(dirs[i], &fs) < 0 || (uint64_t)fs.f_bavail * fs.f_frsize < size ||
+		    snprintf(path, sizeof(path), "%s/" NOC_SEG_FILE "-XXXXXX", dirs[i]) >= (int)sizeof(path))
+			continue;
+		fd = mkostemp(path, O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		unlink(path);
+		return fd;
+	}
+	return gw_fail(why, -EPERM, "memfd_create is denied here, and no directory takes a file of %llu bytes instead: make room in "
+	               "/dev/shm, or set TMPDIR to a directory that has it", (unsigned long long)size);
+}
+
 int noc_segment_create(uint32_t job, uint32_t names, uint32_t clusters, uint32_t domains, struct gw_error *why)
 {
 	struct noc_seg_head h = { .magic = NOC_SEG_MAGIC, .version = NOC_SEG_VERSION, .job = job, .names = names,
@@ -36,7 +63,12 @@ int noc_segment_create(uint32_t job, uint32_t names, uint32_t clusters, uint32_t
 		return gw_fail(why, -EINVAL, "a host segment for %u names, %u clusters and %u core domains makes no sense",
 		               names, clusters, domains);
 	seg_layout(&h);
-	fd = memfd_create("godwit-segment", MFD_CLOEXEC);
+	fd = memfd_create(NOC_SEG_FILE, MFD_CLOEXEC);
+	if (fd < 0 && (errno == EPERM || errno == EACCES || errno == ENOSYS)) {
+		fd = seg_file(h.size, why);
+		if (fd < 0)
+			return fd;
+	}
 	if (fd < 0)
 		return gw_fail(why, -errno, "cannot create the host segment: %s", strerror(errno));
 	if (ftruncate(fd, (off_t)h.size))

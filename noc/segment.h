@@ -2,8 +2,8 @@
 /*
  * noc/segment.h: the host segment, shared memory of one job on one host: name page, cluster loads and inboxes.
  *
- * It is a memfd: made by the first clusterd of the job on the host, handed to the others and to each rank over their
- * sockets, and gone with its last user however that one dies. Nothing of it is ever in a rank's image: a rank maps it
+ * It is a memfd, or, where these are denied, a file without a name: made by the first clusterd of the job on the host,
+ * handed to the others and to each rank over their sockets, and gone with its last user however that one dies. Nothing of it is ever in a rank's image: a rank maps it
  * when it attaches and unmaps it when it detaches, and between the two keeps the address range reserved.
  *
  *   0              head            magic, version, job, geometry
@@ -27,6 +27,7 @@
 
 #define NOC_SEG_MAGIC   0x746977646f47u /* "Godwit" */
 #define NOC_SEG_VERSION 2
+#define NOC_SEG_FILE    "godwit-segment" /* how its file is called; container/ knows it by that */
 
 /* 64 bits that name a process for good: job and process number. The only address that an upper layer stores. */
 typedef uint64_t noc_name;
@@ -88,7 +89,7 @@ struct noc_segment {
 	char *inboxes;
 };
 
-/** noc_segment_create - a new memfd with @names entries, laid out; returns the descriptor or negative errno */
+/** noc_segment_create - a new file in memory with @names entries, laid out; returns the descriptor or negative errno */
 int noc_segment_create(uint32_t job, uint32_t names, uint32_t clusters, uint32_t domains, struct gw_error *why);
 
 /** noc_segment_map - map @fd and check it. @at: fixed address inside a reservation of the caller, or NULL */
