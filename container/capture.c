@@ -542,7 +542,7 @@ static ssize_t next_pages(struct ct_rank *r, unsigned char *buf, size_t cap, str
 			r->page_at = CT_AT(struct ct_extent, &r->extents, r->extent_at)->start;
 	}
 	if (n_iov) {
-		ssize_t got = process_vm_readv(r->pid, to, n_iov, from, n_iov, 0);
+		ssize_t got = ct_mem_readv(r->pid, to, from, n_iov);
 
 		for (size_t i = 0; (got < 0 || (size_t)got != want) && r->is_round && i < n; i++)
 			if (read_one_by_one(r, runs[i].at, runs[i].vaddr, runs[i].pages) < 0)

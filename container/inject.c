@@ -135,24 +135,6 @@ void ct_pin_end(struct ct_pin *p)
 	p->is_pinned = p->is_raised = false;
 }
 
-/* ---- memory of another process --------------------------------------------------------------------------------- */
-
-int ct_mem_read(pid_t pid, uint64_t addr, void *buf, size_t len)
-{
-	struct iovec to = { buf, len }, from = { (void *)addr, len };
-	ssize_t n = process_vm_readv(pid, &to, 1, &from, 1, 0);
-
-	return n < 0 ? -errno : (size_t)n == len ? 0 : -EFAULT;
-}
-
-int ct_mem_write(pid_t pid, uint64_t addr, const void *buf, size_t len)
-{
-	struct iovec from = { (void *)buf, len }, to = { (void *)addr, len };
-	ssize_t n = process_vm_writev(pid, &from, 1, &to, 1, 0);
-
-	return n < 0 ? -errno : (size_t)n == len ? 0 : -EFAULT;
-}
-
 /* ---- the remote ------------------------------------------------------------------------------------------------ */
 
 int ct_remote_init(struct ct_remote *m, pid_t pid, uint64_t base, size_t size, void *shared)
@@ -252,7 +234,7 @@ int ct_remote_push(struct ct_remote *m, struct gw_error *why)
 	for (size_t i = 0; i < n; i++)
 		to[i] = (struct iovec){ (void *)(m->base + (uint64_t)((unsigned char *)from[i].iov_base - m->local)),
 		                        from[i].iov_len };
-	if (process_vm_writev(m->pid, from, n, to, n, 0) < 0)
+	if (ct_mem_writev(m->pid, from, to, n) < 0)
 		return gw_fail(why, -errno, "pid %d: cannot write to its memory: %s", (int)m->pid, strerror(errno));
 	return 0;
 }
@@ -266,7 +248,7 @@ int ct_remote_pull(struct ct_remote *m, struct gw_error *why)
 
 	if (m->is_shared)
 		return 0;
-	if (process_vm_readv(m->pid, to, n, from, n, 0) < 0)
+	if (ct_mem_readv(m->pid, to, from, n) < 0)
 		return gw_fail(why, -errno, "pid %d: cannot read its memory: %s", (int)m->pid, strerror(errno));
 	return 0;
 }

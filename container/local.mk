@@ -30,6 +30,7 @@ libct_la_SOURCES = \
 	%D%/init.c \
 	%D%/inject.c \
 	%D%/marks.c \
+	%D%/memory.c \
 	%D%/plumb.c \
 	%D%/polls.c \
 	%D%/probe.c \

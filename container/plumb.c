@@ -137,7 +137,7 @@ int ct_unread_take(struct ct_rank *r, struct gw_error *why)
 			continue;
 		copy = (int)syscall(SYS_pidfd_getfd, r->pidfd, fd->number, 0);
 		if (copy < 0)
-			return gw_fail(why, -errno, "cannot look into fd %u: %s", fd->number, strerror(errno));
+			return gw_fail(why, -errno, "cannot look into fd %u: %s (pidfd_getfd, Linux 5.6; 'godwit doctor' says more)", fd->number, strerror(errno));
 		if (fd->kind == CT_FD_PIPE) {
 			/* a second reading end must not bring the bytes twice */
 			for CT_EACH(const struct ct_unread, u, &s->unread)

@@ -136,7 +136,7 @@ int ct_host_probe(struct ct_host_caps *out)
 		line(&known, known.has_userns || geteuid() == 0, "no user namespaces: only root can run ranks here");
 		line(&known, known.has_timens, "no time namespaces: a rank's monotonic clock would jump between hosts");
 		line(&known, known.has_set_tid, "thread ids cannot be chosen: ranks cannot be restored here");
-		line(&known, known.has_pagemap_scan, "no PAGEMAP_SCAN (Linux 6.7): ranks cannot move away from here");
+		line(&known, known.has_pagemap_scan, "no PAGEMAP_SCAN (Linux 6.7): pages in use are found more slowly, and no pre-copy");
 		line(&known, known.has_wp_async, "no asynchronous write protection: no pre-copy, only stop-and-copy");
 		is_known = true;
 	}

@@ -133,7 +133,11 @@ uint64_t ct_vdso_syscall(pid_t pid, const struct ct_maps *maps);                
 int ct_wait_stop(pid_t tid, int *status);
 bool ct_thread_has_ended(pid_t tid); /* one that we trace: looked at, not reaped */
 
-int ct_mem_read(pid_t pid, uint64_t addr, void *buf, size_t len);        /* process_vm_readv; 0 or -errno */
+/* memory.c: as process_vm_readv and _writev, also where these are denied; @n stretches, each as long here as there */
+struct iovec;
+ssize_t ct_mem_readv(pid_t pid, const struct iovec *to, const struct iovec *from, size_t n);
+ssize_t ct_mem_writev(pid_t pid, const struct iovec *from, const struct iovec *to, size_t n);
+int ct_mem_read(pid_t pid, uint64_t addr, void *buf, size_t len);        /* 0 or -errno */
 int ct_mem_write(pid_t pid, uint64_t addr, const void *buf, size_t len);
 
 /* run on one processor with what we stop and start: waking it elsewhere costs more than all the rest; and, where that

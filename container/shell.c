@@ -42,7 +42,8 @@ static int seize(struct ct_rank *r, struct gw_error *why)
 	if (ptrace(PTRACE_SEIZE, t->tid, NULL, (void *)PTRACE_O_EXITKILL) < 0) {
 		rc = -errno;
 		r->threads.n--;
-		return gw_fail(why, rc, "cannot seize the shell: %s", strerror(-rc));
+		return gw_fail(why, rc, "cannot seize the shell: %s%s", strerror(-rc),
+		               rc == -EPERM || rc == -ENOSYS ? " (ptrace is denied here; 'godwit doctor' says more)" : "");
 	}
 	t->is_seized = true;
 	if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0)
@@ -295,7 +296,7 @@ static int reader_flush(void *ctx, struct gw_error *why)
 
 	for (size_t i = 0; i < n; i += 1024) {
 		size_t part = n - i < 1024 ? n - i : 1024, want = 0;
-		ssize_t done = process_vm_writev(r->pid, local + i, part, remote + i, part, 0);
+		ssize_t done = ct_mem_writev(r->pid, local + i, remote + i, part);
 
 		for (size_t k = i; k < i + part; k++)
 			want += local[k].iov_len;

@@ -141,6 +141,8 @@ struct page_region { uint64_t start, end, categories; };
 #define PM_SCAN_WP_MATCHING   1u
 #define PM_SCAN_CHECK_WPASYNC 2u
 #define REGIONS 16384
+#define PAGEMAP_HERE (3ull << 62) /* of /proc/PID/pagemap: present or swapped */
+#define PAGEMAP_FILE (1ull << 61)
 
 void ct_memory_forget(struct ct_rank *r)
 {
@@ -192,12 +194,77 @@ int ct_written_scan(struct ct_rank *r, uint64_t start, uint64_t end, bool is_pro
 	return rc;
 }
 
-int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct gw_error *why)
+/*
+ * Before Linux 6.7, or where PAGEMAP_SCAN is denied: which mappings have pages at all says smaps, which pages a file of 64 bits
+ * for each. Pages of zeroes that were only read cannot be told from others there; they are found by their contents later.
+ */
+static int find_used(struct ct_rank *r, struct ct_vec *spans)
+{
+	gw_autofree char *text = NULL;
+	unsigned long long start = 0, end = 0, kib;
+	int rc = ct_proc_text(r->pid, "smaps", &text);
+	char *save = NULL, dash;
+
+	for (char *l = rc < 0 ? NULL : strtok_r(text, "\n", &save); l && rc >= 0; l = strtok_r(NULL, "\n", &save)) {
+		if (sscanf(l, "%llx%c%llx", &start, &dash, &end) == 3 && dash == '-')
+			continue;
+		/* a page of zeroes is not counted, and need not be found */
+		if ((sscanf(l, "Rss: %llu", &kib) == 1 || sscanf(l, "Swap: %llu", &kib) == 1) && kib && end) {
+			rc = ct_spans_add(spans, start, end);
+			end = 0;
+		}
+	}
+	return rc < 0 ? rc : 0;
+}
+
+/* Regions of present private pages within @spans. Return: how many, *arg->walk_end as PAGEMAP_SCAN says it; -1 with errno */
+static int walk_pagemap(struct ct_rank *r, const struct ct_vec *spans, struct pm_scan_arg *arg)
+{
+	static uint64_t entries[8192]; /* the daemon has one thread that scans */
+	int n = 0;
+
+	arg->walk_end = arg->start;
+	for (size_t k = 0; k < spans->n; k++) {
+		const struct ct_img_extent *span = CT_AT(struct ct_img_extent, spans, k);
+		uint64_t at = span->start > arg->walk_end ? span->start : arg->walk_end;
+
+		while (at < span->end && span->end <= arg->end) {
+			uint64_t pages = (span->end - at) / CT_PAGE;
+			ssize_t got;
+
+			pages = pages < GW_ARRAY_LEN(entries) ? pages : GW_ARRAY_LEN(entries);
+			got = pread(r->pagemap_fd, entries, pages * 8, (off_t)(at / CT_PAGE * 8));
+			if (got < 8) {
+				errno = got < 0 ? errno : ESRCH;
+				return -1;
+			}
+			for (ssize_t i = 0; i < got / 8; i++, at += CT_PAGE) {
+				struct page_region *last = n ? CT_AT(struct page_region, &r->regions, n - 1) : NULL;
+
+				arg->walk_end = at;
+				if (!(entries[i] & PAGEMAP_HERE) || (entries[i] & PAGEMAP_FILE))
+					continue;
+				if (last && last->end == at)
+					last->end += CT_PAGE;
+				else if (n == REGIONS)
+					return n;
+				else
+					*CT_AT(struct page_region, &r->regions, n++) = (struct page_region){ at, at + CT_PAGE, PM_PRESENT };
+			}
+		}
+	}
+	arg->walk_end = arg->end;
+	return n;
+}
+
+static int scan_extents(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct ct_vec *used,
+                        struct gw_error *why)
 {
 	struct pm_scan_arg arg = { .size = sizeof(arg), .end = 0x7ffffffff000ull, .vec_len = REGIONS,
 		.category_inverted = PM_FILE | PM_PFNZERO, .category_mask = PM_FILE | PM_PFNZERO,
 		.category_anyof_mask = PM_PRESENT | PM_SWAPPED, .return_mask = PM_PRESENT };
 	const struct ct_img_vma *v = s->vmas.at, *end = v + s->vmas.n;
+	bool is_walked = false;
 	int n, rc;
 
 	extents->n = 0;
@@ -206,11 +273,18 @@ int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_ve
 		return rc;
 	arg.vec = (uint64_t)(uintptr_t)r->regions.at;
 	do {
-		n = (int)syscall(SYS_ioctl, r->pagemap_fd, PAGEMAP_SCAN_, &arg);
+		n = is_walked ? walk_pagemap(r, used, &arg) : (int)syscall(SYS_ioctl, r->pagemap_fd, PAGEMAP_SCAN_, &arg);
+		if (n < 0 && !is_walked && (errno == ENOTTY || errno == EINVAL || errno == EPERM || errno == ENOSYS)) {
+			is_walked = true; /* before Linux 6.7, or denied */
+			rc = find_used(r, used);
+			if (rc < 0)
+				return gw_fail(why, rc, "cannot read /proc/%d/smaps: %s", (int)r->pid, strerror(-rc));
+			n = walk_pagemap(r, used, &arg);
+		}
 		if (n < 0 && errno == ESRCH) /* the memory that we look at has gone */
 			return gw_fail(why, -EAGAIN, "pid %d has executed another program just now, or has ended; try again", (int)r->pid);
 		if (n < 0)
-			return gw_fail(why, -errno, "cannot find the pages in use (PAGEMAP_SCAN): %s; it needs Linux 6.7",
+			return gw_fail(why, -errno, "cannot find the pages in use (/proc/%d/pagemap): %s", (int)r->pid,
 			               strerror(errno));
 		for (int i = 0; i < n; i++) {
 			struct page_region *p = CT_AT(struct page_region, &r->regions, i);
@@ -247,4 +321,15 @@ int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_ve
 				.is_forced = !(w->prot & PROT_READ) };
 		}
 	return 0;
+}
+
+int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct gw_error *why)
+{
+	struct ct_vec used;
+	int rc;
+
+	ct_vec_init(&used, sizeof(struct ct_img_extent));
+	rc = scan_extents(r, s, extents, &used, why);
+	ct_vec_fini(&used);
+	return rc;
 }

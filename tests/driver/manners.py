@@ -243,7 +243,7 @@ else:
 if can(deny, "EPERM", "kcmp", "true"):
 	for error, calls, words in (
 		("EPERM", "ptrace", ["rank 1"]), ("ENOSYS", "clone3", ["cannot move", "namespaces"]),
-		("EPERM", "process_vm_writev", ["rank 1"]), ("ENOSYS", "pidfd_open,pidfd_getfd,pidfd_send_signal", ["rank 1"]),
+		("EPERM", "process_vm_writev,process_vm_readv,memfd_create", None), ("EPERM", "clone3", ["cannot move", "namespaces"]), ("ENOSYS", "pidfd_open,pidfd_getfd,pidfd_send_signal", ["rank 1"]),
 		("EPERM", "mount", ["cannot move"]), ("EPERM", "membarrier,userfaultfd,kcmp,unshare", None),
 		("EPERM", "sched_setaffinity", None)):
 		r = moving_job(as_user() + [deny, error, calls])
