@@ -620,7 +620,9 @@ static void bury(struct pool *p, struct pool_member *m)
 
 		if (part)
 			part_remove(j, part);
-		if (j->head == id || j->n_parts == 0)
+		if (j->head == id)
+			j->head = 0; /* it may come again, under another one, and then the job is its */
+		if (j->head == 0 || j->n_parts == 0)
 			job_end(p, j);
 		else if (part && !j->is_granted && !j->is_ending)
 			refuse_job(p, j, "a host of it has just left the pool; try again");
@@ -678,6 +680,8 @@ static void take_owned(struct pool *p, uint32_t from, const json_t *msg)
 		struct pool_job *j = job_make(p, (uint32_t)number(c, "job"), text(c, "nonce"));
 
 		part_add(j, from, (uint32_t)number(c, "slots"), PART_HELD);
+		if (j->is_ending)
+			j->head = 0; /* unless its grant comes, too: an orphan */
 		j->is_ending = false;
 	}
 	for (size_t i = 0; i < json_array_size(jobs); i++) {
@@ -760,8 +764,8 @@ static void follow(struct pool *p)
 }
 
 /*
- * It has been given up by a leader of a later term. What it shares with others is over, there and here; what is wholly its
- * own goes on, and comes along under another id.
+ * It has been given up by a leader of a later term, and comes to it under another id, with all that it owns. Others of its
+ * side do so too, and what they share goes on. A claim of a job whose grant does not come along is an orphan.
  */
 static void renew(struct pool *p)
 {
@@ -775,14 +779,6 @@ static void renew(struct pool *p)
 			                            pool_member_of(p, to) ? member_json(pool_member_of(p, to)) : NULL));
 	}
 	clear_directory(p);
-	gw_list_for_safe(e, &p->claims) {
-		struct pool_claim *c = gw_list_entry(e, struct pool_claim, node);
-
-		if (!pool_grant_of(p, c->job)) {
-			p->leader = 0; /* nobody is told */
-			end_claim(p, c);
-		}
-	}
 	gw_list_for_safe(e, &p->members) {
 		struct pool_member *m = gw_list_entry(e, struct pool_member, node);
 
