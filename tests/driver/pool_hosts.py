@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A pool over three hosts of a rig, by a real sshd: jobs from all of them at once; the leader's host loses its power, comes
+again, is cut off; down. Nothing is left on any host. --long: cuts of each host in turn, and the power of each."""
+import argparse, json, os, select, subprocess, sys, time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import godwit, rig
+
+MPIRUN, GODWIT, KMEANS = (os.path.join(godwit.BUILD, name) for name in ("mpirun", "godwit", "examples/kmeans"))
+HOSTS = ["rig1", "rig2", "rig3"]
+
+
+def checksum(out):
+	return [line.rsplit("checksum=")[-1] for line in out.split("\n") if "checksum=" in line]
+
+
+def run(host, *words, timeout=60):
+	p = r[host].run([str(w) for w in words], timeout=timeout, user=login)
+	return p.returncode, p.stdout, p.stderr
+
+
+def status(host):
+	code, out, err = run(host, GODWIT, "pools", "--json")
+	pools = json.loads(out or "[]")
+	return pools[0] if pools else {"members": [], "jobs": [], "leader": 0, "state": "none"}
+
+
+def settled(hosts, timeout=40):
+	"""Waits until all of @hosts list just each other, under one leader, which is one of them; returns its name."""
+	seen = {}
+
+	def are():
+		for h in hosts:
+			s = seen[h] = status(h)
+			names = {m["id"]: m["host"] for m in s.get("members", [])}
+			if sorted(names.values()) != sorted(hosts) or s["state"] not in ("leading", "following"):
+				return None
+		leaders = {names.get(s["leader"]) for s in seen.values()}
+		return leaders.pop() if len(leaders) == 1 else None
+	leader = godwit.wait_for(are, timeout, 0.1)
+	if not leader:
+		for h, s in seen.items():
+			tap.diag("%s: %s" % (h, s))
+	return leader
+
+
+def no_jobs(host):
+	return godwit.wait_for(lambda: not status(host)["jobs"], 30, 0.1)
+
+
+def left():
+	"""What of a pool and its jobs runs on the hosts; waits until nothing does."""
+	found = []
+
+	def is_none():
+		found[:] = [(h.name, p) for h in r.hosts if h.init
+		            for p in h.run(["pgrep", "-xl", "godwitd|mpirun|godwit|ssh|sleep|conduct"]).stdout.splitlines()]
+		return not found
+
+	godwit.wait_for(is_none, 30, 0.1)
+	return found
+
+
+def ranks_left(host):
+	"""Ranks of sleepers on a host; waits until there are none."""
+	seen = []
+
+	def is_none():
+		seen[:] = r[host].run(["pgrep", "-x", "sleep"]).stdout.split()
+		return not seen
+
+	godwit.wait_for(is_none, 30, 0.1)
+	return seen
+
+
+class Job:
+	"""mpirun on a host; its ranks say that they run, and sleep."""
+
+	def __init__(self, host, n):
+		self.p = r[host].popen([MPIRUN, "-pool", "any", "-n", str(n), "sh", "-c", "echo up; exec sleep 1000"], user=login,
+		                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+		said, end = b"", time.monotonic() + 40
+		while said.count(b"up\n") < n and select.select([self.p.stdout], [], [], max(0, end - time.monotonic()))[0]:
+			piece = os.read(self.p.stdout.fileno(), 4096)
+			if not piece:
+				break
+			said += piece
+		if said.count(b"up\n") < n:
+			rig.kill_tree(self.p)
+			tap.bail("a job in the pool did not start: " + self.p.stderr.read())
+
+	def is_running(self):
+		return self.p.poll() is None
+
+	def end(self, timeout=40):
+		try:
+			out, err = self.p.communicate(timeout=timeout)
+		except subprocess.TimeoutExpired:
+			rig.kill_tree(self.p)
+			out, err = self.p.communicate()
+			err += "\nit hung"
+		return self.p.returncode, err
+
+	def kill(self):
+		rig.kill_tree(self.p)
+		self.p.communicate()
+
+
+def up():
+	hostfile = os.path.join(r.shared, "hosts")
+	with open(hostfile, "w") as f:
+		f.write("rig1:2\nrig2:2\nrig3:2\n")
+	code, out, err = run("rig1", GODWIT, "up", "-f", hostfile)
+	tap.ok(code == 0 and "(6 slots)" in out and not err, "a pool of three hosts comes up by ssh", code, out, err)
+	tap.ok(settled(HOSTS) == "rig1", "and its first host leads it")
+	tap.ok(not r["rig1"].run(["pgrep", "-x", "ssh"]).stdout, "without a connection of ssh")
+
+
+def at_once():
+	alone = subprocess.run([MPIRUN, "-n", "2", KMEANS], capture_output=True, text=True, timeout=60).stdout
+	jobs = [r[h].popen([MPIRUN, "-pool", "any", "-n", "2", KMEANS], user=login, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+	                   text=True) for h in HOSTS]
+	ends = [j.communicate(timeout=90) + (j.returncode,) for j in jobs]
+	tap.ok([(checksum(o), e, c) for o, e, c in ends] == [(checksum(alone), "", 0)] * 3,
+	       "three MPI programs at once, begun on three hosts, have the results that they have alone", *ends)
+	no_jobs("rig2")
+	code, out, err = run("rig2", MPIRUN, "-pool", "any", "-n", "6", "-l", "hostname")
+	tap.ok(code == 0 and sorted(out.split()[1::2]) == sorted(HOSTS * 2), "one job on all hosts, which its host does not lead", code, out, err)
+	no_jobs("rig2")
+
+
+def power():
+	"""The leader's host loses its power; and comes again."""
+	there = Job("rig3", 2)    # on rig1
+	spared = Job("rig3", 2)   # on rig2
+	begun = Job("rig1", 2)    # on rig3
+	cut_s = time.monotonic()
+	r["rig1"].power_off()
+	code, err = there.end()
+	took_s = time.monotonic() - cut_s
+	tap.ok(code == 1 and "rig1" in err and took_s < 10, "the leader's host loses its power: a job with ranks there ends with a sentence, "
+	       "within 10 s", "%.1f s" % took_s, code, err)
+	begun.kill()
+	tap.ok(not ranks_left("rig3"), "of one whose mpirun was there nothing is left elsewhere")
+	tap.ok(settled(["rig2", "rig3"]) == "rig2", "the next host leads")
+	tap.ok(spared.is_running() and [j["parts"] for j in status("rig3")["jobs"]], "the job with nothing there goes on, and the pool knows it",
+	       status("rig3"))
+	code, out, err = run("rig3", MPIRUN, "-pool", "any", "-n", "2", "-l", "hostname")
+	tap.ok(code == 0 and out.split()[1::2] == ["rig3", "rig3"], "new jobs are begun", code, out, err)
+	r["rig1"].power_on()
+	r.start_sshd([r["rig1"]])
+	code, out, err = run("rig3", GODWIT, "up", "--add", "--hosts", "rig1:2")
+	tap.ok(code == 0 and settled(HOSTS), "the host comes back when it is added", code, out, err)
+	tap.ok(spared.is_running(), "the spared job did not notice")
+	spared.kill()
+	no_jobs("rig3")
+
+
+def cut(name):
+	"""A host is cut off and heals: jobs on either side go on, what spans the cut ends."""
+	away = Job(name, 6)
+	away.kill()
+	no_jobs(name)
+	others = [h for h in HOSTS if h != name]
+	spanning = Job(others[0], 6)
+	cut_s = time.monotonic()
+	r[name].cut()
+	code, err = spanning.end()
+	took_s = time.monotonic() - cut_s
+	tap.ok(code == 1 and name in err and took_s < 10, "%s is cut off: a job that spans the cut ends with a sentence, within 10 s" % name,
+	       "%.1f s" % took_s, code, err)
+	tap.ok(settled(others) and settled([name]), "each side has a leader")
+	own, theirs = Job(name, 2), Job(others[1], 2)
+	r[name].restore()
+	tap.ok(settled(HOSTS), "they find each other again when the cut is over")
+	tap.ok(own.is_running() and theirs.is_running(), "and what was begun on either side goes on")
+	s = godwit.wait_for(lambda: (lambda s: len(s["jobs"]) == 2 and s)(status(name)), 20, 0.1)
+	tap.ok(s and sum(p["slots"] for j in s["jobs"] for p in j["parts"]) == 4, "with its slots", s or status(name))
+	own.kill()
+	theirs.kill()
+	no_jobs(name)
+
+
+def down():
+	job = Job("rig2", 6)
+	code, out, err = run("rig3", GODWIT, "down")
+	tap.ok(code == 0 and not err, "down, from any host", code, err)
+	code, err = job.end()
+	tap.ok(code == 1 and "taken down; ending the job" in err, "ends the job in it with a sentence", code, err)
+	tap.ok(not left(), "nothing is left on any host", left())
+
+
+options = argparse.ArgumentParser()
+options.add_argument("--long", action="store_true")
+options = options.parse_args()
+tap = godwit.Tap(600 if options.long else 200)
+why = rig.why_not()
+prefix = os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
+library = os.path.join(prefix, "lib/libmpi.so.12")
+if not why and not os.access(library, os.R_OK):
+	why = "user %d cannot read %s; give a copy's directory in GODWIT_MPICH" % (os.getuid(), library)
+if why:
+	print("1..0 # SKIP " + why)
+	sys.exit(0)
+with rig.Rig(3, keep=[prefix]) as r:
+	try:
+		r.start_sshd()
+	except rig.RigUnavailable as e:
+		print("1..0 # SKIP %s" % e)
+		sys.exit(0)
+	login = r.user if os.geteuid() else None
+	up()
+	at_once()
+	power()
+	for host in HOSTS if options.long else []:
+		cut(host)
+	down()
+sys.exit(tap.done())
