@@ -31,6 +31,9 @@
  *   cluster-left  cluster                     that daemon has left in order: nothing is to be sent to it any more
  *   network       host address secret         the job gets a second host: take up the network; answered by networked
  *   share         cluster                     hand this host's segment to that clusterd, which has come to it
+ *   suspend       id                          bring the ranks to rest; answered by suspend-quiet
+ *   suspend-stop  id                          stop them: those of all daemons are quiet; answered by suspended
+ *   resume                                    they go on, whatever state they were in
  *   leave                                     nothing lives here and nothing is on its way: answered by left
  *   status        id movable                  answered by status-answer
  *
@@ -60,6 +63,8 @@
  *   migrate-done  id rank status text measures{}
  *   status-answer id ranks[] sessions[]
  *   networked     address port text           as with up, when all ranks here have a network; @text: why that cannot be
+ *   suspend-quiet id                          no rank here is in MPI any more, nor will be
+ *   suspended     id                          all ranks here are stopped
  *   left                                      the last word: the clusterd ends, its job goes on
  *   unreachable   cluster text                its host has not answered for seconds; told once until it answers again
  *   fatal         text                        the clusterd ends for this reason
@@ -81,8 +86,11 @@
  *                                             status: 0; -EBUSY: ranks in @stuck are still there. The clusters stay drained
  *   remove        targets[] timeout_ms     -> removed: as drained; status besides: -ETIMEDOUT: empty, but still leaving.
  *                                             When it comes with 0, daemons and launchers there have ended
+ *   suspend                                -> suspended: status text ranks ms again; status: 0, -ECANCELED when it was resumed before it was
+ *                                             complete. again: it was suspended already (or refused)
+ *   resume                                 -> resumed: ranks again; again: it was not suspended
  *   undrain       targets[]                -> undrained: clusters[] (or refused)
- *                                             When the tool goes: an add goes on; a drain begins no further move
+ *                                             When the tool goes: an add goes on, suspending too; a drain begins no further move
  */
 #ifndef RT_WIRE_H
 #define RT_WIRE_H

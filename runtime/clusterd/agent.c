@@ -228,6 +228,7 @@ static void on_attached(struct rank *r, const struct ct_ctl_msg *m)
 	if (m->session)
 		moves_attached(r, m);
 	network_rank_attached(r->d);
+	suspend_look(r->d);
 	moves_try(r);
 }
 
@@ -238,7 +239,7 @@ static void on_quiet(struct rank *r, const struct ct_ctl_msg *m)
 	r->agent = is_quiet ? AGENT_QUIET : AGENT_ATTACHED;
 	if (!is_quiet)
 		agent_publish(r, NOC_NAME_HERE);
-	if (moves_quiet(r, m))
+	if (moves_quiet(r, m) || suspend_quiet(r, m))
 		return;
 	if (is_quiet) /* too late: its session has ended */
 		agent_reattach(r, m->session);
@@ -266,6 +267,7 @@ static void on_message(struct rank *r, const struct ct_ctl_msg *m)
 		r->agent = AGENT_CLOSED;
 		ct_rank_network(r->ct, &(struct ct_network){ 0 }); /* what has their numbers now is the program's own */
 		agent_publish(r, NOC_NAME_GONE); /* who lingers for it need not wait for its exit */
+		suspend_look(r->d);
 		moves_try(r);
 		break;
 	case CT_CTL_NUDGE:

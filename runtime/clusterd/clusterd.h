@@ -20,6 +20,7 @@
  *   probe.c     whether this host can reach the others
  *   far.c       migration sessions with daemons of other hosts
  *   network.c   a job of one host gets a network
+ *   suspend.c   ranks that rest until they are let go
  *   leave.c     the end of a daemon whose job goes on
  *   moves.c     what migration/ asks of the owner of a rank
  *   movable.c   what godwit status --movable says
@@ -66,6 +67,14 @@ struct join { /* of a daemon that mpirun has started on another host; join.c */
 	struct gw_timer *look;
 };
 
+enum suspend_state {
+	SUSPEND_NONE,
+	SUSPEND_QUIESCING, /* ranks are asked to be quiet */
+	SUSPEND_QUIET,     /* all here are; the others' may not be */
+	SUSPEND_STOPPING,
+	SUSPEND_STOPPED,
+};
+
 struct clusterd {
 	struct join join;
 	struct gw_loop *loop;
@@ -93,6 +102,11 @@ struct clusterd {
 	uint16_t far_port;
 	struct gw_timer *network, *leaving; /* something is waited for: network.c, leave.c */
 	char network_address[GW_TCP_NAME];
+	struct {
+		enum suspend_state state;
+		uint64_t id, until_ns;      /* of the head's request */
+		struct gw_timer *timer;
+	} suspend;
 	bool is_leaving;
 	struct heard {              /* of each rank: where it has listened lately; connections to there are the network's */
 		struct noc_address address[4];
@@ -151,6 +165,9 @@ struct rank {
 	bool is_exported;            /* frozen and described for a move: nothing may reach it here */
 	bool is_counted;             /* in the loads of cluster and domain */
 	struct rt_sigqueue undelivered; /* signals that wait for a move to end */
+	bool is_suspended;           /* SIGSTOP was sent, since the job is suspended; or, then, */
+	bool is_stopped_by_another;  /* it was stopped already and stays so when the job is resumed */
+	bool is_left_busy;           /* its agent could not be quiet: it is stopped where it is */
 	int slot;                    /* of the daemon's binds; -1: it may use all of the cluster's cores */
 
 	struct out_stream out[2];    /* stdout, stderr */
@@ -244,6 +261,14 @@ int network_read(struct clusterd *d, const char *address, const json_t *msg); /*
 void network_take_up(struct clusterd *d, const json_t *msg); /* `network` */
 void network_rank_attached(struct clusterd *d);          /* one may have been waited for */
 bool network_attach_failed(struct rank *r, uint32_t session, const char *text); /* then it goes on without one */
+
+/* ---- suspend.c ---- */
+void suspend_begin(struct clusterd *d, uint64_t id);     /* `suspend` */
+void suspend_stop(struct clusterd *d, uint64_t id);      /* `suspend-stop` */
+void suspend_resume(struct clusterd *d);                 /* `resume` */
+void suspend_look(struct clusterd *d);                   /* a rank may have been waited for */
+bool suspend_quiet(struct rank *r, const struct ct_ctl_msg *m);
+bool suspend_is_on(const struct clusterd *d);
 
 /* ---- leave.c ---- */
 void leave_begin(struct clusterd *d);

@@ -313,6 +313,24 @@ static void do_share(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	join_share_segment(d, (uint32_t)json_integer_value(json_object_get(msg, "cluster")));
 }
 
+static void do_suspend(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	suspend_begin(d, (uint64_t)json_integer_value(json_object_get(msg, "id")));
+}
+
+static void do_suspend_stop(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	suspend_stop(d, (uint64_t)json_integer_value(json_object_get(msg, "id")));
+}
+
+static void do_resume(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)msg; (void)fds; (void)n_fds;
+	suspend_resume(d);
+}
+
 static void do_leave(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)msg; (void)fds; (void)n_fds;
@@ -354,6 +372,9 @@ static const struct head_op {
 	{ "cluster-left", do_cluster_left, false },
 	{ "network", do_network, false },
 	{ "share", do_share, false },
+	{ "suspend", do_suspend, false },
+	{ "suspend-stop", do_suspend_stop, false },
+	{ "resume", do_resume, false },
 	{ "leave", do_leave, false },
 	{ "status", do_status, false },
 };

@@ -21,7 +21,11 @@ json_t *movable_json(struct rank *r)
 	struct gw_error why = { 0 };
 	const char *state = "yes";
 
-	if (moves_is_busy(r)) {
+	if (suspend_is_on(r->d)) { /* which stops it, too: that needs no words of its own */
+		moves_readiness(r, &why);
+		state = "no";
+		add_reason(reasons, "state", 0, why.text);
+	} else if (moves_is_busy(r)) {
 		state = "moving";
 	} else if (ct_rank_holds(r->ct, &holds, &why) < 0) {
 		state = "no";

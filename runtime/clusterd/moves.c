@@ -345,6 +345,7 @@ void moves_fini(struct clusterd *d)
 {
 	gw_timer_cancel(d->network);
 	gw_timer_cancel(d->leaving);
+	gw_timer_cancel(d->suspend.timer);
 	gw_watch_remove(d->listener_watch);
 	if (d->listener >= 0)
 		close(d->listener);

@@ -156,6 +156,7 @@ void rank_look_at_status(struct rank *r)
 	                                     "phase", (int)pmi_session_phase(r->pmi)));
 	moves_rank_ended(r);
 	rank_destroy(r);
+	suspend_look(d);
 }
 
 /* ---- launch ---------------------------------------------------------------------------------------------------- */
@@ -386,7 +387,9 @@ json_t *rank_status_json(struct rank *r, bool is_movable_asked)
 	const char *state = phases[pmi_session_phase(r->pmi)];
 
 	read_proc(r->pid, &threads, &private_kib);
-	if (moves_is_busy(r))
+	if (r->is_suspended || r->is_stopped_by_another)
+		state = "suspended";
+	else if (moves_is_busy(r))
 		state = "moving";
 	else if (pmi_session_phase(r->pmi) == PMI_OPEN && r->agent != AGENT_ATTACHED)
 		state = r->agent == AGENT_CLOSING || r->agent == AGENT_CLOSED ? "in MPI_Finalize" : "in MPI_Init";

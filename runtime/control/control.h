@@ -38,6 +38,8 @@ int control_status(int argc, char **argv);
 int control_migrate(int argc, char **argv);
 int control_pin(int argc, char **argv);
 int control_unpin(int argc, char **argv);
+int control_suspend(int argc, char **argv);
+int control_resume(int argc, char **argv);
 int control_up(int argc, char **argv);
 int control_down(int argc, char **argv);
 int control_leave(int argc, char **argv);

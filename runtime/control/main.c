@@ -224,6 +224,8 @@ static const struct { const char *name; int (*run)(int argc, char **argv); } com
 	{ "migrate", control_migrate },
 	{ "pin", control_pin },
 	{ "unpin", control_unpin },
+	{ "suspend", control_suspend },
+	{ "resume", control_resume },
 	{ "up", control_up },
 	{ "down", control_down },
 	{ "leave", control_leave },
@@ -243,6 +245,8 @@ static const char doc[] =
 "  migrate RANK... --to CLUSTER    move ranks, now\n"
 "  pin RANK...                     keep ranks where they are\n"
 "  unpin RANK...                   let them go again\n"
+"  suspend [JOB]                   stop all ranks of a job: room for somebody else\n"
+"  resume [JOB]                    let them go on\n"
 "  up --hosts HOST:SLOTS,...       start a pool: hosts that stay ready for jobs\n"
 "  pools                           pools, their hosts and jobs\n"
 "  leave HOST                      take a host out of a pool\n"

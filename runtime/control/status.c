@@ -101,12 +101,14 @@ static void print_tables(const json_t *msg, bool is_movable_asked)
 {
 	const json_t *job = json_object_get(msg, "job"), *list = json_object_get(msg, "clusters");
 	int width = host_width(list);
+	const char *state = text_of(job, "state");
 	char cores[256], memory[32];
 
-	printf("job %s: %s, %lld rank%s on %zu cluster%s, process %lld, running for %.1f s\n\n", text_of(job, "id"),
+	printf("job %s: %s, %lld rank%s on %zu cluster%s, process %lld, %s %.1f s%s\n\n", text_of(job, "id"),
 	       text_of(job, "program"), (long long)number_of(job, "ranks"), number_of(job, "ranks") == 1 ? "" : "s",
 	       json_array_size(list), json_array_size(list) == 1 ? "" : "s", (long long)number_of(job, "pid"),
-	       (double)number_of(job, "age_ms") / 1000);
+	       strcmp(state, "running") == 0 ? "running for" : state, (double)number_of(job, "age_ms") / 1000,
+	       strcmp(state, "running") == 0 ? "" : " after its start");
 	printf("%7s  %-*s  %-8s  %8s  %5s  %s\n", "CLUSTER", width, "HOST", "STATE", "DAEMON", "RANKS", "CORES");
 	for (size_t i = 0; i < json_array_size(list); i++) {
 		const json_t *c = json_array_get(list, i);

@@ -83,6 +83,7 @@ static void decide_lost(struct head *h, struct cluster *c)
 		job_say(h, "mpirun: %s; no rank lived there, the job goes on", what);
 	grow_check(h);
 	drain_check(h);
+	suspend_check(h);
 }
 
 void clusters_lost_ack(struct head *h, uint32_t lost, uint32_t from)

@@ -327,6 +327,8 @@ int grow_begin(struct head *h, const char *name, uint32_t count, const char *lau
 		return code;
 	if (h->is_ending)
 		return gw_fail(why, -ESHUTDOWN, "the job is about to end");
+	if (suspend_refuse(h, why) < 0)
+		return why->code;
 	if (count > RT_CLUSTERS_MAX - h->n_clusters)
 		return gw_fail(why, -E2BIG, "a job has at most %d clusters in all its life, and this one has had %u", RT_CLUSTERS_MAX,
 		               h->n_clusters);

@@ -35,6 +35,7 @@
  *   grow.c       clusters that come while the job runs
  *   drain.c      clusters that are emptied, and that leave
  *   pins.c       ranks that stay where they are
+ *   suspend.c    a job that rests
  */
 #ifndef RT_HEAD_H
 #define RT_HEAD_H
@@ -142,6 +143,7 @@ struct cluster {
 	bool is_start_sent, is_networked, is_network_asked; /* is_networked: its ranks listen, or will */
 	bool is_drained;          /* no rank moves there */
 	bool has_said_left;
+	bool is_suspend_due;      /* it has not answered suspend or suspend-stop yet */
 	struct growth *growth;    /* with which it comes; NULL: it was there from the start, or is up */
 	pid_t pid;                /* mpirun's child; 0: it is on another machine */
 	pid_t daemon;             /* as it is called where it runs; 0: it is not up yet */
@@ -179,6 +181,15 @@ struct rank {
 	json_t *answer;
 };
 
+enum suspend_state {
+	SUSPEND_NONE,
+	SUSPEND_MOVES,  /* moves that have begun are waited for */
+	SUSPEND_QUIET,  /* ranks are brought to rest */
+	SUSPEND_STOP,   /* and stopped */
+	SUSPEND_DONE,
+};
+typedef void suspend_done_fn(void *ctx, json_t *answer); /* `suspended` of runtime/wire.h; stolen */
+
 struct receiver;
 struct input {
 	struct gw_watch *watch;
@@ -215,9 +226,11 @@ struct head {
 	bool is_told_by_slurm, is_told_itself; /* by SIGTERM of which road: see signals.c */
 	uint64_t told_ns[32], own_ns[32]; /* when a signal has come last, by number: to the daemons, to mpirun */
 	bool is_stopping;               /* SIGTSTP: until all ranks have stopped */
+	bool is_stop_wanted;            /* SIGTSTP came while the job was being suspended: when it is */
 	int exit_code;
 	bool has_exit_code;
 	struct gw_timer *grace, *stop_timer, *time_limit;
+	uint64_t time_limit_ms, clock_since_ns; /* what is left of -timeout, since when it runs */
 	struct rlimit files;            /* as mpirun got it, and as its daemons get it */
 	int signal_fd, listener;
 	struct gw_watch *signal_watch, *listener_watch;
@@ -231,6 +244,13 @@ struct head {
 	uint32_t barrier_count;
 	json_t *barrier_puts, *space, *services; /* space: of all barriers */
 
+	struct {
+		enum suspend_state state;
+		uint64_t id, since_ns;
+		suspend_done_fn *done; /* NULL: nobody waits */
+		void *ctx;
+	} suspend;
+
 	struct gw_list tools, moves, growths, drains;
 	bool is_drain_check_due;
 	uint64_t next_id;
@@ -243,6 +263,8 @@ void job_end(struct head *h);                             /* no rank runs on */
 void job_check_all_ended(struct head *h);                 /* the loop stops when no daemon is left */
 void job_fail_output(struct head *h, int code, const char *fmt, ...) GW_PRINTF(3, 4); /* counts at the very end, too */
 bool job_cluster_send(struct head *h, uint32_t cluster, json_t *msg); /* steals; false when it is not up */
+void job_clock_go(struct head *h);                        /* of -timeout: it runs, */
+void job_clock_stop(struct head *h);                      /* and stands still */
 void job_say(struct head *h, const char *fmt, ...) GW_PRINTF(2, 3); /* a sentence on standard error */
 
 /* ---- clusters.c ---- */
@@ -322,6 +344,7 @@ void signals_send_held(struct head *h, uint32_t rank);    /* it runs, or runs el
 void signals_undelivered(struct head *h, uint32_t rank, uint32_t cluster, int sig);
 void signals_delivered(struct head *h, uint32_t rank, int sig);
 void signals_rank_ended(struct head *h);
+void signals_suspended(struct head *h);
 void signals_told(struct cluster *c, int sig);            /* Slurm has sent it to a daemon */
 
 /* ---- input.c ---- */
@@ -356,7 +379,7 @@ struct move {                    /* asked of an owner, not answered yet */
 	struct gw_list node;     /* head.moves */
 	uint64_t id;
 	uint32_t rank, from, to;
-	bool is_taken_back;      /* its destination is being drained */
+	bool is_taken_back;      /* its destination is being drained, or the job suspended */
 	moves_done_fn *done;     /* NULL: who asked has gone; a move that has begun goes on */
 	void *ctx;
 };
@@ -399,6 +422,17 @@ json_t *drain_undo(struct head *h, const json_t *targets, struct gw_error *why);
 void drain_check(struct head *h);                            /* something has happened that a drain may wait for */
 void drain_forget(struct head *h, const void *ctx);          /* who asked has gone: no further move is begun */
 void drain_fini(struct head *h);
+
+/* ---- suspend.c ---- */
+/** suspend_begin - bring all ranks to rest. 0: @done will be called, perhaps from inside */
+int suspend_begin(struct head *h, suspend_done_fn *done, void *ctx, struct gw_error *why);
+void suspend_resume(struct head *h);                         /* if it is suspended, or about to be */
+json_t *suspend_resume_request(struct head *h, struct gw_error *why); /* the answer; NULL with @why */
+int suspend_refuse(const struct head *h, struct gw_error *why); /* 0: it is not suspended */
+const char *suspend_text(const struct head *h);              /* "running", "suspending", "suspended" */
+void suspend_heard(struct cluster *c, json_t *msg, bool is_stopped); /* `suspend-quiet`, `suspended` */
+void suspend_check(struct head *h);                          /* something may have been waited for */
+void suspend_forget(struct head *h, const void *ctx);        /* who asked has gone: it goes on */
 
 /* ---- tools.c ---- */
 int tools_init(struct head *h, struct gw_error *why);

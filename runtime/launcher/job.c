@@ -107,6 +107,25 @@ static void on_time_limit(void *ctx)
 	job_fail(h, 124, "the job has run for %u s, its limit (-timeout, MPIEXEC_TIMEOUT); ending it", h->spec->timeout_s);
 }
 
+/* What is left of the limit counts while the job is not suspended. */
+void job_clock_go(struct head *h)
+{
+	h->clock_since_ns = gw_now_ns();
+	if (h->time_limit_ms)
+		gw_loop_timer(h->loop, &h->time_limit, h->time_limit_ms, 0, on_time_limit, h);
+}
+
+void job_clock_stop(struct head *h)
+{
+	uint64_t ran_ms = (gw_now_ns() - h->clock_since_ns) / 1000000;
+
+	if (!h->time_limit)
+		return;
+	gw_timer_cancel(h->time_limit);
+	h->time_limit = NULL;
+	h->time_limit_ms = h->time_limit_ms > ran_ms ? h->time_limit_ms - ran_ms : 1;
+}
+
 /* ---- start --------------------------------------------------------------------------------------------------------- */
 
 /* Pids that the ranks see: unique in the job, and unlikely to be those of another job (rule 22). */
@@ -326,8 +345,8 @@ int job_run(struct job_spec *spec)
 	}
 	if (env_overridden(spec, why.text, sizeof(why.text)))
 		job_say(&h, "mpirun: overridden, since ranks could not talk or move with it: %s", why.text);
-	if (spec->timeout_s)
-		gw_loop_timer(h.loop, &h.time_limit, 1000ull * spec->timeout_s, 0, on_time_limit, &h);
+	h.time_limit_ms = 1000ull * spec->timeout_s;
+	job_clock_go(&h);
 	gw_event("job.started", "{s:s, s:i, s:i}", "job", h.kvsname + 7, "ranks", (int)h.size, "clusters", (int)h.n_clusters);
 	code = gw_loop_run(h.loop);
 	output_end_lines(&h);

@@ -82,7 +82,7 @@ int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout
 		return gw_fail(why, -EAGAIN, "rank %lld has not been started yet", (long long)rank);
 	if (r->cluster == to)
 		return gw_fail(why, -EALREADY, "rank %lld is on %s already", (long long)rank, clusters_name(h, to, name));
-	if (pins_refuse(h, (uint32_t)rank, why) < 0)
+	if (suspend_refuse(h, why) < 0 || pins_refuse(h, (uint32_t)rank, why) < 0)
 		return why->code;
 	m = calloc(1, sizeof(*m));
 	if (!m)
@@ -167,7 +167,10 @@ void moves_answered(struct head *h, json_t *msg)
 		if (m->id != id)
 			continue;
 		if (m->is_taken_back && status == -ECANCELED) {
-			snprintf(drained, sizeof(drained), "cluster %u is being drained, and the move had not begun", m->to);
+			if (h->clusters[m->to].is_drained)
+				snprintf(drained, sizeof(drained), "cluster %u is being drained, and the move had not begun", m->to);
+			else
+				snprintf(drained, sizeof(drained), "the job was being suspended, and the move had not begun");
 			text = drained;
 		}
 		move_done(m, status, text ? text : "", json_object_get(msg, "measures"));

@@ -187,6 +187,7 @@ static void do_exited(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		return;
 	r->cluster = c->index;
 	verdict_rank_ended(h, n, (int)number_of(msg, "status"), phase);
+	suspend_check(h);
 	drain_check(h);
 }
 
@@ -328,6 +329,7 @@ static void do_migrate_done(struct cluster *c, json_t *msg, int *fds, size_t n_f
 {
 	(void)fds; (void)n_fds;
 	moves_answered(c->head, msg);
+	suspend_check(c->head);
 	drain_check(c->head);
 }
 
@@ -345,6 +347,18 @@ static void do_networked(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	c->is_networked = !json_object_get(msg, "text");
 	introduce(c, msg);
 	grow_networked(c, msg);
+}
+
+static void do_suspend_quiet(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	suspend_heard(c, msg, false);
+}
+
+static void do_suspended(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	suspend_heard(c, msg, true);
 }
 
 static void do_left(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -433,6 +447,8 @@ static const struct cluster_op {
 	{ "migrate-done", do_migrate_done },
 	{ "status-answer", do_status_answer },
 	{ "networked", do_networked },
+	{ "suspend-quiet", do_suspend_quiet },
+	{ "suspended", do_suspended },
 	{ "left", do_left },
 	{ "unreachable", do_unreachable },
 	{ "fatal", do_fatal },

@@ -3,7 +3,8 @@
  * Signals that mpirun gets, passed on to the ranks wherever they live.
  *
  * The daemons and ranks are in sessions of their own, so what a terminal sends reaches mpirun only. At SIGTSTP (Ctrl-Z)
- * mpirun waits until every rank has been stopped, and stops itself; at SIGCONT all go on.
+ * mpirun waits until every rank has been stopped, and stops itself; at SIGCONT all go on. Those of a suspended job rest
+ * already, and go on resting.
  *
  * Slurm sends signals to the tasks of a job's steps, which are the daemons, and now and then to mpirun as well: when the job
  * is cancelled or its time is over, and with 'scancel --full'. What comes by both roads is one signal.
@@ -62,7 +63,7 @@ static void stop_self(struct head *h)
 {
 	gw_timer_cancel(h->stop_timer);
 	h->stop_timer = NULL;
-	h->is_stopping = false;
+	h->is_stopping = h->is_stop_wanted = false;
 	kill(getpid(), SIGSTOP); /* and here we go on; SIGCONT waits in our descriptor */
 }
 
@@ -102,6 +103,12 @@ static void stop_all(struct head *h)
 		stop_self(h);
 		return;
 	}
+	if (h->suspend.state != SUSPEND_NONE) { /* a rank that is stopped half way would never be quiet */
+		h->is_stop_wanted = true;
+		if (h->suspend.state == SUSPEND_DONE)
+			stop_self(h);
+		return;
+	}
 	h->is_stopping = true;
 	for (uint32_t r = 0; r < h->size; r++)
 		h->ranks[r].is_stop_due = h->ranks[r].state == RANK_RUNNING;
@@ -114,8 +121,15 @@ static void continue_all(struct head *h)
 {
 	gw_timer_cancel(h->stop_timer);
 	h->stop_timer = NULL;
-	h->is_stopping = false;
-	forward(h, SIGCONT);
+	h->is_stopping = h->is_stop_wanted = false;
+	if (h->suspend.state == SUSPEND_NONE)
+		forward(h, SIGCONT);
+}
+
+void signals_suspended(struct head *h)
+{
+	if (h->is_stop_wanted)
+		stop_self(h);
 }
 
 /* ---- the end --------------------------------------------------------------------------------------------------------- */
@@ -150,6 +164,7 @@ static void end_all(struct head *h, int sig)
 	if (h->is_ending)
 		return;
 	h->is_told_to_end = true;
+	suspend_resume(h); /* who is stopped does not hear it */
 	if (sig == SIGINT && isatty(STDERR_FILENO))
 		job_say(h, "mpirun: SIGINT is passed on to the ranks; press Ctrl-C again to kill them");
 	forward(h, sig);
@@ -172,6 +187,7 @@ static void end_by_slurm(struct head *h)
 		return;
 	}
 	job_say(h, "mpirun: Slurm ends this job (SIGTERM: it was cancelled, or its time is over); the signal is passed on to the ranks");
+	suspend_resume(h);
 	if (!h->is_told_to_end)
 		forward(h, SIGTERM);
 	h->is_told_to_end = true;

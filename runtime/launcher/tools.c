@@ -25,6 +25,7 @@ static void tool_destroy(struct tool *t)
 	moves_forget(t->head, t);
 	grow_forget(t->head, t);
 	drain_forget(t->head, t);
+	suspend_forget(t->head, t);
 	gw_timer_cancel(t->deadline);
 	json_decref(t->ranks);
 	json_decref(t->sessions);
@@ -158,8 +159,8 @@ static void status_done(struct tool *t)
 		json_object_set_new(one, "hostname", json_string(h->hosts[h->clusters[h->ranks[r].cluster].host].name));
 		json_array_append_new(ranks, one);
 	}
-	gw_link_send_json(t->link, json_pack("{s:s, s:{s:s, s:i, s:s, s:i, s:I}, s:o, s:o, s:O}", "op", "status", "job", "id",
-	                  h->kvsname + strlen("godwit-"), "pid", (int)getpid(), "program", h->spec->apps[0].argv.list[0], "ranks",
+	gw_link_send_json(t->link, json_pack("{s:s, s:{s:s, s:s, s:i, s:s, s:i, s:I}, s:o, s:o, s:O}", "op", "status", "job", "id",
+	                  h->kvsname + strlen("godwit-"), "state", suspend_text(h), "pid", (int)getpid(), "program", h->spec->apps[0].argv.list[0], "ranks",
 	                  (int)h->size, "age_ms", (json_int_t)((gw_now_ns() - h->started_ns) / 1000000), "clusters",
 	                  clusters_json(h), "ranks", ranks, "sessions", t->sessions));
 }
@@ -219,6 +220,36 @@ static void do_pin(struct tool *t, json_t *msg)
 	struct gw_error why = { 0 };
 	json_t *answer = pins_request(t->head, msg, &why);
 
+	if (answer)
+		gw_link_send_json(t->link, answer);
+	else
+		refuse(t, why.text);
+}
+
+/* ---- suspend, resume --------------------------------------------------------------------------------------------------- */
+
+static void on_suspended(void *tool, json_t *answer)
+{
+	struct tool *t = tool;
+
+	gw_link_send_json(t->link, answer);
+}
+
+static void do_suspend(struct tool *t, json_t *msg)
+{
+	struct gw_error why = { 0 };
+
+	(void)msg;
+	if (suspend_begin(t->head, on_suspended, t, &why) < 0)
+		refuse(t, why.text);
+}
+
+static void do_resume(struct tool *t, json_t *msg)
+{
+	struct gw_error why = { 0 };
+	json_t *answer = suspend_resume_request(t->head, &why);
+
+	(void)msg;
 	if (answer)
 		gw_link_send_json(t->link, answer);
 	else
@@ -321,6 +352,8 @@ static const struct tool_op {
 	{ "drain", do_drain },
 	{ "undrain", do_undrain },
 	{ "remove", do_remove },
+	{ "suspend", do_suspend },
+	{ "resume", do_resume },
 };
 
 static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
