@@ -411,7 +411,7 @@ int ct_capture(struct ct_rank *r, struct gw_error *why)
 #define RUN_HEAD (sizeof(struct ct_img_section) + sizeof(struct ct_img_pages))
 #define RUNS_MAX 512
 
-static bool is_zero_page(const unsigned char *p)
+bool ct_is_zero_page(const unsigned char *p)
 {
 	typedef uint64_t __attribute__((aligned(1), may_alias)) word; /* the buffer may begin anywhere */
 	const word *w = (const word *)(const void *)p;
@@ -442,11 +442,11 @@ static unsigned char *pack_run(struct ct_rank *r, unsigned char *to, const unsig
 	while (i < pages) {
 		size_t n = 0;
 
-		while (is_zero_default && i < pages && is_zero_page(from + i * CT_PAGE)) {
+		while (is_zero_default && i < pages && ct_is_zero_page(from + i * CT_PAGE)) {
 			i++;
 			r->totals.pages_zero++;
 		}
-		while (i + n < pages && !(is_zero_default && is_zero_page(from + (i + n) * CT_PAGE)))
+		while (i + n < pages && !(is_zero_default && ct_is_zero_page(from + (i + n) * CT_PAGE)))
 			n++;
 		if (!n)
 			break;
@@ -577,9 +577,12 @@ ssize_t ct_image_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error 
 		if (n)
 			break;
 	}
-	if (r->meta_at == r->meta.n && r->extent_at == r->extents.n && !r->is_end_sent && r->carried.n && !r->is_round) {
-		ssize_t n = used ? (ssize_t)used : ct_carry_next(r, buf, cap, why);
+	if (r->meta_at == r->meta.n && r->extent_at == r->extents.n && !r->is_end_sent && !r->is_round &&
+	    (r->carried.n || r->snap.memories.n)) {
+		ssize_t n = used ? (ssize_t)used : ct_memory_next(r, buf, cap, why);
 
+		if (n == 0 && r->carried.n)
+			n = ct_carry_next(r, buf, cap, why);
 		if (n != 0)
 			return n;
 	}

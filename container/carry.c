@@ -37,21 +37,48 @@ static int open_there(const struct ct_rank *r, uint32_t file)
 	return -ENOENT;
 }
 
+ssize_t ct_bytes_head(const struct ct_img_bytes *b, void *buf, size_t n)
+{
+	struct ct_img_section h = { .magic = CT_IMAGE_MAGIC, .type = CT_SECTION_BYTES, .version = CT_IMAGE_VERSION, .count = 1,
+		.length = sizeof(*b) + n };
+
+	memcpy(buf, &h, sizeof(h));
+	memcpy((char *)buf + sizeof(h), b, sizeof(*b));
+	return (ssize_t)(CT_BYTES_HEAD + n);
+}
+
+ssize_t ct_bytes_next(struct ct_bytes *s, struct ct_img_bytes *b, void *buf, size_t cap, struct gw_error *why)
+{
+	off_t from = s->offset < s->size ? lseek(s->fd, (off_t)s->offset, SEEK_DATA) : -1, hole;
+	size_t room = cap - CT_BYTES_HEAD;
+	ssize_t n;
+
+	if (from < 0 || (uint64_t)from >= s->size)
+		return 0;
+	hole = lseek(s->fd, from, SEEK_HOLE);
+	if (hole > from && (uint64_t)(hole - from) < room)
+		room = (size_t)(hole - from);
+	if (s->size - (uint64_t)from < room)
+		room = (size_t)(s->size - (uint64_t)from);
+	n = pread(s->fd, (char *)buf + CT_BYTES_HEAD, room, from);
+	if (n <= 0)
+		return gw_fail(why, n < 0 ? -errno : -EIO, "cannot read '%s', which is to travel with the rank: %s", s->name,
+		               n < 0 ? strerror(errno) : "it became shorter");
+	b->offset = (uint64_t)from;
+	s->offset = (uint64_t)from + (uint64_t)n;
+	return ct_bytes_head(b, buf, (size_t)n);
+}
+
 /**
  * ct_carry_next - the next bytes of the files of a frozen rank that are carried, as one section
  * Return: bytes written to @buf, 0 when all are out.
  */
 ssize_t ct_carry_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error *why)
 {
-	struct ct_img_section h = { .magic = CT_IMAGE_MAGIC, .type = CT_SECTION_BYTES, .version = CT_IMAGE_VERSION, .count = 1 };
-	struct ct_img_bytes b = { 0 };
-	size_t heads = sizeof(h) + sizeof(b);
-
 	for (; r->carry_at < r->snap.files.n; r->carry_at++, r->carry_offset = 0) {
 		const struct ct_img_file *file = CT_AT(struct ct_img_file, &r->snap.files, r->carry_at);
-		const char *path = ct_snapshot_text(&r->snap, file->path);
-		size_t room = cap - heads;
-		off_t from;
+		struct ct_bytes from = { .size = file->size, .offset = r->carry_offset, .name = ct_snapshot_text(&r->snap, file->path) };
+		struct ct_img_bytes b = { .file = r->carry_at };
 		ssize_t n;
 
 		if (!(file->flags & CT_IMG_FILE_CARRIED))
@@ -59,27 +86,12 @@ ssize_t ct_carry_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error 
 		if (r->carry_fd < 0)
 			r->carry_fd = open_there(r, r->carry_at);
 		if (r->carry_fd < 0)
-			return gw_fail(why, r->carry_fd, "cannot read '%s', which is to travel with the rank: %s", path, strerror(-r->carry_fd));
-		from = r->carry_offset < file->size ? lseek(r->carry_fd, (off_t)r->carry_offset, SEEK_DATA) : -1;
-		if (from >= 0 && (uint64_t)from < file->size) {
-			off_t hole = lseek(r->carry_fd, from, SEEK_HOLE);
-
-			if (hole > from && (uint64_t)(hole - from) < room)
-				room = (size_t)(hole - from);
-			if (file->size - (uint64_t)from < room)
-				room = (size_t)(file->size - (uint64_t)from);
-			n = pread(r->carry_fd, (char *)buf + heads, room, from);
-			if (n <= 0)
-				return gw_fail(why, n < 0 ? -errno : -EIO, "cannot read '%s', which is to travel with the rank: %s", path,
-				               n < 0 ? strerror(errno) : "it became shorter");
-			b.file = r->carry_at;
-			b.offset = (uint64_t)from;
-			h.length = sizeof(b) + (uint64_t)n;
-			memcpy(buf, &h, sizeof(h));
-			memcpy((char *)buf + sizeof(h), &b, sizeof(b));
-			r->carry_offset = (uint64_t)from + (uint64_t)n;
-			return (ssize_t)heads + n;
-		}
+			return gw_fail(why, r->carry_fd, "cannot read '%s', which is to travel with the rank: %s", from.name, strerror(-r->carry_fd));
+		from.fd = r->carry_fd;
+		n = ct_bytes_next(&from, &b, buf, cap, why);
+		r->carry_offset = from.offset;
+		if (n != 0)
+			return n;
 		close(r->carry_fd);
 		r->carry_fd = -1;
 	}
@@ -93,6 +105,7 @@ void ct_carry_forget(struct ct_rank *r)
 	r->carry_fd = -1;
 	r->carry_at = 0;
 	r->carry_offset = 0;
+	ct_memory_rewind(r);
 }
 
 /* ---- destination ------------------------------------------------------------------------------------------------- */

@@ -74,6 +74,8 @@ static int look_around(struct ct_rank *r, struct ct_snapshot *s, struct ct_holds
 		rc = ct_vmas_scan(r, &r->look, s, why);
 	if (rc == 0)
 		rc = ct_fds_scan(r, s, false, why);
+	if (rc == 0)
+		rc = ct_memory_check(r, s, why);
 	r->holds = NULL;
 	return rc;
 }
@@ -125,6 +127,8 @@ static void look_at_size(const struct ct_rank *r, const struct ct_snapshot *s, c
 		if ((v->prot & PROT_WRITE) && v->kind != CT_VMA_SHARED_FILE)
 			needs->commit_bytes += v->end - v->start;
 	}
+	for CT_EACH(const struct ct_img_memory, m, &s->memories)
+		needs->memory_bytes += m->bytes;
 	needs->open_files = (uint32_t)s->fds.n;
 	needs->highest_tid = (uint32_t)r->ns_pid;
 	for CT_EACH(const int, tid, tasks) {

@@ -43,7 +43,7 @@ static const char *anon_text(const char *link)
 		{ "anon_inode:[perf_event]", "a performance counter" }, { "anon_inode:[io_uring]", "an io_uring" },
 		{ "anon_inode:[userfaultfd]", "a userfaultfd" },    { "anon_inode:[pidfd]", "a handle of another process" },
 		{ "pidfd:", "a handle of another process" },        { "anon_inode:bpf", "a BPF object" },
-		{ "anon_inode:[fanotify]", "a fanotify watch" },    { "/memfd:", "a memory file (memfd)" },
+		{ "anon_inode:[fanotify]", "a fanotify watch" },    { "/memfd:", "the memory of its host" },
 		{ "mqueue:", "a message queue" },                   { "/dev/mqueue/", "a message queue" },
 		{ "anon_inode:kvm", "a virtual machine (KVM)" },    { "anon_inode:[io_uring", "an io_uring" },
 		{ "anon_inode:[landlock", "a Landlock rule set" },  { "anon_inode:seccomp", "a listener of a seccomp filter" },
@@ -181,6 +181,14 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 		fd->offset = field ? strtoull(field, NULL, 16) : 0;
 	} else if (strcmp(link, "anon_inode:[eventpoll]") == 0) {
 		fd->kind = CT_FD_EPOLL;
+	} else if (ct_memory_is(link)) {
+		rc = ct_memory_fd(r, s, fd, link, &st);
+		if (rc == -ENOTSUP)
+			return hold_fd(r, why, n, "a memory file of reserved huge pages (MFD_HUGETLB)", NULL);
+		if (rc == -EBADF && !is_frozen)
+			return 0; /* closed meanwhile */
+		if (rc < 0)
+			return gw_fail(why, rc, "cannot look at fd %d of pid %d: %s", n, (int)r->pid, strerror(-rc));
 	} else if ((text = anon_text(link)) != NULL) {
 		return hold_fd(r, why, n, text, NULL);
 	} else if (link[0] != '/') {

@@ -22,6 +22,7 @@ void ct_snapshot_init(struct ct_snapshot *s)
 	ct_vec_init(&s->timerfds, sizeof(struct ct_img_timerfd));
 	ct_vec_init(&s->watches, sizeof(struct ct_img_watch));
 	ct_vec_init(&s->dropped, sizeof(struct ct_img_extent));
+	ct_vec_init(&s->memories, sizeof(struct ct_img_memory));
 	ct_vec_init(&s->threads, sizeof(struct ct_img_thread));
 	ct_vec_init(&s->xstate, 1);
 	ct_vec_init(&s->actions, sizeof(struct ct_img_action));
@@ -33,7 +34,8 @@ void ct_snapshot_init(struct ct_snapshot *s)
 void ct_snapshot_fini(struct ct_snapshot *s)
 {
 	struct ct_vec *all[] = { &s->strings, &s->files, &s->auxv, &s->vmas, &s->fds, &s->threads, &s->xstate, &s->actions,
-	                         &s->infos, &s->timers, &s->timerfds, &s->watches, &s->dropped, &s->unread, &s->bytes };
+	                         &s->infos, &s->timers, &s->timerfds, &s->watches, &s->dropped, &s->memories, &s->unread,
+	                         &s->bytes };
 
 	for (size_t i = 0; i < GW_ARRAY_LEN(all); i++)
 		ct_vec_fini(all[i]);
@@ -75,7 +77,7 @@ int ct_snapshot_write(const struct ct_snapshot *s, struct ct_vec *out)
 		{ CT_SECTION_VMAS, &s->vmas },       { CT_SECTION_FDS, &s->fds },         { CT_SECTION_THREADS, &s->threads },
 		{ CT_SECTION_XSTATE, &s->xstate },   { CT_SECTION_ACTIONS, &s->actions }, { CT_SECTION_SIGINFOS, &s->infos },
 		{ CT_SECTION_TIMERS, &s->timers },   { CT_SECTION_TIMERFDS, &s->timerfds }, { CT_SECTION_WATCHES, &s->watches },
-		{ CT_SECTION_DROPPED, &s->dropped },
+		{ CT_SECTION_DROPPED, &s->dropped }, { CT_SECTION_MEMORIES, &s->memories },
 	};
 	int rc;
 
@@ -153,7 +155,7 @@ static int take_bytes(struct ct_reader *d, const struct ct_img_section *h, const
 	if (h->length < sizeof(b))
 		return bad(why, "bytes of a file without a head");
 	memcpy(&b, p, sizeof(b));
-	if (b.file >= d->snap->files.n)
+	if (b.is_memory > 1 || b.file >= (b.is_memory ? d->snap->memories.n : d->snap->files.n))
 		return bad(why, "bytes of a file that is not listed");
 	if (!d->ops || !d->ops->bytes)
 		return 0;
@@ -221,6 +223,7 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 	case CT_SECTION_TIMERFDS: return take_array(&s->timerfds, h, p, why);
 	case CT_SECTION_WATCHES:  return take_array(&s->watches, h, p, why);
 	case CT_SECTION_DROPPED:  return take_array(&s->dropped, h, p, why);
+	case CT_SECTION_MEMORIES: return take_array(&s->memories, h, p, why);
 	case CT_SECTION_EXTENTS:  return take_array(&d->extents, h, p, why);
 	case CT_SECTION_UNREAD:   return take_unread(s, h, p, why);
 	case CT_SECTION_BYTES:    return take_bytes(d, h, p, why);
@@ -259,6 +262,14 @@ static int check_files(const struct ct_snapshot *s, struct gw_error *why)
 	return 0;
 }
 
+static int check_memories(const struct ct_snapshot *s, struct gw_error *why)
+{
+	for CT_EACH(const struct ct_img_memory, m, &s->memories)
+		if (m->size > INT64_MAX || strlen(ct_snapshot_text(s, m->name)) > 249 || (m->mode & ~07777u))
+			return bad(why, "an impossible memory file");
+	return 0;
+}
+
 static int check_vmas(const struct ct_snapshot *s, struct gw_error *why)
 {
 	uint64_t last = 0;
@@ -268,10 +279,12 @@ static int check_vmas(const struct ct_snapshot *s, struct gw_error *why)
 			return bad(why, "mappings that overlap or are out of order");
 		if (v->start < s->process.vdso_end && v->end > s->process.vdso_start)
 			return bad(why, "a mapping over the vdso");
-		if (v->kind < CT_VMA_ANON || v->kind > CT_VMA_SHARED_ANON || (v->prot & ~7u) || v->offset % CT_PAGE)
+		if (v->kind < CT_VMA_ANON || v->kind > CT_VMA_SHARED_MEMORY || (v->prot & ~7u) || v->offset % CT_PAGE)
 			return bad(why, "a mapping of an unknown kind");
 		if ((v->kind == CT_VMA_FILE || v->kind == CT_VMA_SHARED_FILE) && v->file >= s->files.n)
 			return bad(why, "a mapping of a file that is not listed");
+		if ((v->kind == CT_VMA_MEMORY || v->kind == CT_VMA_SHARED_MEMORY) && v->file >= s->memories.n)
+			return bad(why, "a mapping of a memory file that is not listed");
 		last = v->end;
 	}
 	return 0;
@@ -292,11 +305,13 @@ static int check_fds(const struct ct_snapshot *s, struct gw_error *why)
 	for CT_EACH(const struct ct_img_fd, fd, &s->fds) {
 		if ((i && fd->number <= last) || fd->number > (1u << 20))
 			return bad(why, "descriptors out of order");
-		if (fd->kind < CT_FD_FILE || fd->kind > CT_FD_EPOLL || fd->same_as > i ||
+		if (fd->kind < CT_FD_FILE || fd->kind > CT_FD_MEMORY || fd->same_as > i ||
 		    CT_AT(struct ct_img_fd, &s->fds, fd->same_as)->kind != fd->kind)
 			return bad(why, "a descriptor of an unknown kind");
 		if (fd->kind == CT_FD_FILE && fd->file >= s->files.n)
 			return bad(why, "a descriptor of a file that is not listed");
+		if (fd->kind == CT_FD_MEMORY && fd->file >= s->memories.n)
+			return bad(why, "a descriptor of a memory file that is not listed");
 		if (fd->kind == CT_FD_PLUMB && (fd->plumb == 0 || fd->plumb >= CT_PLUMB_MAX))
 			return bad(why, "an unknown plumbing");
 		if (fd->kind == CT_FD_PIPE && (fd->plumb == 0 || fd->plumb > s->fds.n))
@@ -369,7 +384,7 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 	const uint32_t all = 1u << CT_SECTION_PROCESS | 1u << CT_SECTION_STRINGS | 1u << CT_SECTION_FILES |
 		1u << CT_SECTION_AUXV | 1u << CT_SECTION_VMAS | 1u << CT_SECTION_FDS | 1u << CT_SECTION_THREADS |
 		1u << CT_SECTION_XSTATE | 1u << CT_SECTION_ACTIONS | 1u << CT_SECTION_SIGINFOS | 1u << CT_SECTION_TIMERS |
-		1u << CT_SECTION_TIMERFDS | 1u << CT_SECTION_WATCHES | 1u << CT_SECTION_DROPPED;
+		1u << CT_SECTION_TIMERFDS | 1u << CT_SECTION_WATCHES | 1u << CT_SECTION_DROPPED | 1u << CT_SECTION_MEMORIES;
 	const uint32_t of_round = 1u << CT_SECTION_ROUND | 1u << CT_SECTION_STRINGS | 1u << CT_SECTION_FILES |
 		1u << CT_SECTION_VMAS | 1u << CT_SECTION_DROPPED;
 	int rc;
@@ -399,6 +414,8 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 	    p->exe_file >= s->files.n || ct_snapshot_text(s, p->cwd)[0] != '/' || s->auxv.n > 512)
 		return bad(why, "a process with impossible values");
 	rc = check_files(s, why);
+	if (rc == 0)
+		rc = check_memories(s, why);
 	if (rc == 0)
 		rc = check_vmas(s, why);
 	if (rc == 0)
@@ -463,7 +480,8 @@ static int pages_pass(struct ct_reader *d, const unsigned char *p, size_t len, s
 		while (d->first_vma < d->snap->vmas.n && CT_AT(struct ct_img_vma, &d->snap->vmas, d->first_vma)->end <= at)
 			d->first_vma++;
 		v = CT_AT(struct ct_img_vma, &d->snap->vmas, d->first_vma);
-		if (d->first_vma >= d->snap->vmas.n || v->start > at || v->kind == CT_VMA_SHARED_FILE)
+		if (d->first_vma >= d->snap->vmas.n || v->start > at || v->kind == CT_VMA_SHARED_FILE ||
+		    v->kind == CT_VMA_SHARED_MEMORY)
 			return bad(why, "a page that is in no mapping");
 		if (n > v->end - at)
 			n = (size_t)(v->end - at);

@@ -52,7 +52,8 @@ enum ct_section { /* written numbers */
 	CT_SECTION_ROUND    = 21, /* first section of a round: see below */
 	CT_SECTION_ROUND_END = 22,
 	CT_SECTION_DROPPED  = 23, /* struct ct_img_extent: pages that came in a round and are no more */
-	CT_SECTION_LAST     = CT_SECTION_DROPPED
+	CT_SECTION_MEMORIES = 24, /* memory files: memfd and the like */
+	CT_SECTION_LAST     = CT_SECTION_MEMORIES
 };
 
 struct ct_img_section {
@@ -111,7 +112,8 @@ struct ct_img_file {
 };
 _Static_assert(sizeof(struct ct_img_file) == 56, "wire format");
 
-enum ct_vma_kind { CT_VMA_ANON = 1, CT_VMA_FILE = 2, CT_VMA_SHARED_FILE = 3, CT_VMA_SHARED_ANON = 4 };
+enum ct_vma_kind { CT_VMA_ANON = 1, CT_VMA_FILE = 2, CT_VMA_SHARED_FILE = 3, CT_VMA_SHARED_ANON = 4,
+                   CT_VMA_MEMORY = 5, CT_VMA_SHARED_MEMORY = 6 };
 
 #define CT_VMA_GROWSDOWN 0x0001u
 #define CT_VMA_NORESERVE 0x0002u
@@ -128,17 +130,17 @@ enum ct_vma_kind { CT_VMA_ANON = 1, CT_VMA_FILE = 2, CT_VMA_SHARED_FILE = 3, CT_
 
 struct ct_img_vma {
 	uint64_t start, end, offset;
-	uint32_t prot, kind, advice, file; /* PROT_*, enum ct_vma_kind, CT_VMA_*, index in FILES */
+	uint32_t prot, kind, advice, file; /* PROT_*, enum ct_vma_kind, CT_VMA_*, index in FILES or MEMORIES */
 };
 _Static_assert(sizeof(struct ct_img_vma) == 40, "wire format");
 
 enum ct_fd_kind { CT_FD_FILE = 1, CT_FD_PLUMB = 2, CT_FD_PIPE = 3, CT_FD_EVENTFD = 4, CT_FD_SOCKET = 5, CT_FD_TIMER = 6,
-                  CT_FD_SIGNAL = 7, CT_FD_EPOLL = 8 };
+                  CT_FD_SIGNAL = 7, CT_FD_EPOLL = 8, CT_FD_MEMORY = 9 };
 
 struct ct_img_fd {
 	uint32_t number, kind, status_flags, is_cloexec;
 	union {
-		uint32_t file;        /* FILE: index in FILES */
+		uint32_t file;        /* FILE: index in FILES; MEMORY: in MEMORIES */
 		uint32_t socket_type; /* SOCKET: SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET; AF_UNIX */
 		uint32_t clock;       /* TIMER: CLOCK_* */
 	};
@@ -148,9 +150,16 @@ struct ct_img_fd {
 		uint32_t semaphore;  /* EVENTFD */
 		uint32_t is_hung_up; /* SOCKET: its peer has closed; else it never had one */
 	};
-	uint64_t offset;    /* FILE: position; EVENTFD: count; PIPE: capacity; SIGNAL: mask */
+	uint64_t offset;    /* FILE, MEMORY: position; EVENTFD: count; PIPE: capacity; SIGNAL: mask */
 };
 _Static_assert(sizeof(struct ct_img_fd) == 40, "wire format");
+
+struct ct_img_memory {   /* memfd_create(2), or a file of /dev/shm without a name */
+	uint64_t dev, ino, size, bytes; /* bytes: without holes */
+	uint32_t name, mode, seals;     /* string, without what /proc adds; F_SEAL_* */
+	uint32_t is_seen;               /* else its descriptors are closed, and what is mapped of it is all that is known */
+};
+_Static_assert(sizeof(struct ct_img_memory) == 48, "wire format");
 
 struct ct_img_timer {    /* timer_create(2) */
 	uint32_t id, signal, notify, ns_tid; /* notify: SIGEV_*; ns_tid: of SIGEV_THREAD_ID */
@@ -213,7 +222,7 @@ struct ct_img_pages {
 _Static_assert(sizeof(struct ct_img_pages) == 16, "wire format");
 
 struct ct_img_bytes {
-	uint32_t file, pad; /* index in FILES */
+	uint32_t file, is_memory; /* index in FILES; 1: in MEMORIES */
 	uint64_t offset;    /* what is in no section is a hole */
 };
 _Static_assert(sizeof(struct ct_img_bytes) == 16, "wire format");
@@ -238,8 +247,9 @@ struct ct_img_needs {
 	uint32_t highest_tid, open_files;
 	uint32_t features, is_baseline; /* string: names of container/cpu.h; 1: it was told to keep to these */
 	struct ct_img_limit limits[CT_IMG_LIMITS];
+	uint64_t memory_bytes; /* of its memory files */
 };
-_Static_assert(sizeof(struct ct_img_needs) == 16 + 32 + 8 + 24 + 40 + 32 + 256, "wire format");
+_Static_assert(sizeof(struct ct_img_needs) == 16 + 32 + 8 + 24 + 40 + 32 + 256 + 8, "wire format");
 #define CT_HOLE_SIZE (1u << 20)
 
 struct ct_img_extent { uint64_t start, end; };

@@ -189,6 +189,7 @@ static void map_flags(struct ct_map *m, const char *p)
 				m->advice |= known[i].advice;
 		if ((p[0] == 'i' && p[1] == 'o') || (p[0] == 'p' && p[1] == 'f'))
 			m->is_locked_pages = true;
+		m->is_hugetlb |= p[0] == 'h' && p[1] == 't';
 	}
 }
 

@@ -45,6 +45,7 @@ struct ct_map {
 	uint32_t dev_major, dev_minor;
 	bool is_shared;
 	bool is_locked_pages;   /* io memory: VmFlags io or pf */
+	bool is_hugetlb;        /* VmFlags ht */
 	const char *name;       /* "" for none; points into the text */
 };
 
@@ -163,6 +164,7 @@ struct ct_snapshot {
 	struct ct_vec timers;   /* struct ct_img_timer */
 	struct ct_vec timerfds; /* struct ct_img_timerfd */
 	struct ct_vec watches;  /* struct ct_img_watch */
+	struct ct_vec memories; /* struct ct_img_memory */
 	struct ct_vec dropped;  /* struct ct_img_extent: pages that came before and are no more */
 	struct ct_vec threads;  /* struct ct_img_thread, leader first */
 	struct ct_vec xstate;   /* unsigned char */
@@ -273,6 +275,9 @@ struct ct_rank {
 	uint32_t carry_at;             /* the file that is being sent */
 	uint64_t carry_offset;
 	int carry_fd;
+	uint32_t memory_at;            /* the memory file that is being sent, or filled */
+	uint64_t memory_offset;
+	int memory_fd;
 
 	/* frozen */
 	struct ct_vec threads;         /* struct ct_thread; leader first */
@@ -354,6 +359,30 @@ int ct_carried_write(struct ct_rank *r, const struct ct_img_bytes *b, const void
 int ct_carried_finish(struct ct_rank *r, struct gw_error *why);
 void ct_carried_fini(struct ct_rank *r); /* what has got its name, and was not kept, loses it */
 void ct_carried_keep(struct ct_rank *r); /* the rank runs: they are its files now */
+
+/* what travels as BYTES, and how far it is */
+struct ct_bytes {
+	int fd;
+	uint64_t size, offset;
+	const char *name;
+};
+#define CT_BYTES_HEAD (sizeof(struct ct_img_section) + sizeof(struct ct_img_bytes))
+/* The next that is no hole, as one section into @buf of @cap bytes; fills @b->offset. Return: its length, 0 at the end. */
+ssize_t ct_bytes_next(struct ct_bytes *s, struct ct_img_bytes *b, void *buf, size_t cap, struct gw_error *why);
+ssize_t ct_bytes_head(const struct ct_img_bytes *b, void *buf, size_t n); /* before @n bytes that stand at CT_BYTES_HEAD of @buf */
+
+/* memfile.c */
+bool ct_memory_is(const char *link);                    /* a memory file, by what /proc calls it */
+int ct_memory_map(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map *map, struct ct_img_vma *v);
+int ct_memory_fd(struct ct_rank *r, struct ct_snapshot *s, struct ct_img_fd *fd, const char *link, const struct stat *st);
+int ct_memory_check(struct ct_rank *r, const struct ct_snapshot *s, struct gw_error *why); /* nobody else has one of them */
+ssize_t ct_memory_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error *why);
+void ct_memory_rewind(struct ct_rank *r);
+uint32_t ct_memory_number(const struct ct_rank *r, uint32_t i); /* where it is parked in the shell */
+uint32_t ct_memory_source(const struct ct_rank *r, const struct ct_img_vma *v); /* what to map for @v */
+int ct_memory_make(struct ct_rank *r, struct gw_error *why);    /* queued: before the mappings */
+int ct_memory_write(struct ct_rank *r, const struct ct_img_bytes *b, const void *bytes, size_t len, struct gw_error *why);
+int ct_memory_seal(struct ct_rank *r, struct gw_error *why);    /* queued: after the descriptors */
 
 /* fit.c */
 struct ct_fit {
@@ -465,6 +494,7 @@ int ct_xstate_convert(unsigned char *to, size_t to_len, const struct ct_img_layo
                       size_t from_len, const struct ct_img_layout *here, struct gw_error *why);
 
 /* capture.c */
+bool ct_is_zero_page(const unsigned char *p);
 int ct_capture_prepare(struct ct_rank *r, struct gw_error *why); /* the rank still runs; snap.process has its vdso */
 int ct_capture(struct ct_rank *r, struct gw_error *why);
 void ct_image_begin(struct ct_rank *r, bool is_round, bool can_skip_zeroes); /* extents and meta are what it hands out */

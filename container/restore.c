@@ -54,10 +54,11 @@ static const struct { uint32_t advice; int madvice; } advices[] = {
 
 static void map_one(struct ct_rank *r, const struct ct_img_vma *v, int fd)
 {
-	uint64_t flags = MAP_FIXED_NOREPLACE | (v->kind == CT_VMA_SHARED_FILE || v->kind == CT_VMA_SHARED_ANON ?
+	bool is_shared = v->kind == CT_VMA_SHARED_FILE || v->kind == CT_VMA_SHARED_ANON || v->kind == CT_VMA_SHARED_MEMORY;
+	uint64_t flags = MAP_FIXED_NOREPLACE | (is_shared ?
 	                                        MAP_SHARED : MAP_PRIVATE);
 
-	bool was_writable = (v->advice & CT_VMA_ACCOUNT) && !(v->prot & PROT_WRITE) && v->kind != CT_VMA_SHARED_FILE;
+	bool was_writable = (v->advice & CT_VMA_ACCOUNT) && !(v->prot & PROT_WRITE) && !is_shared;
 
 	if (fd < 0)
 		flags |= MAP_ANONYMOUS;
@@ -134,7 +135,10 @@ static int map_all(struct ct_rank *r, const struct ct_snapshot *s, const unsigne
 			CT_CALL(m, path, CT_CALL_EQUAL, SYS_openat, AT_FDCWD, text(r, path), O_RDONLY | O_CLOEXEC)->expect = 0;
 			open_file = path;
 		}
-		map_one(r, v, path[0] ? 0 : -1);
+		if (v->kind == CT_VMA_MEMORY || v->kind == CT_VMA_SHARED_MEMORY)
+			map_one(r, v, (int)ct_memory_source(r, v));
+		else
+			map_one(r, v, path[0] ? 0 : -1);
 	}
 	if (open_file[0])
 		CT_CALL(m, "close", CT_CALL_OK, SYS_close, 0);
@@ -257,6 +261,8 @@ int ct_restore_maps(struct ct_rank *r, struct gw_error *why)
 	/* all that must go is queued before anything new, so that new mappings find their place */
 	if (rc == 0)
 		rc = map_all(r, &tails, NULL, why);
+	if (rc == 0)
+		rc = ct_memory_make(r, why);
 	if (rc == 0)
 		rc = map_all(r, want, skip, why);
 	ct_snapshot_fini(&tails);
@@ -395,6 +401,17 @@ static int make_fd(struct fds *f, const struct ct_img_fd *fd, struct gw_error *w
 			CT_CALL(m, "set a file's position", CT_CALL_EQUAL, SYS_lseek, fd->number, fd->offset, SEEK_SET)->expect =
 				fd->offset;
 		break;
+	case CT_FD_MEMORY: { /* opened anew, since each open file has a position of its own; O_NOFOLLOW would be of the link */
+		char link[32];
+
+		snprintf(link, sizeof(link), "/proc/self/fd/%u", ct_memory_number(r, fd->file));
+		CT_CALL(m, "open a memory file", CT_CALL_EQUAL, SYS_openat, AT_FDCWD, text(r, link),
+		        keep & ~(uint64_t)O_NOFOLLOW)->expect = at;
+		settle(f, fd, at);
+		if (fd->offset)
+			CT_CALL(m, "set a file's position", CT_CALL_EQUAL, SYS_lseek, fd->number, fd->offset, SEEK_SET)->expect = fd->offset;
+		break;
+	}
 	case CT_FD_PLUMB:
 		if (r->plumb_fd[fd->plumb] < 0)
 			return gw_fail(why, -EINVAL, "the rank's fd %u is plumbing %u, and the caller gave no end for it", fd->number,
@@ -460,6 +477,8 @@ static int make_fds(struct ct_rank *r, struct gw_error *why)
 		if (rc == 0)
 			rc = make_fd(&f, fd, why);
 	}
+	if (rc == 0)
+		rc = ct_memory_seal(r, why);
 	if (rc == 0)
 		rc = ct_restore_room(r, 1, 0, why);
 	if (rc == 0) {

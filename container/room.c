@@ -93,7 +93,7 @@ uint64_t ct_room_needed(uint64_t private_bytes, uint32_t threads, uint64_t *marg
 
 uint64_t ct_fit_bytes(const struct ct_fit *f)
 {
-	uint64_t bytes = 0;
+	uint64_t bytes = f->reader->needs.memory_bytes;
 
 	for CT_EACH(const struct ct_img_extent, e, &f->reader->extents)
 		bytes += e->end > e->start ? e->end - e->start : 0;

@@ -121,7 +121,7 @@ static int reader_flush(void *ctx, struct gw_error *why);
 
 static int reader_bytes(void *ctx, const struct ct_img_bytes *head, const unsigned char *bytes, size_t len, struct gw_error *why)
 {
-	return ct_carried_write(ctx, head, bytes, len, why);
+	return head->is_memory ? ct_memory_write(ctx, head, bytes, len, why) : ct_carried_write(ctx, head, bytes, len, why);
 }
 
 static int reader_round(void *ctx, struct gw_error *why);

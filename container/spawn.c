@@ -32,7 +32,7 @@ struct ct_rank *ct_rank_new(void)
 	ct_vec_init(&r->extents, sizeof(struct ct_extent));
 	ct_vec_init(&r->meta, 1);
 	ct_vec_init(&r->carried, sizeof(struct ct_carried));
-	r->carry_fd = -1;
+	r->carry_fd = r->memory_fd = -1;
 	ct_vec_init(&r->regions, 24);
 	ct_vec_init(&r->unreadable, sizeof(struct ct_img_extent));
 	ct_vec_init(&r->writes_local, 16);

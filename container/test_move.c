@@ -178,6 +178,7 @@ static void test_followed(void)
 	test_hops("five threads that compute with integers, x87 and vectors", 6, true, "compute", "5", NULL, NULL);
 	test_hops("a signal every 60 us", 6, false, "storm", NULL, NULL, NULL);
 	test_hops("memory that changes in every way", 15, true, "dirty", "2", NULL, NULL);
+	test_hops("memory files", 10, true, "memories", NULL, NULL, NULL);
 	rounds = 5;
 	test_hops("memory that changes in every way", 15, true, "dirty", "3", NULL, NULL);
 	rounds = 0;
@@ -367,7 +368,7 @@ static void test_refusals(void)
 {
 	static const struct { const char *kind, *word; } held[] = {
 		{ "socket", "TCP socket" },     { "child", "another process" },       { "epoll", "epoll" },
-		{ "device", "(/dev/" },         { "deleted", "deleted" },             { "shm", "shared memory" },
+		{ "device", "(/dev/" },         { "deleted", "deleted" },             { "system-v", "System V" },
 		{ "timer", "POSIX timer" },     { "lock", "locked" },           { "inotify", "inotify" },
 	};
 	char line[4096];
@@ -503,6 +504,7 @@ int main(void)
 	test_hops("1 MiB, 64 threads", 4, true, "heap", "1", "64", NULL);
 	test_hops("five threads that compute with integers, x87 and vectors", 10, true, "compute", "5", NULL, NULL);
 	test_hops("POSIX timers of all clocks, with gaps in their numbers, and timer descriptors", 10, true, "timers", NULL, NULL, NULL);
+	test_hops("memory files: sealed, mapped twice, closed, without a name", 10, true, "memories", NULL, NULL, NULL);
 	test_hops("epoll in epoll, a signal descriptor", 10, false, "polls", NULL, NULL, NULL);
 	test_hops("a signal every 60 us, with an alternate stack and sleeps in the handler", 10, false, "storm", NULL, NULL, NULL);
 	{
@@ -515,7 +517,7 @@ int main(void)
 	if (caps.has_wp_async)
 		test_followed();
 	else
-		tap_skip(7, "this host cannot follow what a rank writes: %s", caps.text);
+		tap_skip(8, "this host cannot follow what a rank writes: %s", caps.text);
 	test_waits();
 	test_partial_write();
 	test_unread();

@@ -24,6 +24,8 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -538,14 +540,12 @@ static int held(const char *kind)
 		unlink(path);
 		if (fd < 0)
 			return 9;
-	} else if (!strcmp(kind, "shm")) {
-		char path[] = "/dev/shm/ct-victim-XXXXXX";
-		int fd = mkstemp(path);
+	} else if (!strcmp(kind, "system-v")) {
+		int id = shmget(IPC_PRIVATE, 4096, IPC_CREAT | 0600);
 
-		if (fd < 0 || ftruncate(fd, 4096) < 0 || mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED)
+		if (id < 0 || shmat(id, NULL, 0) == (void *)-1)
 			return 9;
-		close(fd);
-		unlink(path);
+		shmctl(id, IPC_RMID, NULL);
 	} else if (!strcmp(kind, "timer")) {
 		struct sigevent se = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1 };
 		timer_t t;
@@ -627,6 +627,8 @@ int main(int argc, char **argv)
 		return timers();
 	if (!strcmp(mode, "dirty"))
 		return dirty((unsigned)n);
+	if (!strcmp(mode, "memories"))
+		return memories();
 	if (!strcmp(mode, "polls"))
 		return polls();
 	if (!strcmp(mode, "writer"))

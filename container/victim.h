@@ -16,6 +16,9 @@ bool hear(char *line, size_t cap);                                    /* one lin
 int timers(void);
 int polls(void);
 
+/* victim_files.c */
+int memories(void);
+
 /* victim_memory.c */
 int dirty(unsigned seed);
 

@@ -29,6 +29,10 @@ static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map
 
 	if (m->is_locked_pages)
 		return hold_map(r, why, m, "memory of a device");
+	if (m->is_hugetlb)
+		return hold_map(r, why, m, "of reserved huge pages (MAP_HUGETLB, MFD_HUGETLB)");
+	if (ct_memory_is(m->name))
+		return ct_memory_map(r, s, m, v) < 0 ? gw_fail(why, -ENOMEM, "no memory for a list of files") : 0;
 	if (m->is_shared) {
 		if (!m->name[0] || is_under(m->name, "/dev/zero")) {
 			v->kind = CT_VMA_SHARED_ANON;
@@ -42,11 +46,7 @@ static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map
 			return hold_map(r, why, m, "an io_uring");
 		if (is_under(m->name, "anon_inode:[perf_event]"))
 			return hold_map(r, why, m, "a performance counter");
-		if (is_under(m->name, "/memfd:"))
-			return hold_map(r, why, m, "a shared memory file (memfd)");
-		if (is_under(m->name, "/dev/shm/"))
-			return hold_map(r, why, m, "POSIX shared memory");
-		if (is_under(m->name, "/dev/") || is_under(m->name, "/sys/") || is_under(m->name, "/proc/"))
+		if ((is_under(m->name, "/dev/") && !is_under(m->name, "/dev/shm/")) || is_under(m->name, "/sys/") || is_under(m->name, "/proc/"))
 			return hold_map(r, why, m, "a device");
 		v->kind = CT_VMA_SHARED_FILE;
 		if (m->prot & PROT_WRITE)
@@ -92,7 +92,7 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 {
 	uint64_t lo = 0, hi = 0;
 
-	s->vmas.n = 0;
+	s->vmas.n = s->memories.n = 0;
 	for CT_EACH(const struct ct_map, m, &maps->list) {
 		struct ct_img_vma v = { .start = m->start, .end = m->end, .prot = m->prot, .advice = m->advice };
 		const struct ct_map *seen;
@@ -115,6 +115,9 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 		rc = map_one(r, s, m, &v, why);
 		if (rc < 0)
 			return rc;
+		/* the shell makes memory files when all is known of them, so they are no hint, and in no round */
+		if (maps == &r->look && (v.kind == CT_VMA_MEMORY || v.kind == CT_VMA_SHARED_MEMORY))
+			continue;
 		if (ct_vec_append(&s->vmas, &v, 1) < 0)
 			return gw_fail(why, -ENOMEM, "no memory for a list of mappings");
 	}
@@ -296,7 +299,7 @@ static int scan_extents(struct ct_rank *r, const struct ct_snapshot *s, struct c
 					.end = p->end < w->end ? p->end : w->end, .is_forced = !(w->prot & PROT_READ) };
 				struct ct_extent *last = extents->n ? CT_AT(struct ct_extent, extents, extents->n - 1) : NULL;
 
-				if (w->kind == CT_VMA_SHARED_FILE || w->kind == CT_VMA_SHARED_ANON)
+				if (w->kind == CT_VMA_SHARED_FILE || w->kind == CT_VMA_SHARED_ANON || w->kind == CT_VMA_SHARED_MEMORY)
 					continue;
 				if (last && last->end == e.start && last->is_forced == e.is_forced && e.start != w->start)
 					last->end = e.end;

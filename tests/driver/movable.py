@@ -109,10 +109,8 @@ STATES = [
 	("seccomp", "state", [r"a seccomp filter"]),
 	("sigtrap", "state", [r"ignores SIGTRAP"]),
 	("posix-timer", "state", [r"a POSIX timer .* by the processor time of one thread"]),
-	("posix-shm", "mapping", [r"/dev/shm/godwit-held-.* is POSIX shared memory"]),
 	("system-v", "mapping", [r"System V shared memory"]),
-	("memfd", "mapping", [r"a shared memory file \(memfd\)"]),
-	("memfd", "descriptor", [r"fd \d+ is a memory file \(memfd\)"]),
+	("memfd", "state", [r"process %d has its memory file 'held' too" % os.getpid()]),
 	("deleted", "descriptor", [r"a file that was deleted \(/tmp/godwit-held-"]),
 	("aio", "mapping", [r"an asynchronous I/O context"]),
 	("io-uring", "descriptor", [r"an io_uring"]),
@@ -145,6 +143,8 @@ skipped = {int(m.group(2)): m.group(4).strip() for m in seen if m.group(1) == "s
 
 libc = ctypes.CDLL(None, use_errno=True)
 ranks = movable(job)
+fds = "/proc/%d/fd/" % ranks[words.index("memfd")]["pid"]
+shared = [open(fds + f, "rb") for f in os.listdir(fds) if os.readlink(fds + f).startswith("/memfd:held")]
 os.kill(ranks[stopped]["pid"], signal.SIGSTOP)
 is_traced = libc.ptrace(0x4206, ranks[traced]["pid"], None, None) == 0  # PTRACE_SEIZE
 deadline = time.monotonic() + 20

@@ -221,19 +221,6 @@ static int map_shared(int fd)
 	return ftruncate(fd, 4096) < 0 || mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED ? -1 : 0;
 }
 
-static int posix_shm(void)
-{
-	char name[64];
-	int fd, rc;
-
-	snprintf(name, sizeof(name), "/godwit-held-%d-%ld", (int)getpid(), (long)time(NULL));
-	fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
-	rc = map_shared(fd);
-	shm_unlink(name);
-	close(fd);
-	return rc;
-}
-
 static int system_v(void)
 {
 	int id = shmget(IPC_PRIVATE, 4096, 0600);
@@ -385,8 +372,7 @@ static const struct { const char *kind; int (*enter)(void); } kinds[] = {
 	{ "nothing", nothing }, { "tcp", tcp }, { "udp", udp }, { "udp-bound", udp_bound }, { "unix", unix_stream },
 	{ "unix-pair", unix_pair }, { "netlink", netlink }, { "child", child_waits }, { "zombie", zombie },
 	{ "vfork", vfork_waits }, { "thread-files", thread_files }, { "thread-fs", thread_fs }, { "namespace", namespace },
-	{ "seccomp", seccomp_filter }, { "sigtrap", sigtrap }, { "posix-timer", posix_timer }, { "posix-shm", posix_shm },
-	{ "system-v", system_v }, { "memfd", memory_file }, { "deleted", deleted },
+	{ "seccomp", seccomp_filter }, { "sigtrap", sigtrap }, { "posix-timer", posix_timer }, { "system-v", system_v }, { "memfd", memory_file }, { "deleted", deleted },
 	{ "aio", aio }, { "io-uring", io_uring }, { "perf", perf }, { "bpf", bpf }, { "inotify", notify },
 	{ "fanotify", fanotify }, { "userfaultfd", user_fault }, { "pidfd", pid_handle }, { "epoll", epoll },
 	{ "terminal", terminal }, { "device", device },
