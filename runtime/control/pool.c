@@ -435,8 +435,9 @@ int control_down(int argc, char **argv)
 int control_leave(int argc, char **argv)
 {
 	static const struct argp_option options[] = { { "pool", KEY_POOL, "NAME", 0, "The pool, when this host is in several", 0 }, { 0 } };
-	static const struct argp argp = { options, parse_words, "HOST", "Take a host out of a pool: it gets no new jobs, and its keeper ends "
-		"when those that have ranks or their mpirun there have ended. When it leads the pool, another one does first.", NULL, NULL,
+	static const struct argp argp = { options, parse_words, "HOST", "Take a host out of a pool: it gets no new jobs, the ranks that "
+		"jobs have there are moved to free slots of other hosts, and its keeper ends when none is left and no job has its mpirun "
+		"there. 'godwit pools' says what is still waited for. When it leads the pool, another one does first.", NULL, NULL,
 		NULL };
 	struct words w = { .second = "any", .max = 1 };
 	struct gw_error why = { 0 };
@@ -503,6 +504,8 @@ static void print_pool(const json_t *s)
 
 		printf("%08llx  %-8s  %5lld  %-12s  %s\n", (long long)json_integer_value(json_object_get(j, "job")), text_of(j, "state"),
 		       (long long)json_integer_value(json_object_get(j, "ranks")), head ? text_of(head, "host") : "?", text_of(j, "text"));
+		if (*text_of(j, "note"))
+			printf("          on a host that is to leave: %s\n", text_of(j, "note"));
 	}
 }
 

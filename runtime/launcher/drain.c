@@ -64,6 +64,7 @@ static void drain_free(struct drain *d)
 /* ---- where to -------------------------------------------------------------------------------------------------------- */
 
 struct load {
+	bool is_full;         /* its host has no slot of a pool left for the job */
 	uint64_t domain, own; /* ranks for each processor of its cores, in thousandths; ranks of its own */
 };
 
@@ -72,6 +73,7 @@ static struct load load_of(const struct drain *d, const struct cluster *c)
 {
 	uint64_t cpus = (uint64_t)CPU_COUNT(&c->cores.cpus);
 	const struct head *h = d->head;
+	uint32_t on_host = 0;
 	struct load l = { 0 };
 
 	for (uint32_t r = 0; r < h->size; r++) {
@@ -83,7 +85,9 @@ static struct load load_of(const struct drain *d, const struct cluster *c)
 			continue;
 		l.domain += h->clusters[at].cores.domain == c->cores.domain;
 		l.own += at == c->index;
+		on_host += h->clusters[at].host == c->host;
 	}
+	l.is_full = h->hosts[c->host].slots && on_host >= h->hosts[c->host].slots;
 	l.domain = (l.domain + 1) * 1000 / (cpus ? cpus : 1);
 	return l;
 }
@@ -93,7 +97,7 @@ static struct cluster *destination(const struct drain *d, uint32_t rank)
 	const struct attempts *a = &d->ranks[rank];
 	struct head *h = d->head;
 	struct cluster *best = NULL;
-	struct load least = { UINT64_MAX, 0 };
+	struct load least = { true, UINT64_MAX, 0 };
 
 	for (uint32_t i = 0; i < h->n_clusters; i++) {
 		bool was_tried = false;
@@ -104,7 +108,7 @@ static struct cluster *destination(const struct drain *d, uint32_t rank)
 		if (was_tried || moves_allow_to(h, i, NULL) < 0)
 			continue;
 		l = load_of(d, &h->clusters[i]);
-		if (l.domain > least.domain || (l.domain == least.domain && l.own >= least.own && best))
+		if (best && (l.is_full != least.is_full ? l.is_full : l.domain != least.domain ? l.domain > least.domain : l.own >= least.own))
 			continue;
 		best = &h->clusters[i];
 		least = l;

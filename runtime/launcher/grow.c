@@ -299,7 +299,7 @@ static int choose_kind(const struct head *h, const char *name, const char *launc
 	bool is_played = launcher ? strcmp(launcher, "fork") == 0 : h->spec->is_forked;
 
 	kind->is_slurm = launcher ? strcmp(launcher, "slurm") == 0 : h->spec->is_slurm;
-	kind->is_this = !is_played && !kind->is_slurm && hosts_is_here(name);
+	kind->is_this = !is_played && !kind->is_slurm && !h->spec->pool && hosts_is_here(name);
 	kind->is_remote = !is_played && !kind->is_this;
 	if (!launcher)
 		kind->launcher = (char *)(uintptr_t)h->spec->launcher;

@@ -128,6 +128,7 @@ struct host {                 /* clusters that share memory. A machine that has 
 	bool is_this;             /* mpirun's own machine, under whatever name */
 	bool is_slurm;            /* srun reaches it, */
 	char *launcher;           /* or these words (heap); NULL: ssh */
+	uint32_t slots;           /* of a pool, for ranks of this job; 0: not counted */
 	int segment_fd;           /* -1: not made yet, or on another machine */
 };
 
@@ -216,6 +217,7 @@ struct head {
 	struct gw_list doors;     /* where daemons of other machines come in: doors.c */
 	int family;               /* of all addresses of the job */
 	struct gw_link *keeper;          /* of the pool that the job is in; NULL: of none */
+	struct vacating *vacating;       /* pool.c: a host of the job is to leave the pool */
 	struct remotes *remotes;  /* NULL: all hosts are this machine */
 	struct ct_cpu baseline;   /* baseline.h: what the ranks are told to keep to, if has_baseline */
 	bool has_baseline, is_baseline_known;
@@ -305,6 +307,7 @@ void doors_fini(struct head *h);
 
 /* ---- pool.c ---- */
 int pool_watch(struct head *h, struct gw_error *why);     /* the keeper's end is the job's */
+void pool_fini(struct head *h);
 
 /* ---- launchers.c ---- */
 struct launch {                  /* one process of a launcher */

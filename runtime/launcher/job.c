@@ -229,6 +229,7 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 		host->is_remote = spec->is_slurm || spec->pool || (spec->is_remote && !hosts_is_here(host->name));
 		host->is_this = !spec->is_forked && !host->is_remote;
 		host->is_slurm = spec->is_slurm;
+		host->slots = spec->pool ? spec->hosts[i].slots : 0;
 		host->launcher = spec->launcher ? strdup(spec->launcher) : NULL;
 		for (uint32_t c = 0; c < spec->clusters; c++) {
 			struct cluster *cl = clusters_new(h, i, h->n_clusters - c);
@@ -303,7 +304,7 @@ static void teardown(struct head *h)
 		free(cl->cores.binds);
 	}
 	remote_fini(h);
-	gw_link_destroy(h->keeper);
+	pool_fini(h);
 	tools_fini(h);
 	if (h->moves.next) {
 		grow_fini(h);

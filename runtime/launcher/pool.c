@@ -111,6 +111,112 @@ int pool_take(struct job_spec *spec, struct gw_error *why)
 	return 0;
 }
 
+/* ---- a host of the job is to leave ----------------------------------------------------------------------------------- */
+
+/*
+ * The pool has slots for the ranks on other hosts, and says where. Daemons are started where the job has none, the host is
+ * drained and left; what could not be done the keeper is told, and it asks again.
+ */
+struct vacating {
+	struct head *head;
+	char host[256];
+	uint32_t due;            /* hosts that are coming */
+	struct gw_error why;     /* what went wrong */
+};
+
+static void vacated(struct vacating *v)
+{
+	struct head *h = v->head;
+
+	h->vacating = NULL;
+	if (h->keeper)
+		gw_link_send_json(h->keeper, json_pack("{s:s, s:s}", "op", "vacated", "text", v->why.text));
+	free(v);
+}
+
+static void on_removed(void *ctx, json_t *answer)
+{
+	const json_t *stuck = json_object_get(answer, "stuck"), *first = json_array_get(stuck, 0);
+	struct vacating *v = ctx;
+
+	if (first)
+		gw_fail(&v->why, -EBUSY, "%zu rank%s cannot be moved; rank %lld: %s", json_array_size(stuck), json_array_size(stuck) == 1 ? "" : "s",
+		        (long long)json_integer_value(json_object_get(first, "rank")), json_string_value(json_object_get(first, "text")));
+	json_decref(answer);
+	vacated(v);
+}
+
+static bool has_host(const struct head *h, const char *name)
+{
+	for (uint32_t i = 0; i < h->n_clusters; i++)
+		if (h->clusters[i].state < CLUSTER_LEFT && clusters_is_host(&h->hosts[h->clusters[i].host], name))
+			return true;
+	return false;
+}
+
+static void empty_host(struct vacating *v)
+{
+	json_t *targets = json_pack("[s]", v->host);
+	bool is_begun = !v->why.code && has_host(v->head, v->host) &&
+	                drain_begin(v->head, targets, true, 0, on_removed, v, &v->why) == 0;
+
+	json_decref(targets);
+	if (!is_begun)
+		vacated(v);
+}
+
+static void on_added(void *ctx, json_t *answer)
+{
+	struct vacating *v = ctx;
+
+	if (json_integer_value(json_object_get(answer, "status")) < 0)
+		gw_fail(&v->why, -EIO, "%s", json_string_value(json_object_get(answer, "text")));
+	json_decref(answer);
+	if (--v->due == 0)
+		empty_host(v);
+}
+
+static void set_slots(struct head *h, const char *name, uint32_t slots)
+{
+	for (uint32_t i = 0; i < h->n_hosts; i++)
+		if (strcmp(h->hosts[i].name, name) == 0)
+			h->hosts[i].slots = slots; /* one that has left, too: it does not matter */
+}
+
+static void vacate(struct head *h, const json_t *msg)
+{
+	const char *host = json_string_value(json_object_get(msg, "host"));
+	const json_t *hosts = json_object_get(msg, "hosts");
+	struct vacating *v;
+
+	if (h->vacating || h->is_ending || !host) /* the answer to the first is one to this, too */
+		return;
+	v = calloc(1, sizeof(*v));
+	if (!v)
+		return;
+	v->head = h;
+	v->due = 1;
+	snprintf(v->host, sizeof(v->host), "%s", host);
+	h->vacating = v;
+	for (size_t i = 0; i < json_array_size(hosts); i++) {
+		const char *name = json_string_value(json_object_get(json_array_get(hosts, i), "host"));
+
+		if (!name)
+			continue;
+		if (!has_host(h, name)) {
+			struct gw_error why = { 0 }; /* of a host that is still starting, too: it is asked again */
+
+			if (grow_begin(h, name, h->spec->clusters, NULL, on_added, v, &why) < 0)
+				v->why = why;
+			else
+				v->due++;
+		}
+		set_slots(h, name, (uint32_t)json_integer_value(json_object_get(json_array_get(hosts, i), "slots")));
+	}
+	if (--v->due == 0)
+		empty_host(v);
+}
+
 /* ---- while it runs --------------------------------------------------------------------------------------------------- */
 
 static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
@@ -118,6 +224,8 @@ static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t 
 	const char *op = json_string_value(json_object_get(msg, "op")), *text = json_string_value(json_object_get(msg, "text"));
 
 	(void)l; (void)fds; (void)n_fds;
+	if (op && strcmp(op, "vacate") == 0)
+		vacate(ctx, msg);
 	if (op && strcmp(op, "down") == 0)
 		job_fail(ctx, 1, "%s; ending the job", text ? text : "the pool has been taken down");
 }
@@ -142,4 +250,10 @@ int pool_watch(struct head *h, struct gw_error *why)
 	h->spec->pool_fd = -1;
 	code = gw_link_create(&h->keeper, h->loop, fd, &keeper_ops, h);
 	return code < 0 ? gw_fail(why, code, "no link to the pool's keeper: %s", strerror(-code)) : 0;
+}
+
+void pool_fini(struct head *h)
+{
+	gw_link_destroy(h->keeper);
+	free(h->vacating);
 }

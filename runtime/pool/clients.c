@@ -123,6 +123,14 @@ static void do_start(struct client *c, json_t *msg)
 	pool_start(p, job, json_pack("{s:I, s:O}", "member", (json_int_t)member, "line", json_object_get(msg, "line")));
 }
 
+static void do_vacated(struct client *c, json_t *msg)
+{
+	const char *text = json_string_value(json_object_get(msg, "text"));
+
+	if (c->job && !c->member)
+		pool_vacated(&c->k->pool, c->job, text ? text : "");
+}
+
 static void do_down(struct client *c, json_t *msg)
 {
 	(void)msg;
@@ -179,7 +187,7 @@ static void do_introduce(struct client *c, json_t *msg)
 
 static const struct { const char *op; void (*handle)(struct client *c, json_t *msg); } requests[] = {
 	{ "status", do_status }, { "ask", do_ask }, { "start", do_start }, { "down", do_down }, { "remove", do_remove },
-	{ "introduce", do_introduce },
+	{ "introduce", do_introduce }, { "vacated", do_vacated },
 };
 
 /* ---- connections ----------------------------------------------------------------------------------------------------- */

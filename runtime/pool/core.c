@@ -4,14 +4,19 @@
 
 #include <stdlib.h>
 
-struct part { uint32_t member, slots; enum { PART_ASKED, PART_HELD, PART_ENDING } state; };
+/* @held: what its keeper has given; it is asked for @slots */
+struct part { uint32_t member, slots, held; enum { PART_ASKED, PART_HELD, PART_ENDING } state; };
 
 struct pool_job {
 	struct gw_list node;
 	uint32_t job, head, ranks;
 	bool is_granted;         /* its head says so, or is being told */
 	bool is_ending;
+	bool is_stuck;           /* not all its ranks could be moved; @note says why */
 	unsigned orphan_s, age_s; /* ticks without a head; ticks */
+	uint32_t vacating;       /* the member that its mpirun has been told to move its ranks from */
+	unsigned rest_s;         /* ticks until it is told again */
+	char note[256];          /* why ranks are still on a host that is to leave */
 	char nonce[POOL_NONCE_HEX], text[128];
 	struct part *parts;
 	size_t n_parts;
@@ -316,7 +321,7 @@ static struct part *part_add(struct pool_job *j, uint32_t member, uint32_t slots
 		j->parts = more;
 		more = &more[j->n_parts++];
 	}
-	*more = (struct part){ .member = member, .slots = slots, .state = state };
+	*more = (struct part){ .member = member, .slots = slots, .held = state == PART_HELD ? slots : 0, .state = state };
 	return more;
 }
 
@@ -351,9 +356,9 @@ static json_t *jobs_json(struct pool *p)
 		for (size_t i = 0; i < j->n_parts; i++)
 			json_array_append_new(parts, json_pack("{s:I, s:i}", "member", (json_int_t)j->parts[i].member, "slots",
 			                                       (int)j->parts[i].slots));
-		json_array_append_new(all, json_pack("{s:I, s:I, s:i, s:s, s:s, s:o}", "job", (json_int_t)j->job, "head", (json_int_t)j->head,
-		                                     "ranks", (int)j->ranks, "text", j->text, "state", j->is_ending ? "ending" :
-		                                     j->is_granted ? "running" : "starting", "parts", parts));
+		json_array_append_new(all, json_pack("{s:I, s:I, s:i, s:s, s:s, s:s, s:o}", "job", (json_int_t)j->job, "head",
+		                                     (json_int_t)j->head, "ranks", (int)j->ranks, "text", j->text, "state", j->is_ending ?
+		                                     "ending" : j->is_granted ? "running" : "starting", "note", j->note, "parts", parts));
 	}
 	return all;
 }
@@ -448,6 +453,14 @@ static void reserve(struct pool *p, const struct pool_job *j, const struct part 
 	                                   (int)part->slots, "head", (json_int_t)j->head, "nonce", j->nonce));
 }
 
+/* Of a member for new work */
+static uint32_t room_of(struct pool *p, const struct pool_member *m)
+{
+	uint32_t n = taken(p, m->id);
+
+	return m->is_here && !m->is_leaving && m->slots > n ? m->slots - n : 0;
+}
+
 static void do_ask(struct pool *p, const struct pool_member *from, json_t *msg)
 {
 	uint32_t job = (uint32_t)number(msg, "job"), ranks = (uint32_t)number(msg, "ranks"), all = 0, room = 0, due = ranks;
@@ -468,7 +481,7 @@ static void do_ask(struct pool *p, const struct pool_member *from, json_t *msg)
 		if (!m->is_here || m->is_leaving)
 			continue;
 		all += m->slots;
-		room += m->slots > taken(p, m->id) ? m->slots - taken(p, m->id) : 0;
+		room += room_of(p, m);
 	}
 	if (room < ranks) {
 		snprintf(why, sizeof(why), ranks > all ? "the job needs %u slots, and the pool has %u" :
@@ -483,10 +496,8 @@ static void do_ask(struct pool *p, const struct pool_member *from, json_t *msg)
 	snprintf(j->text, sizeof(j->text), "%s", text(msg, "text"));
 	gw_list_for(e, &p->members) {
 		struct pool_member *m = gw_list_entry(e, struct pool_member, node);
-		uint32_t n = taken(p, m->id);
+		uint32_t n = room_of(p, m) < due ? room_of(p, m) : due;
 
-		n = m->is_here && !m->is_leaving && m->slots > n ? m->slots - n : 0;
-		n = n < due ? n : due;
 		if (n)
 			part_add(j, m->id, n, PART_ASKED);
 		due -= n;
@@ -505,11 +516,16 @@ static void do_reserved(struct pool *p, const struct pool_member *from, json_t *
 	if (!part || part->state != PART_ASKED)
 		return;
 	if (json_is_true(json_object_get(msg, "full"))) {
-		part_remove(j, part);
-		refuse_job(p, j, "a host has given its slots away meanwhile; try again");
+		part->state = PART_HELD;
+		part->slots = part->held;
+		if (!part->held)
+			part_remove(j, part);
+		if (!j->is_granted)
+			refuse_job(p, j, "a host has given its slots away meanwhile; try again");
 		return;
 	}
 	part->state = PART_HELD;
+	part->held = part->slots;
 	grant_if_held(p, j);
 }
 
@@ -586,6 +602,91 @@ static void do_own(struct pool *p, const struct pool_member *from, json_t *msg)
 	publish(p);
 }
 
+/* ---- hosts that leave ----------------------------------------------------------------------------------------------- */
+
+static void note(struct pool *p, struct pool_job *j, const char *said)
+{
+	if (strcmp(j->note, said) == 0)
+		return;
+	snprintf(j->note, sizeof(j->note), "%s", said);
+	publish(p);
+}
+
+/* More slots for a job that runs, on hosts that it has before others. Returns whether there are so many. */
+static bool widen(struct pool *p, struct pool_job *j, uint32_t due)
+{
+	uint32_t room = 0;
+
+	gw_list_for(e, &p->members)
+		room += room_of(p, gw_list_entry(e, struct pool_member, node));
+	if (room < due)
+		return false;
+	for (int is_new = 0; is_new < 2; is_new++)
+		gw_list_for(e, &p->members) {
+			struct pool_member *m = gw_list_entry(e, struct pool_member, node);
+			uint32_t n = room_of(p, m) < due ? room_of(p, m) : due;
+			struct part *part = part_of(j, m->id);
+
+			if (!n || !part == !is_new)
+				continue;
+			if (!part)
+				part = part_add(j, m->id, 0, PART_ASKED);
+			part->state = PART_ASKED;
+			part->slots += n;
+			due -= n;
+			reserve(p, j, part);
+		}
+	return true;
+}
+
+/*
+ * A job with ranks on a host that is to leave: it gets as many slots elsewhere as it has ranks, then its mpirun is told to
+ * move them there and to give up its daemons on the host, whose slots come back as they do at the end of a job. All this is
+ * found out anew by whoever leads, and mpirun may be told again.
+ */
+static void vacate(struct pool *p, struct pool_job *j, const struct pool_member *m)
+{
+	json_t *hosts;
+	uint32_t have = 0;
+
+	if (!j->is_granted || j->is_ending || j->vacating || j->rest_s)
+		return;
+	for (size_t i = 0; i < j->n_parts; i++) {
+		if (j->parts[i].state == PART_ASKED)
+			return;
+		if (!pool_member_of(p, j->parts[i].member)->is_leaving)
+			have += j->parts[i].slots;
+	}
+	if (have < j->ranks) {
+		if (!widen(p, j, j->ranks - have))
+			note(p, j, "its ranks wait for slots on other hosts");
+		return;
+	}
+	hosts = json_array();
+	for (size_t i = 0; i < j->n_parts; i++) {
+		const struct pool_member *o = pool_member_of(p, j->parts[i].member);
+
+		if (!o->is_leaving)
+			json_array_append_new(hosts, json_pack("{s:s, s:i}", "host", o->host, "slots", (int)j->parts[i].slots));
+	}
+	j->vacating = m->id;
+	send_to(p, j->head, json_pack("{s:s, s:I, s:s, s:o}", "op", "vacate", "job", (json_int_t)j->job, "host", m->host, "hosts", hosts));
+	if (!j->is_stuck)
+		note(p, j, "its ranks are being moved");
+}
+
+static void do_vacated(struct pool *p, const struct pool_member *from, json_t *msg)
+{
+	struct pool_job *j = job_of(p, (uint32_t)number(msg, "job"));
+
+	if (!j || j->head != from->id)
+		return;
+	j->vacating = 0;
+	j->rest_s = POOL_REST_S;
+	j->is_stuck = *text(msg, "text");
+	note(p, j, text(msg, "text"));
+}
+
 static void leave_done(struct pool *p, struct pool_member *m);
 
 /* Members without anything left that are to leave */
@@ -601,6 +702,10 @@ static void check_leaving(struct pool *p)
 			struct pool_job *j = gw_list_entry(f, struct pool_job, node);
 
 			is_needed |= j->head == m->id || part_of(j, m->id);
+			if (part_of(j, m->id))
+				vacate(p, j, m);
+			else if (j->head == m->id)
+				note(p, j, "its mpirun runs there, and stays until the job ends");
 		}
 		if (!is_needed)
 			leave_done(p, m);
@@ -689,6 +794,7 @@ static void take_owned(struct pool *p, uint32_t from, const json_t *msg)
 		struct pool_job *j = job_make(p, (uint32_t)number(g, "job"), text(g, "nonce"));
 
 		j->head = from;
+		j->vacating = 0;
 		j->is_granted = true;
 		j->ranks = (uint32_t)number(g, "ranks");
 		snprintf(j->text, sizeof(j->text), "%s", text(g, "text"));
@@ -928,9 +1034,11 @@ static void do_reserve(struct pool *p, const struct pool_member *from, json_t *m
 {
 	uint32_t job = (uint32_t)number(msg, "job"), slots = (uint32_t)number(msg, "slots");
 	struct pool_claim *c = claim_of(p, job);
-	bool is_full = !c && pool_claimed(p) + slots > p->me.slots;
+	bool is_full = (!c || slots > c->slots) && pool_claimed(p) - (c ? c->slots : 0) + slots > p->me.slots;
 
 	(void)from;
+	if (c && !is_full && slots > c->slots)
+		c->slots = slots;
 	if (!c && !is_full) {
 		c = calloc(1, sizeof(*c));
 		if (!c)
@@ -1049,6 +1157,7 @@ static const struct {
 	{ "join", do_join, FROM_ANY }, { "list", take_list, FROM_ANY }, { "fenced", do_fenced, FROM_ANY },
 	{ "probe", do_probe, FROM_ANY },
 	{ "reserve", do_reserve, FROM_LEADER }, { "release", do_release, FROM_LEADER }, { "start", do_start_here, FROM_LEADER },
+	{ "vacate", do_tell, FROM_LEADER }, { "vacated", do_vacated, FROM_MEMBER },
 	{ "granted", do_granted, FROM_LEADER }, { "refused", do_refused, FROM_LEADER }, { "said", do_tell, FROM_LEADER },
 	{ "ended", do_tell, FROM_LEADER }, { "resign", do_resigned, FROM_LEADER }, { "down", do_down, FROM_LEADER },
 	{ "ping", do_ping, FROM_LEADER },
@@ -1111,7 +1220,8 @@ void pool_lost(struct pool *p, uint32_t id)
 /* Words to who was just between two leaders are lost, and both sides would wait. */
 static void repeat(struct pool *p, struct pool_job *j)
 {
-	if (j->is_granted || ++j->age_s % 3)
+	j->rest_s -= j->rest_s > 0;
+	if (++j->age_s % 3)
 		return;
 	for (size_t i = 0; i < j->n_parts; i++)
 		if (j->parts[i].state == PART_ASKED)
@@ -1237,6 +1347,11 @@ void pool_job_over(struct pool *p, uint32_t job)
 		send_leader(p, json_pack("{s:s, s:I}", "op", "gone", "job", (json_int_t)job));
 	if (c)
 		end_claim(p, c);
+}
+
+void pool_vacated(struct pool *p, uint32_t job, const char *said)
+{
+	send_leader(p, json_pack("{s:s, s:I, s:s}", "op", "vacated", "job", (json_int_t)job, "text", said));
 }
 
 void pool_daemon_said(struct pool *p, uint32_t job, const char *line)

@@ -29,6 +29,7 @@
 #define POOL_ORPHAN_S   12   /* a claim without a grant is ended then, if not before by a verdict */
 #define POOL_SILENCE_S  30   /* of a keeper whose host answers: it is stopped, or hangs */
 #define POOL_LOST_S     60   /* nobody answers as a leader: begin anew */
+#define POOL_REST_S     5    /* a job whose ranks could not all be moved off a host is told again then */
 #define POOL_PROBE_S    5    /* between two looks for those that were lost */
 
 enum pool_state { POOL_SEEK, POOL_FOLLOW, POOL_GATHER, POOL_LEAD, POOL_OVER, POOL_STATES };
@@ -109,9 +110,10 @@ void pool_message(struct pool *p, const struct pool_member *from, json_t *msg); 
 void pool_lost(struct pool *p, uint32_t id);                          /* a connection has ended, or could not be made */
 void pool_tick(struct pool *p);                                       /* each second */
 
-int pool_ask(struct pool *p, uint32_t job, uint32_t ranks, const char *text); /* answered with tell: granted, refused */
+int pool_ask(struct pool *p, uint32_t job, uint32_t ranks, const char *text); /* answered with tell: granted, refused; then vacate */
 void pool_start(struct pool *p, uint32_t job, json_t *how);           /* on a host of a grant: {member, line}; steals */
 void pool_job_over(struct pool *p, uint32_t job);                     /* its mpirun is gone */
+void pool_vacated(struct pool *p, uint32_t job, const char *said);    /* its ranks have been moved as told; @said: why not all, or "" */
 void pool_daemon_said(struct pool *p, uint32_t job, const char *line);
 void pool_daemon_ended(struct pool *p, uint32_t job, const char *how); /* all that was started for the claim */
 void pool_down(struct pool *p, const char *why);                      /* the whole pool */

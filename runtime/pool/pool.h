@@ -10,7 +10,9 @@
  * Words of the Unix socket, JSON frames (runtime/base/link.h):
  *   status                       -> status: name self{host} state term leader members[] jobs[]
  *   ask job ranks text           -> granted: secret address hosts[]: member host slots; or refused: text. The job's slots are
- *                                   given back when the connection ends. Later: down: text
+ *                                   given back when the connection ends. Later: down: text; vacate: host hosts[]: host slots:
+ *                                   the job's ranks on @host are to be moved to @hosts
+ *   vacated text                    they have been; @text: why not all, or ""
  *   start job host line          -> said: text (lines of what was started there), ended: text ("" when it ended well)
  *   remove host, down            -> done, or refused: text
  *   introduce                    -> introduced: number secret members[] leader; not for ranks

@@ -33,7 +33,7 @@ struct sim {
 	struct sim_keeper k[KEEPERS];
 	uint64_t rng;
 	struct { unsigned at; enum { J_NONE, J_ASKED, J_HELD, J_REFUSED, J_OVER } state; json_t *hosts; bool is_lost; } jobs[JOBS + 1];
-	unsigned long refusals, grants;
+	unsigned long refusals, grants, vacated;
 	char bad[256];
 };
 
@@ -172,6 +172,14 @@ static void sim_tell(void *ctx, uint32_t job, json_t *msg)
 	} else if (strcmp(op, "refused") == 0) {
 		k->s->jobs[job].state = J_REFUSED;
 		k->s->refusals++;
+	} else if (strcmp(op, "vacate") == 0) {
+		struct sim_keeper *from = &k->s->k[json_string_value(json_object_get(msg, "host"))[0] - 'a'];
+		bool is_stuck = roll(k->s, 3) == 0;
+
+		if (!is_stuck && !from->is_dead && from->n_ended < GW_ARRAY_LEN(from->ended))
+			from->ended[from->n_ended++] = job; /* its daemons there end in order */
+		k->s->vacated += !is_stuck;
+		pool_vacated(&k->pool, job, is_stuck ? "a rank cannot move" : "");
 	}
 	json_decref(msg);
 }
@@ -262,11 +270,12 @@ static void fault(struct sim *s, bool is_leave_allowed)
 		k->is_stopped = !k->is_stopped;
 		return;
 	case 4:
-		if (is_leave_allowed && !k->is_dead && k->pool.state == POOL_LEAD) { /* it resigns, and stays while it has jobs */
-			struct gw_error why = { 0 };
+		for (unsigned j = 0; j < KEEPERS && is_leave_allowed; j++)
+			if (!s->k[j].is_dead && s->k[j].pool.state == POOL_LEAD) { /* it may be itself: it resigns. It stays while it has jobs */
+				struct gw_error why = { 0 };
 
-			pool_leave(&k->pool, k->pool.me.host, &why);
-		}
+				pool_leave(&s->k[j].pool, k->pool.me.host, &why);
+			}
 		return;
 	default:
 		snap(k, &s->k[roll(s, KEEPERS)]);
@@ -438,7 +447,7 @@ static void test_table(void)
 int main(int argc, char **argv)
 {
 	static struct sim s;
-	unsigned long runs = argc > 2 ? strtoul(argv[2], NULL, 10) : 25, grants = 0, refusals = 0;
+	unsigned long runs = argc > 2 ? strtoul(argv[2], NULL, 10) : 25, grants = 0, refusals = 0, vacated = 0;
 	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1, bad = 0;
 	char why[256] = "";
 
@@ -464,9 +473,11 @@ int main(int argc, char **argv)
 			memcpy(why, s.bad, sizeof(why));
 		}
 		grants += s.grants;
+		vacated += s.vacated;
 		fini(&s);
 	}
-	ok(!bad && grants, "with deaths, cuts, stops and leaders that resign, too; and in the end one leads (%lu given)", grants);
+	ok(!bad && grants && vacated, "with deaths, cuts, stops and hosts that leave, too; and in the end one leads (%lu given, %lu moved away)",
+	   grants, vacated);
 	if (bad)
 		diag("seed %llu: %s", (unsigned long long)bad, why);
 	return tap_done();

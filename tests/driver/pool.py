@@ -44,8 +44,8 @@ def settled(where, hosts):
 	return godwit.wait_for(is_so, 40, 0.1)
 
 
-def begin(where, n):
-	j = godwit.Job(tap, ["-pool", "%s@%s" % (NAME, where), "-n", n, "sh", "-c", "echo up; read line; echo went on"], stdin=True)
+def begin(where, n, *words):
+	j = godwit.Job(tap, ["-pool", "%s@%s" % (NAME, where), "-n", n, *words, "sh", "-c", "echo up; read line; echo went on"], stdin=True)
 	if not j.wait_line("^up$", 40, count=n):
 		tap.bail("a job in the pool did not start: %s" % j.tail())
 	return j
@@ -82,7 +82,7 @@ def main():
 	j.kill()
 	godwit.wait_for(lambda: not status("c")["jobs"], 20, 0.1)
 	first = begin("c", 2)   # on a, which leads
-	second = begin("c", 2)  # on b
+	second = begin("c", 2, "-pin", "all")  # on b
 	os.kill(keepers()["a"], signal.SIGKILL)
 	tap.ok(first.end(40) == 1 and any("host a" in l for l in first.out("err")), "the leader's keeper dies: a job with ranks there ends",
 	       *first.tail())
@@ -102,6 +102,8 @@ def main():
 	s = godwit.wait_for(lambda: (lambda s: s["members"] and leader_of(s) != "b" and s)(status("c")), 40, 0.1)
 	tap.ok(code == 0 and s and [m["leaving"] for m in s["members"] if m["host"] == "b"] == [True],
 	       "a leader that is to leave hands over, and stays while a job has ranks there", code, err, s)
+	s = godwit.wait_for(lambda: (lambda s: any("rank 0: it is pinned" in j["note"] for j in s["jobs"]) and s)(status("c")), 40, 0.1)
+	tap.ok(s, "one that is pinned; why is told", s or status("c"))
 	second.proc.stdin.close()
 	tap.ok(second.end(40) == 0 and len([l for l in second.out() if l == "went on"]) == 2, "the job ends well", *second.tail())
 	s = settled("c", ["c", "d"])

@@ -6,7 +6,8 @@ import argparse, json, os, select, subprocess, sys, time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import godwit, rig
 
-MPIRUN, GODWIT, KMEANS = (os.path.join(godwit.BUILD, name) for name in ("mpirun", "godwit", "examples/kmeans"))
+MPIRUN, GODWIT, KMEANS, JACOBI = (os.path.join(godwit.BUILD, name) for name in ("mpirun", "godwit", "examples/kmeans",
+                                                                               "examples/jacobi"))
 HOSTS = ["rig1", "rig2", "rig3"]
 
 
@@ -129,8 +130,42 @@ def at_once():
 	no_jobs("rig2")
 
 
+def leave():
+	"""The host that began everything, leads, and has all ranks of a job leaves."""
+	words = [JACOBI, "-s", "128", "-i", "60000", "-r", "1000"]
+	alone = subprocess.run([MPIRUN, "-n", "2"] + words, capture_output=True, text=True, timeout=90).stdout
+	p = r["rig3"].popen([MPIRUN, "-pool", "any", "-n", "2"] + words, user=login, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+	first = p.stdout.readline() if select.select([p.stdout], [], [], 40)[0] else ""
+	s = status("rig3")
+	where = {m["id"]: m["host"] for m in s["members"]}
+	tap.ok("iteration" in first and [[where[part["member"]] for part in j["parts"]] for j in s["jobs"]] == [["rig1"]],
+	       "a job runs on the first host", first, s)
+	other = Job("rig3", 2)  # on rig2
+	code, out, err = run("rig1", GODWIT, "leave", "rig1")
+	tap.ok(code == 0 and settled(["rig2", "rig3"]), "the first host, which began everything and leads, is told to leave: it does", code, out, err)
+	gone = godwit.wait_for(lambda: not r["rig1"].run(["pgrep", "-xl", "godwitd|jacobi"]).stdout, 20, 0.1)
+	tap.ok(gone, "nothing of the pool or the job is left there", r["rig1"].run(["pgrep", "-al", "."]).stdout)
+	s = status("rig2")
+	where = {m["id"]: m["host"] for m in s["members"]}
+	parts = [sorted((where.get(part["member"]), part["slots"]) for part in j["parts"]) for j in s["jobs"]]
+	tap.ok(p.poll() is None and sorted(parts) == [[("rig2", 2)], [("rig3", 2)]], "the job goes on where its slots are taken now", s, p.poll())
+	code, out, err = run("rig2", MPIRUN, "-pool", "any", "-n", "1", "true")
+	tap.ok(code == 1 and "of the pool's 4 only 0 are free" in err, "and not given to others", code, err)
+	other.kill()
+	try:
+		out, err = p.communicate(timeout=90)
+	except subprocess.TimeoutExpired:
+		rig.kill_tree(p)
+		out, err = p.communicate()
+	tap.ok(p.returncode == 0 and checksum(out) and checksum(out) == checksum(alone), "it ends with the result that it has on one host",
+	       p.returncode, out, err, alone)
+	no_jobs("rig2")
+	run("rig3", GODWIT, "down")
+	tap.ok(not left(), "nothing is left on any host when the pool is taken down", left())
+
+
 def power():
-	"""The leader's host loses its power; and comes again."""
+	"""The leader's host loses its power, and comes again."""
 	there = Job("rig3", 2)    # on rig1
 	spared = Job("rig3", 2)   # on rig2
 	begun = Job("rig1", 2)    # on rig3
@@ -211,6 +246,8 @@ with rig.Rig(3, keep=[prefix]) as r:
 	login = r.user if os.geteuid() else None
 	up()
 	at_once()
+	leave()
+	up()
 	power()
 	for host in HOSTS if options.long else []:
 		cut(host)

@@ -145,11 +145,10 @@ inline bury(i, j) /* a leader's verdict */
 	:: else
 	fi
 }
-/* it belongs to nobody's pool any more: what spans is over, the rest comes along under a new incarnation */
+/* it belongs to nobody's pool any more, and comes along under a new incarnation with what it owns */
 inline fenced(i, j)
 {
 	close_all(i);
-	if :: i == OWNER && claim && HEAD(claim) != OWNER -> claim = 0 :: else fi;
 	if :: i < JOBS && (head[i + 1] == HELD ) -> head[i + 1] = LOST :: else fi;
 	st[i] = SEEK; cand[i] = j; ldr[i] = i; is_sent[i] = false
 }
