@@ -31,7 +31,6 @@ struct uffd_register { uint64_t start, len, mode, ioctls; };
 #define UFFD_API_           0xaa
 #define UFFDIO_API_         0xc018aa3ful
 #define UFFDIO_REGISTER_    0xc020aa00ul
-#define UFFD_WP_UNPOPULATED (1ull << 13)
 #define UFFD_WP_ASYNC       (1ull << 15)
 #define UFFD_MODE_WP        2
 #define UFFD_USER_MODE_ONLY_ 1
@@ -131,7 +130,7 @@ static int fetch_uffd(struct ct_rank *r, struct gw_error *why)
 
 int ct_follow_begin(struct ct_rank *r, struct gw_error *why)
 {
-	struct uffd_api api = { .api = UFFD_API_, .features = UFFD_WP_ASYNC | UFFD_WP_UNPOPULATED };
+	struct uffd_api api = { .api = UFFD_API_, .features = UFFD_WP_ASYNC };
 	struct ct_follow *f;
 	int rc;
 
@@ -263,8 +262,10 @@ int ct_follow_round(struct ct_rank *r, struct ct_round *out, struct gw_error *wh
 	ct_snapshot_fini(&f->next_seen);
 	ct_snapshot_init(&f->next_seen);
 	ct_vec_init(&dropped, sizeof(struct ct_img_extent));
-	rc = ct_look(r, why);
-	if (rc == 0)
+	rc = ct_maps_read(&r->look, r->pid, true);
+	if (rc < 0)
+		gw_fail(why, rc, "cannot read the memory map of pid %d: %s", (int)r->pid, strerror(-rc));
+	else
 		rc = ct_vmas_scan(r, &r->look, &f->next_seen, why);
 	if (rc == 0)
 		rc = look_written(r, &f->next_seen, false, why);

@@ -177,7 +177,10 @@ static int scan_open(struct ct_rank *r, struct gw_error *why)
 
 int ct_written_scan(struct ct_rank *r, uint64_t start, uint64_t end, bool is_protecting, struct ct_vec *spans)
 {
+	/* only what is there: a place without a page counts as written too, and protecting it makes an entry for it, which for a
+	 * range that is only reserved would be many */
 	struct pm_scan_arg arg = { .size = sizeof(arg), .start = start, .end = end, .vec_len = REGIONS,
+		.category_anyof_mask = PM_PRESENT | PM_SWAPPED,
 		.flags = PM_SCAN_CHECK_WPASYNC | (is_protecting ? PM_SCAN_WP_MATCHING : 0), .category_mask = PM_WRITTEN,
 		.return_mask = PM_WRITTEN };
 	int rc = scan_open(r, NULL), n;

@@ -171,7 +171,7 @@ void mig_dst_feed(struct mig_session *s)
 
 	if (mig_edge(s, "mig.dst.filling"))
 		return;
-	if (!s->t.frozen)
+	if (!s->t.frozen && s->has_state)
 		s->t.frozen = gw_now_ns(); /* here: when the first bytes came */
 	code = ct_shell_feed(s->rank, s->frame, s->frame_len, &why);
 	if (code < 0) {
@@ -180,6 +180,10 @@ void mig_dst_feed(struct mig_session *s)
 	}
 	s->t.bytes += s->frame_len;
 	mig_session_rearm(s);
+	if (ct_shell_rounds(s->rank) > s->rounds_said) {
+		s->rounds_said = ct_shell_rounds(s->rank);
+		mig_send(s, MIG_F_ROUND, NULL, 0);
+	}
 }
 
 void mig_dst_complete(struct mig_session *s)

@@ -37,18 +37,17 @@ json_t *mig_measures_json(const struct mig_session *s, int status)
 	json_object_set_new(m, "rank", json_integer(s->id.proc));
 	json_object_set_new(m, "from", json_integer(s->id.from));
 	json_object_set_new(m, "to", json_integer(s->id.to));
-	json_object_set_new(m, "technique", json_string("stop-and-copy"));
+	mig_follow_json(s, m);
 	json_object_set_new(m, "status", json_integer(status));
 
 	/* the eight */
 	json_object_set_new(m, "total_ns", ns(total));
 	json_object_set_new(m, "downtime_ns", downtime ? ns(downtime) : json_null());
 	json_object_set_new(m, "pages", ns(pages));
-	json_object_set_new(m, "dirty_pages_s", json_null()); /* stop-and-copy looks at memory once */
 	json_object_set_new(m, "preparation_ns", span(t->start, t->prepared));
 	json_object_set_new(m, "resume_ns", t->taken ? ns(t->there_taken.thaw_ns + s->attached.attach_ns) : json_null());
 	json_object_set_new(m, "degradation", t->taken && total ? json_real((double)closed / (double)total) : json_null());
-	json_object_set_new(m, "link_bytes_s", transfer ? json_real((double)t->bytes * 1e9 / (double)transfer) : json_null());
+	json_object_set_new(m, "link_bytes_s", transfer ? json_real((double)(t->bytes - t->round_bytes) * 1e9 / (double)transfer) : json_null());
 
 	json_object_set_new(m, "bytes", ns(t->bytes));
 	json_object_set_new(m, "private_bytes", ns(t->freeze.private_bytes));
@@ -64,7 +63,8 @@ json_t *mig_measures_json(const struct mig_session *s, int status)
 	json_object_set_new(m, "thawed_at_ns", t->there_taken.thawed_at_ns ? ns(t->there_taken.thawed_at_ns) : json_null());
 
 	json_object_set_new(p, "check_ns", ns(t->check_ns));
-	json_object_set_new(p, "prepare_ns", span(t->start, t->prepared));
+	json_object_set_new(p, "prepare_ns", span(t->start, t->proved));
+	json_object_set_new(p, "rounds_ns", span(t->proved, t->prepared));
 	json_object_set_new(p, "prepare_there_ns", ns(t->there_prepared.prepare_ns));
 	json_object_set_new(p, "quiesce_ns", span(t->prepared, t->quiet));
 	json_object_set_new(p, "gate_close_ns", ns(t->agent_close_ns));

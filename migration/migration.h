@@ -149,7 +149,16 @@ struct mig_config {
 int mig_create(struct mig **out, struct gw_loop *loop, const struct mig_config *config, struct gw_error *why);
 void mig_destroy(struct mig *m); /* NULL ok; shells are killed; sessions end without callbacks */
 
+enum mig_technique { MIG_AUTO, MIG_STOP_AND_COPY, MIG_PRE_COPY };
+
+struct mig_how {                 /* all zero: as is best */
+	enum mig_technique technique;
+	uint64_t max_downtime_ns;    /* what a move shall not exceed; 0: 5 ms. A wish: no move fails of it */
+	uint64_t bandwidth;          /* bytes a second while the rank runs; 0: as fast as the link takes it */
+};
+
 struct mig_request {
+	struct mig_how how;
 	uint32_t proc;
 	struct ct_rank *rank;    /* running; it stays the daemon's, but is ours to stop until finished(), left() or lost() */
 	void *owner;             /* the daemon's handle, the @rank of callbacks */

@@ -213,6 +213,9 @@ static void source_frame(struct mig_session *s, const struct mig_head *h, uint16
 		s->id.to_incarnation = h->to_incarnation;
 		mig_step(s, MIG_EV_PREPARED);
 		return;
+	case MIG_F_ROUND:
+		mig_step(s, MIG_EV_ROUND);
+		return;
 	case MIG_F_READY:
 		if (!get_body(payload, len, &s->t.there_ready, sizeof(s->t.there_ready)))
 			break;
@@ -348,7 +351,7 @@ static void on_drained(struct gw_link *l, void *ctx)
 	struct mig_peer *p = ctx;
 
 	(void)l;
-	if (p->s && p->s->is_source && p->s->state == MIG_SEND)
+	if (p->s && p->s->is_source && (p->s->state == MIG_SEND || p->s->state == MIG_PRECOPY))
 		mig_step(p->s, MIG_EV_MORE);
 }
 

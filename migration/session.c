@@ -23,7 +23,7 @@ const struct mig_rule mig_rules[] = {
 	{ MIG_PREPARE, MIG_EV_PEER_LOST, MIG_ENDED,   mig_src_abort },
 	{ MIG_PREPARE, MIG_EV_PEER_DEAD, MIG_ENDED,   mig_src_abort },
 
-	{ MIG_PROVE,   MIG_EV_PROVED,    MIG_QUIESCE, mig_src_quiesce },
+	{ MIG_PROVE,   MIG_EV_PROVED,    MIG_PRECOPY, mig_src_precopy },
 	{ MIG_PROVE,   MIG_EV_NEVER,     MIG_ENDED,   mig_src_abort },
 	{ MIG_PROVE,   MIG_EV_FAILED,    MIG_ENDED,   mig_src_abort },
 	{ MIG_PROVE,   MIG_EV_CANCEL,    MIG_ENDED,   mig_src_abort },
@@ -31,6 +31,17 @@ const struct mig_rule mig_rules[] = {
 	{ MIG_PROVE,   MIG_EV_TIMEOUT,   MIG_ENDED,   mig_src_abort },
 	{ MIG_PROVE,   MIG_EV_PEER_LOST, MIG_ENDED,   mig_src_abort },
 	{ MIG_PROVE,   MIG_EV_PEER_DEAD, MIG_ENDED,   mig_src_abort },
+
+	{ MIG_PRECOPY, MIG_EV_MORE,      MIG_PRECOPY, mig_src_round },
+	{ MIG_PRECOPY, MIG_EV_ROUND,     MIG_PRECOPY, mig_src_round_over },
+	{ MIG_PRECOPY, MIG_EV_ENOUGH,    MIG_QUIESCE, mig_src_quiesce },
+	{ MIG_PRECOPY, MIG_EV_NEVER,     MIG_ENDED,   mig_src_abort },
+	{ MIG_PRECOPY, MIG_EV_FAILED,    MIG_ENDED,   mig_src_abort },
+	{ MIG_PRECOPY, MIG_EV_CANCEL,    MIG_ENDED,   mig_src_abort },
+	{ MIG_PRECOPY, MIG_EV_EXITED,    MIG_ENDED,   mig_src_abort },
+	{ MIG_PRECOPY, MIG_EV_TIMEOUT,   MIG_ENDED,   mig_src_abort },
+	{ MIG_PRECOPY, MIG_EV_PEER_LOST, MIG_ENDED,   mig_src_abort },
+	{ MIG_PRECOPY, MIG_EV_PEER_DEAD, MIG_ENDED,   mig_src_abort },
 
 	{ MIG_QUIESCE, MIG_EV_QUIET,     MIG_SEND,    mig_src_freeze },
 	{ MIG_QUIESCE, MIG_EV_NEVER,     MIG_ENDED,   mig_src_abort },
@@ -123,7 +134,7 @@ const size_t mig_rules_count = GW_ARRAY_LEN(mig_rules);
 
 const char *mig_state_name(enum mig_state s)
 {
-	static const char *const names[MIG_STATES] = { "idle", "prepare", "prove", "quiesce", "send", "given", "taken", "look",
+	static const char *const names[MIG_STATES] = { "idle", "prepare", "prove", "precopy", "quiesce", "send", "given", "taken", "look",
 	                                               "fill", "ready", "arrived", "settled", "ended" };
 
 	return s < MIG_STATES ? names[s] : "?";
@@ -131,7 +142,7 @@ const char *mig_state_name(enum mig_state s)
 
 const char *mig_event_name(enum mig_event e)
 {
-	static const char *const names[MIG_EVENTS] = { "start", "prepared", "proved", "flushed", "quiet", "more", "ready", "taken", "never", "ask",
+	static const char *const names[MIG_EVENTS] = { "start", "prepared", "proved", "flushed", "round", "enough", "quiet", "more", "ready", "taken", "never", "ask",
 	                                               "attached", "offer", "state", "data", "end", "complete", "given",
 	                                               "thawed", "done", "abort", "failed", "cancel", "exited", "timeout",
 	                                               "peer-lost", "peer-dead" };
@@ -157,6 +168,7 @@ static uint64_t state_ms(const struct mig_session *s)
 	case MIG_PROVE:
 	case MIG_LOOK:    return or_default(c->prepare_ms, 10000);
 	case MIG_QUIESCE: return or_default(c->quiesce_ms, 5000) + 1000; /* the agent has the deadline, this is the net */
+	case MIG_PRECOPY:
 	case MIG_SEND:    return or_default(c->transfer_ms, 10000);
 	case MIG_GIVEN:   return s->peer ? retry : backoff < retry ? backoff : retry;
 	case MIG_TAKEN:
@@ -214,6 +226,7 @@ static void session_free(struct mig_session *s)
 	gw_list_remove(&s->node);
 	adjust_priority(m);
 	gw_timer_cancel(s->timer);
+	gw_timer_cancel(s->pace);
 	gw_watch_remove(s->shell_watch);
 	mig_files_drop(s);
 	mig_disconnect(s);
@@ -494,6 +507,7 @@ int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *se
 	const void *question;
 	size_t question_len;
 	void *packed = NULL;
+	uint64_t follow_from;
 	ssize_t len;
 	int code;
 
@@ -522,12 +536,15 @@ int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *se
 		goto fail;
 	}
 	ct_rank_may_carry(req->rank, req->may_carry);
+	follow_from = mig_follow_from(s, &req->how);
+	ct_rank_follow_from(req->rank, follow_from);
 	code = ct_rank_check(req->rank, &needs, why);
 	if (code < 0) {
 		gw_fail_more(why, "rank %u cannot move: ", req->proc);
 		goto fail;
 	}
 	s->t.check_ns = gw_now_ns() - s->t.start;
+	mig_follow_choose(s, follow_from, needs.private_bytes);
 	hints = m->c.ops->hints ? m->c.ops->hints(m->c.ctx, req->owner) : NULL;
 	hints_text = hints ? json_dumps(hints, JSON_COMPACT) : NULL;
 	json_decref(hints);

@@ -2,6 +2,7 @@
 /*
  * migration/session.h: what the parts of a session share. Inside migration/ only.
  *
+ * precopy.c  the rounds before the rank is stopped
  * session.c  the table, mig_step, timers, the list of sessions, the public calls
  * source.c   actions of the source             destination.c  actions of the destination
  * peer.c     connections and frames            measures.c     the measures of a move
@@ -21,6 +22,7 @@ enum mig_state {
 	/* source */
 	MIG_PREPARE,  /* PREPARE was sent; the rank runs */
 	MIG_PROVE,    /* the destination can take it; its files are compared */
+	MIG_PRECOPY,  /* its memory goes in rounds, while it runs; the destination's word is awaited after each */
 	MIG_QUIESCE,  /* the agent was asked; the program computes */
 	MIG_SEND,     /* frozen; the image goes out, READY is awaited */
 	MIG_GIVEN,    /* the destination owns it; TAKEN or NEVER is awaited */
@@ -40,6 +42,8 @@ enum mig_event {
 	MIG_EV_PREPARED,
 	MIG_EV_PROVED,    /* the files are the same, or of equal contents */
 	MIG_EV_FLUSHED,   /* what the rank wrote has reached the shared file systems */
+	MIG_EV_ROUND,     /* the destination has all of a round */
+	MIG_EV_ENOUGH,    /* no further round */
 	MIG_EV_QUIET,     /* the agent is detached, or there is none */
 	MIG_EV_MORE,      /* the link has room, or a new turn of the loop has come */
 	MIG_EV_READY,
@@ -76,15 +80,24 @@ extern const size_t mig_rules_count;
 
 /* When, on this host's monotonic clock; 0: not reached. And what the destination measured. */
 struct mig_times {
-	uint64_t start, prepared, quiet, frozen, sent, ready, given, taken, released, attached;
+	uint64_t start, proved, prepared, quiet, frozen, sent, ready, given, taken, released, attached;
 	uint64_t agent_close_ns, agent_detach_ns, attach_ns;
 	uint64_t check_ns;
 	struct ct_freeze_stats freeze;
 	struct mig_wire_prepared there_prepared;
 	struct mig_wire_ready there_ready;
 	struct mig_wire_taken there_taken;
-	uint64_t bytes;
+	uint64_t bytes, round_bytes;          /* sent; of these, before it was stopped */
 	uint32_t doing;
+};
+
+struct mig_rounds {
+	uint32_t n;               /* begun */
+	bool is_sent;             /* this one: its end is awaited */
+	struct ct_round last;     /* this one */
+	uint64_t begun_ns, sent;
+	uint64_t rate, dirty_rate; /* bytes a second */
+	char chose[200];          /* why this technique; empty: it was asked for */
 };
 
 /* A connection; the context of its link. */
@@ -119,6 +132,11 @@ struct mig_session {
 	size_t offer_len;
 
 	bool is_end_waiting;      /* source: the image is out, its files are not flushed yet */
+	struct mig_how how;       /* source */
+	struct mig_rounds rounds;
+	struct gw_timer *pace;
+	bool is_following;        /* source: in rounds */
+	uint32_t rounds_said;     /* destination */
 	bool is_quiet;            /* source: the agent has detached */
 	bool is_frozen;           /* source */
 	bool has_exited;          /* source */
@@ -193,6 +211,16 @@ void mig_src_ready_came(struct mig_session *s);  /* not an action: the last look
 void mig_src_prove(struct mig_session *s);
 int mig_src_ask(struct mig_session *s);          /* not an action: PREPARE, once there is a connection */
 void mig_src_quiesce(struct mig_session *s);
+
+/* ---- precopy.c ---- */
+uint64_t mig_follow_from(struct mig_session *s, const struct mig_how *how); /* for ct_rank_follow_from */
+void mig_follow_choose(struct mig_session *s, uint64_t from, uint64_t bytes);
+void mig_follow_json(const struct mig_session *s, json_t *m);
+void mig_src_precopy(struct mig_session *s);
+void mig_src_round(struct mig_session *s);
+void mig_src_round_over(struct mig_session *s);
+
+/* ---- source.c again ---- */
 void mig_src_freeze(struct mig_session *s);
 void mig_src_pump(struct mig_session *s);
 void mig_src_flushed(struct mig_session *s);

@@ -159,6 +159,7 @@ void mig_src_abort(struct mig_session *s)
 	struct gw_error why = { 0 };
 	json_t *measures;
 
+	ct_follow_end(s->rank);
 	if (s->peer) {
 		mig_send_text(s, MIG_F_ABORT);
 		mig_disconnect(s);
@@ -275,6 +276,7 @@ void mig_src_keep(struct mig_session *s)
 	struct gw_error why = { 0 };
 	json_t *measures;
 
+	ct_follow_end(s->rank);
 	mig_disconnect(s);
 	s->m->n.never++;
 	ops(s)->stay(s->m->c.ctx, s->owner, s->id.session, s->id.epoch + 2, s->is_quiet);

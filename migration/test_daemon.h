@@ -325,7 +325,7 @@ static void on_controller(void *ctx, uint32_t events)
 		break;
 	case MOVE: {
 		struct mig_request req = { .proc = p.proc, .rank = r->ct, .owner = r, .epoch = r->epoch,
-		                           .to_cluster = p.cluster, .has_exited = !r->ct };
+		                           .to_cluster = p.cluster, .has_exited = !r->ct, .how.technique = (enum mig_technique)p.status };
 
 		code = mig_session_start(d.mig, &req, NULL, &why);
 		tell(code < 0 ? REFUSED : STARTED, p.proc, code, 0, why.text);

@@ -104,7 +104,7 @@ static void test_fault(const char *name, const char *action, bool is_source, enu
 		world_stop(&w);
 		return;
 	}
-	say(&w, 0, MOVE, 0, 1, 0);
+	say(&w, 0, MOVE, 0, 1, strstr(name, "follow") || strstr(name, "round") ? MIG_PRE_COPY : MIG_AUTO);
 	if (is_kill && is_source) {
 		while (w.pid[0] && hear(&w, &p, WAIT_MS))
 			;
@@ -144,10 +144,40 @@ static void test_fault(const char *name, const char *action, bool is_source, enu
 	world_stop(&w);
 }
 
+/* Of a program that writes all the time: what it writes meanwhile comes with the last part. */
+static void test_precopy(void)
+{
+	static struct world w;
+	struct packet p = { 0 };
+	bool good = true;
+	json_t *m;
+
+	world_start(&w, NULL, NULL, NULL);
+	ok(spawn_at(&w, 0, 0, 24), "a program with 24 MiB runs");
+	for (int i = 0; i < 8 && good; i++) {
+		uint32_t from = w.at[0];
+
+		say(&w, from, MOVE, 0, (from + 1 + (uint32_t)i % 2) % DAEMONS, i % 2 ? MIG_AUTO : MIG_PRE_COPY);
+		good = hear_word(&w, FINISHED, 0, &p) && p.status == 0 && strstr(p.text, "\"pre-copy\"");
+		if (!good)
+			diag("move %d: %d, %s", i, p.status, p.text);
+	}
+	ok(good, "it moves eight times by pre-copy, every other time because that was chosen");
+	m = json_loads(p.text, 0, NULL);
+	ok(m && json_integer_value(json_object_get(m, "rounds")) > 0 &&
+	   json_integer_value(json_object_get(m, "round_bytes")) > 23 << 20 &&
+	   json_integer_value(json_object_get(m, "bytes")) > json_integer_value(json_object_get(m, "round_bytes")) &&
+	   json_integer_value(json_object_get(m, "private_bytes")) < 12 << 20, "most of it was there before it was stopped");
+	diag("%s", p.text);
+	json_decref(m);
+	one_lives(&w, 0, "moves by pre-copy");
+	world_stop(&w);
+}
+
 static void test_faults(void)
 {
-	static const char *const before_source[] = { "mig.src.prepared", "mig.src.quiet", "mig.src.frozen", "mig.src.sending",
-	                                             "mig.src.ready" };
+	static const char *const before_source[] = { "mig.src.follow", "mig.src.round", "mig.src.prepared", "mig.src.quiet",
+	                                             "mig.src.frozen", "mig.src.sending", "mig.src.ready" };
 	static const char *const before_destination[] = { "mig.dst.prepared", "mig.dst.filling", "mig.dst.ready" };
 
 	test_fault("mig.src.prepare", "fail", true, AT_SOURCE);
@@ -189,7 +219,7 @@ static void test_exit_while_moving(void)
 		tap_bail("no program: %s", p.text);
 	pid = p.pid;
 	grows(&w, 0);
-	say(&w, 0, MOVE, 0, 1, 0);
+	say(&w, 0, MOVE, 0, 1, MIG_STOP_AND_COPY);
 	/* asked over and over, until it is in that state or has passed it */
 	p.word = 0;
 	while (!is_sending && p.word != FINISHED) {
@@ -246,7 +276,7 @@ static void test_kill_before_given(void)
 		tap_bail("no program: %s", p.text);
 	pid = p.pid;
 	grows(&w, 0);
-	say(&w, 0, MOVE, 0, 1, 0);
+	say(&w, 0, MOVE, 0, 1, MIG_STOP_AND_COPY);
 	ok(waitpid(w.pid[1], &status, WUNTRACED) == w.pid[1] && WIFSTOPPED(status), "the destination is held before READY");
 	kill(pid, SIGKILL);
 	for (uint64_t end = gw_now_ns() + WAIT_MS * 1000000ull; !is_zombie(pid) && gw_now_ns() < end;)
@@ -306,7 +336,7 @@ static void test_kill_shell(bool is_ready_said)
 	world_start(&w, is_ready_said ? "mig.src.ready=stop" : NULL, is_ready_said ? NULL : "mig.dst.ready=stop", NULL);
 	if (!spawn_at(&w, 0, 0, 1))
 		tap_bail("no program");
-	say(&w, 0, MOVE, 0, 1, 0);
+	say(&w, 0, MOVE, 0, 1, MIG_STOP_AND_COPY);
 	ok(waitpid(w.pid[held], &status, WUNTRACED) == w.pid[held] && WIFSTOPPED(status), "a daemon is held %s", when);
 	shell = shell_of(w.pid[1]);
 	ok(shell > 0 && kill(shell, SIGKILL) == 0, "the shell (pid %d) is killed %s", (int)shell, when);
@@ -353,7 +383,7 @@ static void test_storm(unsigned seed, int moves)
 		/* as many at once as there are programs; now and then one of them twice, which must be refused */
 		for (uint32_t i = 0; i < 4; i++)
 			if (!is_moving[i] || random() % 8 == 0) {
-				say(&w, w.at[i], MOVE, i, (w.at[i] + 1 + (uint32_t)random() % 2) % DAEMONS, 0);
+				say(&w, w.at[i], MOVE, i, (w.at[i] + 1 + (uint32_t)random() % 2) % DAEMONS, (int)(random() % 3));
 				if (!is_moving[i])
 					flying++;
 				is_moving[i] = true;
@@ -426,6 +456,10 @@ int main(int argc, char **argv)
 		return tap_done();
 	}
 	test_moves();
+	if (caps.has_wp_async)
+		test_precopy();
+	else
+		tap_skip(4, "this host cannot follow what a rank writes: %s", caps.text);
 	test_refusals();
 	test_faults();
 	test_exit_while_moving();

@@ -79,7 +79,7 @@ static void test_rules_of_the_commit(void)
 		if (r->action == mig_dst_thaw)
 			only &= r->state == MIG_READY && r->event == MIG_EV_GIVEN;
 		if (r->action == mig_src_abort)
-			only &= r->state == MIG_PREPARE || r->state == MIG_PROVE || r->state == MIG_QUIESCE || r->state == MIG_SEND;
+			only &= r->state == MIG_PREPARE || r->state == MIG_PROVE || r->state == MIG_PRECOPY || r->state == MIG_QUIESCE || r->state == MIG_SEND;
 		if (r->action == mig_src_keep)
 			only &= r->state == MIG_GIVEN && r->event == MIG_EV_NEVER;
 		if (r->action == mig_src_release)

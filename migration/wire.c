@@ -103,6 +103,7 @@ const char *mig_frame_name(uint16_t type)
 	case MIG_F_NEVER: return "NEVER";
 	case MIG_F_ASK: return "ASK";
 	case MIG_F_ATTACHED: return "ATTACHED";
+	case MIG_F_ROUND: return "ROUND";
 	}
 	return "?";
 }

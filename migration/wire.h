@@ -17,6 +17,7 @@
  *   PREPARED   destination  struct mig_wire_prepared, answer of container/files.h
  *                                                       head: its incarnation from now on
  *   REFUSED    destination  text                        before PREPARED
+ *   ROUND      destination  -                           a round of DATA is complete (container/image.h)
  *   READY      destination  struct mig_wire_ready
  *   TAKEN      destination  struct mig_wire_taken       repeated until DONE
  *   NEVER      destination  text                        this incarnation will not thaw this session
@@ -46,6 +47,7 @@ enum mig_frame { /* written numbers: never reused */
 	MIG_F_NEVER    = 84,
 	MIG_F_ASK      = 85,
 	MIG_F_ATTACHED = 86,
+	MIG_F_ROUND    = 87,
 };
 
 struct mig_head {

@@ -25,7 +25,9 @@
  *   pmi-answer    rank id answer{}
  *   stdin-eof     rank offset                 standard input ends at @offset
  *   output-ack    rank stream offset          the head has written all up to @offset
- *   migrate       id rank to timeout_ms carry answered by migrate-done; @carry: files may travel with it
+ *   migrate       id rank to timeout_ms carry technique max_downtime_us bandwidth
+ *                                             answered by migrate-done; @carry: files may travel with it; technique: auto,
+ *                                             stop-and-copy, pre-copy; bandwidth: bytes a second; all but carry optional
  *   cancel        id                          the request @id is taken back, unless its move has begun
  *   cluster-lost  cluster incarnation         the head's verdict: that daemon is dead, for good
  *   cluster-left  cluster                     that daemon has left in order: nothing is to be sent to it any more
@@ -73,8 +75,8 @@
  *   status        movable                  -> status: job{} clusters[] ranks[], each with its hostname; with @movable each rank has
  *                                             movable: state ("yes", "no", "waits", "moving") reasons[]: kind number text
  *   pin           ranks[] pinned           -> pinned: ranks[] pinned changed[] (or refused: text)
- *   migrate       ranks[] to timeout_ms carry
- *                                             to: a cluster's number, or a host's name; carry: as to a clusterd
+ *   migrate       ranks[] to timeout_ms carry technique max_downtime_us bandwidth
+ *                                             to: a cluster's number, or a host's name; the rest: as to a clusterd
  *                                          -> migrated: rank to status text measures{} (one for each), then done: failed
  *                                             (or refused: text, before anything was begun)
  *   add           hosts[]: name clusters; launcher

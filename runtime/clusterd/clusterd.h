@@ -307,7 +307,7 @@ void pmi_port_let_go(struct rank *r);                            /* it runs (her
 int pmi_port_import(struct rank *r, const json_t *state, struct gw_error *why);
 
 /* ---- requests.c ---- */
-void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, uint64_t timeout_ms, bool may_carry);
+void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, uint64_t timeout_ms, const json_t *how);
 void moves_cancel(struct clusterd *d, uint64_t id);              /* unless it has begun */
 void moves_try(struct rank *r);                                  /* the rank's agent or PMI state has changed */
 int moves_readiness(const struct rank *r, struct gw_error *why); /* 0 with its agent, 1 without, -EAGAIN with @why: later */

@@ -265,7 +265,7 @@ static void do_migrate(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	moves_request(d, (uint64_t)json_integer_value(json_object_get(msg, "id")),
 	              (uint32_t)json_integer_value(json_object_get(msg, "rank")),
 	              (uint32_t)json_integer_value(json_object_get(msg, "to")),
-	              (uint64_t)json_integer_value(json_object_get(msg, "timeout_ms")), json_is_true(json_object_get(msg, "carry")));
+	              (uint64_t)json_integer_value(json_object_get(msg, "timeout_ms")), msg);
 }
 
 static void do_cancel(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)

@@ -21,6 +21,7 @@ struct move {                /* asked for, not ended */
 	uint64_t id;         /* of the head's request */
 	uint32_t proc, to, session; /* session 0: it waits */
 	bool may_carry;
+	struct mig_how how;
 	uint64_t until_ns, passing_ns; /* passing_ns: until when other processes are waited for; 0: none seen */
 	struct gw_timer *deadline, *retry;
 	struct gw_error held;          /* what held it when it was last tried */
@@ -125,7 +126,7 @@ static void begin(struct move *m)
 {
 	struct rank *r = m->rank;
 	struct mig_request req = { .proc = r->proc, .rank = r->ct, .owner = r, .epoch = r->epoch, .to_cluster = m->to,
-	                           .may_carry = m->may_carry };
+	                           .may_carry = m->may_carry, .how = m->how };
 	struct gw_error why = { 0 };
 	int code;
 
@@ -160,7 +161,21 @@ static void refuse(struct clusterd *d, uint64_t id, uint32_t proc, int status, c
 	                                     (int)proc, "status", status, "text", text));
 }
 
-void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, uint64_t timeout_ms, bool may_carry)
+/* Names that nobody knows mean what is best: the tools refuse them. */
+static struct mig_how read_how(const json_t *msg)
+{
+	const char *technique = json_string_value(json_object_get(msg, "technique"));
+	struct mig_how how = { .max_downtime_ns = (uint64_t)json_integer_value(json_object_get(msg, "max_downtime_us")) * 1000,
+	                       .bandwidth = (uint64_t)json_integer_value(json_object_get(msg, "bandwidth")) };
+
+	if (technique && strcmp(technique, "stop-and-copy") == 0)
+		how.technique = MIG_STOP_AND_COPY;
+	else if (technique && strcmp(technique, "pre-copy") == 0)
+		how.technique = MIG_PRE_COPY;
+	return how;
+}
+
+void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, uint64_t timeout_ms, const json_t *how)
 {
 	struct rank *r = rank_find(d, proc);
 	struct move *m = r ? move_of(d, r) : NULL;
@@ -188,7 +203,8 @@ void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, 
 	m->id = id;
 	m->proc = proc;
 	m->to = to;
-	m->may_carry = may_carry;
+	m->may_carry = json_is_true(json_object_get(how, "carry"));
+	m->how = read_how(how);
 	m->until_ns = gw_now_ns() + timeout_ms * 1000000;
 	gw_list_append(&d->moves, &m->node);
 	gw_loop_timer(d->loop, &m->deadline, timeout_ms, 0, on_deadline, m);

@@ -13,6 +13,8 @@ struct migrate {
 	json_t *to;          /* the number of a cluster, or the name of a host */
 	long timeout_s;
 	int failed, is_carrying;
+	const char *technique;
+	json_int_t max_downtime_us, bandwidth;
 	bool is_refused;
 };
 
@@ -21,9 +23,37 @@ static const struct argp_option options[] = {
 	{ "timeout", 'T', "SECONDS", 0, "Give up when a rank is still in MPI_Init or MPI_Finalize by then (default 60)", 0 },
 	{ "carry-files", 'c', NULL, 0, "Files that a rank has open, and that the other host does not see, travel with it; the rank stands "
 	  "still meanwhile. The old ones stay where they are", 0 },
+	{ "technique", 'k', "NAME", 0, "auto (the default), stop-and-copy, or pre-copy: most of the memory goes while the rank runs", 0 },
+	{ "max-downtime", 'd', "TIME", 0, "How long a rank may stand still, as 5ms or 800us: pre-copy makes rounds until that is in reach (default 5ms)", 0 },
+	{ "bandwidth", 'b', "RATE", 0, "Bytes a second, as 200M or 1G, that pre-copy takes of the link while the rank runs (default: what it takes)", 0 },
 	CONTROL_OPTIONS,
 	{ 0 }
 };
+
+/* "5ms" -> 5000; 0 when it is not that */
+static json_int_t microseconds(const char *text)
+{
+	static const struct { const char *unit; double us; } units[] = { { "us", 1 }, { "ms", 1e3 }, { "s", 1e6 } };
+	char *end;
+	double v = strtod(text, &end);
+
+	for (size_t i = 0; i < GW_ARRAY_LEN(units); i++)
+		if (end != text && strcmp(end, units[i].unit) == 0 && v * units[i].us >= 1 && v * units[i].us < 1e12)
+			return (json_int_t)(v * units[i].us);
+	return 0;
+}
+
+/* "200M" -> bytes */
+static json_int_t bytes(const char *text)
+{
+	static const char units[] = "kKMG";
+	char *end;
+	double v = strtod(text, &end), factor = *end == 'k' || *end == 'K' ? 1e3 : *end == 'M' ? 1e6 : *end == 'G' ? 1e9 : 1;
+
+	if (end == text || (*end && (!strchr(units, *end) || end[1])) || v * factor < 1000 || v * factor > 1e15)
+		return 0;
+	return (json_int_t)(v * factor);
+}
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
@@ -37,6 +67,21 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		      : json_integer(control_number(state, arg, "the number of a cluster, or the name of a host"));
 		if (!m->to || !*arg || *arg == '-')
 			argp_error(state, "--to=%s is neither the number of a cluster nor the name of a host", arg);
+		return 0;
+	case 'k':
+		if (strcmp(arg, "auto") != 0 && strcmp(arg, "stop-and-copy") != 0 && strcmp(arg, "pre-copy") != 0)
+			argp_error(state, "--technique=%s: there are auto, stop-and-copy and pre-copy", arg);
+		m->technique = arg;
+		return 0;
+	case 'd':
+		m->max_downtime_us = microseconds(arg);
+		if (!m->max_downtime_us)
+			argp_error(state, "--max-downtime=%s is not a time as 5ms, 800us or 1s", arg);
+		return 0;
+	case 'b':
+		m->bandwidth = bytes(arg);
+		if (!m->bandwidth)
+			argp_error(state, "--bandwidth=%s is not a number of bytes a second as 200M or 1G (at least 1k)", arg);
 		return 0;
 	case 'T':
 		m->timeout_s = control_number(state, arg, "a number of seconds");
@@ -63,6 +108,20 @@ static double ms_of(const json_t *o, const char *key)
 	return (double)json_integer_value(json_object_get(o, key)) / 1e6;
 }
 
+/* "  pre-copy: 3 rounds, 96% of it before the pause; chosen, for ..." */
+static void print_technique(const json_t *m)
+{
+	const char *technique = json_string_value(json_object_get(m, "technique")), *why = json_string_value(json_object_get(m, "chosen_for"));
+	long long rounds = (long long)json_integer_value(json_object_get(m, "rounds"));
+	double bytes = (double)json_integer_value(json_object_get(m, "bytes"));
+
+	printf("  %s", technique ? technique : "?");
+	if (rounds)
+		printf(", %lld round%s, %.1f%% sent before the pause", rounds, rounds == 1 ? "" : "s",
+		       bytes > 0 ? 100 * (double)json_integer_value(json_object_get(m, "round_bytes")) / bytes : 0);
+	printf("%s%s\n", why ? "; chosen because " : "", why ? why : "");
+}
+
 static void print_line(const json_t *msg)
 {
 	const json_t *m = json_object_get(msg, "measures");
@@ -80,6 +139,7 @@ static void print_line(const json_t *msg)
 		       (long long)json_integer_value(json_object_get(m, "pages")),
 		       (long long)json_integer_value(json_object_get(m, "threads")),
 		       json_integer_value(json_object_get(m, "threads")) == 1 ? "" : "s");
+		print_technique(m);
 	}
 	fflush(stdout);
 }
@@ -138,8 +198,10 @@ int control_migrate(int argc, char **argv)
 	signal(SIGINT, on_interrupt);
 	signal(SIGTERM, on_interrupt);
 	signal(SIGHUP, on_interrupt);
-	code = control_talk(&m.c, json_pack("{s:s, s:o, s:o, s:I, s:b}", "op", "migrate", "ranks", m.ranks, "to", m.to,
-	                                    "timeout_ms", (json_int_t)m.timeout_s * 1000, "carry", m.is_carrying), on_answer, &m, &why);
+	code = control_talk(&m.c, json_pack("{s:s, s:o, s:o, s:I, s:b, s:s, s:I, s:I}", "op", "migrate", "ranks", m.ranks, "to", m.to,
+	                                    "timeout_ms", (json_int_t)m.timeout_s * 1000, "carry", m.is_carrying, "technique",
+	                                    m.technique ? m.technique : "auto", "max_downtime_us", m.max_downtime_us, "bandwidth",
+	                                    m.bandwidth), on_answer, &m, &why);
 	if (m.c.is_json && !m.is_refused) {
 		json_dumpf(m.results, stdout, JSON_INDENT(2));
 		putchar('\n');

@@ -155,7 +155,7 @@ static void move_away(struct drain *d, uint32_t rank)
 		stuck(d, rank, "there is no other cluster that is up and not drained");
 	else if (d->is_over || now >= d->until_ns)
 		stuck(d, rank, "the time was over before its turn came");
-	else if (moves_begin(d->head, rank, to->index, (json_int_t)((d->until_ns - now) / 1000000 + 1), false, on_moved, d, &why) < 0 &&
+	else if (moves_begin(d->head, rank, to->index, (json_int_t)((d->until_ns - now) / 1000000 + 1), NULL, on_moved, d, &why) < 0 &&
 	         why.code != -EPIPE) /* else its daemon has just died: the verdict will come */
 		stuck(d, rank, why.text);
 }

@@ -392,8 +392,8 @@ int moves_allow_host(const struct head *h, const char *host, struct gw_error *wh
 /** moves_choose - of @host the cluster where fewest ranks are, or are going to. A rank that is on the host stays where it is */
 int moves_choose(const struct head *h, json_int_t rank, const char *host, json_int_t *to, struct gw_error *why);
 /** moves_begin - ask the owner of @rank. 0: @done will be called, never from inside; else @why is filled
- * @may_carry: as with mpirun -carry-files */
-int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, bool may_carry, moves_done_fn *done, void *ctx,
+ * @how: an object with carry, technique, max_downtime_us and bandwidth as in runtime/wire.h, or without; or NULL */
+int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, const json_t *how, moves_done_fn *done, void *ctx,
                 struct gw_error *why);
 void moves_forget(struct head *h, const void *ctx);         /* who asked has gone: take back what has not begun */
 void moves_take_back(struct head *h, uint32_t to);          /* those to @to that have not begun */

@@ -66,11 +66,13 @@ int moves_choose(const struct head *h, json_int_t rank, const char *host, json_i
 	       gw_fail(why, -EHOSTDOWN, "no cluster of host %s is up", host);
 }
 
-int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, bool may_carry, moves_done_fn *done, void *ctx,
+int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, const json_t *how, moves_done_fn *done, void *ctx,
                 struct gw_error *why)
 {
+	static const char *const passed_on[] = { "technique", "max_downtime_us", "bandwidth" };
 	struct rank *r;
 	struct move *m;
+	json_t *msg;
 	char name[CLUSTER_NAME_MAX];
 
 	if (rank < 0 || rank >= (json_int_t)h->size)
@@ -93,9 +95,12 @@ int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout
 	m->rank = (uint32_t)rank;
 	m->from = r->cluster;
 	m->to = to;
-	if (!job_cluster_send(h, r->cluster, json_pack("{s:s, s:I, s:I, s:i, s:I, s:b}", "op", "migrate", "id", (json_int_t)m->id,
-	                                               "rank", rank, "to", (int)to, "timeout_ms", timeout_ms, "carry",
-	                                               may_carry || h->spec->is_carrying))) {
+	msg = json_pack("{s:s, s:I, s:I, s:i, s:I, s:b}", "op", "migrate", "id", (json_int_t)m->id, "rank", rank, "to", (int)to,
+	                "timeout_ms", timeout_ms, "carry", json_is_true(json_object_get(how, "carry")) || h->spec->is_carrying);
+	for (size_t i = 0; i < GW_ARRAY_LEN(passed_on); i++)
+		if (json_object_get(how, passed_on[i]))
+			json_object_set(msg, passed_on[i], json_object_get(how, passed_on[i]));
+	if (!job_cluster_send(h, r->cluster, msg)) {
 		free(m);
 		return gw_fail(why, -EPIPE, "rank %lld: the daemon of %s does not answer", (long long)rank,
 		               clusters_name(h, r->cluster, name));

@@ -10,7 +10,9 @@
 3. What a peer that sends all the time sees of a move to another host: the pause between two messages.
 4. The downtime of stop-and-copy moves of an MPI hello after MPI_Init: from outside, as the daemons measured it, and from
    inside, as the rank saw it by CLOCK_REALTIME; and by how much CLOCK_MONOTONIC advanced meanwhile.
-5. What grows with hosts: messages and time of the name service per move; start-up and memory of 200 ranks on four hosts.
+5. How long a rank with up to 1 GiB stands still, which it writes at several rates, by each technique; all of its memory is
+   checked in the end.
+6. What grows with hosts: messages and time of the name service per move; start-up and memory of 200 ranks on four hosts.
 
 The programs are compiled here, by each MPI's own wrapper with -O2, in a temporary directory. --json FILE keeps all samples.
 """
@@ -23,6 +25,7 @@ import tempfile
 
 from base import BenchError, mpis, ratio, spread
 from hosts import bench_hosts
+from migrate import bench_migrate
 from moves import bench_downtime, bench_pause
 from net import bench_net
 
@@ -63,7 +66,7 @@ def main():
     parser.add_argument("--moves", type=int, default=30, help="moves whose downtime is measured (30)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     parser.add_argument("--fifo", action="store_true", help="net: ranks get the cores before all other work (SCHED_FIFO)")
-    parser.add_argument("--only", choices=["speed", "net", "pause", "downtime", "hosts"], help="one of them")
+    parser.add_argument("--only", choices=["speed", "net", "pause", "downtime", "migrate", "hosts"], help="one of them")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
     args = parser.parse_args()
     if not os.environ.get("top_builddir"):
@@ -79,6 +82,7 @@ def main():
                             ("net", lambda: bench_net(directory, args.pairs, args.quick, args.fifo, results)),
                             ("pause", lambda: bench_pause(directory, args.moves, results)),
                             ("downtime", lambda: bench_downtime(directory, args.moves, results)),
+                            ("migrate", lambda: bench_migrate(directory, args.moves, results)),
                             ("hosts", lambda: bench_hosts(directory, args.moves, results))):
             if args.only and args.only != name:
                 continue

@@ -2,7 +2,10 @@
 /*
  * downtime: an MPI hello whose ranks do nothing but watch the clock, for measuring a move from inside.
  *
- *	mpirun -n 2 downtime SECONDS
+ *	mpirun -n 2 downtime SECONDS [MIB [MIB_PER_SECOND [HOT_MIB]]]
+ *
+ * With MIB they have that much memory, all of it written, and with MIB_PER_SECOND they write to it at that rate, page after
+ * page of all of it or of the first HOT_MIB, and check in the end that each page holds what was written last.
  *
  * Every pause of more than 100 microseconds is printed at once: when it began and ended by CLOCK_REALTIME, and by how
  * much CLOCK_MONOTONIC advanced over it. Rank 0 waits in MPI_Recv until the others are done, so that a job has both.
@@ -51,8 +54,59 @@ static void print_size(int rank)
 	printf("size rank=%d mappings=%lu private_dirty_bytes=%lu\n", rank, mappings, private_dirty * 1024);
 }
 
+#define PAGE 4096u
+
+struct memory {
+	uint64_t *at;
+	size_t pages, hot, next;
+	uint64_t turn;           /* what a page of the hot part holds that was written in this turn; before: one less */
+	uint64_t begin_ns, written;
+	double per_ns;           /* pages */
+};
+
+static void memory_make(struct memory *m, size_t mib, double rate, size_t hot_mib)
+{
+	m->pages = (mib << 20) / PAGE;
+	m->hot = hot_mib && hot_mib < mib ? (hot_mib << 20) / PAGE : m->pages;
+	m->per_ns = rate * (1 << 20) / PAGE / 1e9;
+	m->turn = 1;
+	if (m->pages && !(m->at = aligned_alloc(PAGE, m->pages * PAGE)))
+		MPI_Abort(MPI_COMM_WORLD, 1);
+	for (size_t i = 0; i < m->pages * PAGE / sizeof(uint64_t); i++)
+		m->at[i] = i + 1;
+	m->begin_ns = now(CLOCK_MONOTONIC);
+}
+
+/* One page, when its time has come. */
+static void memory_write(struct memory *m, uint64_t mono)
+{
+	if (!m->hot || (double)m->written >= (double)(mono - m->begin_ns) * m->per_ns)
+		return;
+	m->at[m->next * PAGE / sizeof(uint64_t)] = m->turn;
+	m->written++;
+	if (++m->next == m->hot) {
+		m->next = 0;
+		m->turn++;
+	}
+}
+
+static void memory_check(const struct memory *m, int rank)
+{
+	size_t bad = 0, words = PAGE / sizeof(uint64_t);
+
+	for (size_t i = 0; i < m->pages * words; i++) {
+		uint64_t want = i + 1;
+
+		if (i % words == 0 && i / words < m->hot && (m->turn > 1 || i / words < m->next))
+			want = i / words < m->next ? m->turn : m->turn - 1;
+		bad += m->at[i] != want;
+	}
+	printf("memory rank=%d bad=%zu written_pages=%llu\n", rank, bad, (unsigned long long)m->written);
+}
+
 int main(int argc, char **argv)
 {
+	struct memory memory = { 0 };
 	int rank, size, nothing = 0;
 	double seconds = argc > 1 ? atof(argv[1]) : 10;
 	uint64_t real, mono, end;
@@ -67,6 +121,8 @@ int main(int argc, char **argv)
 		MPI_Finalize();
 		return 0;
 	}
+	if (argc > 2)
+		memory_make(&memory, (size_t)atol(argv[2]), argc > 3 ? atof(argv[3]) : 0, argc > 4 ? (size_t)atol(argv[4]) : 0);
 	print_size(rank);
 	now_both(&real, &mono);
 	end = mono + (uint64_t)(seconds * 1e9);
@@ -80,7 +136,9 @@ int main(int argc, char **argv)
 			       (unsigned long long)real, (unsigned long long)r, (unsigned long long)(m - mono));
 		real = r;
 		mono = m;
+		memory_write(&memory, m);
 	}
+	memory_check(&memory, rank);
 	MPI_Send(&nothing, 1, MPI_INT, 0, 1, MPI_COMM_WORLD);
 	MPI_Finalize();
 	return 0;

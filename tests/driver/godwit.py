@@ -113,9 +113,9 @@ class Head:
 	def ranks(self):
 		return {r["rank"]: r for r in self.status()["ranks"]}
 
-	def migrate(self, ranks, to, timeout_ms=30000):
-		"""One answer for each rank: rank, to, status, text, measures."""
-		self.send({"op": "migrate", "ranks": list(ranks), "to": to, "timeout_ms": timeout_ms})
+	def migrate(self, ranks, to, timeout_ms=30000, **how):
+		"""One answer for each rank: rank, to, status, text, measures. @how: technique, max_downtime_us, bandwidth, carry."""
+		self.send({"op": "migrate", "ranks": list(ranks), "to": to, "timeout_ms": timeout_ms, **how})
 		answers = []
 		while True:
 			m = self.receive()

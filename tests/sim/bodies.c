@@ -16,12 +16,15 @@ struct ct_rank {
 	bool was_killed;             /* while it stood still */
 	uint64_t age;
 	unsigned chunks;             /* of the image: written, or read */
+	bool is_followed, is_round_out;
+	unsigned round;              /* sent, or come */
 	int fd;                      /* status */
 	const struct ct_files *expects; /* a shell: the files that it will be given */
 	bool has_files;
 };
 struct chunk { uint64_t magic, age; unsigned number, proc; };
 #define CHUNK 0x65676169u
+#define ROUND 1000000u /* numbers of chunks of rounds begin here */
 
 static struct gw_list bodies = { &bodies, &bodies };
 static uint64_t newest[SIM_RANKS]; /* age that any copy has reached */
@@ -175,6 +178,51 @@ void ct_rank_clocks(const struct ct_rank *r, uint64_t *monotonic_ns, uint64_t *b
 	*monotonic_ns = *boottime_ns = sim_now_ns;
 }
 
+/* ---- rounds: each of one chunk; how many is chance ---------------------------------------------------------------- */
+
+int ct_host_probe(struct ct_host_caps *out)
+{
+	*out = (struct ct_host_caps){ .has_wp_async = true };
+	return 0;
+}
+
+void ct_rank_follow_from(struct ct_rank *r, uint64_t bytes) { (void)r, (void)bytes; }
+
+int ct_follow_begin(struct ct_rank *r, struct gw_error *why)
+{
+	if (r->state == ENDED)
+		return gw_fail(why, -ESRCH, "it has ended");
+	if (r->is_followed)
+		sim_fail("a rank is followed twice");
+	if (sim_one_in(8))
+		return gw_fail(why, -ENOTSUP, "this host cannot");
+	r->is_followed = true;
+	r->round = 0;
+	return 0;
+}
+
+int ct_follow_round(struct ct_rank *r, struct ct_round *out, struct gw_error *why)
+{
+	if (r->state == ENDED)
+		return gw_fail(why, -ESRCH, "it has ended");
+	if (!r->is_followed)
+		sim_fail("a round of a rank that is not followed");
+	r->is_round_out = false;
+	*out = (struct ct_round){ .number = r->round, .bytes = sim_one_in(3) ? 1 : (uint64_t)1 << (40 - 2 * r->round) };
+	return 0;
+}
+
+void ct_follow_sent(struct ct_rank *r)
+{
+	if (!r->is_round_out)
+		sim_fail("a round has arrived before it was sent");
+	r->round++;
+}
+
+void ct_follow_end(struct ct_rank *r) { r->is_followed = false; }
+uint32_t ct_shell_rounds(const struct ct_rank *r) { return r->round; }
+
+
 int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why)
 {
 	(void)deadline_ms;
@@ -195,6 +243,16 @@ ssize_t ct_image_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error 
 	struct chunk c = { CHUNK, r->age, r->chunks, r->proc };
 
 	(void)cap;
+	if (r->state == RUNNING && r->is_followed) { /* one chunk, and the end of the round */
+		if (r->was_killed)
+			return gw_fail(why, -ESRCH, "its memory is gone");
+		c.number = ROUND + r->round;
+		if (r->is_round_out)
+			return 0;
+		r->is_round_out = true;
+		memcpy(buf, &c, sizeof(c));
+		return sizeof(c);
+	}
 	if (r->state != FROZEN)
 		sim_fail("the image of what is not frozen is read");
 	if (r->was_killed)
@@ -261,6 +319,11 @@ int ct_shell_feed(struct ct_rank *r, const void *buf, size_t len, struct gw_erro
 	if (r->state == ENDED)
 		return gw_fail(why, -ESRCH, "the shell has ended");
 	memcpy(&c, buf, sizeof(c));
+	if (r->state == FILLING && len == sizeof(c) && c.magic == CHUNK && c.proc == r->proc && c.number == ROUND + r->round &&
+	    r->chunks == 0) {
+		r->round++;
+		return 0;
+	}
 	if (r->state != FILLING || len != sizeof(c) || c.magic != CHUNK || c.number != r->chunks || c.proc != r->proc)
 		sim_fail("an image comes in another order, or for another rank");
 	r->chunks++;

@@ -303,7 +303,8 @@ void sim_request(void)
 	gw_list_for(e, &d->held) {
 		struct sim_held *r = gw_list_entry(e, struct sim_held, node);
 		struct mig_request req = { .proc = r->proc, .rank = r->ct, .owner = r, .epoch = r->epoch,
-		                           .to_cluster = (uint32_t)sim_rnd(sim_moves.clusters), .has_exited = r->ct && sim_body_has_ended(r->ct) };
+		                           .to_cluster = (uint32_t)sim_rnd(sim_moves.clusters), .has_exited = r->ct && sim_body_has_ended(r->ct),
+		                           .how.technique = (enum mig_technique)sim_rnd(3) };
 
 		if (!sim_one_in(2))
 			continue;

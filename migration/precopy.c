@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The rounds of a move whose rank runs on meanwhile: whether, how many, how fast.
+ *
+ * After each round it is looked what would have to go now. That is sent in another round as long as a round still shortens
+ * the pause: it is done when the rest goes within half the pause that is allowed, or when the rank writes about as fast as
+ * the link takes it away. Nothing is decided by guesses: the link's rate is that of the round before, up to the
+ * destination's word that it has it.
+ */
+#include "migration/session.h"
+
+#include <stdlib.h>
+
+#define ROUNDS_MAX      12
+#define SMALL_BYTES     (256u << 10)         /* less is not worth a round */
+#define MAX_DOWNTIME_NS 5000000ull           /* where nothing was asked for */
+#define ASSUMED_RATE    (1000ull * 1000 * 1000) /* bytes a second, before anything was measured */
+
+static double mib(uint64_t bytes)
+{
+	return (double)bytes / (1 << 20);
+}
+
+static double ms(uint64_t ns)
+{
+	return (double)ns / 1e6;
+}
+
+static GW_PRINTF(2, 3) void chose(struct mig_session *s, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(s->rounds.chose, sizeof(s->rounds.chose), fmt, ap);
+	va_end(ap);
+}
+
+uint64_t mig_follow_from(struct mig_session *s, const struct mig_how *how)
+{
+	struct ct_host_caps caps;
+
+	s->how = *how;
+	if (!s->how.max_downtime_ns)
+		s->how.max_downtime_ns = MAX_DOWNTIME_NS;
+	if (how->technique == MIG_STOP_AND_COPY)
+		return 0;
+	if (how->technique == MIG_PRE_COPY)
+		return 1;
+	ct_host_probe(&caps);
+	if (!caps.has_wp_async) {
+		chose(s, "this host cannot follow what a rank writes");
+		return 0;
+	}
+	return s->how.max_downtime_ns * (ASSUMED_RATE / 1000000) / 1000;
+}
+
+void mig_follow_choose(struct mig_session *s, uint64_t from, uint64_t bytes)
+{
+	s->is_following = from && bytes >= from;
+	if (s->how.technique != MIG_AUTO || s->rounds.chose[0])
+		return;
+	if (s->is_following)
+		chose(s, "it would stand still while %.1f MiB are sent", mib(bytes));
+	else
+		chose(s, "%.1f MiB are sent within %.1f ms", mib(bytes), ms(s->how.max_downtime_ns));
+}
+
+/* ---- one round ------------------------------------------------------------------------------------------------------ */
+
+static void on_pace(void *ctx)
+{
+	struct mig_session *s = ctx;
+
+	s->pace = NULL;
+	mig_step(s, MIG_EV_MORE);
+}
+
+/* Not faster than asked for: true when it has to wait. */
+static bool is_ahead(struct mig_session *s)
+{
+	const struct mig_rounds *r = &s->rounds;
+	uint64_t due;
+
+	if (!s->how.bandwidth)
+		return false;
+	due = r->begun_ns + (uint64_t)((double)r->sent * 1e9 / (double)s->how.bandwidth);
+	if (gw_now_ns() >= due)
+		return false;
+	if (!s->pace && gw_loop_timer(s->m->loop, &s->pace, (unsigned)((due - gw_now_ns()) / 1000000 + 1), 0, on_pace, s) < 0)
+		return false;
+	return true;
+}
+
+void mig_src_round(struct mig_session *s)
+{
+	struct mig_rounds *r = &s->rounds;
+	struct gw_error why = { 0 };
+	size_t in_turn = 0;
+	ssize_t n;
+	int code;
+
+	if (r->is_sent)
+		return;
+	mig_session_rearm(s);
+	while (mig_queued(s) < MIG_HIGH) {
+		if (is_ahead(s))
+			return;
+		if (in_turn >= MIG_TURN) {
+			mig_turn_later(s);
+			return;
+		}
+		if (mig_edge(s, "mig.src.round"))
+			return;
+		n = ct_image_next(s->rank, s->m->buf, MIG_CHUNK, &why);
+		if (n < 0) {
+			mig_post(s, MIG_EV_FAILED, (int)n, "its memory could not be read while it runs: %s", why.text);
+			return;
+		}
+		if (n == 0) {
+			r->is_sent = true;
+			return;
+		}
+		r->sent += (uint64_t)n;
+		s->t.bytes += (uint64_t)n;
+		in_turn += (size_t)n;
+		code = mig_send_raw(s, MIG_F_DATA, s->m->buf, (size_t)n);
+		if (code == -EPIPE)
+			return;
+		if (code < 0) {
+			mig_post(s, MIG_EV_FAILED, code, "a round could not be sent: %s", strerror(-code));
+			return;
+		}
+	}
+}
+
+/* Is what would have to go now @now worth another round? */
+static bool is_worth_it(struct mig_session *s, const struct ct_round *now)
+{
+	const struct mig_rounds *r = &s->rounds;
+	uint64_t pause = r->rate ? (uint64_t)((double)now->bytes * 1e9 / (double)r->rate) : 0;
+
+	if (r->n == 0)
+		return true;
+	return now->bytes > SMALL_BYTES && pause > s->how.max_downtime_ns / 2 && r->n < ROUNDS_MAX &&
+	       now->bytes < r->last.bytes - r->last.bytes / 4;
+}
+
+static void next_round(struct mig_session *s)
+{
+	struct mig_rounds *r = &s->rounds;
+	struct gw_error why = { 0 };
+	struct ct_round now;
+	int code = ct_follow_round(s->rank, &now, &why);
+
+	if (code < 0) {
+		mig_post(s, MIG_EV_FAILED, code, "what it writes cannot be followed any more: %s", why.text);
+		return;
+	}
+	if (now.since_ns)
+		r->dirty_rate = (uint64_t)((double)now.dirty_bytes * 1e9 / (double)now.since_ns);
+	if (!is_worth_it(s, &now)) {
+		mig_step(s, MIG_EV_ENOUGH);
+		return;
+	}
+	r->last = now;
+	r->n++;
+	r->sent = 0;
+	r->is_sent = false;
+	r->begun_ns = gw_now_ns();
+	mig_src_round(s);
+}
+
+void mig_src_precopy(struct mig_session *s)
+{
+	struct gw_error why = { 0 };
+	int code;
+
+	s->t.proved = gw_now_ns();
+	if (!s->is_following) {
+		mig_step(s, MIG_EV_ENOUGH);
+		return;
+	}
+	if (mig_edge(s, "mig.src.follow"))
+		return;
+	code = ct_follow_begin(s->rank, &why);
+	if (code == 0) {
+		next_round(s);
+	} else if (s->how.technique == MIG_PRE_COPY) {
+		mig_post(s, MIG_EV_FAILED, code, "what it writes cannot be followed: %s; use --technique stop-and-copy", why.text);
+	} else {
+		s->is_following = false;
+		chose(s, "what it writes cannot be followed: %s", why.text);
+		mig_step(s, MIG_EV_ENOUGH);
+	}
+}
+
+/* The destination has all of it. */
+void mig_src_round_over(struct mig_session *s)
+{
+	struct mig_rounds *r = &s->rounds;
+	uint64_t took = gw_now_ns() - r->begun_ns;
+
+	if (!r->is_sent) {
+		mig_post(s, MIG_EV_FAILED, -EPROTO, "cluster %u has a round before it was sent", s->id.to);
+		return;
+	}
+	ct_follow_sent(s->rank);
+	r->rate = took ? (uint64_t)((double)r->sent * 1e9 / (double)took) : 0;
+	s->t.round_bytes = s->t.bytes;
+	next_round(s);
+}
+
+/* ---- what became of it ---------------------------------------------------------------------------------------------- */
+
+void mig_follow_json(const struct mig_session *s, json_t *m)
+{
+	static const char *const names[] = { "auto", "stop-and-copy", "pre-copy" };
+	const struct mig_rounds *r = &s->rounds;
+	long page = 4096;
+
+	json_object_set_new(m, "technique", json_string(s->is_following ? "pre-copy" : "stop-and-copy"));
+	json_object_set_new(m, "asked", json_string(names[s->how.technique]));
+	json_object_set_new(m, "chosen_for", r->chose[0] ? json_string(r->chose) : json_null());
+	json_object_set_new(m, "rounds", json_integer(r->n));
+	json_object_set_new(m, "round_bytes", json_integer((json_int_t)s->t.round_bytes));
+	json_object_set_new(m, "round_bytes_s", r->rate ? json_integer((json_int_t)r->rate) : json_null());
+	/* of stop-and-copy nobody knows: memory is looked at once */
+	json_object_set_new(m, "dirty_pages_s", r->n ? json_real((double)r->dirty_rate / (double)page) : json_null());
+}

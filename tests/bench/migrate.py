@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Benchmark of techniques: how long a rank with much memory stands still, and what that costs, by each of them."""
+import os
+import re
+import sys
+
+from base import HERE, BenchError, mpis, spread
+from moves import Jobs
+
+TECHNIQUES = ("stop-and-copy", "pre-copy", "auto")
+
+# MiB of memory, MiB/s written, to how much of it (0: all)
+CASES = ((1, 0, 0), (64, 0, 0), (256, 0, 0), (256, 50, 0), (256, 500, 16), (256, 2000, 0), (1024, 100, 0))
+
+
+def moves_of(program, moves):
+    """Rank 1 goes there and back, the techniques taking turns. Technique -> list of measures; and pages that were wrong."""
+    sys.path.insert(0, os.path.join(HERE, "..", "driver"))
+    import godwit  # what the system tests share
+
+    job = godwit.Job(Jobs(), ["-n", "2", "-clusters", "2"] + program)
+    found = {t: [] for t in TECHNIQUES}
+    try:
+        if not job.wait_line(r"^ready rank=1", 60):
+            raise BenchError("the program did not start: " + "; ".join(job.tail()))
+        head = job.head()
+        for i in range(moves):
+            for technique in TECHNIQUES if i % 2 == 0 else reversed(TECHNIQUES):
+                answer = head.migrate([1], 1 - head.ranks()[1]["cluster"], technique=technique)[0]
+                if answer["status"] != 0:
+                    raise BenchError(f"{technique}: {answer['text']}")
+                found[technique].append(answer["measures"])
+        head.close()
+        if not job.wait_line(r"^memory rank=1 bad=0 ", 120):
+            raise BenchError("its memory is not what it wrote: " + "; ".join(job.tail()))
+    finally:
+        job.kill()
+    return found
+
+
+def bench_migrate(directory, moves, results):
+    ours, _ = mpis()
+    program = ours.build("downtime.c", directory)
+    moves = max(moves // 6, 3)
+    print(f"\nrank 1 of 2 to another cluster of this machine and back, {moves} moves by each technique, which take turns; medians "
+          "[quartiles]; all of its memory is checked in the end")
+    print(f"  {'MiB':>5} {'written':>16} {'technique':14} {'downtime, ms':>24} {'total, ms':>24} {'rounds':>6} {'MiB sent':>9}")
+    for mib, rate, hot in CASES:
+        # it must outlive its moves, and end by itself to look at its memory
+        seconds = 3 + moves * 3 * (0.4 + mib / 100)
+        found = moves_of([program, str(seconds), str(mib), str(rate), str(hot)], moves)
+        for technique, all_of in found.items():
+            down, total = ([m[k] / 1e6 for m in all_of] for k in ("downtime_ns", "total_ns"))
+            rounds = sorted(m["rounds"] for m in all_of)[len(all_of) // 2]
+            sent = sorted(m["bytes"] for m in all_of)[len(all_of) // 2] / (1 << 20)
+            wrote = f"{rate} MiB/s" + (f" of {hot}" if hot else "") if rate else "-"
+            print(f"  {mib:5} {wrote:>16} {technique:14} {spread(down):>24} {spread(total):>24} {rounds:6} {sent:9.1f}", flush=True)
+            results.append({"what": "migrate", "mib": mib, "rate": rate, "hot": hot, "technique": technique, "moves": all_of})
