@@ -95,8 +95,9 @@ def move(head, chosen):
 	before = head.ranks()
 	with lock:
 		to = rng.choice([c for c in range(a.clusters) if c not in [before[r]["cluster"] for r in chosen]])
+		how = rng.choice(TECHNIQUES)
 	asked = time.monotonic()
-	answers = head.migrate(chosen, to)
+	answers = head.migrate(chosen, to, **how)
 	after = head.ranks()
 	for m in answers:
 		moved(m, to, asked, before[m["rank"]], after[m["rank"]])
