@@ -276,9 +276,10 @@ struct ct_thaw_stats {
 };
 int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error *why);
 
-/* What this host and user can do; probed by effect, once; for 'godwit doctor' and for messages. */
+/* What this host and user can do, for tests; container/probe.h has it all. */
 struct ct_host_caps {
 	bool has_userns, has_pidns, has_timens, has_set_tid, has_pagemap_scan, has_wp_async, has_exe_map;
+	bool can_move; /* from here and to here */
 	char text[512]; /* one line each, what is missing and what follows from it */
 };
 int ct_host_probe(struct ct_host_caps *out);

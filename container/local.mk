@@ -8,6 +8,7 @@ libct_la_SOURCES = \
 	%D%/cpu.h \
 	%D%/files.h \
 	%D%/image.h \
+	%D%/probe.h \
 	%D%/proof.h \
 	%D%/rank.h \
 	%D%/room.h \
@@ -20,6 +21,7 @@ libct_la_SOURCES = \
 	%D%/clocks.c \
 	%D%/cpu.c \
 	%D%/fds.c \
+	%D%/findings.c \
 	%D%/files.c \
 	%D%/fit.c \
 	%D%/follow.c \

@@ -59,9 +59,11 @@ mpiexec_CPPFLAGS = $(mpirun_CPPFLAGS)
 mpiexec_LDADD = $(mpirun_LDADD)
 
 godwit_SOURCES = %D%/control/main.c %D%/control/status.c %D%/control/migrate.c %D%/control/pin.c %D%/control/suspend.c \
+	%D%/control/doctor.h %D%/control/doctor.c %D%/control/doctor_here.c %D%/control/doctor_far.c \
 	%D%/control/grow.c %D%/control/pool.c %D%/pool/names.c $(STARTER_SOURCES) %D%/launcher/hosts.c %D%/control/control.h
-godwit_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) -DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
-godwit_LDADD = libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(SODIUM_LIBS)
+godwit_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) -DPACKAGE_VERSION='"$(PACKAGE_VERSION)"' \
+	-DGODWIT_PKGLIBDIR='"$(pkglibdir)"'
+godwit_LDADD = libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(SODIUM_LIBS)
 
 check_PROGRAMS += %D%/base/test_base %D%/base/test_loop %D%/base/test_link
 TESTS += %D%/base/test_base %D%/base/test_loop %D%/base/test_link

@@ -49,6 +49,7 @@ int control_add(int argc, char **argv);
 int control_drain(int argc, char **argv);
 int control_undrain(int argc, char **argv);
 int control_remove(int argc, char **argv);
+int control_doctor(int argc, char **argv);
 int control_fail(const struct gw_error *why); /* says it; returns the exit status that fits */
 
 #endif

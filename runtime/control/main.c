@@ -235,6 +235,7 @@ static const struct { const char *name; int (*run)(int argc, char **argv); } com
 	{ "drain", control_drain },
 	{ "undrain", control_undrain },
 	{ "remove", control_remove },
+	{ "doctor", control_doctor },
 };
 
 static const char doc[] =
@@ -255,6 +256,7 @@ static const char doc[] =
 "  drain CLUSTER|HOST...           move all ranks away, and let none move there\n"
 "  undrain CLUSTER|HOST...         let ranks move there again\n"
 "  remove CLUSTER|HOST...          drain, then let the daemons leave the job\n"
+"  doctor [HOST...]                what hosts let ranks do, and how to mend it\n"
 "  help [COMMAND]                  tell more\n"
 "\n"
 "All take --json and --job. A job is started with mpirun; when several of yours run on this host, --job says which one is "

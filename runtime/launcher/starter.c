@@ -12,7 +12,7 @@
 #include "runtime/base/tcp.h"
 #include "runtime/wire.h"
 
-#define LINE_MAX_BYTES 1024
+#define LINE_MAX_BYTES 2048
 
 struct starter {
 	const struct starter_ops *ops;
