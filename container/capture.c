@@ -324,8 +324,36 @@ static int ask_all(struct ct_rank *r, const struct user_regs_struct *leader, str
 	return rc;
 }
 
+/* Whether a mapping is locked from its beginning can only be seen of a new one, which ours is. Where nothing is locked, or what
+ * memory it has locked is not told, nothing is asked: this costs time that the rank stands. */
+static long locked_kib(const struct ct_rank *r)
+{
+	bool is_any = false;
+	char text[8192];
+	const char *f;
+
+	for CT_EACH(const struct ct_map, m, &r->look.list)
+		is_any |= (m->advice & CT_VMA_LOCKED) != 0;
+	if (!is_any || ct_proc_read(r->pid, "status", text, sizeof(text)) <= 0)
+		return 0;
+	f = ct_proc_field(text, "VmLck:");
+	return f ? atol(f) : 0;
+}
+
+static uint32_t locks_future(const struct ct_rank *r, long before)
+{
+	bool is_lazy = false;
+
+	if (locked_kib(r) <= before)
+		return 0;
+	for CT_EACH(const struct ct_map, m, &r->look.list)
+		is_lazy |= (m->advice & CT_VMA_LAZY) != 0;
+	return MCL_FUTURE | (is_lazy ? MCL_ONFAULT : 0);
+}
+
 static int inside(struct ct_rank *r, struct gw_error *why)
 {
+	long locked = locked_kib(r);
 	struct ct_thread *leader = r->threads.at;
 	uint64_t map[6] = { 0, CT_HOLE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS,
 	                    (uint64_t)-1, 0 };
@@ -346,6 +374,7 @@ static int inside(struct ct_rank *r, struct gw_error *why)
 		return rc;
 	if (at < 0 && at > -4096)
 		return gw_fail(why, (int)at, "pid %d: cannot map a page to work in: %s", (int)r->pid, strerror((int)-at));
+	r->snap.process.locks_future = locks_future(r, locked);
 	rc = ct_remote_init(&r->remote, r->pid, (uint64_t)at, CT_HOLE_SIZE, NULL);
 	if (rc == 0)
 		rc = ask_all(r, &leader->regs, why);

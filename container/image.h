@@ -94,8 +94,9 @@ struct ct_img_process {
 	uint64_t monotonic_ns, boottime_ns;    /* the rank's own clocks when its last thread stopped */
 	uint64_t realtime_ns;                  /* CLOCK_REALTIME then */
 	struct ct_img_layout layout;           /* of XSTATE */
+	uint32_t locks_future, pad;            /* mlockall(2): MCL_FUTURE, MCL_ONFAULT */
 };
-_Static_assert(sizeof(struct ct_img_process) == 16 + 8 * 13 + 4 * 12 + 24 + 256 + 96 + 24 + 168, "wire format");
+_Static_assert(sizeof(struct ct_img_process) == 16 + 8 * 13 + 4 * 12 + 24 + 256 + 96 + 24 + 168 + 8, "wire format");
 
 #define CT_IMG_FILE_MAPPED 1u
 #define CT_IMG_FILE_OPEN   2u
@@ -126,6 +127,7 @@ enum ct_vma_kind { CT_VMA_ANON = 1, CT_VMA_FILE = 2, CT_VMA_SHARED_FILE = 3, CT_
 #define CT_VMA_RANDOM    0x0100u
 #define CT_VMA_SEQUENTIAL 0x0200u
 #define CT_VMA_LOCKED    0x0400u
+#define CT_VMA_LAZY      0x1000u /* with LOCKED: MLOCK_ONFAULT */
 #define CT_VMA_ACCOUNT   0x0800u /* was writable once: keeps it apart from its neighbours */
 
 struct ct_img_vma {

@@ -181,6 +181,7 @@ static void map_flags(struct ct_map *m, const char *p)
 		{ "nh", CT_VMA_NOHUGE },     { "dc", CT_VMA_DONTFORK },  { "dd", CT_VMA_DONTDUMP },
 		{ "wf", CT_VMA_WIPEONFORK }, { "mg", CT_VMA_MERGEABLE }, { "rr", CT_VMA_RANDOM },
 		{ "sr", CT_VMA_SEQUENTIAL }, { "lo", CT_VMA_LOCKED },     { "ac", CT_VMA_ACCOUNT },
+		{ "lf", CT_VMA_LAZY },
 	};
 
 	for (; *p; p += strcspn(p, " "), p += strspn(p, " ")) {

@@ -52,6 +52,12 @@ static const struct { uint32_t advice; int madvice; } advices[] = {
 	{ CT_VMA_RANDOM, MADV_RANDOM },         { CT_VMA_SEQUENTIAL, MADV_SEQUENTIAL },
 };
 
+/* Nobody, no tracer either, can write memory that is shared and closed to writing: it is closed when it has been filled. */
+static bool is_closed_late(const struct ct_img_vma *v)
+{
+	return v->kind == CT_VMA_SHARED_ANON && !(v->prot & PROT_WRITE);
+}
+
 static void map_one(struct ct_rank *r, const struct ct_img_vma *v, int fd)
 {
 	bool is_shared = v->kind == CT_VMA_SHARED_FILE || v->kind == CT_VMA_SHARED_ANON || v->kind == CT_VMA_SHARED_MEMORY;
@@ -67,7 +73,7 @@ static void map_one(struct ct_rank *r, const struct ct_img_vma *v, int fd)
 	if (v->advice & CT_VMA_NORESERVE)
 		flags |= MAP_NORESERVE;
 	CT_CALL(&r->remote, "map memory", CT_CALL_EQUAL, SYS_mmap, v->start, v->end - v->start,
-	        v->prot | (was_writable ? PROT_WRITE : 0), flags, (int64_t)fd, fd < 0 ? 0 : v->offset)->expect = v->start;
+	        v->prot | (was_writable || is_closed_late(v) ? PROT_WRITE : 0), flags, (int64_t)fd, fd < 0 ? 0 : v->offset)->expect = v->start;
 	if (was_writable)
 		CT_CALL(&r->remote, "protect memory", CT_CALL_OK, SYS_mprotect, v->start, v->end - v->start, v->prot);
 	for (size_t i = 0; i < GW_ARRAY_LEN(advices); i++)
@@ -96,6 +102,11 @@ int ct_restore_shared(struct ct_rank *r, struct gw_error *why)
 	for CT_EACH(const struct ct_img_vma, v, &r->snap.vmas) {
 		const char *path = file_of(&r->snap, v);
 
+		if (rc == 0 && is_closed_late(v)) {
+			rc = ct_restore_room(r, 1, 0, why);
+			if (rc == 0)
+				CT_CALL(m, "protect memory", CT_CALL_OK, SYS_mprotect, v->start, v->end - v->start, v->prot);
+		}
 		if (rc < 0 || !is_late(&r->snap, v))
 			continue;
 		rc = ct_restore_room(r, 16, 4200, why);
@@ -543,9 +554,9 @@ static int set_process(struct ct_rank *r, struct gw_error *why)
 		if (p->membarrier & 1u << i)
 			CT_CALL(m, "register for membarrier", CT_CALL_OK, SYS_membarrier, 1u << i, 0, 0);
 	for CT_EACH(const struct ct_img_vma, v, &r->snap.vmas)
-		if ((v->advice & CT_VMA_LOCKED) && ct_remote_has_room(m, 40, 4096))
-			CT_CALL(m, "lock memory", 0, SYS_mlock, v->start, v->end - v->start);
-	return 0;
+		if ((v->advice & CT_VMA_LOCKED) && (rc = ct_restore_room(r, 1, 0, why)) == 0)
+			CT_CALL(m, "lock memory", 0, SYS_mlock2, v->start, v->end - v->start, v->advice & CT_VMA_LAZY ? MLOCK_ONFAULT : 0);
+	return rc;
 }
 
 /* of the thread that makes the calls: rights are each thread's own. Always the same number of calls */
@@ -574,6 +585,8 @@ static void drop_rights(struct ct_rank *r)
 	struct ct_remote *m = &r->remote;
 	const struct ct_img_process *p = &r->snap.process;
 
+	if (p->locks_future)
+		CT_CALL(m, "lock what will be mapped", 0, SYS_mlockall, p->locks_future);
 	for (unsigned i = 0; i < CT_IMG_LIMITS; i++) {
 		struct ct_img_limit l = p->limits[i]; /* what is in force was proved to be granted; more may not be */
 

@@ -179,6 +179,8 @@ static void test_followed(void)
 	test_hops("a signal every 60 us", 6, false, "storm", NULL, NULL, NULL);
 	test_hops("memory that changes in every way", 15, true, "dirty", "2", NULL, NULL);
 	test_hops("memory files", 10, true, "memories", NULL, NULL, NULL);
+	test_hops("mappings of all sorts", 10, true, "mappings", NULL, NULL, NULL);
+	test_hops("66,000 stretches of pages", 3, true, "extents", NULL, NULL, NULL);
 	rounds = 5;
 	test_hops("memory that changes in every way", 15, true, "dirty", "3", NULL, NULL);
 	rounds = 0;
@@ -505,6 +507,10 @@ int main(void)
 	test_hops("five threads that compute with integers, x87 and vectors", 10, true, "compute", "5", NULL, NULL);
 	test_hops("POSIX timers of all clocks, with gaps in their numbers, and timer descriptors", 10, true, "timers", NULL, NULL, NULL);
 	test_hops("memory files: sealed, mapped twice, closed, without a name", 10, true, "memories", NULL, NULL, NULL);
+	test_hops("1,200 mappings, 64 threads with memory of their own, a stack that grows, locked, huge and shared pages", 10, true,
+	          "mappings", NULL, NULL, NULL);
+	test_hops("66,000 stretches of pages", 4, true, "extents", NULL, NULL, NULL);
+	test_hops("all that will be mapped is locked", 10, false, "locked", NULL, NULL, NULL);
 	test_hops("epoll in epoll, a signal descriptor", 10, false, "polls", NULL, NULL, NULL);
 	test_hops("a signal every 60 us, with an alternate stack and sleeps in the handler", 10, false, "storm", NULL, NULL, NULL);
 	{
@@ -517,7 +523,7 @@ int main(void)
 	if (caps.has_wp_async)
 		test_followed();
 	else
-		tap_skip(8, "this host cannot follow what a rank writes: %s", caps.text);
+		tap_skip(10, "this host cannot follow what a rank writes: %s", caps.text);
 	test_waits();
 	test_partial_write();
 	test_unread();

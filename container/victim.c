@@ -629,6 +629,12 @@ int main(int argc, char **argv)
 		return dirty((unsigned)n);
 	if (!strcmp(mode, "memories"))
 		return memories();
+	if (!strcmp(mode, "mappings"))
+		return mappings();
+	if (!strcmp(mode, "extents"))
+		return extents();
+	if (!strcmp(mode, "locked"))
+		return locked();
 	if (!strcmp(mode, "polls"))
 		return polls();
 	if (!strcmp(mode, "writer"))

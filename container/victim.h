@@ -19,6 +19,11 @@ int polls(void);
 /* victim_files.c */
 int memories(void);
 
+/* victim_regions.c */
+int mappings(void);
+int extents(void);
+int locked(void);
+
 /* victim_memory.c */
 int dirty(unsigned seed);
 
