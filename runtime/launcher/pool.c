@@ -217,6 +217,98 @@ static void vacate(struct head *h, const json_t *msg)
 		empty_host(v);
 }
 
+/* ---- a host of the pool that the job gets ---------------------------------------------------------------------------- */
+
+#define ADD_MS 15000 /* until the pool has answered: longer than it is without a leader */
+
+struct addition {
+	struct gw_list node;     /* head.additions */
+	struct head *head;
+	char host[256];
+	uint32_t count;
+	struct gw_timer *deadline;
+	grow_done_fn *done;      /* NULL: who asked has gone */
+	void *ctx;
+};
+
+static void addition_free(struct addition *a)
+{
+	gw_timer_cancel(a->deadline);
+	gw_list_remove(&a->node);
+	free(a);
+}
+
+static void added(struct addition *a, const char *text)
+{
+	struct gw_error why = { 0 };
+	int code = 0;
+
+	if (*text)
+		code = gw_fail(&why, -EBUSY, "host %s: %s", a->host, text);
+	else if (a->done)
+		code = grow_begin(a->head, a->host, a->count, NULL, a->done, a->ctx, &why);
+	if (code == 0 && !*text)
+		set_slots(a->head, a->host, 1);
+	if (code < 0 && a->done)
+		a->done(a->ctx, json_pack("{s:s, s:s, s:[], s:i, s:s}", "op", "added", "host", a->host, "clusters", "status", code, "text",
+		                          why.text));
+	addition_free(a);
+}
+
+static void on_silence(void *ctx)
+{
+	struct addition *a = ctx;
+
+	a->deadline = NULL;
+	added(a, "the pool does not answer; try again");
+}
+
+static void on_slot(struct head *h, const json_t *msg)
+{
+	const char *host = json_string_value(json_object_get(msg, "host")), *text = json_string_value(json_object_get(msg, "text"));
+
+	gw_list_for(e, &h->additions) {
+		struct addition *a = gw_list_entry(e, struct addition, node);
+
+		if (!host || strcmp(a->host, host) != 0)
+			continue;
+		added(a, text ? text : "");
+		return;
+	}
+}
+
+int pool_add(struct head *h, const char *name, uint32_t count, grow_done_fn *done, void *ctx, struct gw_error *why)
+{
+	struct addition *a;
+
+	if (!name || strlen(name) >= sizeof(a->host))
+		return gw_fail(why, -EINVAL, "this is not the name of a host");
+	if (has_host(h, name))
+		return gw_fail(why, -EEXIST, "the job has host %s of its pool already, and more clusters cannot be added there", name);
+	if (!h->keeper || h->is_ending)
+		return gw_fail(why, -ESHUTDOWN, "the job is about to end");
+	a = calloc(1, sizeof(*a));
+	if (!a || gw_loop_timer(h->loop, &a->deadline, ADD_MS, 0, on_silence, a) < 0) {
+		free(a);
+		return gw_fail(why, -ENOMEM, "out of memory");
+	}
+	a->head = h;
+	a->count = count;
+	a->done = done;
+	a->ctx = ctx;
+	snprintf(a->host, sizeof(a->host), "%s", name);
+	gw_list_append(&h->additions, &a->node);
+	gw_link_send_json(h->keeper, json_pack("{s:s, s:s}", "op", "more", "host", name));
+	return 0;
+}
+
+void pool_forget(struct head *h, const void *ctx)
+{
+	for (struct gw_list *e = h->additions.next; e && e != &h->additions; e = e->next) /* none before the job is set up */
+		if (gw_list_entry(e, struct addition, node)->ctx == ctx)
+			gw_list_entry(e, struct addition, node)->done = NULL;
+}
+
 /* ---- while it runs --------------------------------------------------------------------------------------------------- */
 
 static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
@@ -226,6 +318,8 @@ static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t 
 	(void)l; (void)fds; (void)n_fds;
 	if (op && strcmp(op, "vacate") == 0)
 		vacate(ctx, msg);
+	if (op && strcmp(op, "added") == 0)
+		on_slot(ctx, msg);
 	if (op && strcmp(op, "down") == 0)
 		job_fail(ctx, 1, "%s; ending the job", text ? text : "the pool has been taken down");
 }
@@ -248,6 +342,7 @@ int pool_watch(struct head *h, struct gw_error *why)
 	int fd = h->spec->pool_fd, code;
 
 	h->spec->pool_fd = -1;
+	gw_list_init(&h->additions);
 	code = gw_link_create(&h->keeper, h->loop, fd, &keeper_ops, h);
 	return code < 0 ? gw_fail(why, code, "no link to the pool's keeper: %s", strerror(-code)) : 0;
 }
@@ -256,4 +351,6 @@ void pool_fini(struct head *h)
 {
 	gw_link_destroy(h->keeper);
 	free(h->vacating);
+	while (h->additions.next && !gw_list_is_empty(&h->additions))
+		addition_free(gw_list_entry(h->additions.next, struct addition, node));
 }

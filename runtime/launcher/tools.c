@@ -24,6 +24,7 @@ static void tool_destroy(struct tool *t)
 {
 	moves_forget(t->head, t);
 	grow_forget(t->head, t);
+	pool_forget(t->head, t);
 	drain_forget(t->head, t);
 	suspend_forget(t->head, t);
 	gw_timer_cancel(t->deadline);
@@ -296,8 +297,9 @@ static void do_add(struct tool *t, json_t *msg)
 		const json_t *one = json_array_get(hosts, i);
 		const char *name = json_string_value(json_object_get(one, "name"));
 		struct gw_error why = { 0 };
-		int code = grow_begin(t->head, name, (uint32_t)json_integer_value(json_object_get(one, "clusters")), launcher, on_changed, t,
-		                      &why);
+		uint32_t count = (uint32_t)json_integer_value(json_object_get(one, "clusters"));
+		int code = t->head->spec->pool && !launcher ? pool_add(t->head, name, count, on_changed, t, &why) :
+		           grow_begin(t->head, name, count, launcher, on_changed, t, &why);
 
 		if (code < 0)
 			on_changed(t, json_pack("{s:s, s:s, s:[], s:i, s:s}", "op", "added", "host", name, "clusters", "status", code, "text",

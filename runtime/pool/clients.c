@@ -123,6 +123,14 @@ static void do_start(struct client *c, json_t *msg)
 	pool_start(p, job, json_pack("{s:I, s:O}", "member", (json_int_t)member, "line", json_object_get(msg, "line")));
 }
 
+static void do_more(struct client *c, json_t *msg)
+{
+	const char *host = json_string_value(json_object_get(msg, "host"));
+
+	if (c->job && !c->member && host)
+		pool_more(&c->k->pool, c->job, host);
+}
+
 static void do_vacated(struct client *c, json_t *msg)
 {
 	const char *text = json_string_value(json_object_get(msg, "text"));
@@ -187,7 +195,7 @@ static void do_introduce(struct client *c, json_t *msg)
 
 static const struct { const char *op; void (*handle)(struct client *c, json_t *msg); } requests[] = {
 	{ "status", do_status }, { "ask", do_ask }, { "start", do_start }, { "down", do_down }, { "remove", do_remove },
-	{ "introduce", do_introduce }, { "vacated", do_vacated },
+	{ "introduce", do_introduce }, { "vacated", do_vacated }, { "more", do_more },
 };
 
 /* ---- connections ----------------------------------------------------------------------------------------------------- */

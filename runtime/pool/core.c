@@ -4,8 +4,8 @@
 
 #include <stdlib.h>
 
-/* @held: what its keeper has given; it is asked for @slots */
-struct part { uint32_t member, slots, held; enum { PART_ASKED, PART_HELD, PART_ENDING } state; };
+/* @held: what its keeper has given; it is asked for @slots; @is_more: the job has asked for just this, and waits */
+struct part { uint32_t member, slots, held; enum { PART_ASKED, PART_HELD, PART_ENDING } state; bool is_more; };
 
 struct pool_job {
 	struct gw_list node;
@@ -506,6 +506,46 @@ static void do_ask(struct pool *p, const struct pool_member *from, json_t *msg)
 		reserve(p, j, &j->parts[i]);
 }
 
+static void answer_more(struct pool *p, struct pool_job *j, const char *host, bool is_asked, const char *said)
+{
+	if (is_asked)
+		send_to(p, j->head, json_pack("{s:s, s:I, s:s, s:s}", "op", "added", "job", (json_int_t)j->job, "host", host, "text", said));
+	if (is_asked && !*said)
+		publish(p);
+}
+
+/* A job that runs wants a slot of a host */
+static void do_more(struct pool *p, const struct pool_member *from, json_t *msg)
+{
+	struct pool_job *j = job_of(p, (uint32_t)number(msg, "job"));
+	const char *host = text(msg, "host");
+	struct pool_member *m = NULL;
+	struct part *part;
+
+	if (!j || j->is_ending || !j->is_granted || j->head != from->id)
+		return;
+	gw_list_for(e, &p->members) {
+		struct pool_member *o = gw_list_entry(e, struct pool_member, node);
+
+		if (o->is_here && strcmp(o->host, host) == 0)
+			m = o;
+	}
+	part = m ? part_of(j, m->id) : NULL;
+	if (!m || m->is_leaving)
+		answer_more(p, j, host, true, m ? "it is to leave the pool" : "it is not in the pool; 'godwit up --add' adds a host to it");
+	else if (part && part->state == PART_HELD)
+		answer_more(p, j, host, true, "");
+	else if (part)
+		part->is_more |= part->state == PART_ASKED;
+	else if (!room_of(p, m))
+		answer_more(p, j, host, true, "the pool has no slot free there");
+	else {
+		part = part_add(j, m->id, 1, PART_ASKED);
+		part->is_more = true;
+		reserve(p, j, part);
+	}
+}
+
 static void do_reserved(struct pool *p, const struct pool_member *from, json_t *msg)
 {
 	struct pool_job *j = job_of(p, (uint32_t)number(msg, "job"));
@@ -515,6 +555,8 @@ static void do_reserved(struct pool *p, const struct pool_member *from, json_t *
 		send_to(p, from->id, json_pack("{s:s, s:I}", "op", "release", "job", number(msg, "job")));
 	if (!part || part->state != PART_ASKED)
 		return;
+	answer_more(p, j, from->host, part->is_more, json_is_true(json_object_get(msg, "full")) ? "its slots have just been taken" : "");
+	part->is_more = false;
 	if (json_is_true(json_object_get(msg, "full"))) {
 		part->state = PART_HELD;
 		part->slots = part->held;
@@ -1157,7 +1199,7 @@ static const struct {
 	{ "join", do_join, FROM_ANY }, { "list", take_list, FROM_ANY }, { "fenced", do_fenced, FROM_ANY },
 	{ "probe", do_probe, FROM_ANY },
 	{ "reserve", do_reserve, FROM_LEADER }, { "release", do_release, FROM_LEADER }, { "start", do_start_here, FROM_LEADER },
-	{ "vacate", do_tell, FROM_LEADER }, { "vacated", do_vacated, FROM_MEMBER },
+	{ "more", do_more, FROM_MEMBER }, { "added", do_tell, FROM_LEADER }, { "vacate", do_tell, FROM_LEADER }, { "vacated", do_vacated, FROM_MEMBER },
 	{ "granted", do_granted, FROM_LEADER }, { "refused", do_refused, FROM_LEADER }, { "said", do_tell, FROM_LEADER },
 	{ "ended", do_tell, FROM_LEADER }, { "resign", do_resigned, FROM_LEADER }, { "down", do_down, FROM_LEADER },
 	{ "ping", do_ping, FROM_LEADER },
@@ -1347,6 +1389,11 @@ void pool_job_over(struct pool *p, uint32_t job)
 		send_leader(p, json_pack("{s:s, s:I}", "op", "gone", "job", (json_int_t)job));
 	if (c)
 		end_claim(p, c);
+}
+
+void pool_more(struct pool *p, uint32_t job, const char *host)
+{
+	send_leader(p, json_pack("{s:s, s:I, s:s}", "op", "more", "job", (json_int_t)job, "host", host));
 }
 
 void pool_vacated(struct pool *p, uint32_t job, const char *said)

@@ -113,6 +113,7 @@ void pool_tick(struct pool *p);                                       /* each se
 int pool_ask(struct pool *p, uint32_t job, uint32_t ranks, const char *text); /* answered with tell: granted, refused; then vacate */
 void pool_start(struct pool *p, uint32_t job, json_t *how);           /* on a host of a grant: {member, line}; steals */
 void pool_job_over(struct pool *p, uint32_t job);                     /* its mpirun is gone */
+void pool_more(struct pool *p, uint32_t job, const char *host);        /* a slot there; answered with tell: added */
 void pool_vacated(struct pool *p, uint32_t job, const char *said);    /* its ranks have been moved as told; @said: why not all, or "" */
 void pool_daemon_said(struct pool *p, uint32_t job, const char *line);
 void pool_daemon_ended(struct pool *p, uint32_t job, const char *how); /* all that was started for the claim */

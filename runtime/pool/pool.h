@@ -12,6 +12,7 @@
  *   ask job ranks text           -> granted: secret address hosts[]: member host slots; or refused: text. The job's slots are
  *                                   given back when the connection ends. Later: down: text; vacate: host hosts[]: host slots:
  *                                   the job's ranks on @host are to be moved to @hosts
+ *   more host                    -> added: host text: the job has a slot of it, or why not
  *   vacated text                    they have been; @text: why not all, or ""
  *   start job host line          -> said: text (lines of what was started there), ended: text ("" when it ended well)
  *   remove host, down            -> done, or refused: text

@@ -78,6 +78,22 @@ def main():
 	other = [m["host"] for m in s["members"] if m["id"] not in {p["member"] for p in s["jobs"][0]["parts"]}]
 	tap.ok(other == ["c"] and s["jobs"][0]["ranks"] == 4, "godwit pools tells where ranks are", s)
 
+	# a job gets a host more of the pool, and gives one back
+	number = "%08x" % s["jobs"][0]["job"]
+	code, out, err = run(GODWIT, "add", "c", "--job", number)
+	s = status("c")
+	tap.ok(code == 0 and sorted(p["slots"] for p in s["jobs"][0]["parts"]) == [1, 2, 2], "a job gets one more host, and a slot there",
+	       code, out, err, s)
+	code, out, err = run(GODWIT, "migrate", "0", "--to", "c", "--job", number)
+	tap.ok(code == 0, "where a rank can be moved", code, out, err)
+	code, out, err = run(GODWIT, "add", "z", "--job", number)
+	tap.ok(code == 1 and "host z: it is not in the pool" in err, "a host that is not in the pool is refused", code, err)
+	code, out, err = run(MPIRUN, "-pool", NAME, "-n", "2", "true")
+	tap.ok(code == 1 and "of the pool's 6 only 1 are free" in err, "others do not get the slot", err)
+	code, out, err = run(GODWIT, "remove", "c", "--job", number)
+	tap.ok(code == 0 and len(status("c")["jobs"][0]["parts"]) == 2, "it comes back when the host is removed from the job", code, out, err,
+	       status("c"))
+
 	# the leader's keeper dies: it has ranks here, the job ends; a job without any there goes on
 	j.kill()
 	godwit.wait_for(lambda: not status("c")["jobs"], 20, 0.1)
