@@ -23,6 +23,12 @@ libgw_rt_la_SOURCES = %D%/wire.c %D%/wire.h %D%/elf.c %D%/elf.h %D%/base/event.c
 libgw_rt_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 libgw_rt_la_LIBADD = libgw-loop.la $(JANSSON_LIBS)
 
+# Checkpoints on disk.
+noinst_LTLIBRARIES += libgw-cold.la
+libgw_cold_la_SOURCES = %D%/cold/cold.h %D%/cold/writer.c %D%/cold/verify.c
+libgw_cold_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(ZSTD_CFLAGS)
+libgw_cold_la_LIBADD = libgw-base.la $(JANSSON_LIBS) $(ZSTD_LIBS)
+
 # Keepers: in godwitd.
 POOL_SOURCES = %D%/pool/pool.h %D%/pool/core.h %D%/pool/core.c %D%/pool/keeper.h %D%/pool/keeper.c %D%/pool/clients.c \
 	%D%/pool/names.c $(STARTER_SOURCES)
@@ -38,9 +44,9 @@ bin_PROGRAMS += godwitd mpirun mpiexec godwit
 godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/explain.c \
 	%D%/clusterd/streams.c %D%/clusterd/agent.c %D%/clusterd/pmi_port.c %D%/clusterd/guard.c %D%/clusterd/moves.c \
 	%D%/clusterd/requests.c %D%/clusterd/movable.c %D%/clusterd/join.c %D%/clusterd/far.c %D%/clusterd/hex.c \
-	$(POOL_SOURCES) %D%/clusterd/inherit.c %D%/clusterd/probe.c %D%/clusterd/place.c %D%/clusterd/network.c %D%/clusterd/suspend.c %D%/clusterd/leave.c %D%/topology.c %D%/topology.h
+	$(POOL_SOURCES) %D%/clusterd/inherit.c %D%/clusterd/probe.c %D%/clusterd/place.c %D%/clusterd/network.c %D%/clusterd/suspend.c %D%/clusterd/checkpoint.c %D%/clusterd/leave.c %D%/topology.c %D%/topology.h
 godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_SYSCONFDIR='"$(sysconfdir)"'
-godwitd_LDADD = libmig.la libct.la libnoc.la libct-rank.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) \
+godwitd_LDADD = libgw-cold.la libmig.la libct.la libnoc.la libct-rank.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) \
 	$(SODIUM_LIBS) $(HWLOC_LIBS)
 
 mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h %D%/launcher/options.c %D%/launcher/config.c \
@@ -50,20 +56,20 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/inherit.c %D%/launcher/doors.c %D%/launcher/strings.c %D%/launcher/pool.c %D%/pool/names.c \
 	%D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/moves.c \
-	%D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/pins.c %D%/launcher/suspend.c %D%/topology.c %D%/topology.h
+	%D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/pins.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/topology.c %D%/topology.h
 mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' \
 	-DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
-mpirun_LDADD = libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(HWLOC_LIBS) $(SODIUM_LIBS)
+mpirun_LDADD = libgw-cold.la libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(HWLOC_LIBS) $(SODIUM_LIBS)
 mpiexec_SOURCES = $(mpirun_SOURCES)
 mpiexec_CPPFLAGS = $(mpirun_CPPFLAGS)
 mpiexec_LDADD = $(mpirun_LDADD)
 
-godwit_SOURCES = %D%/control/main.c %D%/control/status.c %D%/control/migrate.c %D%/control/pin.c %D%/control/suspend.c \
+godwit_SOURCES = %D%/control/main.c %D%/control/status.c %D%/control/migrate.c %D%/control/pin.c %D%/control/suspend.c %D%/control/checkpoint.c \
 	%D%/control/doctor.h %D%/control/doctor.c %D%/control/doctor_here.c %D%/control/doctor_far.c \
 	%D%/control/grow.c %D%/control/pool.c %D%/pool/names.c $(STARTER_SOURCES) %D%/launcher/hosts.c %D%/control/control.h
 godwit_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) -DPACKAGE_VERSION='"$(PACKAGE_VERSION)"' \
 	-DGODWIT_PKGLIBDIR='"$(pkglibdir)"'
-godwit_LDADD = libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(SODIUM_LIBS)
+godwit_LDADD = libgw-cold.la libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(SODIUM_LIBS)
 
 check_PROGRAMS += %D%/base/test_base %D%/base/test_loop %D%/base/test_link
 TESTS += %D%/base/test_base %D%/base/test_loop %D%/base/test_link
@@ -109,4 +115,4 @@ dist_man_MANS += doc/mpirun.1 doc/godwit.1 doc/godwitd.1 doc/mpicc.1
 # Completion: bash-completion looks there, by the name of the command.
 bashcompdir = $(datadir)/bash-completion/completions
 dist_bashcomp_DATA = %D%/completion/mpirun %D%/completion/mpiexec %D%/completion/godwit
-EXTRA_DIST += doc/events.md doc/runtime.md %D%/test_launch.py %D%/test_moves.py
+EXTRA_DIST += doc/events.md doc/runtime.md doc/checkpoint.md %D%/test_launch.py %D%/test_moves.py

@@ -35,6 +35,7 @@
  *   share         cluster                     hand this host's segment to that clusterd, which has come to it
  *   suspend       id                          bring the ranks to rest; answered by suspend-quiet
  *   suspend-stop  id                          stop them: those of all daemons are quiet; answered by suspended
+ *   checkpoint    id dir                      instead: freeze them and write their images to @dir; answered by checkpointed
  *   resume                                    they go on, whatever state they were in
  *   leave                                     nothing lives here and nothing is on its way: answered by left
  *   status        id movable                  answered by status-answer
@@ -67,6 +68,7 @@
  *   networked     address port text           as with up, when all ranks here have a network; @text: why that cannot be
  *   suspend-quiet id                          no rank here is in MPI any more, nor will be
  *   suspended     id                          all ranks here are stopped
+ *   checkpointed  id images[] text            images: rank name bytes size hash, on the disk; @text: why not
  *   left                                      the last word: the clusterd ends, its job goes on
  *   unreachable   cluster text                its host has not answered for seconds; told once until it answers again
  *   fatal         text                        the clusterd ends for this reason
@@ -90,6 +92,7 @@
  *                                             When it comes with 0, daemons and launchers there have ended
  *   suspend                                -> suspended: status text ranks ms again; status: 0, -ECANCELED when it was resumed before it was
  *                                             complete. again: it was suspended already (or refused)
+ *   checkpoint    dir stop                 -> checkpointed: status text dir checkpoint ranks bytes size ms (or refused); @stop: then the job ends
  *   resume                                 -> resumed: ranks again; again: it was not suspended
  *   undrain       targets[]                -> undrained: clusters[] (or refused)
  *                                             When the tool goes: an add goes on, suspending too; a drain begins no further move

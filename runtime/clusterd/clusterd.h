@@ -21,6 +21,7 @@
  *   far.c       migration sessions with daemons of other hosts
  *   network.c   a job of one host gets a network
  *   suspend.c   ranks that rest until they are let go
+ *   checkpoint.c  and whose images are written meanwhile
  *   leave.c     the end of a daemon whose job goes on
  *   moves.c     what migration/ asks of the owner of a rank
  *   movable.c   what godwit status --movable says
@@ -107,6 +108,8 @@ struct clusterd {
 		uint64_t id, until_ns;      /* of the head's request */
 		struct gw_timer *timer;
 	} suspend;
+	struct checkpoint *checkpoint; /* that is being written; NULL */
+	bool is_checkpoint_turn_due;
 	bool is_leaving;
 	struct heard {              /* of each rank: where it has listened lately; connections to there are the network's */
 		struct noc_address address[4];
@@ -167,6 +170,7 @@ struct rank {
 	struct rt_sigqueue undelivered; /* signals that wait for a move to end */
 	bool is_suspended;           /* SIGSTOP was sent, since the job is suspended; or, then, */
 	bool is_stopped_by_another;  /* it was stopped already and stays so when the job is resumed */
+	bool is_frozen;              /* for a checkpoint, until the job is resumed */
 	bool is_left_busy;           /* its agent could not be quiet: it is stopped where it is */
 	int slot;                    /* of the daemon's binds; -1: it may use all of the cluster's cores */
 
@@ -270,6 +274,10 @@ void suspend_look(struct clusterd *d);                   /* a rank may have been
 bool suspend_quiet(struct rank *r, const struct ct_ctl_msg *m);
 bool suspend_is_on(const struct clusterd *d);
 
+/* ---- checkpoint.c ---- */
+void checkpoint_begin(struct clusterd *d, uint64_t id, const char *dir); /* `checkpoint` */
+void checkpoint_drop(struct clusterd *d);                /* what is not written yet will not be */
+
 /* ---- leave.c ---- */
 void leave_begin(struct clusterd *d);
 void leave_linger(const struct clusterd *d);
@@ -329,6 +337,10 @@ int guard_allow(struct rank *r, pid_t speaker, enum pmi_saying what, const char 
 /* ---- moves.c ---- */
 int moves_init(struct clusterd *d, struct gw_error *why);
 void moves_fini(struct clusterd *d);
+json_t *moves_hints(struct rank *r);
+json_t *moves_export(struct rank *r, struct gw_error *why);       /* of a frozen rank; moves_stay() must follow */
+void moves_stay(struct rank *r, uint32_t session);               /* and then ct_rank_unfreeze() and moves_after() */
+void moves_after(struct clusterd *d);                            /* on the next turn: what has waited for them */
 bool moves_allow_reap(struct rank *r);                           /* false: its copy here was given away */
 bool moves_is_busy(const struct rank *r);                        /* it may be stopped, or given */
 bool moves_quiet(struct rank *r, const struct ct_ctl_msg *m);    /* QUIET or BUSY; false: no session waits for it */

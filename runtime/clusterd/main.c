@@ -325,6 +325,14 @@ static void do_suspend_stop(struct clusterd *d, json_t *msg, int *fds, size_t n_
 	suspend_stop(d, (uint64_t)json_integer_value(json_object_get(msg, "id")));
 }
 
+static void do_checkpoint(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	const char *dir = json_string_value(json_object_get(msg, "dir"));
+
+	(void)fds; (void)n_fds;
+	checkpoint_begin(d, (uint64_t)json_integer_value(json_object_get(msg, "id")), dir ? dir : "");
+}
+
 static void do_resume(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)msg; (void)fds; (void)n_fds;
@@ -374,6 +382,7 @@ static const struct head_op {
 	{ "share", do_share, false },
 	{ "suspend", do_suspend, false },
 	{ "suspend-stop", do_suspend_stop, false },
+	{ "checkpoint", do_checkpoint, false },
 	{ "resume", do_resume, false },
 	{ "leave", do_leave, false },
 	{ "status", do_status, false },

@@ -22,9 +22,8 @@ json_t *movable_json(struct rank *r)
 	const char *state = "yes";
 
 	if (suspend_is_on(r->d)) { /* which stops it, too: that needs no words of its own */
-		moves_readiness(r, &why);
 		state = "no";
-		add_reason(reasons, "state", 0, why.text);
+		add_reason(reasons, "state", 0, "the job is suspended; 'godwit resume' lets it go on");
 	} else if (moves_is_busy(r)) {
 		state = "moving";
 	} else if (ct_rank_holds(r->ct, &holds, &why) < 0) {

@@ -258,6 +258,28 @@ static const struct mig_ops ops = {
 	.discard = on_discard, .arriving = on_arriving, .taken = on_taken,
 };
 
+/* ---- for a checkpoint: a move to nowhere ------------------------------------------------------------------------------- */
+
+json_t *moves_hints(struct rank *r)
+{
+	return on_hints(r->d, r);
+}
+
+json_t *moves_export(struct rank *r, struct gw_error *why)
+{
+	return on_export(r->d, r, why);
+}
+
+void moves_stay(struct rank *r, uint32_t session)
+{
+	on_stay(r->d, r, session, r->epoch, r->agent == AGENT_QUIET);
+}
+
+void moves_after(struct clusterd *d)
+{
+	gw_loop_defer(d->loop, after_sessions, d);
+}
+
 /* ---- the rest of the daemon ------------------------------------------------------------------------------------------ */
 
 bool moves_allow_reap(struct rank *r)
@@ -346,6 +368,7 @@ void moves_fini(struct clusterd *d)
 	gw_timer_cancel(d->network);
 	gw_timer_cancel(d->leaving);
 	gw_timer_cancel(d->suspend.timer);
+	checkpoint_drop(d);
 	gw_watch_remove(d->listener_watch);
 	if (d->listener >= 0)
 		close(d->listener);

@@ -131,8 +131,8 @@ void rank_look_at_status(struct rank *r)
 
 	if (r->state != RANK_HERE || !r->ct)
 		return;
-	if (!moves_allow_reap(r)) {
-		/* its copy here was given away: left(), lost() or stay() will tell */
+	if (r->is_frozen || !moves_allow_reap(r)) {
+		/* its copy here was given away: left(), lost() or stay() will tell; or resume */
 		gw_watch_remove(r->status_watch);
 		r->status_watch = NULL;
 		return;
@@ -387,7 +387,9 @@ json_t *rank_status_json(struct rank *r, bool is_movable_asked)
 	const char *state = phases[pmi_session_phase(r->pmi)];
 
 	read_proc(r->pid, &threads, &private_kib);
-	if (r->is_suspended || r->is_stopped_by_another)
+	if (r->is_frozen)
+		state = "checkpoint";
+	else if (r->is_suspended || r->is_stopped_by_another)
 		state = "suspended";
 	else if (moves_is_busy(r))
 		state = "moving";

@@ -67,8 +67,6 @@ int moves_readiness(const struct rank *r, struct gw_error *why)
 {
 	enum pmi_phase phase = pmi_session_phase(r->pmi);
 
-	if (suspend_is_on(r->d))
-		return gw_fail(why, -EAGAIN, "the job is suspended; 'godwit resume' lets it go on");
 	switch (r->agent) {
 	case AGENT_ATTACHED:
 		return 0;

@@ -98,20 +98,35 @@ void suspend_stop(struct clusterd *d, uint64_t id)
 	begin(d, id, SUSPEND_STOPPING);
 }
 
+/* Its image is written, or not wanted any more. */
+static void thaw(struct rank *r)
+{
+	struct gw_error why = { 0 };
+
+	r->is_frozen = false;
+	moves_stay(r, SESSION);
+	if (ct_rank_unfreeze(r->ct, &why) < 0)
+		gw_log(GW_ERROR, "rank %u: cannot let it run on: %s", r->proc, why.text);
+}
+
 void suspend_resume(struct clusterd *d)
 {
+	checkpoint_drop(d);
 	gw_timer_cancel(d->suspend.timer);
 	d->suspend.timer = NULL;
 	d->suspend.state = SUSPEND_NONE;
 	gw_list_for(e, &d->ranks) {
 		struct rank *r = gw_list_entry(e, struct rank, node);
 
-		if (r->state == RANK_HERE && r->agent == AGENT_QUIET && !moves_is_busy(r))
+		if (r->is_frozen)
+			thaw(r);
+		else if (r->state == RANK_HERE && r->agent == AGENT_QUIET && !moves_is_busy(r))
 			agent_reattach(r, SESSION);
 		if (r->is_suspended && r->ct)
 			ct_rank_signal(r->ct, SIGCONT);
 		r->is_suspended = r->is_stopped_by_another = r->is_left_busy = false;
 	}
+	moves_after(d); /* signals, and ends, that came while one was frozen */
 }
 
 /* QUIET or BUSY came. Return false when it is for nobody here: a QUIET then comes after the job was resumed. */

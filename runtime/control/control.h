@@ -40,6 +40,7 @@ int control_pin(int argc, char **argv);
 int control_unpin(int argc, char **argv);
 int control_suspend(int argc, char **argv);
 int control_resume(int argc, char **argv);
+int control_checkpoint(int argc, char **argv);
 int control_up(int argc, char **argv);
 int control_down(int argc, char **argv);
 int control_leave(int argc, char **argv);

@@ -226,6 +226,7 @@ static const struct { const char *name; int (*run)(int argc, char **argv); } com
 	{ "unpin", control_unpin },
 	{ "suspend", control_suspend },
 	{ "resume", control_resume },
+	{ "checkpoint", control_checkpoint },
 	{ "up", control_up },
 	{ "down", control_down },
 	{ "leave", control_leave },
@@ -248,6 +249,8 @@ static const char doc[] =
 "  unpin RANK...                   let them go again\n"
 "  suspend [JOB]                   stop all ranks of a job: room for somebody else\n"
 "  resume [JOB]                    let them go on\n"
+"  checkpoint [JOB] DIR            write a whole job to a directory\n"
+"  checkpoint --verify DIR         is what is there complete and unchanged?\n"
 "  up --hosts HOST:SLOTS,...       start a pool: hosts that stay ready for jobs\n"
 "  pools                           pools, their hosts and jobs\n"
 "  leave HOST                      take a host out of a pool\n"

@@ -36,6 +36,7 @@
  *   drain.c      clusters that are emptied, and that leave
  *   pins.c       ranks that stay where they are
  *   suspend.c    a job that rests
+ *   checkpoint.c and is written down meanwhile
  */
 #ifndef RT_HEAD_H
 #define RT_HEAD_H
@@ -186,7 +187,8 @@ enum suspend_state {
 	SUSPEND_NONE,
 	SUSPEND_MOVES,  /* moves that have begun are waited for */
 	SUSPEND_QUIET,  /* ranks are brought to rest */
-	SUSPEND_STOP,   /* and stopped */
+	SUSPEND_STOP,   /* and stopped; or, instead, */
+	SUSPEND_WRITE,  /* for a checkpoint: their images are written */
 	SUSPEND_DONE,
 };
 typedef void suspend_done_fn(void *ctx, json_t *answer); /* `suspended` of runtime/wire.h; stolen */
@@ -253,6 +255,7 @@ struct head {
 		suspend_done_fn *done; /* NULL: nobody waits */
 		void *ctx;
 	} suspend;
+	struct checkpoint *checkpoint; /* for which the job is brought to rest; NULL: it is not */
 
 	struct gw_list tools, moves, growths, drains;
 	bool is_drain_check_due;
@@ -433,13 +436,23 @@ void drain_fini(struct head *h);
 /* ---- suspend.c ---- */
 /** suspend_begin - bring all ranks to rest. 0: @done will be called, perhaps from inside */
 int suspend_begin(struct head *h, suspend_done_fn *done, void *ctx, struct gw_error *why);
+/** suspend_checkpoint - write a checkpoint to @dir, then go on, or end with SUSPEND_EXIT_STOPPED. Else as suspend_begin */
+int suspend_checkpoint(struct head *h, const char *dir, bool is_stopping, suspend_done_fn *done, void *ctx, struct gw_error *why);
+#define SUSPEND_EXIT_STOPPED 75 /* EX_TEMPFAIL of sysexits.h: try again later */
 void suspend_resume(struct head *h);                         /* if it is suspended, or about to be */
 json_t *suspend_resume_request(struct head *h, struct gw_error *why); /* the answer; NULL with @why */
 int suspend_refuse(const struct head *h, struct gw_error *why); /* 0: it is not suspended */
 const char *suspend_text(const struct head *h);              /* "running", "suspending", "suspended" */
-void suspend_heard(struct cluster *c, json_t *msg, bool is_stopped); /* `suspend-quiet`, `suspended` */
+void suspend_heard(struct cluster *c, json_t *msg, enum suspend_state of); /* the answer of a daemon in that state */
 void suspend_check(struct head *h);                          /* something may have been waited for */
 void suspend_forget(struct head *h, const void *ctx);        /* who asked has gone: it goes on */
+
+/* ---- checkpoint.c, for suspend.c ---- */
+int checkpoint_prepare(struct head *h, const char *dir, bool is_stopping, struct gw_error *why);
+json_t *checkpoint_request(const struct head *h);            /* for daemons */
+void checkpoint_heard(struct cluster *c, json_t *msg);       /* `checkpointed` */
+json_t *checkpoint_end(struct head *h, struct gw_error *why, bool *is_stopping); /* the answer; @why: it is given up */
+void checkpoint_fini(struct head *h);                        /* what is not complete goes */
 
 /* ---- tools.c ---- */
 int tools_init(struct head *h, struct gw_error *why);

@@ -309,6 +309,7 @@ static void teardown(struct head *h)
 	if (h->moves.next) {
 		grow_fini(h);
 		drain_fini(h);
+		checkpoint_fini(h);
 		moves_fini(h);
 	}
 	input_fini(h);

@@ -352,13 +352,20 @@ static void do_networked(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 static void do_suspend_quiet(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)fds; (void)n_fds;
-	suspend_heard(c, msg, false);
+	suspend_heard(c, msg, SUSPEND_QUIET);
 }
 
 static void do_suspended(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)fds; (void)n_fds;
-	suspend_heard(c, msg, true);
+	suspend_heard(c, msg, SUSPEND_STOP);
+}
+
+static void do_checkpointed(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	checkpoint_heard(c, msg);
+	suspend_heard(c, msg, SUSPEND_WRITE);
 }
 
 static void do_left(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -449,6 +456,7 @@ static const struct cluster_op {
 	{ "networked", do_networked },
 	{ "suspend-quiet", do_suspend_quiet },
 	{ "suspended", do_suspended },
+	{ "checkpointed", do_checkpointed },
 	{ "left", do_left },
 	{ "unreachable", do_unreachable },
 	{ "fatal", do_fatal },

@@ -16,11 +16,15 @@ int suspend_refuse(const struct head *h, struct gw_error *why)
 {
 	if (h->suspend.state == SUSPEND_NONE)
 		return 0;
+	if (h->checkpoint)
+		return gw_fail(why, -EBUSY, "a checkpoint is just being written");
 	return gw_fail(why, -EBUSY, "the job is suspended; 'godwit resume %s' lets it go on", h->kvsname + strlen("godwit-"));
 }
 
 const char *suspend_text(const struct head *h)
 {
+	if (h->checkpoint)
+		return "checkpoint";
 	return h->suspend.state == SUSPEND_NONE ? "running" : h->suspend.state == SUSPEND_DONE ? "suspended" : "suspending";
 }
 
@@ -49,7 +53,8 @@ static void ask(struct head *h, const char *op, enum suspend_state state)
 	h->suspend.state = state;
 	for (uint32_t c = 0; c < h->n_clusters; c++)
 		h->clusters[c].is_suspend_due = h->clusters[c].state == CLUSTER_UP &&
-			job_cluster_send(h, c, json_pack("{s:s, s:I}", "op", op, "id", (json_int_t)h->suspend.id));
+			job_cluster_send(h, c, state == SUSPEND_WRITE ? checkpoint_request(h) :
+			                 json_pack("{s:s, s:I}", "op", op, "id", (json_int_t)h->suspend.id));
 }
 
 static bool are_due(const struct head *h)
@@ -60,6 +65,46 @@ static bool are_due(const struct head *h)
 	return false;
 }
 
+/* The ranks go on, or the job ends; then whoever asked is told. */
+static void go_on(struct head *h)
+{
+	bool is_complete = h->suspend.state == SUSPEND_DONE;
+
+	h->suspend.state = SUSPEND_NONE;
+	for (uint32_t c = 0; c < h->n_clusters; c++)
+		if (h->clusters[c].state == CLUSTER_UP)
+			job_cluster_send(h, c, json_pack("{s:s}", "op", "resume"));
+	job_clock_go(h);
+	gw_event("job.resumed", "{s:b}", "complete", (int)is_complete);
+	drain_check(h);
+}
+
+static void checkpoint_over(struct head *h, struct gw_error *why)
+{
+	bool is_stopping;
+	json_t *text = checkpoint_end(h, why, &is_stopping);
+	suspend_done_fn *fn = h->suspend.done;
+
+	h->suspend.done = NULL;
+	if (!is_stopping)
+		go_on(h);
+	if (fn)
+		fn(h->suspend.ctx, text);
+	else
+		json_decref(text);
+	if (is_stopping)
+		job_fail(h, SUSPEND_EXIT_STOPPED, "the job is stopped, as 'godwit checkpoint --stop' wanted it; the checkpoint is complete");
+	else if (h->is_stop_wanted)
+		signals_suspended(h);
+}
+
+static void written(struct head *h)
+{
+	struct gw_error why = { 0 };
+
+	checkpoint_over(h, &why);
+}
+
 void suspend_check(struct head *h)
 {
 	if (h->is_ending)
@@ -67,7 +112,9 @@ void suspend_check(struct head *h)
 	if (h->suspend.state == SUSPEND_MOVES && gw_list_is_empty(&h->moves))
 		ask(h, "suspend", SUSPEND_QUIET);
 	if (h->suspend.state == SUSPEND_QUIET && !are_due(h))
-		ask(h, "suspend-stop", SUSPEND_STOP);
+		ask(h, "suspend-stop", h->checkpoint ? SUSPEND_WRITE : SUSPEND_STOP);
+	if (h->suspend.state == SUSPEND_WRITE && !are_due(h))
+		written(h);
 	if (h->suspend.state != SUSPEND_STOP || are_due(h))
 		return;
 	h->suspend.state = SUSPEND_DONE;
@@ -76,11 +123,11 @@ void suspend_check(struct head *h)
 	signals_suspended(h);
 }
 
-void suspend_heard(struct cluster *c, json_t *msg, bool is_stopped)
+void suspend_heard(struct cluster *c, json_t *msg, enum suspend_state of)
 {
 	struct head *h = c->head;
 
-	if (h->suspend.state != (is_stopped ? SUSPEND_STOP : SUSPEND_QUIET) ||
+	if (h->suspend.state != of ||
 	    (uint64_t)json_integer_value(json_object_get(msg, "id")) != h->suspend.id)
 		return;
 	c->is_suspend_due = false;
@@ -103,6 +150,17 @@ static int check(const struct head *h, struct gw_error *why)
 	return 0;
 }
 
+static void start(struct head *h)
+{
+	h->suspend.id = ++h->next_id;
+	h->suspend.since_ns = gw_now_ns();
+	h->suspend.state = SUSPEND_MOVES;
+	job_clock_stop(h);
+	for (uint32_t c = 0; c < h->n_clusters; c++)
+		moves_take_back(h, c);
+	suspend_check(h);
+}
+
 int suspend_begin(struct head *h, suspend_done_fn *fn, void *ctx, struct gw_error *why)
 {
 	int code = check(h, why);
@@ -115,13 +173,21 @@ int suspend_begin(struct head *h, suspend_done_fn *fn, void *ctx, struct gw_erro
 		answer(h, 0, "", true);
 		return 0;
 	}
-	h->suspend.id = ++h->next_id;
-	h->suspend.since_ns = gw_now_ns();
-	h->suspend.state = SUSPEND_MOVES;
-	job_clock_stop(h);
-	for (uint32_t c = 0; c < h->n_clusters; c++)
-		moves_take_back(h, c);
-	suspend_check(h);
+	start(h);
+	return 0;
+}
+
+int suspend_checkpoint(struct head *h, const char *dir, bool is_stopping, suspend_done_fn *fn, void *ctx, struct gw_error *why)
+{
+	int code = check(h, why);
+
+	if (code == 0)
+		code = checkpoint_prepare(h, dir, is_stopping, why);
+	if (code < 0)
+		return code;
+	h->suspend.done = fn;
+	h->suspend.ctx = ctx;
+	start(h);
 	return 0;
 }
 
@@ -129,16 +195,17 @@ void suspend_resume(struct head *h)
 {
 	enum suspend_state was = h->suspend.state;
 
+	struct gw_error why = { 0 };
+
 	if (was == SUSPEND_NONE)
 		return;
-	h->suspend.state = SUSPEND_NONE;
-	for (uint32_t c = 0; c < h->n_clusters; c++)
-		if (h->clusters[c].state == CLUSTER_UP)
-			job_cluster_send(h, c, json_pack("{s:s}", "op", "resume"));
-	job_clock_go(h);
-	gw_event("job.resumed", "{s:b}", "complete", (int)(was == SUSPEND_DONE));
+	if (h->checkpoint) {
+		gw_fail(&why, -ECANCELED, "the job was told to end, or resumed, before the checkpoint was complete");
+		checkpoint_over(h, &why);
+		return;
+	}
+	go_on(h);
 	answer(h, -ECANCELED, "it was resumed before it was suspended altogether", false);
-	drain_check(h);
 }
 
 json_t *suspend_resume_request(struct head *h, struct gw_error *why)

@@ -227,7 +227,7 @@ static void do_pin(struct tool *t, json_t *msg)
 		refuse(t, why.text);
 }
 
-/* ---- suspend, resume --------------------------------------------------------------------------------------------------- */
+/* ---- suspend, resume, checkpoint --------------------------------------------------------------------------------------------------- */
 
 static void on_suspended(void *tool, json_t *answer)
 {
@@ -242,6 +242,15 @@ static void do_suspend(struct tool *t, json_t *msg)
 
 	(void)msg;
 	if (suspend_begin(t->head, on_suspended, t, &why) < 0)
+		refuse(t, why.text);
+}
+
+static void do_checkpoint(struct tool *t, json_t *msg)
+{
+	const char *dir = json_string_value(json_object_get(msg, "dir"));
+	struct gw_error why = { 0 };
+
+	if (suspend_checkpoint(t->head, dir ? dir : "", json_is_true(json_object_get(msg, "stop")), on_suspended, t, &why) < 0)
 		refuse(t, why.text);
 }
 
@@ -356,6 +365,7 @@ static const struct tool_op {
 	{ "remove", do_remove },
 	{ "suspend", do_suspend },
 	{ "resume", do_resume },
+	{ "checkpoint", do_checkpoint },
 };
 
 static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * runtime/cold: what a checkpoint is on disk. doc/checkpoint.md tells users.
+ *
+ *   DIR/MANIFEST        JSON: the job, and the images that belong to it by name, length and hash; renamed into its place last
+ *   DIR/cut-JOB-N/      the images of the N-th checkpoint of that job
+ *   DIR/.tmp-JOB-N/     one that is being written, or was when something died
+ *
+ * An image is one file: a zstd frame of struct cold_head, needs (JSON), their blob, the daemon's state of the rank (JSON), and
+ * the image of container/image.h to the end. Daemons write, the head names, tools look.
+ */
+#ifndef RT_COLD_H
+#define RT_COLD_H
+
+#include <jansson.h>
+
+#include "runtime/base/base.h"
+
+#define COLD_FORMAT   1             /* of the manifest */
+#define COLD_MANIFEST "MANIFEST"
+#define COLD_HASH_MAX 40            /* 32 hexadecimal digits of XXH3-128, and NUL */
+#define COLD_NAME_MAX 64
+
+struct cold_head {
+	uint32_t magic, version;    /* COLD_MAGIC, COLD_VERSION */
+	uint32_t proc, reserved;
+	uint64_t needs_len, blob_len, state_len;
+};
+_Static_assert(sizeof(struct cold_head) == 40, "disk format");
+#define COLD_MAGIC   0x70637767u /* "gwcp" */
+#define COLD_VERSION 1
+
+void cold_image_name(char buf[COLD_NAME_MAX], uint32_t proc);
+
+/* ---- writer.c: an image, from the bytes as they come ---- */
+struct cold_writer;
+int cold_writer_open(struct cold_writer **out, int dirfd, const char *name, struct gw_error *why);
+int cold_writer_put(struct cold_writer *w, const void *bytes, size_t len, struct gw_error *why);
+int cold_writer_finish(struct cold_writer *w, uint64_t *size, char hash[COLD_HASH_MAX], struct gw_error *why);
+int cold_writer_sync(struct cold_writer *w);  /* to the disk; may take long, and may be another thread */
+void cold_writer_close(struct cold_writer *w); /* NULL ok */
+
+/* ---- verify.c ---- */
+/** cold_manifest_write - give @m (changed: it gets a hash of itself) the place of DIR/MANIFEST, at once or not at all
+ * Return: 0; 1: done, but a crash of the host might still bring the one before back */
+int cold_manifest_write(int dirfd, json_t *m, struct gw_error *why);
+/** cold_manifest_read - -ENOENT: there is none; another error with @why: it is not one, or was changed. @dir: for sentences */
+int cold_manifest_read(int dirfd, const char *dir, json_t **out, struct gw_error *why);
+/** cold_image_verify - an image that the manifest lists: whole, unchanged, and what its name says? */
+int cold_image_verify(int dirfd, const json_t *image, struct gw_error *why);
+
+#endif

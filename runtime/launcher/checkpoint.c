@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A checkpoint of the whole job: one consistent cut, complete or absent (runtime/cold/cold.h has what is on disk).
+ *
+ *   as for suspending (suspend.c): no move is under way, all ranks are quiet
+ *   ──checkpoint──► every daemon writes the images of its ranks to DIR/.tmp-JOB-N ──checkpointed──► rename to DIR/cut-JOB-N,
+ *   then the MANIFEST: from now on it counts, and the one before is removed ──► resume; or the end, with --stop
+ *
+ * Whatever fails before leaves what was there before. What the head holds for the ranks is in the manifest: all that they
+ * have said came before the answers of their daemons, which say it all over one connection in order.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "runtime/cold/cold.h"
+#include "runtime/launcher/head.h"
+
+struct checkpoint {
+	char dir[4096], tmp[COLD_NAME_MAX], cut[COLD_NAME_MAX], before[COLD_NAME_MAX];
+	int dirfd;
+	uint64_t number, bytes, size; /* @number: of the job's checkpoints */
+	bool is_stopping, has_tmp;
+	json_t *images;
+	struct gw_error why;    /* the first daemon that failed */
+};
+
+static const char *job_id(const struct head *h)
+{
+	return h->kvsname + strlen("godwit-");
+}
+
+static void remove_tree(int dirfd, const char *name)
+{
+	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+	const struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		unlinkat(fd, e->d_name, 0);
+	if (d)
+		closedir(d);
+	else if (fd >= 0)
+		close(fd);
+	unlinkat(dirfd, name, AT_REMOVEDIR);
+}
+
+void checkpoint_fini(struct head *h)
+{
+	struct checkpoint *c = h->checkpoint;
+
+	h->checkpoint = NULL;
+	if (!c)
+		return;
+	if (c->has_tmp)
+		remove_tree(c->dirfd, c->tmp);
+	if (c->dirfd >= 0)
+		close(c->dirfd);
+	json_decref(c->images);
+	free(c);
+}
+
+/* ---- the manifest ---------------------------------------------------------------------------------------------------- */
+
+/* A string; where it is not UTF-8, an object with its bytes as a list of numbers */
+static json_t *text_json(const char *text)
+{
+	json_t *s = json_string(text), *bytes;
+
+	if (s)
+		return s;
+	bytes = json_array();
+	for (; *text; text++)
+		json_array_append_new(bytes, json_integer((unsigned char)*text));
+	return json_pack("{s:o}", "bytes", bytes);
+}
+
+static json_t *strings_json(const struct strings *s)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < s->n; i++)
+		json_array_append_new(list, text_json(s->list[i]));
+	return list;
+}
+
+static json_t *apps_json(const struct head *h)
+{
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < h->spec->n_apps; i++) {
+		const struct app *a = &h->spec->apps[i];
+
+		json_array_append_new(list, json_pack("{s:i, s:o, s:o, s:o*}", "ranks", (int)a->n, "argv", strings_json(&a->argv), "env",
+		                                      strings_json(&a->env), "wdir", a->wdir ? text_json(a->wdir) : NULL));
+	}
+	return list;
+}
+
+static json_t *environment_json(void)
+{
+	json_t *list = json_array();
+
+	for (char **e = environ; *e; e++)
+		json_array_append_new(list, text_json(*e));
+	return list;
+}
+
+static json_t *ranks_json(const struct head *h)
+{
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < h->size; i++) {
+		const struct rank *r = &h->ranks[i];
+
+		json_array_append_new(list, json_pack("{s:i, s:i, s:i, s:s, s:I, s:b, s:b, s:i, s:[I,I], s:I, s:I, s:O?}", "rank", (int)i, "app",
+		                      (int)r->app, "cluster", (int)r->cluster, "host", h->hosts[h->clusters[r->cluster].host].name, "epoch",
+		                      (json_int_t)r->epoch, "pinned", (int)r->is_pinned, "ended", (int)(r->state == RANK_ENDED), "status",
+		                      r->status, "output", (json_int_t)r->out[0].next, (json_int_t)r->out[1].next, "barrier",
+		                      (json_int_t)r->barrier, "asked", (json_int_t)r->asked, "answer", r->answer));
+	}
+	return list;
+}
+
+/* Standard input that was read and not taken by all who get it: bytes, as it may be anything */
+static json_t *input_json(const struct head *h)
+{
+	json_t *bytes = json_array();
+
+	for (size_t i = 0; i < h->input.len; i++)
+		json_array_append_new(bytes, json_integer((unsigned char)h->input.buf[i]));
+	return json_pack("{s:I, s:o, s:b}", "start", (json_int_t)h->input.start, "unread", bytes, "ended",
+	                 (int)(h->input.eof_at != UINT64_MAX));
+}
+
+static json_t *manifest(const struct head *h, const struct checkpoint *c)
+{
+	char cwd[4096] = "";
+
+	return json_pack("{s:i, s:s, s:I, s:I, s:s, s:i, s:i, s:i, s:b, s:I, s:s, s:o, s:o, s:o, s:o, s:{s:I, s:i, s:O, s:O, s:O}, s:O}", "format",
+	                 COLD_FORMAT, "job", job_id(h), "checkpoint", (json_int_t)c->number, "time", (json_int_t)time(NULL), "directory",
+	                 c->cut, "ranks_total", (int)h->size, "clusters", (int)h->n_clusters, "universe", (int)h->spec->universe, "networked",
+	                 (int)h->is_networked, "base_pid", (json_int_t)h->base_pid, "cwd", getcwd(cwd, sizeof(cwd)) ? cwd : "", "apps",
+	                 apps_json(h), "environment", environment_json(), "ranks", ranks_json(h), "input", input_json(h), "pmi",
+	                 "barriers_done", (json_int_t)h->barriers_done, "barrier_count", (int)h->barrier_count, "barrier_puts",
+	                 h->barrier_puts, "space", h->space, "services", h->services, "images", c->images);
+}
+
+/* ---- from the request to the answer ---------------------------------------------------------------------------------- */
+
+/* What is in the directory already: a checkpoint of this job, whose number counts on, or none */
+static int look(struct head *h, struct checkpoint *c, struct gw_error *why)
+{
+	struct gw_error none = { 0 };
+	json_t *m = NULL;
+	const char *job;
+	int code = cold_manifest_read(c->dirfd, c->dir, &m, &none);
+
+	if (code == -ENOENT)
+		return 0;
+	if (code < 0)
+		return gw_fail(why, code, "%s; use another directory, or remove what is in it", none.text);
+	job = json_string_value(json_object_get(m, "job"));
+	if (!job || strcmp(job, job_id(h)) != 0)
+		code = gw_fail(why, -EEXIST, "'%s' holds a checkpoint of job %s; use another directory, or remove what is in it", c->dir,
+		               job ? job : "?");
+	c->number = (uint64_t)json_integer_value(json_object_get(m, "checkpoint"));
+	snprintf(c->before, sizeof(c->before), "%s", json_string_value(json_object_get(m, "directory")) ?
+	         json_string_value(json_object_get(m, "directory")) : "");
+	json_decref(m);
+	return code;
+}
+
+int checkpoint_prepare(struct head *h, const char *dir, bool is_stopping, struct gw_error *why)
+{
+	struct checkpoint *c;
+	int code;
+
+	if (h->checkpoint || h->suspend.state != SUSPEND_NONE)
+		return h->checkpoint ? gw_fail(why, -EBUSY, "a checkpoint is just being written") : suspend_refuse(h, why);
+	for (uint32_t r = 0; r < h->size; r++)
+		if (h->ranks[r].state == RANK_ENDED)
+			return gw_fail(why, -ESRCH, "rank %u has ended: the job is about to", r);
+	if (dir[0] != '/' || strlen(dir) > sizeof(c->dir) - 100)
+		return gw_fail(why, -EINVAL, "'%.100s' is not the full path of a directory", dir);
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return gw_fail(why, -ENOMEM, "out of memory");
+	h->checkpoint = c;
+	snprintf(c->dir, sizeof(c->dir), "%s", dir);
+	c->is_stopping = is_stopping;
+	c->images = json_array();
+	c->dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	code = c->dirfd < 0 ? gw_fail(why, -errno, "'%s' cannot be opened: %s", dir, strerror(errno)) : look(h, c, why);
+	if (code == 0) {
+		c->number++;
+		snprintf(c->tmp, sizeof(c->tmp), ".tmp-%s-%llu", job_id(h), (unsigned long long)c->number);
+		snprintf(c->cut, sizeof(c->cut), "cut-%s-%llu", job_id(h), (unsigned long long)c->number);
+		remove_tree(c->dirfd, c->tmp); /* of an attempt that nobody could clean up */
+		remove_tree(c->dirfd, c->cut);
+		c->has_tmp = mkdirat(c->dirfd, c->tmp, 0700) == 0;
+		if (!c->has_tmp)
+			code = gw_fail(why, -errno, "nothing can be written to '%s': %s", dir, strerror(errno));
+	}
+	if (code < 0)
+		checkpoint_fini(h);
+	return code;
+}
+
+json_t *checkpoint_request(const struct head *h)
+{
+	const struct checkpoint *c = h->checkpoint;
+	char path[sizeof(c->dir) + COLD_NAME_MAX];
+
+	snprintf(path, sizeof(path), "%s/%s", c->dir, c->tmp);
+	return json_pack("{s:s, s:I, s:s}", "op", "checkpoint", "id", (json_int_t)h->suspend.id, "dir", path);
+}
+
+void checkpoint_heard(struct cluster *c, json_t *msg)
+{
+	const char *text = json_string_value(json_object_get(msg, "text"));
+	struct head *h = c->head;
+
+	if (!h->checkpoint || (uint64_t)json_integer_value(json_object_get(msg, "id")) != h->suspend.id)
+		return;
+	if (text && h->checkpoint->why.code == 0)
+		gw_fail(&h->checkpoint->why, -EIO, "%s", text);
+	json_array_extend(h->checkpoint->images, json_object_get(msg, "images"));
+}
+
+static int commit(struct head *h, struct checkpoint *c, struct gw_error *why)
+{
+	json_t *m, *image;
+	size_t i;
+	int code;
+
+	if (c->why.code < 0) {
+		*why = c->why;
+		return why->code;
+	}
+	if (json_array_size(c->images) != h->size) /* a daemon has died, or a rank has ended */
+		return gw_fail(why, -ESRCH, "not all ranks were there: %zu images of %u", json_array_size(c->images), h->size);
+	json_array_foreach(c->images, i, image) {
+		c->bytes += (uint64_t)json_integer_value(json_object_get(image, "bytes"));
+		c->size += (uint64_t)json_integer_value(json_object_get(image, "size"));
+	}
+	gw_fault("rt.checkpoint.commit");
+	if (renameat(c->dirfd, c->tmp, c->dirfd, c->cut) < 0)
+		return gw_fail(why, -errno, "the images cannot be given their name in '%s': %s", c->dir, strerror(errno));
+	c->has_tmp = false;
+	gw_fault("rt.checkpoint.renamed");
+	m = manifest(h, c);
+	code = m ? cold_manifest_write(c->dirfd, m, why) : gw_fail(why, -ENOMEM, "the manifest cannot be made: out of memory");
+	json_decref(m);
+	if (code < 0)
+		remove_tree(c->dirfd, c->cut);
+	else if (code == 0 && c->before[0] && strncmp(c->before, "cut-", 4) == 0 && !strchr(c->before, '/'))
+		remove_tree(c->dirfd, c->before);
+	return code < 0 ? code : 0;
+}
+
+/* All daemons have answered, or the attempt is over for another reason: @why. */
+json_t *checkpoint_end(struct head *h, struct gw_error *why, bool *is_stopping)
+{
+	struct checkpoint *c = h->checkpoint;
+	int code = why->code < 0 ? why->code : commit(h, c, why);
+	json_t *answer = json_pack("{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:i, s:f}", "op", "checkpointed", "status", code, "text", why->text,
+	                           "dir", c->dir, "checkpoint", (json_int_t)c->number, "bytes", (json_int_t)c->bytes, "size",
+	                           (json_int_t)c->size, "ranks", (int)h->size, "ms", (double)(gw_now_ns() - h->suspend.since_ns) / 1e6);
+
+	*is_stopping = code == 0 && c->is_stopping;
+	gw_event("job.checkpoint", "{s:i, s:s, s:I}", "status", code, "dir", c->dir, "size", (json_int_t)c->size);
+	checkpoint_fini(h);
+	return answer;
+}
