@@ -6,8 +6,15 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import godwit
 
 tap = godwit.Tap(200)
-MPIRUN, GODWIT = os.path.join(godwit.BUILD, "mpirun"), os.path.join(godwit.BUILD, "godwit")
+MPIRUN, GODWIT, GODWITD = (os.path.join(godwit.BUILD, name) for name in ("mpirun", "godwit", "godwitd"))
 NAME = "t%d" % os.getpid()
+OTHER = NAME + "x"  # another pool of the same user
+STRANGER = """
+import socket, sys
+s = socket.socket(socket.AF_UNIX); s.settimeout(20); s.connect("\\0" + sys.argv[1])
+try: print("heard", len(s.recv(1)))
+except OSError as e: print(e)
+"""
 
 
 def run(*words, timeout=60):
@@ -15,18 +22,21 @@ def run(*words, timeout=60):
 	return p.returncode, p.stdout, p.stderr
 
 
-def keepers():
-	"""pid of each keeper of this test's pools, by the name of its host."""
-	found = {}
+def commands():
+	"""(pid, words) of every process."""
 	for pid in filter(str.isdigit, os.listdir("/proc")):
 		try:
 			with open("/proc/%s/cmdline" % pid, "rb") as f:
 				words = f.read().decode().split("\0")
 		except OSError:
 			continue
-		if "--pool=" + NAME in words and os.path.basename(words[0]) == "godwitd":
-			found[[w for w in words if w.startswith("--host=")][0][7:]] = int(pid)
-	return found
+		yield int(pid), words
+
+
+def keepers(pool=NAME):
+	"""pid of each keeper of a pool, by the name of its host."""
+	return {[w for w in words if w.startswith("--host=")][0][7:]: pid for pid, words in commands()
+	        if "--pool=" + pool in words and os.path.basename(words[0]) == "godwitd"}
 
 
 def status(where):
@@ -53,6 +63,37 @@ def begin(where, n, *words):
 
 def leader_of(s):
 	return [m["host"] for m in s["members"] if m["id"] == s["leader"]][0]
+
+
+def isolation(number):
+	"""Job @number runs in the pool, with a slot free: who has the secret of another job, another pool, another user."""
+	helper = [words for pid, words in commands() if "in-pool" in words and number in words][0]
+	where = helper[-2].split("--join=")[1].split()[0]
+	keeper = godwit.Head("godwit/%d/pool/%s@c" % (os.getuid(), NAME))
+	keeper.send({"op": "ask", "job": 0x1234, "ranks": 1, "text": "another"})  # as mpirun does
+	other = keeper.receive()
+	for secret, job, says, sentence in ((other["secret"], number, "does not know the secret", "a daemon with the secret of another job is refused"),
+	                                    (other["secret"], "1234", "another job", "and one of that job")):
+		p = subprocess.run([GODWITD, "--join=" + where, "--job=" + job, "--cluster=0"], input=secret + "\n", capture_output=True, text=True,
+		                   timeout=40)
+		tap.ok(other["op"] == "granted" and p.returncode == 1 and says in p.stderr and secret not in p.stderr, sentence, other["op"], p)
+	keeper.close()
+
+	code, out, err = run(GODWIT, "up", "--launcher", "fork", "--hosts", "a:1,b:1", "--name", OTHER)
+	both = json.loads(run(GODWIT, "pools", "--json")[1])
+	tap.ok(code == 0 and {NAME, OTHER} <= {p["name"] for p in both}, "another pool of the same user, whose hosts are called so, too", code, err, both)
+	code, out, err = run(MPIRUN, "-pool", OTHER, "-n", "2", "echo", "there")
+	tap.ok(code == 0 and out == "there\nthere\n", "serves", code, out, err)
+	code, out, err = run(GODWIT, "down", OTHER)
+	tap.ok(code == 0 and not keepers(OTHER) and len(keepers()) == 3, "and goes alone", code, err, keepers(OTHER), keepers())
+
+	sentence = "another user is not heard"
+	if os.geteuid() != 0:
+		tap.skip(sentence, "there is another user for root only")
+		return
+	p = subprocess.run(["setpriv", "--reuid=52053", "--regid=52053", "--clear-groups", "--", "/usr/bin/python3", "-c", STRANGER,
+	                    "godwit/0/pool/%s@c" % NAME], capture_output=True, text=True, timeout=60)
+	tap.ok(p.stdout == "heard 0\n" or "reset" in p.stdout, sentence, p)
 
 
 def main():
@@ -93,6 +134,9 @@ def main():
 	code, out, err = run(GODWIT, "remove", "c", "--job", number)
 	tap.ok(code == 0 and len(status("c")["jobs"][0]["parts"]) == 2, "it comes back when the host is removed from the job", code, out, err,
 	       status("c"))
+
+	isolation(number)
+	tap.ok(j.is_running(), "the job did not notice", *j.tail())
 
 	# the leader's keeper dies: it has ranks here, the job ends; a job without any there goes on
 	j.kill()
@@ -142,6 +186,6 @@ if __name__ == "__main__":
 	try:
 		code = main()
 	finally:
-		for pid in keepers().values():
+		for pid in list(keepers().values()) + list(keepers(OTHER).values()):
 			os.kill(pid, signal.SIGKILL)
 	sys.exit(code)
