@@ -57,6 +57,20 @@ static const char *anon_text(const char *link)
 	return NULL;
 }
 
+/* A pidfd of the rank itself or of its init: both are there at the other side, by the same numbers. */
+static bool is_of_own_process(const struct ct_rank *r, const char *link, const char *info, struct ct_img_fd *fd)
+{
+	const char *field = ct_proc_field(info, "Pid:");
+	pid_t pid = field ? atoi(field) : 0;
+
+	if ((strcmp(link, "anon_inode:[pidfd]") != 0 && strncmp(link, "pidfd:", 6) != 0) || (pid != r->pid && pid != r->init_pid) ||
+	    (fd->status_flags & O_EXCL)) /* of a thread (PIDFD_THREAD) */
+		return false;
+	fd->kind = CT_FD_PID;
+	fd->offset = pid == r->pid ? (uint64_t)r->ns_pid : 1;
+	return true;
+}
+
 static int int_order(const void *a, const void *b)
 {
 	return *(const int *)a - *(const int *)b;
@@ -181,6 +195,8 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 		fd->offset = field ? strtoull(field, NULL, 16) : 0;
 	} else if (strcmp(link, "anon_inode:[eventpoll]") == 0) {
 		fd->kind = CT_FD_EPOLL;
+	} else if (is_of_own_process(r, link, info, fd)) {
+		;
 	} else if (ct_memory_is(link)) {
 		rc = ct_memory_fd(r, s, fd, link, &st);
 		if (rc == -ENOTSUP)

@@ -305,7 +305,7 @@ static int check_fds(const struct ct_snapshot *s, struct gw_error *why)
 	for CT_EACH(const struct ct_img_fd, fd, &s->fds) {
 		if ((i && fd->number <= last) || fd->number > (1u << 20))
 			return bad(why, "descriptors out of order");
-		if (fd->kind < CT_FD_FILE || fd->kind > CT_FD_MEMORY || fd->same_as > i ||
+		if (fd->kind < CT_FD_FILE || fd->kind > CT_FD_PID || fd->same_as > i ||
 		    CT_AT(struct ct_img_fd, &s->fds, fd->same_as)->kind != fd->kind)
 			return bad(why, "a descriptor of an unknown kind");
 		if (fd->kind == CT_FD_FILE && fd->file >= s->files.n)

@@ -137,7 +137,7 @@ struct ct_img_vma {
 _Static_assert(sizeof(struct ct_img_vma) == 40, "wire format");
 
 enum ct_fd_kind { CT_FD_FILE = 1, CT_FD_PLUMB = 2, CT_FD_PIPE = 3, CT_FD_EVENTFD = 4, CT_FD_SOCKET = 5, CT_FD_TIMER = 6,
-                  CT_FD_SIGNAL = 7, CT_FD_EPOLL = 8, CT_FD_MEMORY = 9 };
+                  CT_FD_SIGNAL = 7, CT_FD_EPOLL = 8, CT_FD_MEMORY = 9, CT_FD_PID = 10 };
 
 struct ct_img_fd {
 	uint32_t number, kind, status_flags, is_cloexec;
@@ -152,7 +152,7 @@ struct ct_img_fd {
 		uint32_t semaphore;  /* EVENTFD */
 		uint32_t is_hung_up; /* SOCKET: its peer has closed; else it never had one */
 	};
-	uint64_t offset;    /* FILE, MEMORY: position; EVENTFD: count; PIPE: capacity; SIGNAL: mask */
+	uint64_t offset;    /* FILE, MEMORY: position; EVENTFD: count; PIPE: capacity; SIGNAL: mask; PID: of the process */
 };
 _Static_assert(sizeof(struct ct_img_fd) == 40, "wire format");
 

@@ -453,6 +453,10 @@ static int make_fd(struct fds *f, const struct ct_img_fd *fd, struct gw_error *w
 		        sizeof(fd->offset)), 8, keep & O_NONBLOCK)->expect = at;
 		settle(f, fd, at);
 		break;
+	case CT_FD_PID:
+		CT_CALL(m, "open a process", CT_CALL_EQUAL, SYS_pidfd_open, fd->offset, keep & O_NONBLOCK)->expect = at;
+		settle(f, fd, at);
+		break;
 	case CT_FD_EPOLL: /* filled when all others are there */
 		CT_CALL(m, "make an epoll instance", CT_CALL_EQUAL, SYS_epoll_create1, 0)->expect = at;
 		settle(f, fd, at);

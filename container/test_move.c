@@ -511,7 +511,7 @@ int main(void)
 	          "mappings", NULL, NULL, NULL);
 	test_hops("66,000 stretches of pages", 4, true, "extents", NULL, NULL, NULL);
 	test_hops("all that will be mapped is locked", 10, false, "locked", NULL, NULL, NULL);
-	test_hops("epoll in epoll, a signal descriptor", 10, false, "polls", NULL, NULL, NULL);
+	test_hops("epoll in epoll, a signal descriptor, a handle of itself", 10, false, "polls", NULL, NULL, NULL);
 	test_hops("a signal every 60 us, with an alternate stack and sleeps in the handler", 10, false, "storm", NULL, NULL, NULL);
 	{
 		char path[200];

@@ -196,6 +196,7 @@ int polls(void)
 	int outer = epoll_create1(EPOLL_CLOEXEC), inner = epoll_create1(0), twin, p[2], e, s, high = 700;
 	struct signalfd_siginfo got;
 	uint64_t one = 1, count;
+	int me = (int)syscall(SYS_pidfd_open, getpid(), 0), init = (int)syscall(SYS_pidfd_open, 1, 0);
 	sigset_t set;
 	char line[64], c;
 
@@ -206,7 +207,7 @@ int polls(void)
 	e = eventfd(0, EFD_NONBLOCK);
 	s = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	twin = dup2(outer, high);
-	if (outer < 0 || inner < 0 || e < 0 || s < 0 || twin != high || pipe(p) < 0)
+	if (me < 0 || init < 0 || outer < 0 || inner < 0 || e < 0 || s < 0 || twin != high || pipe(p) < 0)
 		say("bad open: %s", strerror(errno));
 	watch(inner, p[0], EPOLLIN);
 	watch(outer, inner, EPOLLIN);
@@ -221,8 +222,9 @@ int polls(void)
 		if (write(p[1], "x", 1) != 1 || !are_ready(outer, (int[]){ inner, -1 }) || !are_ready(inner, (int[]){ p[0], -1 }) ||
 		    read(p[0], &c, 1) != 1)
 			say("bad epoll in epoll");
-		raise(SIGRTMIN + 3);
-		raise(SIGUSR2);
+		kill(getpid(), SIGRTMIN + 3);
+		if (syscall(SYS_pidfd_send_signal, me, SIGUSR2, NULL, 0) < 0 || syscall(SYS_pidfd_send_signal, init, 0, NULL, 0) < 0)
+			say("bad handle of a process: %s", strerror(errno));
 		if (!are_ready(outer, (int[]){ s, -1 }) || read(s, &got, sizeof(got)) != sizeof(got) || got.ssi_signo != SIGUSR2 ||
 		    read(s, &got, sizeof(got)) != sizeof(got) || got.ssi_signo != (uint32_t)SIGRTMIN + 3 ||
 		    read(s, &got, sizeof(got)) >= 0)
