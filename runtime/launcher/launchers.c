@@ -10,31 +10,13 @@
  * the secret, to all of them.
  */
 #include <stdlib.h>
-#include <sys/wait.h>
 
 #include "runtime/launcher/head.h"
+#include "runtime/launcher/starter.h"
 
 extern char **environ;
 
 /* ---- words ------------------------------------------------------------------------------------------------------------ */
-
-/* One word of a shell's command line */
-static char *quote(const char *word)
-{
-	char *q = malloc(4 * strlen(word) + 3), *p = q;
-
-	if (!q)
-		abort(); /* a launcher without memory for its own command line */
-	*p++ = '\'';
-	for (; *word; word++)
-		if (*word == '\'')
-			p = stpcpy(p, "'\\''");
-		else
-			*p++ = *word;
-	*p++ = '\'';
-	*p = '\0';
-	return q;
-}
 
 static void GW_PRINTF(2, 3) add(struct strings *argv, const char *fmt, ...)
 {
@@ -64,7 +46,7 @@ static void add_daemon(struct strings *argv, const struct head *h, const struct 
 static char *daemon_line(const struct head *h, const struct launch *l)
 {
 	struct strings words = { 0 };
-	gw_autofree char *path = quote(l->path);
+	gw_autofree char *path = starter_quote(l->path);
 	char *line = NULL;
 
 	add_daemon(&words, h, l);
@@ -75,39 +57,11 @@ static char *daemon_line(const struct head *h, const struct launch *l)
 	return line;
 }
 
-static void add_ssh(struct strings *argv, const struct head *h, const struct launch *l)
-{
-	static const char *const ssh[] = { "ssh", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o",
-	                                   "ServerAliveInterval=5" };
-	gw_autofree char *line = daemon_line(h, l);
-
-	for (size_t i = 0; i < GW_ARRAY_LEN(ssh); i++)
-		add(argv, "%s", ssh[i]);
-	add(argv, "%s", l->hosts[0].name);
-	add(argv, "%s", line);
-}
-
-/* The user's words, with %h and %c in their places; without %c it comes at the end. */
-static void add_template(struct strings *argv, const struct head *h, const struct launch *l)
+static void add_shell(struct strings *argv, const struct head *h, const struct launch *l)
 {
 	gw_autofree char *line = daemon_line(h, l);
-	bool has_line = false;
 
-	for (const char *at = l->hosts[0].launcher; *at; at += strspn(at, " \t")) {
-		size_t n = strcspn(at, " \t");
-
-		if (n == 2 && strncmp(at, "%h", 2) == 0) {
-			add(argv, "%s", l->hosts[0].name);
-		} else if (n == 2 && strncmp(at, "%c", 2) == 0) {
-			add(argv, "%s", line);
-			has_line = true;
-		} else {
-			add(argv, "%.*s", (int)n, at);
-		}
-		at += n;
-	}
-	if (!has_line)
-		add(argv, "%s", line);
+	starter_words(argv, l->hosts[0].launcher, l->hosts[0].name, line);
 }
 
 /* "A,B,C" */
@@ -148,7 +102,7 @@ static void add_srun(struct strings *argv, const struct head *h, const struct la
 
 void launchers_words(struct strings *argv, const struct head *h, const struct launch *l)
 {
-	(l->hosts[0].is_slurm ? add_srun : l->hosts[0].launcher ? add_template : add_ssh)(argv, h, l);
+	(l->hosts[0].is_slurm ? add_srun : add_shell)(argv, h, l);
 }
 
 /*
@@ -203,21 +157,10 @@ static void explain_srun(const struct launch *l, const char *nodes, const char *
 
 void launchers_explain(const struct launch *l, const char *nodes, int status, const char *last, struct gw_error *why)
 {
-	const char *name = l->hosts[0].name, *launcher = l->hosts[0].launcher ? l->hosts[0].launcher : "ssh";
-	bool is_ssh = !l->hosts[0].launcher && !l->hosts[0].is_slurm;
-	int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 	char end[128];
 
-	rt_end_describe(status, true, end, sizeof(end));
 	if (l->hosts[0].is_slurm)
-		explain_srun(l, nodes, end, last, why);
-	else if (code == 127 && is_ssh)
-		gw_fail(why, -EIO, "host %s: there is no godwitd at the place where it is here; Godwit is needed at the same path on all "
-		        "hosts (%s)", name, last[0] ? last : "status 127");
-	else if (code == 255 && is_ssh)
-		gw_fail(why, -EIO, "host %s cannot be reached with ssh: %s", name, last[0] ? last : "it says nothing about it");
-	else if (last[0])
-		gw_fail(why, -EIO, "host %s: its daemon could not be started: %s", name, last);
+		explain_srun(l, nodes, rt_end_describe(status, true, end, sizeof(end)), last, why);
 	else
-		gw_fail(why, -EIO, "host %s: its daemon could not be started: '%s' %s", name, launcher, end);
+		starter_explain(l->hosts[0].launcher, l->hosts[0].name, status, last, why);
 }
