@@ -223,7 +223,11 @@ def test_memory():
 	tap.ok(all(m.returncode == 0 for m in moves), "a shared file that is written through memory: four moves", *[m.stderr for m in moves])
 	p = r[1].popen([PYTHON, "-c", HOLD, path], stdout=subprocess.PIPE, user=login)
 	line = p.stdout.readline() if select.select([p.stdout], [], [], 20)[0] else b""
-	refused("while another process of its host has it mapped: refused by path", job, [path, "mapped too"])
+	sentence = "while another process of its host has it mapped: refused by path"
+	if login:
+		tap.skip(sentence, "in the rig of an ordinary user each login is a user namespace, and cannot look into another's memory")
+	else:
+		refused(sentence, job, [path, "mapped too"])
 	rig.kill_tree(p)
 	done = job.end()
 	with open(path, "rb") as f:
