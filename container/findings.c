@@ -75,7 +75,7 @@ size_t ct_host_findings(struct ct_finding *out, size_t cap)
 {
 	const struct ct_trials *t = ct_host_try();
 	struct list l = { out, 0, cap };
-	bool can_move = t->namespaces == 0 && t->set_tid == 0 && t->ptrace == 0 && t->pidfd == 0 && (t->vm == 0 || t->mem_file == 0);
+	bool can_move = ct_trials_can_move(t);
 	bool can_follow = t->wp_async == 0 && t->pagemap_scan == 0;
 
 	say(&l, "namespaces", t->namespaces, CT_DEGRADED, geteuid() == 0 ? "PID and mount" : "user, PID and mount",
@@ -100,7 +100,7 @@ size_t ct_host_findings(struct ct_finding *out, size_t cap)
 	    "may lose that when moved", FILTER);
 	say(&l, "PAGEMAP_SCAN", t->pagemap_scan, CT_DEGRADED, "pages in use are found at once",
 	    "denied: moves read /proc/PID/pagemap, slower; no pre-copy", "Linux 6.7; or a seccomp filter denies this ioctl");
-	say(&l, "dirty tracking", t->wp_async == 0 ? 0 : t->wp_async, CT_DEGRADED, "userfaultfd, asynchronous write protection",
+	say(&l, "dirty tracking", t->wp_async, CT_DEGRADED, "userfaultfd, asynchronous write protection",
 	    "no asynchronous write protection: no pre-copy", t->userfault == 0 ? "Linux 6.7" : "Linux 6.7, and no seccomp filter that "
 	    "denies userfaultfd");
 	if (t->wp_async < 0)

@@ -317,7 +317,7 @@ int ct_host_probe(struct ct_host_caps *out)
 		.has_userns = t->userns == 0, .has_pidns = t->namespaces == 0, .has_timens = t->timens == 0,
 		.has_set_tid = t->set_tid == 0, .has_exe_map = t->set_tid == 0 && t->mm_map == 0,
 		.has_pagemap_scan = t->pagemap_scan == 0, .has_wp_async = t->wp_async == 0 && t->pagemap_scan == 0 && t->pidfd == 0,
-		.can_move = t->namespaces == 0 && t->set_tid == 0 && t->ptrace == 0 && t->pidfd == 0 && (t->vm == 0 || t->mem_file == 0),
+		.can_move = ct_trials_can_move(t),
 	};
 	line(out, out->has_pidns, "no PID and mount namespaces: ranks run without containers and cannot move");
 	line(out, out->has_set_tid, "thread ids cannot be chosen: no rank can arrive here");

@@ -8,6 +8,8 @@
 #ifndef CT_PROBE_H
 #define CT_PROBE_H
 
+#include <stdbool.h>
+
 #include "runtime/base/base.h"
 
 /* Each 0, or the negative errno that the trial met */
@@ -24,6 +26,12 @@ struct ct_trials {
 	int timers, mm_map;  /* CONFIG_CHECKPOINT_RESTORE: /proc/PID/timers; PR_SET_MM_MAP */
 };
 const struct ct_trials *ct_host_try(void);
+
+/* can ranks leave and arrive? */
+static inline bool ct_trials_can_move(const struct ct_trials *t)
+{
+	return t->namespaces == 0 && t->set_tid == 0 && t->ptrace == 0 && t->pidfd == 0 && (t->vm == 0 || t->mem_file == 0);
+}
 
 enum ct_verdict { CT_FINE, CT_DEGRADED, CT_MISSING }; /* nothing to do; something is slower or refused; no job runs */
 
