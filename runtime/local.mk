@@ -25,7 +25,7 @@ libgw_rt_la_LIBADD = libgw-loop.la $(JANSSON_LIBS)
 
 # Checkpoints on disk.
 noinst_LTLIBRARIES += libgw-cold.la
-libgw_cold_la_SOURCES = %D%/cold/cold.h %D%/cold/writer.c %D%/cold/verify.c
+libgw_cold_la_SOURCES = %D%/cold/cold.h %D%/cold/writer.c %D%/cold/verify.c %D%/cold/manifest.c
 libgw_cold_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(ZSTD_CFLAGS)
 libgw_cold_la_LIBADD = libgw-base.la $(JANSSON_LIBS) $(ZSTD_LIBS)
 
@@ -56,10 +56,10 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/inherit.c %D%/launcher/doors.c $(STARTER_SOURCES) %D%/launcher/pool.c %D%/pool/names.c \
 	%D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/moves.c \
-	%D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/pins.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/topology.c %D%/topology.h
+	%D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/pins.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/cold/manifest.c %D%/topology.c %D%/topology.h
 mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' \
 	-DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
-mpirun_LDADD = libgw-cold.la libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(HWLOC_LIBS) $(SODIUM_LIBS)
+mpirun_LDADD = libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(HWLOC_LIBS) $(SODIUM_LIBS)
 mpiexec_SOURCES = $(mpirun_SOURCES)
 mpiexec_CPPFLAGS = $(mpirun_CPPFLAGS)
 mpiexec_LDADD = $(mpirun_LDADD)

@@ -40,12 +40,14 @@ int cold_writer_finish(struct cold_writer *w, uint64_t *size, char hash[COLD_HAS
 int cold_writer_sync(struct cold_writer *w);  /* to the disk; may take long, and may be another thread */
 void cold_writer_close(struct cold_writer *w); /* NULL ok */
 
-/* ---- verify.c ---- */
+/* ---- manifest.c ---- */
 /** cold_manifest_write - give @m (changed: it gets a hash of itself) the place of DIR/MANIFEST, at once or not at all
  * Return: 0; 1: done, but a crash of the host might still bring the one before back */
 int cold_manifest_write(int dirfd, json_t *m, struct gw_error *why);
 /** cold_manifest_read - -ENOENT: there is none; another error with @why: it is not one, or was changed. @dir: for sentences */
 int cold_manifest_read(int dirfd, const char *dir, json_t **out, struct gw_error *why);
+
+/* ---- verify.c ---- */
 /** cold_image_verify - an image that the manifest lists: whole, unchanged, and what its name says? */
 int cold_image_verify(int dirfd, const json_t *image, struct gw_error *why);
 
