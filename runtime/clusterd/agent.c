@@ -71,18 +71,6 @@ static bool is_same_place(const void *address, size_t len, const struct noc_addr
 	                                 : len >= 8 && memcmp(&a, &b, 8) == 0; /* family, port, IPv4 address */
 }
 
-/* Where any rank of the job has listened last, and before that. */
-static bool is_peer(void *ctx, const void *address, size_t len)
-{
-	const struct clusterd *d = ctx;
-
-	for (uint32_t i = 0; i < d->size; i++)
-		for (size_t k = 0; k < GW_ARRAY_LEN(d->heard[i].address); k++)
-			if (is_same_place(address, len, &d->heard[i].address[k]))
-				return true;
-	return false;
-}
-
 static void remember_address(struct clusterd *d, uint32_t rank, const struct noc_address *a)
 {
 	struct heard *h = &d->heard[rank];
@@ -91,6 +79,29 @@ static void remember_address(struct clusterd *d, uint32_t rank, const struct noc
 		return;
 	h->newest = (h->newest + 1) % GW_ARRAY_LEN(h->address);
 	h->address[h->newest] = *a;
+}
+
+/* As the page of this host says, which another daemon may have written: also before this one came. */
+void agent_look_at_page(struct clusterd *d)
+{
+	struct noc_place place;
+
+	for (uint32_t i = 0; i < d->size; i++)
+		if (noc_names_lookup(&d->segment, i, &place) == 0)
+			remember_address(d, i, &place.address);
+}
+
+/* Where any rank of the job has listened last, and before that. */
+static bool is_peer(void *ctx, const void *address, size_t len)
+{
+	struct clusterd *d = ctx;
+
+	agent_look_at_page(d);
+	for (uint32_t i = 0; i < d->size; i++)
+		for (size_t k = 0; k < GW_ARRAY_LEN(d->heard[i].address); k++)
+			if (is_same_place(address, len, &d->heard[i].address[k]))
+				return true;
+	return false;
 }
 
 void agent_heard(struct clusterd *d, const json_t *msg)

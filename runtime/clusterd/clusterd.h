@@ -246,6 +246,7 @@ int agent_send(struct rank *r, enum ct_ctl_op op, uint32_t session, uint64_t dea
 void agent_reattach(struct rank *r, uint32_t session);           /* ATTACH, again until it works or the job ends */
 void agent_publish(struct rank *r, enum noc_name_state state);
 void agent_heard(struct clusterd *d, const json_t *msg);         /* `name`: where a rank of another host is */
+void agent_look_at_page(struct clusterd *d);                     /* where the network's connections may lead to */
 const char *agent_state_name(enum agent_state s);
 
 /* ---- far.c ---- */

@@ -164,6 +164,7 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		clusterd_fatal(d, "cluster %u cannot start: %s", d->cluster, why.text[0] ? why.text : "out of memory");
 		return;
 	}
+	agent_look_at_page(d);
 	gw_fault("rt.join.start");
 	/* its ranks are bound to its cores by their own spawn; the daemon itself stays there too */
 	if (sched_setaffinity(0, sizeof(d->cpus), &d->cpus) < 0)
