@@ -52,7 +52,9 @@ static void publish(int host)
 {
 	int rc = noc_names_publish(&pages[host], me, &news.place, me);
 
-	bad += rc != 0;
+	if (rc)
+		wrong("publish at host %d: %d (state %d, epoch %llu, incarnation %u)", host, rc, (int)news.place.state,
+		      (unsigned long long)news.place.epoch, (unsigned)news.place.incarnation);
 	news.delay[host] = -1;
 }
 
@@ -181,8 +183,7 @@ static int process(uint64_t seed)
 					by_reference++;
 				if (rc) {
 					if (rc != -EAGAIN)
-						diag("process %u: sending to %u: %d", me, d, rc);
-					bad += rc != -EAGAIN;
+						wrong("sending to %u: %d", d, rc);
 					break;
 				}
 				next_out[d]++;
@@ -207,7 +208,8 @@ static int process(uint64_t seed)
 			cuts++;
 		}
 	}
-	bad += sent_cb != by_reference;
+	if (sent_cb != by_reference)
+		wrong("%llu callbacks for %llu messages", (unsigned long long)sent_cb, (unsigned long long)by_reference);
 	tell(NOC_NAME_HERE, 0);
 	noc_stop();
 	news.place.state = NOC_NAME_GONE;

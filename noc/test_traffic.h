@@ -10,6 +10,19 @@ struct bin { struct noc_bulk *offer; uint32_t src; uint64_t seq, len; unsigned c
 static uint32_t me;
 static uint64_t next_in[PROCS], arrived_total, accepted, sent_cb;
 static long bad, truncated;
+
+/* counted, and the first ones told */
+static GW_PRINTF(1, 2) void wrong(const char *fmt, ...)
+{
+	char text[256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (bad++ < 5)
+		fprintf(stderr, "# process %u: %s\n", me, text);
+}
 static uint64_t rng;
 
 static uint64_t rnd(void)
@@ -69,7 +82,8 @@ static void on_message(const struct noc_msg *m)
 {
 	uint64_t seq = next_in[m->src]++;
 
-	bad += m->tag != seq || m->data != (m->src ^ 0x55) || m->len != length_of(m->src, me, seq);
+	if (m->tag != seq || m->data != (m->src ^ 0x55) || m->len != length_of(m->src, me, seq))
+		wrong("from %u: message %llu where %llu is due", m->src, (unsigned long long)m->tag, (unsigned long long)seq);
 	if (m->offer) {
 		struct bin *b = ct_area_alloc(sizeof(*b));
 		size_t room = seq % 5 == 0 ? m->len / 2 : m->len; /* some are truncated */
@@ -79,10 +93,12 @@ static void on_message(const struct noc_msg *m)
 		truncated += room != m->len;
 		iov[0] = (struct iovec){ b->buf, room / 3 };
 		iov[1] = (struct iovec){ b->buf + room / 3, room - room / 3 };
-		bad += noc_bulk_accept(m->offer, iov, 2, b) != 0;
+		if (noc_bulk_accept(m->offer, iov, 2, b))
+			wrong("from %u: transfer %llu is not accepted", m->src, (unsigned long long)seq);
 		return;
 	}
-	bad += !is_filled(m->payload, m->len, key_of(m->src, me, seq));
+	if (!is_filled(m->payload, m->len, key_of(m->src, me, seq)))
+		wrong("from %u: message %llu has other contents", m->src, (unsigned long long)seq);
 	arrived_total++;
 }
 
@@ -90,7 +106,9 @@ static void on_received(void *context, uint64_t len, int status)
 {
 	struct bin *b = context;
 
-	bad += status != 0 || len != length_of(b->src, me, b->seq) || !is_filled(b->buf, b->len, key_of(b->src, me, b->seq));
+	if (status || len != length_of(b->src, me, b->seq) || !is_filled(b->buf, b->len, key_of(b->src, me, b->seq)))
+		wrong("from %u: transfer %llu: status %d, %llu bytes, or other contents", b->src, (unsigned long long)b->seq, status,
+		      (unsigned long long)len);
 	ct_area_free(b->buf, b->len + 1);
 	ct_area_free(b, sizeof(*b));
 	accepted++;
@@ -103,7 +121,8 @@ static void on_sent(void *context, int status)
 {
 	struct out *o = context;
 
-	bad += status != 0;
+	if (status)
+		wrong("a message of %zu bytes was not sent: %d", o->len, status);
 	sent_cb++;
 	ct_area_free(o, sizeof(*o) + o->len);
 }
