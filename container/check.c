@@ -202,8 +202,7 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 			n.private_bytes += e->end - e->start;
 			ct_vec_append(&hints, &hint, 1); /* one that is missing costs a little time later */
 		}
-		if (r->follow_from && n.private_bytes >= r->follow_from)
-			hints.n = 0; /* the rounds make them */
+		needs.is_followed = r->follow_from && n.private_bytes >= r->follow_from;
 		n.uid = needs.uid = r->uid;
 		n.gid = needs.gid = r->gid;
 		n.ns_pid = needs.ns_pid = (uint32_t)r->ns_pid;

@@ -195,7 +195,7 @@ int ct_reconnecting_add(const char *patterns);
  *   [a last ct_follow_round whose pages are left for the freeze] -> ct_rank_freeze -> ct_image_next* -> ...
  *
  * ct_rank_follow_from - before ct_rank_check: a rank with as many @bytes as this will be followed, so that the destination
- *   need not make its pages ahead (the default: never)
+ *   proves room for its pages, but need not make them ahead (0, the default: never)
  * ct_follow_begin - after a check. Its main thread stands for some tens of microseconds. -ENOTSUP with the reason: this
  *   kernel, or what is around the rank, does not allow it; it moves by stop-and-copy
  * ct_follow_round - look what must be sent now; ct_image_next hands it out, while the rank runs

@@ -250,8 +250,9 @@ struct ct_img_needs {
 	uint32_t features, is_baseline; /* string: names of container/cpu.h; 1: it was told to keep to these */
 	struct ct_img_limit limits[CT_IMG_LIMITS];
 	uint64_t memory_bytes; /* of its memory files */
+	uint64_t is_followed;  /* 1: its pages come in rounds, and need not be made ahead */
 };
-_Static_assert(sizeof(struct ct_img_needs) == 16 + 32 + 8 + 24 + 40 + 32 + 256 + 8, "wire format");
+_Static_assert(sizeof(struct ct_img_needs) == 16 + 32 + 8 + 24 + 40 + 32 + 256 + 16, "wire format");
 #define CT_HOLE_SIZE (1u << 20)
 
 struct ct_img_extent { uint64_t start, end; };

@@ -135,7 +135,8 @@ static const struct ct_reader_ops reader_ops = { .meta = reader_meta, .round = r
  * few are waited for, since the freeze may come at once and would have to wait for them. */
 static int follow_hints(struct ct_rank *r, const struct ct_reader *d, struct gw_error *why)
 {
-	int rc = ct_restore_hints(r, &d->extents, why);
+	static const struct ct_vec none;
+	int rc = ct_restore_hints(r, d->needs.is_followed ? &none : &d->extents, why);
 	uint64_t bytes = 0;
 
 	for CT_EACH(const struct ct_img_extent, e, &d->extents)
