@@ -40,6 +40,8 @@ libct_la_SOURCES = \
 	%D%/proc.c \
 	%D%/regs.c \
 	%D%/restore.c \
+	%D%/restore_fds.c \
+	%D%/restore_maps.c \
 	%D%/room.c \
 	%D%/same.c \
 	%D%/shell.c \

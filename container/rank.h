@@ -507,11 +507,17 @@ int ct_rest_take(struct ct_rank *r, struct gw_error *why);
 /* restore.c */
 int ct_restore_run(struct ct_rank *r, struct gw_error *why);     /* what is in the table */
 int ct_restore_room(struct ct_rank *r, size_t calls, size_t bytes, struct gw_error *why); /* in the table; runs it when it is full */
+uint64_t ct_restore_text(struct ct_rank *r, const char *s);         /* its address in the shell */
+int ct_restore_rest(struct ct_rank *r, struct gw_error *why);
+
+/* restore_maps.c */
 int ct_restore_hints(struct ct_rank *r, const struct ct_vec *extents, struct gw_error *why);
 int ct_restore_collect(struct ct_rank *r, struct gw_error *why); /* wait for what runs in the shell */
 int ct_restore_maps(struct ct_rank *r, struct gw_error *why);
 int ct_restore_shared(struct ct_rank *r, struct gw_error *why); /* mappings of files that the rank writes: after END */
-int ct_restore_rest(struct ct_rank *r, struct gw_error *why);
+
+/* restore_fds.c */
+int ct_restore_fds(struct ct_rank *r, struct gw_error *why);
 
 /* freeze.c */
 int ct_leader_stop(struct ct_rank *r, uint64_t deadline_ms, struct gw_error *why); /* of a running rank, its main thread only */

@@ -234,7 +234,7 @@ static bool is_autobound(const char *name)
 /*
  * A UNIX socket without an address and without a peer is a new one at the other side. One whose peer has gone, or will
  * be said to have gone, is one of a pair whose other end is closed: reading gives the end, writing EPIPE (of datagrams:
- * ECONNREFUSED). Such a pair's lost end is bound to a name of ours (restore.c), by which the next move knows it.
+ * ECONNREFUSED). Such a pair's lost end is bound to a name of ours (restore_fds.c), by which the next move knows it.
  */
 bool ct_socket_look(const struct ct_rank *r, int number, struct ct_socket *out)
 {

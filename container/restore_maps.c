@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The address space of a shell: mappings ahead, as the image has them, and what of them keeps its pages. */
+#include "container/spans.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+static const struct { uint32_t advice; int madvice; } advices[] = {
+	{ CT_VMA_HUGE, MADV_HUGEPAGE },         { CT_VMA_NOHUGE, MADV_NOHUGEPAGE },
+	{ CT_VMA_DONTFORK, MADV_DONTFORK },     { CT_VMA_DONTDUMP, MADV_DONTDUMP },
+	{ CT_VMA_WIPEONFORK, MADV_WIPEONFORK }, { CT_VMA_MERGEABLE, MADV_MERGEABLE },
+	{ CT_VMA_RANDOM, MADV_RANDOM },         { CT_VMA_SEQUENTIAL, MADV_SEQUENTIAL },
+};
+
+/* Nobody, no tracer either, can write memory that is shared and closed to writing: it is closed when it has been filled. */
+static bool is_closed_late(const struct ct_img_vma *v)
+{
+	return v->kind == CT_VMA_SHARED_ANON && !(v->prot & PROT_WRITE);
+}
+
+static void map_one(struct ct_rank *r, const struct ct_img_vma *v, int fd)
+{
+	bool is_shared = v->kind == CT_VMA_SHARED_FILE || v->kind == CT_VMA_SHARED_ANON || v->kind == CT_VMA_SHARED_MEMORY;
+	uint64_t flags = MAP_FIXED_NOREPLACE | (is_shared ?
+	                                        MAP_SHARED : MAP_PRIVATE);
+
+	bool was_writable = (v->advice & CT_VMA_ACCOUNT) && !(v->prot & PROT_WRITE) && !is_shared;
+
+	if (fd < 0)
+		flags |= MAP_ANONYMOUS;
+	if (v->advice & CT_VMA_GROWSDOWN)
+		flags |= MAP_GROWSDOWN | MAP_STACK;
+	if (v->advice & CT_VMA_NORESERVE)
+		flags |= MAP_NORESERVE;
+	CT_CALL(&r->remote, "map memory", CT_CALL_EQUAL, SYS_mmap, v->start, v->end - v->start,
+	        v->prot | (was_writable || is_closed_late(v) ? PROT_WRITE : 0), flags, (int64_t)fd, fd < 0 ? 0 : v->offset)->expect = v->start;
+	if (was_writable)
+		CT_CALL(&r->remote, "protect memory", CT_CALL_OK, SYS_mprotect, v->start, v->end - v->start, v->prot);
+	for (size_t i = 0; i < GW_ARRAY_LEN(advices); i++)
+		if (v->advice & advices[i].advice)
+			CT_CALL(&r->remote, "advise", 0, SYS_madvise, v->start, v->end - v->start, advices[i].madvice);
+}
+
+static const char *file_of(const struct ct_snapshot *s, const struct ct_img_vma *v)
+{
+	bool is_file = v->kind == CT_VMA_FILE || v->kind == CT_VMA_SHARED_FILE;
+
+	return is_file ? ct_snapshot_text(s, CT_AT(struct ct_img_file, &s->files, v->file)->path) : "";
+}
+
+/* What the rank writes elsewhere must be in the file when it is mapped: these come last, when the source has flushed it. */
+static bool is_late(const struct ct_snapshot *s, const struct ct_img_vma *v)
+{
+	return v->kind == CT_VMA_SHARED_FILE && (CT_AT(struct ct_img_file, &s->files, v->file)->flags & CT_IMG_FILE_WRITES);
+}
+
+int ct_restore_shared(struct ct_rank *r, struct gw_error *why)
+{
+	struct ct_remote *m = &r->remote;
+	int rc = 0;
+
+	for CT_EACH(const struct ct_img_vma, v, &r->snap.vmas) {
+		const char *path = file_of(&r->snap, v);
+
+		if (rc == 0 && is_closed_late(v)) {
+			rc = ct_restore_room(r, 1, 0, why);
+			if (rc == 0)
+				CT_CALL(m, "protect memory", CT_CALL_OK, SYS_mprotect, v->start, v->end - v->start, v->prot);
+		}
+		if (rc < 0 || !is_late(&r->snap, v))
+			continue;
+		rc = ct_restore_room(r, 16, 4200, why);
+		if (rc < 0)
+			break;
+		CT_CALL(m, path, CT_CALL_EQUAL, SYS_openat, AT_FDCWD, ct_restore_text(r, path),
+		        (v->prot & PROT_WRITE ? O_RDWR : O_RDONLY) | O_CLOEXEC)->expect = 0;
+		map_one(r, v, 0);
+		CT_CALL(m, "close", CT_CALL_OK, SYS_close, 0);
+	}
+	return rc;
+}
+
+/* queue and run the mappings of @s that are not in @skip (by index; may be NULL) */
+static int map_all(struct ct_rank *r, const struct ct_snapshot *s, const unsigned char *skip, struct gw_error *why)
+{
+	struct ct_remote *m = &r->remote;
+	const char *open_file = "";
+
+	for (size_t i = 0; i < s->vmas.n; i++) {
+		const struct ct_img_vma *v = CT_AT(struct ct_img_vma, &s->vmas, i);
+		const char *path = file_of(s, v);
+		int rc;
+
+		if (v->start < m->base + CT_HOLE_SIZE && v->end > m->base)
+			return gw_fail(why, -EAGAIN, "the rank has mapped memory at %#llx since it was looked at, where the shell "
+			               "works; try again", (unsigned long long)v->start);
+		if ((skip && skip[i]) || is_late(s, v))
+			continue;
+		rc = ct_restore_room(r, 16, 4200, why);
+		if (rc < 0)
+			return rc;
+		if (path[0] && strcmp(path, open_file) != 0) {
+			if (open_file[0])
+				CT_CALL(m, "close", CT_CALL_OK, SYS_close, 0);
+			/* the shell has no descriptor but the parked ones, so the lowest is 0 */
+			CT_CALL(m, path, CT_CALL_EQUAL, SYS_openat, AT_FDCWD, ct_restore_text(r, path), O_RDONLY | O_CLOEXEC)->expect = 0;
+			open_file = path;
+		}
+		if (v->kind == CT_VMA_MEMORY || v->kind == CT_VMA_SHARED_MEMORY)
+			map_one(r, v, (int)ct_memory_source(r, v));
+		else
+			map_one(r, v, path[0] ? 0 : -1);
+	}
+	if (open_file[0])
+		CT_CALL(m, "close", CT_CALL_OK, SYS_close, 0);
+	return ct_restore_run(r, why);
+}
+
+#define MADV_POPULATE_WRITE_ 23
+
+/**
+ * ct_restore_hints - map what the rank had when it was looked at, and have pages there before it is frozen
+ * The pages are made while the daemon does other things; nothing depends on their being there.
+ */
+int ct_restore_hints(struct ct_rank *r, const struct ct_vec *extents, struct gw_error *why)
+{
+	const struct ct_img_vma *v = r->hint.vmas.at, *end = v + r->hint.vmas.n;
+	struct ct_remote *m = &r->remote;
+	int rc;
+
+	ct_remote_reset(m);
+	rc = map_all(r, &r->hint, NULL, why);
+	if (rc < 0)
+		return rc;
+	for CT_EACH(const struct ct_img_extent, e, extents) {
+		while (v < end && v->end <= e->start)
+			v++;
+		if (!ct_remote_has_room(m, 1, 0) || v >= end)
+			break;
+		if (v->start <= e->start && e->end <= v->end && (v->prot & PROT_WRITE))
+			CT_CALL(m, "make pages", 0, SYS_madvise, e->start, e->end - e->start, MADV_POPULATE_WRITE_);
+	}
+	if (!m->calls)
+		return 0;
+	rc = ct_remote_push(m, why);
+	if (rc == 0)
+		rc = ct_remote_start(m, r->pid, &r->shell_regs, 0, m->calls, why);
+	if (rc == 0)
+		r->running = m->calls;
+	return rc;
+}
+
+int ct_restore_collect(struct ct_rank *r, struct gw_error *why)
+{
+	size_t n = r->running;
+
+	r->running = 0;
+	return n ? ct_remote_wait(&r->remote, r->pid, n, why) : 0;
+}
+
+static bool is_same_map(const struct ct_snapshot *s, const struct ct_img_vma *v, const struct ct_snapshot *t,
+                        const struct ct_img_vma *w)
+{
+	return is_late(s, v) == is_late(t, w) && v->start == w->start && v->prot == w->prot && v->kind == w->kind && v->advice == w->advice &&
+	       v->offset == w->offset && strcmp(file_of(s, v), file_of(t, w)) == 0;
+}
+
+const struct ct_img_vma *ct_map_kept(const struct ct_snapshot *have, const struct ct_img_vma *w, const struct ct_snapshot *want,
+                                     size_t *at)
+{
+	const struct ct_img_vma *v = want->vmas.at;
+
+	while (*at < want->vmas.n && v[*at].start < w->start)
+		(*at)++;
+	v += *at;
+	if (*at >= want->vmas.n || !is_same_map(want, v, have, w))
+		return NULL;
+	return v->end == w->end || (v->kind == CT_VMA_ANON && !(v->advice & CT_VMA_GROWSDOWN)) ? v : NULL;
+}
+
+int ct_maps_kept(const struct ct_snapshot *have, const struct ct_snapshot *want, struct ct_vec *spans)
+{
+	size_t at = 0;
+	int rc = 0;
+
+	spans->n = 0;
+	for CT_EACH(const struct ct_img_vma, w, &have->vmas) {
+		const struct ct_img_vma *v = ct_map_kept(have, w, want, &at);
+
+		if (v && rc == 0)
+			rc = ct_spans_add(spans, w->start, v->end < w->end ? v->end : w->end);
+	}
+	return rc;
+}
+
+/**
+ * ct_restore_maps - the address space as the image has it
+ * What was made by the hints and is still right stays; anonymous memory that grew or shrank at its end is mended.
+ */
+int ct_restore_maps(struct ct_rank *r, struct gw_error *why)
+{
+	const struct ct_snapshot *have = &r->hint, *want = &r->snap;
+	const struct ct_img_vma *kept;
+	struct ct_remote *m = &r->remote;
+	gw_autofree unsigned char *skip = calloc(want->vmas.n + 1, 1);
+	struct ct_snapshot tails;
+	size_t i = 0;
+	int rc = 0;
+
+	if (!skip)
+		return gw_fail(why, -ENOMEM, "no memory for a list of mappings");
+	ct_remote_reset(m);
+	ct_snapshot_init(&tails);
+	for CT_EACH(const struct ct_img_vma, w, &have->vmas) {
+		uint64_t from = w->start;
+
+		kept = ct_map_kept(have, w, want, &i);
+		if (kept) {
+			struct ct_img_vma tail = *kept;
+
+			skip[i] = 1;
+			from = kept->end;
+			tail.start = w->end;
+			if (kept->end > w->end && ct_vec_append(&tails.vmas, &tail, 1) < 0)
+				rc = gw_fail(why, -ENOMEM, "no memory for a list of mappings");
+		}
+		if (rc == 0)
+			rc = ct_restore_room(r, 1, 0, why);
+		if (rc == 0 && from < w->end)
+			CT_CALL(m, "unmap what has changed", CT_CALL_OK, SYS_munmap, from, w->end - from);
+	}
+	/* all that must go is queued before anything new, so that new mappings find their place */
+	if (rc == 0)
+		rc = map_all(r, &tails, NULL, why);
+	if (rc == 0)
+		rc = ct_memory_make(r, why);
+	if (rc == 0)
+		rc = map_all(r, want, skip, why);
+	ct_snapshot_fini(&tails);
+	for CT_EACH(const struct ct_img_extent, e, &want->dropped) {
+		if (rc == 0)
+			rc = ct_restore_room(r, 1, 0, why);
+		if (rc == 0)
+			CT_CALL(m, "forget pages", CT_CALL_OK, SYS_madvise, e->start, e->end - e->start, MADV_DONTNEED);
+	}
+	return rc == 0 && m->calls ? ct_restore_run(r, why) : rc;
+}
