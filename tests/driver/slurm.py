@@ -351,8 +351,9 @@ with rig.Rig(5, cores=cores, keep=[prefix], cgroups=not rig.why_no_cgroups()) as
 		sys.exit(0)
 	before = {h.name: traces(h) for h in r.hosts}
 	limited_out = out_file()
-	limited = submit(r[1], "exec %s sleep 1000" % MPIRUN, "-n2", "-w", "rig5", "-o", limited_out, user=login)
+	limited = submit(r[1], "exec %s sh -c 'echo begun; exec sleep 1000'" % MPIRUN, "-n2", "-w", "rig5", "-o", limited_out, user=login)
 	slurm.wait_state(limited, ["RUNNING"])
+	rig.until("the job whose time will be over has begun", PATIENCE, lambda: read(limited_out).count("begun") == 2)
 	r[1].run(["scontrol", "update", "JobId=%d" % limited, "EndTime=now+1"], check=True)  # Slurm looks at it twice a minute
 	r[1].run(["scontrol", "update", "NodeName=rig5", "State=DRAIN", "Reason=busy"], check=True)  # for the others
 	busy = {"rig5"}
