@@ -291,13 +291,26 @@ static int sample_threads(struct ct_rank *r)
 
 int ct_leader_stop(struct ct_rank *r, uint64_t deadline_ms, struct gw_error *why)
 {
+	struct user_regs_struct ignored;
+	struct ct_thread *sample;
 	sigset_t chld, old;
+	cpu_set_t ours;
 	int rc;
+
+	r->samples.n = 0;
+	sample = ct_vec_add(&r->samples, 1);
+	if (!sample)
+		return gw_fail(why, -ENOMEM, "no memory for a thread");
+	sample->tid = r->pid;
+	if (sched_getaffinity(0, sizeof(ours), &ours) == 0) {
+		ct_sleep_sample(sample, r->pid);
+		sched_setaffinity(0, sizeof(ours), &ours);
+	}
 
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &chld, &old);
-	r->threads.n = r->samples.n = 0;
+	r->threads.n = 0;
 	rc = thread_seize(r, r->pid, NULL);
 	if (rc == 0 && r->threads.n == 0)
 		rc = -ESRCH;
@@ -309,6 +322,8 @@ int ct_leader_stop(struct ct_rank *r, uint64_t deadline_ms, struct gw_error *why
 		rc = gw_fail(why, -ESRCH, "pid %d has ended", (int)r->pid);
 	if (rc == 0)
 		rc = read_threads(r, why);
+	if (rc == 0)
+		ct_regs_for_image(r, r->threads.at, &ignored); /* a wait that only we have ended is made again, here too */
 	if (rc < 0)
 		ct_threads_detach(r, true);
 	sigprocmask(SIG_SETMASK, &old, NULL);

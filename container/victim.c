@@ -346,6 +346,8 @@ static int waits(const char *kind, int ms)
 	else if (!strcmp(kind, "futex")) {
 		rc = syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, &ts, NULL, 0);
 		rc = rc < 0 && errno == ETIMEDOUT ? 0 : rc;
+	} else if (!strcmp(kind, "epoll")) {
+		rc = epoll_wait(epoll_create1(0), &(struct epoll_event){ 0 }, 1, ms);
 	} else if (!strcmp(kind, "sigtimedwait")) {
 		sigemptyset(&set);
 		sigaddset(&set, SIGUSR2);
