@@ -262,9 +262,9 @@ static const char doc[] =
 "  doctor [HOST...]                what hosts let ranks do, and how to mend it\n"
 "  help [COMMAND]                  tell more\n"
 "\n"
-"All take --json and --job. A job is started with mpirun; when several of yours run on this host, --job says which one is "
-"meant. The exit status is 0 when all was done, 1 when something of it was not, 2 when the request is wrong, 3 when there "
-"is no such job. godwit(1) has it all.";
+"All that concern a job take --job and --json; 'pools', 'doctor' and 'checkpoint --verify' take --json. A job is started with "
+"mpirun; when several of yours run on this host, --job says which one is meant. The exit status is 0 when all was done, 1 when "
+"something of it was not, 2 when the request is wrong, 3 when there is no such job. godwit(1) has it all.";
 
 /* How many letters must be added, taken away or changed to come from @a to @b; at most 31 letters of each count. */
 static size_t distance(const char *a, const char *b)
