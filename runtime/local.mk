@@ -30,13 +30,15 @@ libgw_cold_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(ZSTD_CFLAGS)
 libgw_cold_la_LIBADD = libgw-base.la $(JANSSON_LIBS) $(ZSTD_LIBS)
 
 # Keepers: in godwitd.
-POOL_SOURCES = %D%/pool/pool.h %D%/pool/core.h %D%/pool/core.c %D%/pool/keeper.h %D%/pool/keeper.c %D%/pool/clients.c \
-	%D%/pool/names.c $(STARTER_SOURCES)
+POOL_CORE_SOURCES = %D%/pool/core.h %D%/pool/inner.h %D%/pool/core.c %D%/pool/words.c %D%/pool/members.c %D%/pool/owned.c \
+	%D%/pool/directory.c %D%/pool/leaving.c
+POOL_SOURCES = $(POOL_CORE_SOURCES) %D%/pool/pool.h %D%/pool/keeper.h %D%/pool/keeper.c %D%/pool/clients.c %D%/pool/names.c \
+	$(STARTER_SOURCES)
 STARTER_SOURCES = %D%/launcher/starter.h %D%/launcher/starter.c %D%/launcher/strings.c
 
 check_PROGRAMS += %D%/pool/test_core
 TESTS += %D%/pool/test_core
-%C%_pool_test_core_SOURCES = %D%/pool/test_core.c %D%/pool/core.c
+%C%_pool_test_core_SOURCES = %D%/pool/test_core.c $(POOL_CORE_SOURCES)
 %C%_pool_test_core_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 %C%_pool_test_core_LDADD = libgw-base.la $(JANSSON_LIBS)
 

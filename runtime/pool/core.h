@@ -68,7 +68,7 @@ struct pool_grant {      /* a job whose mpirun is on this host */
 	json_t *start;       /* what its hosts were told to start; told again to a new leader */
 };
 
-struct pool_job;         /* of the directory; core.c */
+struct pool_job;         /* of the directory; inner.h */
 
 struct pool_ops {
 	/* All of a member's words come in order, or pool_lost() is called. Steals @msg; never calls back from inside */
