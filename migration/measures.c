@@ -44,6 +44,9 @@ json_t *mig_measures_json(const struct mig_session *s, int status)
 	json_object_set_new(m, "total_ns", ns(total));
 	json_object_set_new(m, "downtime_ns", downtime ? ns(downtime) : json_null());
 	json_object_set_new(m, "pages", ns(pages));
+	/* of stop-and-copy nobody knows: memory is looked at once */
+	json_object_set_new(m, "dirty_pages_s",
+	                    s->rounds.n ? json_real((double)s->rounds.dirty_rate / (double)page) : json_null());
 	json_object_set_new(m, "preparation_ns", span(t->start, t->prepared));
 	json_object_set_new(m, "resume_ns", t->taken ? ns(t->there_taken.thaw_ns + s->attached.attach_ns) : json_null());
 	json_object_set_new(m, "degradation", t->taken && total ? json_real((double)closed / (double)total) : json_null());

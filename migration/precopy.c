@@ -75,15 +75,19 @@ static void on_pace(void *ctx)
 	mig_step(s, MIG_EV_MORE);
 }
 
-/* Not faster than asked for: true when it has to wait. */
-static bool is_ahead(struct mig_session *s)
+/* sent of the round that is on its way */
+static uint64_t round_sent(const struct mig_session *s)
 {
-	const struct mig_rounds *r = &s->rounds;
+	return s->t.bytes - s->t.round_bytes;
+}
+
+bool mig_round_is_ahead(struct mig_session *s)
+{
 	uint64_t due;
 
-	if (!s->how.bandwidth)
+	if (!s->how.bandwidth || s->state != MIG_PRECOPY)
 		return false;
-	due = r->begun_ns + (uint64_t)((double)r->sent * 1e9 / (double)s->how.bandwidth);
+	due = s->rounds.begun_ns + (uint64_t)((double)round_sent(s) * 1e9 / (double)s->how.bandwidth);
 	if (gw_now_ns() >= due)
 		return false;
 	if (!s->pace && gw_loop_timer(s->m->loop, &s->pace, (unsigned)((due - gw_now_ns()) / 1000000 + 1), 0, on_pace, s) < 0)
@@ -93,44 +97,8 @@ static bool is_ahead(struct mig_session *s)
 
 void mig_src_round(struct mig_session *s)
 {
-	struct mig_rounds *r = &s->rounds;
-	struct gw_error why = { 0 };
-	size_t in_turn = 0;
-	ssize_t n;
-	int code;
-
-	if (r->is_sent)
-		return;
-	mig_session_rearm(s);
-	while (mig_queued(s) < MIG_HIGH) {
-		if (is_ahead(s))
-			return;
-		if (in_turn >= MIG_TURN) {
-			mig_turn_later(s);
-			return;
-		}
-		if (mig_edge(s, "mig.src.round"))
-			return;
-		n = ct_image_next(s->rank, s->m->buf, MIG_CHUNK, &why);
-		if (n < 0) {
-			mig_post(s, MIG_EV_FAILED, (int)n, "its memory could not be read while it runs: %s", why.text);
-			return;
-		}
-		if (n == 0) {
-			r->is_sent = true;
-			return;
-		}
-		r->sent += (uint64_t)n;
-		s->t.bytes += (uint64_t)n;
-		in_turn += (size_t)n;
-		code = mig_send_raw(s, MIG_F_DATA, s->m->buf, (size_t)n);
-		if (code == -EPIPE)
-			return;
-		if (code < 0) {
-			mig_post(s, MIG_EV_FAILED, code, "a round could not be sent: %s", strerror(-code));
-			return;
-		}
-	}
+	if (!s->rounds.is_sent && mig_src_send(s, "mig.src.round", "a round of its memory"))
+		s->rounds.is_sent = true;
 }
 
 /* Is what would have to go now @now worth another round? */
@@ -164,7 +132,6 @@ static void next_round(struct mig_session *s)
 	}
 	r->last = now;
 	r->n++;
-	r->sent = 0;
 	r->is_sent = false;
 	r->begun_ns = gw_now_ns();
 	mig_src_round(s);
@@ -205,7 +172,7 @@ void mig_src_round_over(struct mig_session *s)
 		return;
 	}
 	ct_follow_sent(s->rank);
-	r->rate = took ? (uint64_t)((double)r->sent * 1e9 / (double)took) : 0;
+	r->rate = took ? (uint64_t)((double)round_sent(s) * 1e9 / (double)took) : 0;
 	s->t.round_bytes = s->t.bytes;
 	next_round(s);
 }
@@ -216,7 +183,6 @@ void mig_follow_json(const struct mig_session *s, json_t *m)
 {
 	static const char *const names[] = { "auto", "stop-and-copy", "pre-copy" };
 	const struct mig_rounds *r = &s->rounds;
-	long page = 4096;
 
 	json_object_set_new(m, "technique", json_string(s->is_following ? "pre-copy" : "stop-and-copy"));
 	json_object_set_new(m, "asked", json_string(names[s->how.technique]));
@@ -224,6 +190,4 @@ void mig_follow_json(const struct mig_session *s, json_t *m)
 	json_object_set_new(m, "rounds", json_integer(r->n));
 	json_object_set_new(m, "round_bytes", json_integer((json_int_t)s->t.round_bytes));
 	json_object_set_new(m, "round_bytes_s", r->rate ? json_integer((json_int_t)r->rate) : json_null());
-	/* of stop-and-copy nobody knows: memory is looked at once */
-	json_object_set_new(m, "dirty_pages_s", r->n ? json_real((double)r->dirty_rate / (double)page) : json_null());
 }

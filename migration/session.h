@@ -2,8 +2,8 @@
 /*
  * migration/session.h: what the parts of a session share. Inside migration/ only.
  *
- * precopy.c  the rounds before the rank is stopped
  * session.c  the table, mig_step, timers, the list of sessions, the public calls
+ * precopy.c  the rounds before the rank is stopped
  * source.c   actions of the source             destination.c  actions of the destination
  * peer.c     connections and frames            measures.c     the measures of a move
  *
@@ -95,7 +95,7 @@ struct mig_rounds {
 	uint32_t n;               /* begun */
 	bool is_sent;             /* this one: its end is awaited */
 	struct ct_round last;     /* this one */
-	uint64_t begun_ns, sent;
+	uint64_t begun_ns;
 	uint64_t rate, dirty_rate; /* bytes a second */
 	char chose[200];          /* why this technique; empty: it was asked for */
 };
@@ -210,17 +210,10 @@ void mig_strangers_drop(struct mig *m);
 void mig_src_ready_came(struct mig_session *s);  /* not an action: the last look before the commit point */
 void mig_src_prove(struct mig_session *s);
 int mig_src_ask(struct mig_session *s);          /* not an action: PREPARE, once there is a connection */
+/* Not an action: the next pieces of a round, or of the image, as many as the link takes. @what: it in a sentence.
+ * Return: the last one has gone. If not: it goes on by itself later, or an event says why not */
+bool mig_src_send(struct mig_session *s, const char *edge, const char *what);
 void mig_src_quiesce(struct mig_session *s);
-
-/* ---- precopy.c ---- */
-uint64_t mig_follow_from(struct mig_session *s, const struct mig_how *how); /* for ct_rank_follow_from */
-void mig_follow_choose(struct mig_session *s, uint64_t from, uint64_t bytes);
-void mig_follow_json(const struct mig_session *s, json_t *m);
-void mig_src_precopy(struct mig_session *s);
-void mig_src_round(struct mig_session *s);
-void mig_src_round_over(struct mig_session *s);
-
-/* ---- source.c again ---- */
 void mig_src_freeze(struct mig_session *s);
 void mig_src_pump(struct mig_session *s);
 void mig_src_flushed(struct mig_session *s);
@@ -250,6 +243,15 @@ void mig_dst_discard(struct mig_session *s);     /* and tell the source NEVER, o
 void mig_dst_drop_link(struct mig_session *s);
 void mig_dst_say_attached(struct mig_session *s);
 void mig_dst_settle(struct mig_session *s);
+
+/* ---- precopy.c ---- */
+uint64_t mig_follow_from(struct mig_session *s, const struct mig_how *how); /* for ct_rank_follow_from */
+void mig_follow_choose(struct mig_session *s, uint64_t from, uint64_t bytes);
+void mig_follow_json(const struct mig_session *s, json_t *m);
+bool mig_round_is_ahead(struct mig_session *s); /* of the bandwidth that a round may take? It goes on by itself */
+void mig_src_precopy(struct mig_session *s);
+void mig_src_round(struct mig_session *s);
+void mig_src_round_over(struct mig_session *s);
 
 /* ---- measures.c ---- */
 json_t *mig_measures_json(const struct mig_session *s, int status);

@@ -98,53 +98,59 @@ void mig_src_freeze(struct mig_session *s)
 	mig_src_pump(s);
 }
 
-/* The next bytes of the image, as many as the link takes: a small rank's in one go. */
-void mig_src_pump(struct mig_session *s)
+bool mig_src_send(struct mig_session *s, const char *edge, const char *what)
 {
-	struct mig_wire_end end;
 	struct gw_error why = { 0 };
 	size_t in_turn = 0;
 	ssize_t n;
 	int code;
 
-	if (s->is_image_sent)
-		return;
 	mig_session_rearm(s);
 	while (mig_queued(s) < MIG_HIGH) {
+		if (mig_round_is_ahead(s))
+			return false;
 		if (in_turn >= MIG_TURN) {
 			mig_turn_later(s);
-			return;
+			return false;
 		}
-		if (mig_edge(s, "mig.src.sending"))
-			return;
+		if (mig_edge(s, edge))
+			return false;
 		n = ct_image_next(s->rank, s->m->buf, MIG_CHUNK, &why);
-		if (n < 0) {
-			mig_post(s, MIG_EV_FAILED, (int)n, "its image could not be read: %s", why.text);
-			return;
-		}
-		/* the destination opens the files when END has come, and must then find in them what was written here */
-		s->is_end_waiting = n == 0 && s->files_watch;
-		if (s->is_end_waiting)
-			return;
-		if (n == 0) {
-			end.bytes = s->t.bytes;
-			s->is_image_sent = true;
-			s->t.sent = gw_now_ns();
-			code = mig_send(s, MIG_F_END, &end, sizeof(end));
-		} else {
-			s->t.bytes += (uint64_t)n;
-			in_turn += (size_t)n;
-			code = mig_send_raw(s, MIG_F_DATA, s->m->buf, (size_t)n);
-		}
-		if (code == -EPIPE)
-			return;
-		if (code < 0) {
-			mig_post(s, MIG_EV_FAILED, code, "its image could not be sent: %s", strerror(-code));
-			return;
-		}
 		if (n == 0)
-			return;
+			return true;
+		if (n < 0) {
+			mig_post(s, MIG_EV_FAILED, (int)n, "%s could not be read: %s", what, why.text);
+			return false;
+		}
+		s->t.bytes += (uint64_t)n;
+		in_turn += (size_t)n;
+		code = mig_send_raw(s, MIG_F_DATA, s->m->buf, (size_t)n);
+		if (code < 0 && code != -EPIPE) /* EPIPE: the end of the link is about to be reported */
+			mig_post(s, MIG_EV_FAILED, code, "%s could not be sent: %s", what, strerror(-code));
+		if (code < 0)
+			return false;
 	}
+	return false;
+}
+
+/* The image, as much of it as the link takes: a small rank's in one go. */
+void mig_src_pump(struct mig_session *s)
+{
+	struct mig_wire_end end;
+	int code;
+
+	if (s->is_image_sent || !mig_src_send(s, "mig.src.sending", "its image"))
+		return;
+	/* the destination opens the files when END has come, and must then find in them what was written here */
+	s->is_end_waiting = s->files_watch != NULL;
+	if (s->is_end_waiting)
+		return;
+	end.bytes = s->t.bytes;
+	s->is_image_sent = true;
+	s->t.sent = gw_now_ns();
+	code = mig_send(s, MIG_F_END, &end, sizeof(end));
+	if (code < 0 && code != -EPIPE)
+		mig_post(s, MIG_EV_FAILED, code, "its image could not be sent: %s", strerror(-code));
 }
 
 void mig_src_flushed(struct mig_session *s)
