@@ -58,14 +58,6 @@ static uint64_t sched_value(const char *text, const char *key)
 	return ms * 1000000 + frac;
 }
 
-static uint64_t monotonic_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* the clock in which the scheduler of processor @cpu keeps exec_start; each processor has its own */
 static uint64_t sched_clock_of(int cpu)
 {
@@ -134,7 +126,7 @@ void ct_sleep_sample(struct ct_thread *t, pid_t pid)
 	t->sleep_switches = sched_value(text, "nr_voluntary_switches");
 	/* if it ran meanwhile, the number of switches will tell; time that the machine was away is counted as awake */
 	if (fell_asleep && fell_asleep <= now)
-		t->sleep_ns = monotonic_ns() - (now - fell_asleep);
+		t->sleep_ns = gw_now_ns() - (now - fell_asleep);
 }
 
 /* Right after the stop: how long had it slept? 0 when that is not certain. Never more than it was. */
@@ -150,7 +142,7 @@ void ct_sleep_measure(struct ct_thread *t, pid_t pid)
 	/* our stop is the one time that it left the processor since; any other means another sleep */
 	if (ct_proc_read(pid, name, text, sizeof(text)) > 0 &&
 	    sched_value(text, "nr_voluntary_switches") == t->sleep_switches + 1)
-		t->slept_ns = monotonic_ns() - t->sleep_ns;
+		t->slept_ns = gw_now_ns() - t->sleep_ns;
 }
 
 /* a timespec that only the call being made again reads: below the red zone of the stack */
@@ -181,7 +173,7 @@ static uint64_t less(uint64_t ns, uint64_t slept)
 /* When the rank's own monotonic clock shows this, a wait of @ns that began @slept ago is over. */
 static uint64_t until(const struct ct_rank *r, uint64_t ns, uint64_t slept)
 {
-	return monotonic_ns() + (uint64_t)r->monotonic_offset_ns + less(ns, slept);
+	return gw_now_ns() + (uint64_t)r->monotonic_offset_ns + less(ns, slept);
 }
 
 /* Waits with a limit that the kernel ends with EINTR: made again with what is left, or with all when that is not known. */

@@ -33,14 +33,6 @@ static struct timespec timespec_of(int64_t ns)
 	return (struct timespec){ .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
 }
 
-static int64_t clock_ns(clockid_t id)
-{
-	struct timespec t;
-
-	clock_gettime(id, &t);
-	return ns_of(&t);
-}
-
 /* of processor time: CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID, and those of pthread_getcpuclockid(3) */
 static bool is_of_work(int32_t clock)
 {
@@ -302,15 +294,15 @@ int ct_timerfd_read(struct ct_rank *r, struct ct_snapshot *s, uint32_t index, st
 	struct itimerspec first = { 0 }, spec = { 0 };
 	char name[32], info[1024];
 	const char *ticks, *flags;
-	int64_t mono, real;
+	uint64_t mono, boot, real;
 
 	snprintf(name, sizeof(name), "fdinfo/%u", fd->number);
 	for (;;) {
 		if (copy < 0 || timerfd_gettime(copy, &first) < 0 || ct_proc_read(r->pid, name, info, sizeof(info)) < 0 ||
 		    timerfd_gettime(copy, &spec) < 0)
 			return gw_fail(why, -errno, "cannot read the timer of fd %u: %s", fd->number, strerror(errno));
-		mono = clock_ns(CLOCK_MONOTONIC) + r->monotonic_offset_ns;
-		real = clock_ns(CLOCK_REALTIME);
+		ct_rank_clocks(r, &mono, &boot);
+		real = gw_realtime_ns();
 		if (ns_of(&spec.it_value) <= ns_of(&first.it_value))
 			break; /* it did not run out meanwhile */
 	}
@@ -320,7 +312,7 @@ int ct_timerfd_read(struct ct_rank *r, struct ct_snapshot *s, uint32_t index, st
 	t.flags = flags ? (uint32_t)strtoul(flags, NULL, 8) : 0;
 	t.interval_ns = ns_of(&spec.it_interval);
 	t.is_armed = ns_of(&spec.it_value) != 0;
-	t.expiry_ns = ns_of(&spec.it_value) + (t.clock == CLOCK_REALTIME && (t.flags & TFD_TIMER_ABSTIME) ? real : mono);
+	t.expiry_ns = ns_of(&spec.it_value) + (int64_t)(t.clock == CLOCK_REALTIME && (t.flags & TFD_TIMER_ABSTIME) ? real : mono);
 	return ct_vec_append(&s->timerfds, &t, 1) < 0 ? gw_fail(why, -ENOMEM, "no memory for a list of timers") : 0;
 }
 
@@ -328,16 +320,18 @@ int ct_timerfd_read(struct ct_rank *r, struct ct_snapshot *s, uint32_t index, st
 static void start_timerfd(struct ct_rank *r, const struct ct_img_timerfd *t)
 {
 	uint64_t number = CT_AT(struct ct_img_fd, &r->snap.fds, t->fd)->number;
-	int64_t mono = clock_ns(CLOCK_MONOTONIC) + r->monotonic_offset_ns, at = t->expiry_ns;
+	int64_t at = t->expiry_ns;
+	uint64_t mono, boot;
 	struct itimerspec spec = { .it_interval = timespec_of(t->interval_ns) };
 	bool is_by_real = t->clock == CLOCK_REALTIME && (t->flags & TFD_TIMER_ABSTIME);
 
 	if (!t->is_armed && !t->ticks)
 		return;
+	ct_rank_clocks(r, &mono, &boot);
 	if (!is_by_real && t->clock == CLOCK_REALTIME)
-		at += clock_ns(CLOCK_REALTIME) - mono;
+		at += (int64_t)(gw_realtime_ns() - mono);
 	if (is_boottime(t->clock))
-		at += clock_ns(CLOCK_BOOTTIME) + r->boottime_offset_ns - mono;
+		at += (int64_t)(boot - mono);
 	at -= (int64_t)t->ticks * t->interval_ns;
 	spec.it_value = timespec_of(at > 0 ? at : 1);
 	CT_CALL(&r->remote, "start a timer descriptor", CT_CALL_OK, SYS_timerfd_settime, number, t->flags | TFD_TIMER_ABSTIME,
@@ -362,16 +356,18 @@ bool ct_timers_any(const struct ct_snapshot *s)
 
 static void start_timer(struct ct_rank *r, const struct ct_img_timer *t)
 {
-	int64_t mono = clock_ns(CLOCK_MONOTONIC) + r->monotonic_offset_ns, at = t->expiry_ns;
+	int64_t at = t->expiry_ns;
+	uint64_t mono, boot;
 	struct itimerspec spec = { .it_interval = timespec_of(t->interval_ns) };
 	bool is_absolute = t->clock == CLOCK_MONOTONIC || is_boottime(t->clock);
 
 	if (!t->is_armed)
 		return;
+	ct_rank_clocks(r, &mono, &boot);
 	if (is_boottime(t->clock))
-		at += clock_ns(CLOCK_BOOTTIME) + r->boottime_offset_ns - mono;
+		at += (int64_t)(boot - mono);
 	else if (!is_absolute && !is_of_work(t->clock))
-		at -= mono;
+		at -= (int64_t)mono;
 	spec.it_value = timespec_of(at > 0 ? at : 1);
 	CT_CALL(&r->remote, "start a POSIX timer", CT_CALL_OK, SYS_timer_settime, t->id, is_absolute ? TIMER_ABSTIME : 0,
 	        ct_remote_data(&r->remote, &spec, sizeof(spec)), 0);
