@@ -338,10 +338,11 @@ struct ct_start_msg {
 };
 enum { CT_START_WALLS = 0, CT_START_HERE = 1, CT_START_FAILED = 2, CT_START_NO_WALLS = 3 };
 
-/* init.c */
-struct ct_clone3_args {
+struct ct_clone3_args { /* of the kernel, which this libc may not know */
 	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
 };
+
+/* init.c */
 __attribute__((noreturn)) void ct_init_main(struct ct_start *s, int fd, int status_fd, uid_t uid, gid_t gid);
 
 /* spawn.c */
@@ -455,11 +456,6 @@ void ct_memory_forget(struct ct_rank *r); /* close what shows its memory: after 
 int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct gw_error *why);
 /* pages of [start, end) that were written since they were protected last, to the end of @spans; -EPERM: it is not followed */
 int ct_written_scan(struct ct_rank *r, uint64_t start, uint64_t end, bool is_protecting, struct ct_vec *spans);
-/* what keeps its pages when a shell with mappings as @have is given those of @want, as spans */
-int ct_maps_kept(const struct ct_snapshot *have, const struct ct_snapshot *want, struct ct_vec *spans);
-/* a mapping @v of @want that a shell's @w of @have can become as it is, perhaps cut or longer at its end; NULL: none.
- * *at: where to begin in @want; ascends with @w */
-const struct ct_img_vma *ct_map_kept(const struct ct_snapshot *have, const struct ct_img_vma *w, const struct ct_snapshot *want, size_t *at);
 
 /* follow.c */
 const struct ct_snapshot *ct_follow_mappings(const struct ct_rank *r); /* of the round that is handed out */
@@ -515,6 +511,11 @@ int ct_restore_hints(struct ct_rank *r, const struct ct_vec *extents, struct gw_
 int ct_restore_collect(struct ct_rank *r, struct gw_error *why); /* wait for what runs in the shell */
 int ct_restore_maps(struct ct_rank *r, struct gw_error *why);
 int ct_restore_shared(struct ct_rank *r, struct gw_error *why); /* mappings of files that the rank writes: after END */
+/* what keeps its pages when a shell with mappings as @have is given those of @want, as spans */
+int ct_maps_kept(const struct ct_snapshot *have, const struct ct_snapshot *want, struct ct_vec *spans);
+/* a mapping @v of @want that a shell's @w of @have can become as it is, perhaps cut or longer at its end; NULL: none.
+ * *at: where to begin in @want; ascends with @w */
+const struct ct_img_vma *ct_map_kept(const struct ct_snapshot *have, const struct ct_img_vma *w, const struct ct_snapshot *want, size_t *at);
 
 /* restore_fds.c */
 int ct_restore_fds(struct ct_rank *r, struct gw_error *why);

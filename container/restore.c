@@ -158,14 +158,10 @@ static void thread_calls(struct ct_rank *r, const struct ct_img_thread *t)
 	CT_CALL(m, "timer slack", 0, SYS_prctl, PR_SET_TIMERSLACK, t->timerslack);
 }
 
-struct clone3_args {
-	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
-};
-
 static void clone_call(struct ct_rank *r, const struct ct_img_thread *t)
 {
 	struct ct_remote *m = &r->remote;
-	struct clone3_args a = {
+	struct ct_clone3_args a = {
 		.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PTRACE |
 		         (t->clear_tid ? CLONE_CHILD_CLEARTID : 0),
 		.child_tid = t->clear_tid,
