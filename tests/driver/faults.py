@@ -123,7 +123,7 @@ def one(name, action):
 	       "status %s, copies %s, after %s, second %s, left %s" % (status, alive, after, second, left), *details)
 
 
-for name in (n for n in names if not n.startswith("rt.")):  # those are grow.py's
+for name in (n for n in names if not n.startswith("rt.")):  # those are grow.py's and checkpoint.py's
 	for action in a.actions.split(","):
 		if action == "kill" or not name.startswith("ct."):  # ct. edges cannot fail by themselves
 			one(name, action)
