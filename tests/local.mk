@@ -123,8 +123,8 @@ check-starts: all $(check_PROGRAMS)
 		--moved-kills $(MOVED_KILLS) $(SEED)
 
 # Emulated hosts: what tests of several hosts run in. It knows nothing of Godwit, nor Godwit of it: see doc/rig.md.
-EXTRA_DIST += doc/rig.md %D%/rig/hosts.sh %D%/rig/rig %D%/driver/rig.py %D%/driver/rig_slurm.py %D%/driver/hosts.py \
-	%D%/driver/hosts_slurm.py
+EXTRA_DIST += doc/rig.md %D%/rig/hosts.sh %D%/rig/rig %D%/driver/rig.py %D%/driver/rig_slurm.py %D%/driver/rig_mpi.py \
+	%D%/driver/hosts.py %D%/driver/hosts_slurm.py
 dist_check_SCRIPTS += %D%/test_rig.sh
 TESTS += %D%/test_rig.sh
 

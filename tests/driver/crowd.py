@@ -5,7 +5,7 @@ three of them, with the checks of storm.py, which runs on the first."""
 import argparse, os, sys, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import godwit, rig
+import godwit, rig_mpi
 
 p = argparse.ArgumentParser()
 p.add_argument("--ranks", type=int, default=200, help="0: not this part")
@@ -14,27 +14,9 @@ p.add_argument("--hosts", type=int, default=4)
 a = p.parse_args()
 
 tap = godwit.Tap(900)
-why = rig.why_not()
-prefix = os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
-if not why and not os.access(os.path.join(prefix, "lib/libmpi.so.12"), os.R_OK):
-	why = "user %d cannot read the MPICH in %s; give a copy's directory in GODWIT_MPICH" % (os.getuid(), prefix)
-if why:
-	print("1..0 # SKIP " + why)
-	sys.exit(0)
 MPIRUN = os.path.join(godwit.BUILD, "mpirun")
 EVERYONE = os.path.join(godwit.BUILD, "tests/programs/everyone")
 STORM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "storm.py")
-
-
-def left(r):
-	found = []
-
-	def is_none():
-		found[:] = [(h.name, l) for h in r.hosts for l in h.run(["pgrep", "-xl", "godwitd|mpirun|everyone|storm"]).stdout.splitlines()]
-		return not found
-
-	godwit.wait_for(is_none, 30, 0.1)
-	return found
 
 
 def crowd(r):
@@ -52,13 +34,8 @@ def crowd(r):
 	tap.diag("memory of a rank: %s kB of its own at the mean (Pss); at most %s kB resident" % (f["pss_mean_kb"], f["rss_max_kb"]))
 
 
-with rig.Rig(a.hosts, keep=[prefix]) as r:
-	try:
-		r.start_sshd()
-	except rig.RigUnavailable as e:
-		print("1..0 # SKIP %s" % e)
-		sys.exit(0)
-	login = r.user if os.geteuid() else None
+with rig_mpi.hosts_or_skip(a.hosts) as r:
+	login = rig_mpi.login(r)
 	if a.ranks:
 		crowd(r)
 	if a.moves:
@@ -70,5 +47,6 @@ with rig.Rig(a.hosts, keep=[prefix]) as r:
 			tap.diag(line)
 		tap.ok(p.returncode == 0 and "not ok" not in p.stdout and "1.." in p.stdout, "a storm over three of them (above)", p.returncode,
 		       p.stderr[-2000:])
-	tap.ok(not left(r), "nothing is left on any host", left(r))
+	left = rig_mpi.left(r.hosts, "godwitd|mpirun|everyone|storm")
+	tap.ok(not left, "nothing is left on any host", left)
 sys.exit(tap.done())

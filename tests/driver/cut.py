@@ -4,7 +4,7 @@ was there ends by itself; a rank that was moving is on one side. --storm: at eve
 import argparse, json, os, select, subprocess, sys, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import godwit, rig
+import godwit, rig, rig_mpi
 
 MPIRUN, GODWIT = (os.path.join(godwit.BUILD, name) for name in ("mpirun", "godwit"))
 CONDUCT = os.path.join(godwit.BUILD, "tests/programs/conduct")
@@ -40,37 +40,17 @@ class Job:
 		return len(self.events(name, **fields)) >= count
 
 	def wait_lines(self, line, count, timeout=30):
-		said, end = b"", time.monotonic() + timeout
-		while said.count(line) < count and select.select([self.p.stdout], [], [], max(0, end - time.monotonic()))[0]:
-			piece = os.read(self.p.stdout.fileno(), 4096)
-			if not piece:
-				break
-			said += piece
-		return said.count(line) >= count
+		return rig.hear(self.p, line, count, timeout).count(line) >= count
 
 	def end(self, timeout=60):
 		"""Its status and what it said; how long that took from the cut on."""
-		try:
-			out, err = self.p.communicate(timeout=timeout)
-		except subprocess.TimeoutExpired:
-			rig.kill_tree(self.p)
-			out, err = self.p.communicate()
-			err += "\nit hung"
+		out, err = rig.finish(self.p, timeout)
 		self.took = "" if self.cut_s is None else " (%.1f s after the cut)" % (time.monotonic() - self.cut_s)
 		return self.p.returncode, out, err
 
 
 def left(r):
-	"""What runs on the hosts after a job; waits until nothing does."""
-	found = []
-
-	def is_none():
-		found[:] = [(h.name, p) for h in r.hosts if h.init
-		            for p in h.run(["pgrep", "-xl", "godwitd|mpirun|ssh|sleep|conduct"]).stdout.splitlines()]
-		return not found
-
-	godwit.wait_for(is_none, 30, 0.1)
-	return found
+	return rig_mpi.left(r.hosts, "godwitd|mpirun|ssh|sleep|conduct")
 
 
 def sleepers(r, ranks, words):
@@ -285,14 +265,9 @@ def test_apart(r):
 
 
 def main():
-	with rig.Rig(3, keep=[prefix]) as r:
+	with rig_mpi.hosts_or_skip(3) as r:
 		global login
-		try:
-			r.start_sshd()
-		except rig.RigUnavailable as e:
-			print("1..0 # SKIP %s" % e)
-			return 0
-		login = r.user if os.geteuid() else None
+		login = rig_mpi.login(r)
 		if not args.storm:
 			test_first(r)
 			test_others(r)
@@ -312,11 +287,4 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--storm", action="store_true", help="cut at every edge of a move (for 'make check-hosts')")
 args = parser.parse_args()
 tap = godwit.Tap(900 if args.storm else 240)
-prefix = os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
-why = rig.why_not()
-if not why and not os.access(os.path.join(prefix, "lib/libmpi.so.12"), os.R_OK):
-	why = "user %d cannot read the MPI library below %s; give a copy's directory in GODWIT_MPICH" % (os.getuid(), prefix)
-if why:
-	print("1..0 # SKIP " + why)
-	sys.exit(0)
 sys.exit(main())

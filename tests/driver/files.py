@@ -3,16 +3,9 @@
 import json, os, select, shutil, struct, subprocess, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import godwit, rig
+import godwit, rig, rig_mpi
 
 tap = godwit.Tap(240)
-why = rig.why_not()
-prefix = os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
-if not why and not os.access(os.path.join(prefix, "lib/libmpi.so.12"), os.R_OK):
-	why = "user %d cannot read the MPI library in %s; give a copy's directory in GODWIT_MPICH" % (os.getuid(), prefix)
-if why:
-	print("1..0 # SKIP " + why)
-	sys.exit(0)
 MPIRUN = os.path.join(godwit.BUILD, "mpirun")
 GODWIT = os.path.join(godwit.BUILD, "godwit")
 SCRIBE = os.path.join(godwit.BUILD, "tests/programs/scribe")
@@ -34,13 +27,8 @@ class Scribe:
 		self.stop = os.path.join(r.shared, "stop%d" % Scribe.jobs)
 		command = [MPIRUN, "-l", "-hosts", "rig1:1,rig2:1"] + list(options) + ["-n", "1", SCRIBE, self.stop] + list(words)
 		self.p = r[1].popen(command + [":", "-n", "1", SCRIBE, self.stop], user=login, env=env, stdout=subprocess.PIPE,
-		                    stderr=subprocess.PIPE)
-		said = b""
-		while said.count(b"\n") < 2 and select.select([self.p.stdout], [], [], 30)[0]:  # both lines may come at once
-			piece = os.read(self.p.stdout.fileno(), 4096)
-			if not piece:
-				break
-			said += piece
+		                    stderr=subprocess.PIPE, text=True)
+		said = rig.hear(self.p, b"\n", 2, 30)
 		if said.count(b"ready") < 2:
 			rig.kill_tree(self.p)
 			tap.bail("the job did not start: %s %s" % (said, self.p.stderr.read()))
@@ -55,13 +43,9 @@ class Scribe:
 	def end(self):
 		"""What it says at its end: lines and host; None when it did not end well."""
 		open(self.stop, "w").close()
-		try:
-			out, err = self.p.communicate(timeout=60)
-		except subprocess.TimeoutExpired:
-			rig.kill_tree(self.p)
-			out, err = self.p.communicate()
-		self.err = (out + err).decode()
-		words = [l.split() for l in out.decode().split("\n") if l.startswith("[0] wrote ")]
+		out, err = rig.finish(self.p, 60)
+		self.err = out + err
+		words = [l.split() for l in out.split("\n") if l.startswith("[0] wrote ")]
 		return (int(words[0][2]), words[0][4]) if self.p.returncode == 0 and words else None
 
 	def kill(self):
@@ -247,13 +231,8 @@ def test_killed():
 		job.kill()
 
 
-with rig.Rig(2, keep=[prefix]) as r:
-	try:
-		r.start_sshd()
-	except rig.RigUnavailable as e:
-		print("1..0 # SKIP %s" % e)
-		sys.exit(0)
-	login = r.user if os.geteuid() else None  # ssh to another host ends there as this user, who is root in the rig otherwise
+with rig_mpi.hosts_or_skip(2) as r:
+	login = rig_mpi.login(r)
 	test_shared()
 	test_local()
 	test_carry()

@@ -331,6 +331,11 @@ def private_dirty(pid):
 		return int(re.search(r"^Private_Dirty:\s+(\d+) kB", f.read(), re.M).group(1)) * 1024
 
 
+def checksum(text):
+	"""Of a run of examples: one for each that it has printed."""
+	return re.findall(r"checksum=(\w+)", text)
+
+
 def fields(line):
 	"""name=value pairs of a line."""
 	return dict(re.findall(r"(\w+)=(\S+)", line))

@@ -1,20 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Hosts of a rig, reached by a real sshd, come to a running job and leave it, the first one and mpirun's own included; the
 answer is that of a run on one host. Everything by the godwit command, everything seen by godwit status --json."""
-import json, os, select, subprocess, sys
+import json, os, subprocess, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import godwit, rig
+import godwit, rig, rig_mpi
 
 tap = godwit.Tap(280)
-why = rig.why_not()
-prefix = os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
-library = os.path.join(prefix, "lib/libmpi.so.12")
-if not why and not os.access(library, os.R_OK):
-	why = "user %d cannot read %s; give a copy's directory in GODWIT_MPICH" % (os.getuid(), library)
-if why:
-	print("1..0 # SKIP " + why)
-	sys.exit(0)
 MPIRUN = os.path.join(godwit.BUILD, "mpirun")
 GODWIT = os.path.join(godwit.BUILD, "godwit")
 STORM = os.path.join(godwit.BUILD, "tests/storm/storm")
@@ -48,14 +40,7 @@ def begin(*words):
 	stop = os.path.join(r.shared, "stop-%d" % tap.run)
 	p = r[1].popen([MPIRUN] + list(words) + [STORM, "--seed", SEED, "--stop-file", stop], stdout=subprocess.PIPE,
 	               stderr=subprocess.PIPE, text=True, user=login)
-	line = ""
-	while "STORM START" not in line:
-		if not select.select([p.stdout], [], [], 60)[0]:
-			break
-		line = p.stdout.readline()
-		if not line:
-			break
-	if "STORM START" not in line:
+	if b"STORM START" not in rig.hear(p, b"STORM START", 1, 60):
 		rig.kill_tree(p)
 		tap.bail("the job did not start: " + p.stderr.read())
 	return p, stop
@@ -63,23 +48,14 @@ def begin(*words):
 
 def end(p, stop, sentence):
 	r[1].run(["touch", stop], user=login)
-	try:
-		out, err = p.communicate(timeout=90)
-	except subprocess.TimeoutExpired:
-		rig.kill_tree(p)
-		out, err = p.communicate()
+	out, err = rig.finish(p, 90)
 	last = [godwit.fields(l) for l in out.split("\n") if l.startswith("STORM OK")]
 	tap.ok(p.returncode == 0 and last, sentence, p.returncode, out[-2000:], err)
 	return last[0] if last else {}
 
 
-with rig.Rig(3, keep=[prefix]) as r:
-	try:
-		r.start_sshd()
-	except rig.RigUnavailable as e:
-		print("1..0 # SKIP %s" % e)
-		sys.exit(0)
-	login = r.user if os.geteuid() else None  # ssh to another host ends there as this user, who is root in the rig otherwise
+with rig_mpi.hosts_or_skip(3) as r:
+	login = rig_mpi.login(r)
 
 	# ---- three hosts, the third of which comes; the first one goes ----
 	p, stop = begin("-hosts", "rig1,rig2", "-n", str(RANKS))
@@ -138,11 +114,7 @@ with rig.Rig(3, keep=[prefix]) as r:
 	tap.ok(code == 0 and [c[1:] for c in clusters()] == [("left", 0), ("left", 0), ("up", 1), ("up", 1)], "which leaves its own", said, err,
 	       clusters())
 	r[3].run(["sh", "-c", "kill -9 $(pgrep -x godwitd)"])
-	try:
-		out, err = p.communicate(timeout=40)
-	except subprocess.TimeoutExpired:
-		rig.kill_tree(p)
-		out, err = p.communicate()
+	out, err = rig.finish(p, 40)
 	tap.ok(p.returncode not in (0, None) and "rig3" in err and "ending the job" in err, "the end of a daemon with a rank is told as ever",
 	       p.returncode, err)
 	tap.ok(all(is_gone(h) for h in (1, 2, 3)), "nothing is left on any host")

@@ -4,15 +4,11 @@ again, is cut off; down. Nothing is left on any host. --long: cuts of each host 
 import argparse, json, os, select, subprocess, sys, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import godwit, rig
+import godwit, rig, rig_mpi
 
 MPIRUN, GODWIT, KMEANS, JACOBI = (os.path.join(godwit.BUILD, name) for name in ("mpirun", "godwit", "examples/kmeans",
                                                                                "examples/jacobi"))
 HOSTS = ["rig1", "rig2", "rig3"]
-
-
-def checksum(out):
-	return [line.rsplit("checksum=")[-1] for line in out.split("\n") if "checksum=" in line]
 
 
 def run(host, *words, timeout=60):
@@ -50,28 +46,7 @@ def no_jobs(host):
 
 
 def left():
-	"""What of a pool and its jobs runs on the hosts; waits until nothing does."""
-	found = []
-
-	def is_none():
-		found[:] = [(h.name, p) for h in r.hosts if h.init
-		            for p in h.run(["pgrep", "-xl", "godwitd|mpirun|godwit|ssh|sleep|conduct"]).stdout.splitlines()]
-		return not found
-
-	godwit.wait_for(is_none, 30, 0.1)
-	return found
-
-
-def ranks_left(host):
-	"""Ranks of sleepers on a host; waits until there are none."""
-	seen = []
-
-	def is_none():
-		seen[:] = r[host].run(["pgrep", "-x", "sleep"]).stdout.split()
-		return not seen
-
-	godwit.wait_for(is_none, 30, 0.1)
-	return seen
+	return rig_mpi.left(r.hosts, "godwitd|mpirun|godwit|ssh|sleep|conduct")
 
 
 class Job:
@@ -80,13 +55,7 @@ class Job:
 	def __init__(self, host, n):
 		self.p = r[host].popen([MPIRUN, "-pool", "any", "-n", str(n), "sh", "-c", "echo up; exec sleep 1000"], user=login,
 		                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-		said, end = b"", time.monotonic() + 40
-		while said.count(b"up\n") < n and select.select([self.p.stdout], [], [], max(0, end - time.monotonic()))[0]:
-			piece = os.read(self.p.stdout.fileno(), 4096)
-			if not piece:
-				break
-			said += piece
-		if said.count(b"up\n") < n:
+		if rig.hear(self.p, b"up\n", n, 40).count(b"up\n") < n:
 			rig.kill_tree(self.p)
 			tap.bail("a job in the pool did not start: " + self.p.stderr.read())
 
@@ -94,12 +63,7 @@ class Job:
 		return self.p.poll() is None
 
 	def end(self, timeout=40):
-		try:
-			out, err = self.p.communicate(timeout=timeout)
-		except subprocess.TimeoutExpired:
-			rig.kill_tree(self.p)
-			out, err = self.p.communicate()
-			err += "\nit hung"
+		out, err = rig.finish(self.p, timeout)
 		return self.p.returncode, err
 
 	def kill(self):
@@ -122,7 +86,7 @@ def at_once():
 	jobs = [r[h].popen([MPIRUN, "-pool", "any", "-n", "2", KMEANS], user=login, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
 	                   text=True) for h in HOSTS]
 	ends = [j.communicate(timeout=90) + (j.returncode,) for j in jobs]
-	tap.ok([(checksum(o), e, c) for o, e, c in ends] == [(checksum(alone), "", 0)] * 3,
+	tap.ok([(godwit.checksum(o), e, c) for o, e, c in ends] == [(godwit.checksum(alone), "", 0)] * 3,
 	       "three MPI programs at once, begun on three hosts, have the results that they have alone", *ends)
 	no_jobs("rig2")
 	code, out, err = run("rig2", MPIRUN, "-pool", "any", "-n", "6", "-l", "hostname")
@@ -152,12 +116,8 @@ def leave():
 	tap.ok(code == 1 and "of the pool's 4 only 0 are free" in err, "and not given to others", code, err)
 	other.kill()
 	alone = subprocess.run([MPIRUN, "-n", "2"] + words, capture_output=True, text=True, timeout=90).stdout
-	try:
-		out, err = p.communicate(timeout=90)
-	except subprocess.TimeoutExpired:
-		rig.kill_tree(p)
-		out, err = p.communicate()
-	tap.ok(p.returncode == 0 and checksum(out) and checksum(out) == checksum(alone), "it ends with the result that it has on one host",
+	out, err = rig.finish(p, 90)
+	tap.ok(p.returncode == 0 and godwit.checksum(out) and godwit.checksum(out) == godwit.checksum(alone), "it ends with the result that it has on one host",
 	       p.returncode, out, err, alone)
 	no_jobs("rig2")
 	run("rig3", GODWIT, "down")
@@ -176,7 +136,7 @@ def power():
 	tap.ok(code == 1 and "rig1" in err and took_s < 10, "the leader's host loses its power: a job with ranks there ends with a sentence, "
 	       "within 10 s", "%.1f s" % took_s, code, err)
 	begun.kill()
-	tap.ok(not ranks_left("rig3"), "of one whose mpirun was there nothing is left elsewhere")
+	tap.ok(not rig_mpi.left([r["rig3"]], "sleep"), "of one whose mpirun was there nothing is left elsewhere")
 	tap.ok(settled(["rig2", "rig3"]) == "rig2", "the next host leads")
 	tap.ok(spared.is_running() and [j["parts"] for j in status("rig3")["jobs"]], "the job with nothing there goes on, and the pool knows it",
 	       status("rig3"))
@@ -229,21 +189,8 @@ options = argparse.ArgumentParser()
 options.add_argument("--long", action="store_true")
 options = options.parse_args()
 tap = godwit.Tap(600 if options.long else 200)
-why = rig.why_not()
-prefix = os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
-library = os.path.join(prefix, "lib/libmpi.so.12")
-if not why and not os.access(library, os.R_OK):
-	why = "user %d cannot read %s; give a copy's directory in GODWIT_MPICH" % (os.getuid(), library)
-if why:
-	print("1..0 # SKIP " + why)
-	sys.exit(0)
-with rig.Rig(3, keep=[prefix]) as r:
-	try:
-		r.start_sshd()
-	except rig.RigUnavailable as e:
-		print("1..0 # SKIP %s" % e)
-		sys.exit(0)
-	login = r.user if os.geteuid() else None
+with rig_mpi.hosts_or_skip(3) as r:
+	login = rig_mpi.login(r)
 	up()
 	at_once()
 	leave()

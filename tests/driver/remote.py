@@ -3,17 +3,9 @@
 import json, os, select, subprocess, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import godwit, rig
+import godwit, rig, rig_mpi
 
 tap = godwit.Tap(240)
-why = rig.why_not()
-prefix = os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
-library = os.path.join(prefix, "lib/libmpi.so.12")
-if not why and not os.access(library, os.R_OK):
-	why = "user %d cannot read %s; give a copy's directory in GODWIT_MPICH" % (os.getuid(), library)
-if why:
-	print("1..0 # SKIP " + why)
-	sys.exit(0)
 MPIRUN = os.path.join(godwit.BUILD, "mpirun")
 GODWITD = os.path.join(godwit.BUILD, "godwitd")
 GODWIT = os.path.join(godwit.BUILD, "godwit")
@@ -21,20 +13,8 @@ KMEANS = os.path.join(godwit.BUILD, "examples/kmeans")
 JACOBI = os.path.join(godwit.BUILD, "examples/jacobi")
 
 
-def checksum(out):
-	return [line.rsplit("checksum=")[-1] for line in out.split("\n") if "checksum=" in line]
-
-
 def left(r):
-	"""What runs on the hosts after a job; waits until nothing does."""
-	found = []
-
-	def is_none():
-		found[:] = [h for h in range(1, 4) if r[h].run(["pgrep", "-x", "godwitd|mpirun|ssh"]).stdout]
-		return not found
-
-	godwit.wait_for(is_none, pace_s=0.05)
-	return found
+	return rig_mpi.left(r.hosts, "godwitd|mpirun|ssh")
 
 
 def mpirun(*words, **more):
@@ -52,35 +32,20 @@ def begin(*words):
 	"""A job whose ranks say that they run."""
 	p = r[1].popen([MPIRUN] + list(words) + ["sh", "-c", "echo up; exec sleep 1000"], stdout=subprocess.PIPE,
 	               stderr=subprocess.PIPE, text=True, user=login)
-	said = b""
-	while said.count(b"\n") < 2 and select.select([p.stdout], [], [], 30)[0]:  # both lines may come at once: not readline()
-		piece = os.read(p.stdout.fileno(), 4096)
-		if not piece:
-			break
-		said += piece
-	if said == b"up\nup\n":
+	if rig.hear(p, b"\n", 2, 30) == b"up\nup\n":
 		return p
 	rig.kill_tree(p)
 	tap.bail("the job did not start: " + p.stderr.read())
 
 
 def end(p, sentence, status, says):
-	try:
-		out, err = p.communicate(timeout=40)
-	except subprocess.TimeoutExpired:
-		rig.kill_tree(p)
-		out, err = p.communicate()
+	out, err = rig.finish(p, 40)
 	tap.ok(p.returncode in status and all(s in err for s in says), sentence, p.returncode, err)
 
 
 own = sorted(os.sched_getaffinity(0))
-with rig.Rig(3, keep=[prefix], cores=[None, None, str(own[-1])]) as r:
-	try:
-		r.start_sshd()
-	except rig.RigUnavailable as e:
-		print("1..0 # SKIP %s" % e)
-		sys.exit(0)
-	login = r.user if os.geteuid() else None  # ssh to another host ends there as this user, who is root in the rig otherwise
+with rig_mpi.hosts_or_skip(3, cores=[None, None, str(own[-1])]) as r:
+	login = rig_mpi.login(r)
 	shared = os.path.join(r.shared, "hosts")
 
 	code, out, err = mpirun("-hosts", "rig1,rig2,rig3", "-n", "6", "-l", "hostname")
@@ -100,7 +65,7 @@ with rig.Rig(3, keep=[prefix], cores=[None, None, str(own[-1])]) as r:
 	code, out, err = mpirun("-hosts", "rig1,rig2", "-clusters", "2", "-n", "4", KMEANS)
 	tap.ok(code == 0, "an MPI program on two hosts of two clusters each", code, out, err)
 	alone = subprocess.run([MPIRUN, "-n", "4", KMEANS], capture_output=True, text=True, timeout=60).stdout
-	tap.ok(checksum(out) and checksum(out) == checksum(alone), "has the result that it has on one", out, alone)
+	tap.ok(godwit.checksum(out) and godwit.checksum(out) == godwit.checksum(alone), "has the result that it has on one", out, alone)
 	code, out, err = mpirun("-hosts", "rig2,rig3", "-n", "2", "cat", input="a line\n")
 	tap.ok(code == 0 and out == "a line\n", "standard input reaches rank 0 on another host", code, out, err)
 	check("a rank's status comes back from another host", 9, ["rank 1", "cluster 1 on rig2", "status 9"],
@@ -153,7 +118,7 @@ with rig.Rig(3, keep=[prefix], cores=[None, None, str(own[-1])]) as r:
 		tap.skip("hosts named by IPv6 addresses", "the hosts of the rig have none")
 	else:
 		code, out, err = mpirun("-hosts", "[fd00::2]:1,fd00::3", *trusting, "-n", "2", KMEANS)
-		tap.ok(code == 0 and checksum(out) == checksum(alone), "hosts named by IPv6 addresses", code, out, err)
+		tap.ok(code == 0 and godwit.checksum(out) == godwit.checksum(alone), "hosts named by IPv6 addresses", code, out, err)
 		code, out, err = mpirun("-hosts", r[2].address + ",fd00::3", *trusting, "-n", "2", "true")
 		tap.ok(code == 1 and "host 'fd00::3' has no address of IPv4" in err and err.count("\n") == 1, "and not by both kinds in one job", code, err)
 	r[1].run(["ip", "addr", "add", "203.0.113.1/24", "dev", "eth0"], check=True)
@@ -183,14 +148,10 @@ with rig.Rig(3, keep=[prefix], cores=[None, None, str(own[-1])]) as r:
 	tap.ok(wrong[1].returncode == 1 and "on host rig2 already" in wrong[1].stderr, "and one where the rank is", wrong[1])
 	tap.ok("iteration" in first and all(m.returncode == 0 for m in moves), "nine moves between three hosts, by numbers of clusters and names of hosts",
 	       *[m.stderr for m in moves])
-	try:
-		out, err = p.communicate(timeout=90)
-	except subprocess.TimeoutExpired:
-		rig.kill_tree(p)
-		out, err = p.communicate()
-	tap.ok(p.returncode == 0 and checksum(out), "the job ends well", p.returncode, out, err)
+	out, err = rig.finish(p, 90)
+	tap.ok(p.returncode == 0 and godwit.checksum(out), "the job ends well", p.returncode, out, err)
 	alone = subprocess.run([MPIRUN, "-n", "3", JACOBI], capture_output=True, text=True, timeout=90).stdout
-	tap.ok(checksum(out) == checksum(alone), "with the result that it has on one host", out, alone)
+	tap.ok(godwit.checksum(out) == godwit.checksum(alone), "with the result that it has on one host", out, alone)
 	tap.ok(not left(r), "nothing is left on any host", left(r))
 
 	# ---- failures, each a sentence ----

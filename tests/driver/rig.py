@@ -137,6 +137,27 @@ def kill_tree(process):
 			raise RigError("processes of '%s' do not end: %s" % (process.args, pids))
 
 
+def hear(process, words, count, timeout):
+	"""What a Popen says on its standard output until it has said @words so often; bytes, less when it ends or time is over."""
+	said, end = b"", time.monotonic() + timeout
+	while said.count(words) < count and select.select([process.stdout], [], [], max(0, end - time.monotonic()))[0]:
+		piece = os.read(process.stdout.fileno(), 4096)  # not readline(): what it had read besides, select() would not tell of
+		if not piece:
+			break
+		said += piece
+	return said
+
+
+def finish(process, timeout):
+	"""What a Popen of Host.popen says until it ends, out and err, both text. One that does not end in time is killed."""
+	try:
+		return process.communicate(timeout=timeout)
+	except subprocess.TimeoutExpired:
+		kill_tree(process)
+		out, err = process.communicate()
+		return out, err + "\nit did not end within %d s" % timeout
+
+
 def until(what, timeout, test, pace_s=0.02):
 	"""Wait until test() is true and return it; RigError tells @what did not happen."""
 	end = time.monotonic() + timeout

@@ -3,7 +3,7 @@
 """Room is proved before anything stops: a destination that has too little of something, or another processor, refuses with a
 sentence that names it, and the rank runs on; once there is room the same move succeeds, and what the rank has is counted there."""
 import resource
-import rig
+import rig, rig_mpi
 from godwit import *
 
 tap = Tap(200)
@@ -228,16 +228,9 @@ print("failed", failed)
 
 def clocks():
 	"""Ten moves between hosts whose clocks differ by 5000 s, both ways and back."""
-	prefix = os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
-	why = rig.why_not()
-	if not why and not os.access(os.path.join(prefix, "lib/libmpi.so.12"), os.R_OK):
-		why = "user %d cannot read MPICH in %s" % (os.getuid(), prefix)
 	try:
-		if why:
-			raise rig.RigUnavailable(why)
-		with rig.Rig(3, clocks=[0, 5000, 0], keep=[prefix]) as r:
-			r.start_sshd()
-			login = r.user if os.geteuid() else None
+		with rig_mpi.hosts(3, clocks=[0, 5000, 0]) as r:
+			login = rig_mpi.login(r)
 			for kernels, sentence in ((1, "hosts that say they are one kernel"), (3, "hosts of different kernels")):
 				for h in r.hosts if kernels > 1 else []:
 					own = os.path.join(r.shared, "boot-id-%s" % h.name)
@@ -247,18 +240,14 @@ def clocks():
 				stop = os.path.join(r.shared, "stop%d" % kernels)
 				p = r[1].popen([os.path.join(BUILD, "mpirun"), "-hosts", "rig1,rig2,rig3", "-n", "2",
 				                os.path.join(BUILD, "tests/programs/clocks"), stop], user=login, stdout=subprocess.PIPE,
-				               stderr=subprocess.STDOUT, text=True)
+				               stderr=subprocess.PIPE, text=True)
 				lines = [p.stdout.readline(), p.stdout.readline()]
 				moved = r[1].run([sys.executable, "-c", MIGRATE, os.path.join(BUILD, "godwit"), "10"], timeout=120, user=login)
 				open(stop, "w").close()
-				try:
-					out = p.communicate(timeout=60)[0]
-				except subprocess.TimeoutExpired:
-					rig.kill_tree(p)
-					out = p.communicate()[0]
+				out, err = rig.finish(p, 60)
 				found = [fields(l) for l in out.split("\n") if l.startswith("clocks ")]
 				tap.ok(p.returncode == 0 and len(found) == 2 and moved.stdout.strip() == "failed 0", "twenty moves between " + sentence +
-				       ", whose clocks differ by 5000 s", p.returncode, *lines, out, moved.stdout, moved.stderr)
+				       ", whose clocks differ by 5000 s", p.returncode, *lines, out, err, moved.stdout, moved.stderr)
 				if len(found) != 2:
 					continue
 				tap.diag(found)

@@ -4,7 +4,7 @@ and however a job ends, nothing of it stays on any host. --cancels N: so many jo
 import argparse, glob, json, os, random, re, subprocess, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import godwit, rig, rig_slurm
+import godwit, rig, rig_mpi, rig_slurm
 from hosts_slurm import read, submit
 
 parser = argparse.ArgumentParser()
@@ -12,14 +12,9 @@ parser.add_argument("--cancels", type=int, default=3)
 parser.add_argument("--seed", type=int, default=random.randrange(1 << 16))
 args = parser.parse_args()
 tap = godwit.Tap(600 + 30 * args.cancels)
-prefix = os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
-library = os.path.join(prefix, "lib/libmpi.so.12")
-why = rig.why_not() or rig_slurm.why_not()
-if not why and not os.access(library, os.R_OK):
-	why = "user %d cannot read %s; give a copy's directory in GODWIT_MPICH" % (os.getuid(), library)
+why = rig_mpi.why_not() or rig_slurm.why_not()
 if why:
-	print("1..0 # SKIP " + why)
-	sys.exit(0)
+	rig_mpi.skip(why)
 MPIRUN, GODWIT = (os.path.join(godwit.BUILD, p) for p in ("mpirun", "godwit"))
 JACOBI = os.path.join(godwit.BUILD, "examples/jacobi")
 EXAMPLE = os.path.join(os.path.realpath(os.environ.get("top_srcdir", os.getcwd())), "examples/slurm.sbatch")
@@ -32,10 +27,6 @@ CORES = sorted(os.sched_getaffinity(0))
 
 def lines(text):
 	return sorted(text.split("\n")[:-1])
-
-
-def checksum(text):
-	return re.findall(r"checksum=(\w+)", text)
 
 
 # ---- what a job leaves behind ----
@@ -240,7 +231,7 @@ def test_moves():
 	record = slurm.wait_state(job, ENDED, PATIENCE)
 	mover.wait(PATIENCE)
 	moves = read(moved).count("moved")
-	tap.ok(record["ExitCode"] == "0:0" and moves >= 3 and checksum(read(out)) and checksum(read(out)) == checksum(alone),
+	tap.ok(record["ExitCode"] == "0:0" and moves >= 3 and godwit.checksum(read(out)) and godwit.checksum(read(out)) == godwit.checksum(alone),
 	       "after %d moves between three nodes the answer is bit for bit that of one rank that never moved" % moves, read(out), alone)
 	nothing_left()
 
@@ -342,13 +333,12 @@ def test_lost():
 
 
 cores = [None, str(CORES[0]), str(CORES[-1]), None, None]
-with rig.Rig(5, cores=cores, keep=[prefix], cgroups=not rig.why_no_cgroups()) as r:
-	login = r.user if os.geteuid() else None
+with rig.Rig(5, cores=cores, keep=[rig_mpi.prefix()], cgroups=not rig.why_no_cgroups()) as r:
+	login = rig_mpi.login(r)
 	try:
 		slurm = rig_slurm.Slurm(r, nodes=[r[n] for n in NODES + (5,)], slots=8, memory_mib=8000)
 	except rig.RigUnavailable as e:
-		print("1..0 # SKIP %s" % e)
-		sys.exit(0)
+		rig_mpi.skip(e)
 	before = {h.name: traces(h) for h in r.hosts}
 	limited_out = out_file()
 	limited = submit(r[1], "exec %s sh -c 'echo begun; exec sleep 1000'" % MPIRUN, "-n2", "-w", "rig5", "-o", limited_out, user=login)
