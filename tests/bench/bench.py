@@ -63,7 +63,7 @@ def bench_speed(directory, pairs, is_quick, results):
 def main():
     parser = argparse.ArgumentParser(description="Godwit's benchmarks")
     parser.add_argument("--pairs", type=int, default=12, help="pairs for each ratio (12)")
-    parser.add_argument("--moves", type=int, default=30, help="moves whose downtime is measured (30)")
+    parser.add_argument("--moves", type=int, default=30, help="moves that are measured (30); of migrate, a sixth of them by each technique and case")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     parser.add_argument("--fifo", action="store_true", help="net: ranks get the cores before all other work (SCHED_FIFO)")
     parser.add_argument("--only", choices=["speed", "net", "pause", "downtime", "migrate", "hosts"], help="one of them")

@@ -2,7 +2,9 @@
 /*
  * downtime: an MPI hello whose ranks do nothing but watch the clock, for measuring a move from inside.
  *
- *	mpirun -n 2 downtime SECONDS [MIB [MIB_PER_SECOND [HOT_MIB]]]
+ *	mpirun -n 2 downtime END [MIB [MIB_PER_SECOND [HOT_MIB]]]
+ *
+ * They end after END seconds; when END is the path of a file, as soon as that is there.
  *
  * With MIB they have that much memory, all of it written, and with MIB_PER_SECOND they write to it at that rate, page after
  * page of all of it or of the first HOT_MIB, and check in the end that each page holds what was written last.
@@ -14,6 +16,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -55,6 +58,7 @@ static void print_size(int rank)
 }
 
 #define PAGE 4096u
+#define LOOK_NS 10000000u /* how often they look for the file */
 
 struct memory {
 	uint64_t *at;
@@ -108,6 +112,7 @@ int main(int argc, char **argv)
 {
 	struct memory memory = { 0 };
 	int rank, size, nothing = 0;
+	const char *file = argc > 1 && strchr(argv[1], '/') ? argv[1] : NULL;
 	double seconds = argc > 1 ? atof(argv[1]) : 10;
 	uint64_t real, mono, end;
 
@@ -125,7 +130,7 @@ int main(int argc, char **argv)
 		memory_make(&memory, (size_t)atol(argv[2]), argc > 3 ? atof(argv[3]) : 0, argc > 4 ? (size_t)atol(argv[4]) : 0);
 	print_size(rank);
 	now_both(&real, &mono);
-	end = mono + (uint64_t)(seconds * 1e9);
+	end = mono + (file ? LOOK_NS : (uint64_t)(seconds * 1e9));
 	printf("ready rank=%d\n", rank);
 	while (mono < end) {
 		uint64_t r, m;
@@ -137,6 +142,8 @@ int main(int argc, char **argv)
 		real = r;
 		mono = m;
 		memory_write(&memory, m);
+		if (file && mono >= end && access(file, F_OK) < 0)
+			end = mono + LOOK_NS;
 	}
 	memory_check(&memory, rank);
 	MPI_Send(&nothing, 1, MPI_INT, 0, 1, MPI_COMM_WORLD);

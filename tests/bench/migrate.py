@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Benchmark of techniques: how long a rank with much memory stands still, and what that costs, by each of them."""
 import os
-import re
 import sys
 
 from base import HERE, BenchError, mpis, spread
@@ -13,12 +12,13 @@ TECHNIQUES = ("stop-and-copy", "pre-copy", "auto")
 CASES = ((1, 0, 0), (64, 0, 0), (256, 0, 0), (256, 50, 0), (256, 500, 16), (256, 2000, 0), (1024, 100, 0))
 
 
-def moves_of(program, moves):
-    """Rank 1 goes there and back, the techniques taking turns. Technique -> list of measures; and pages that were wrong."""
+def moves_of(program, memory, stop, moves):
+    """Rank 1 of @program with that @memory goes there and back, the techniques taking turns, until the file @stop ends it and
+    it has looked at its memory. Technique -> list of measures."""
     sys.path.insert(0, os.path.join(HERE, "..", "driver"))
     import godwit  # what the system tests share
 
-    job = godwit.Job(Jobs(), ["-n", "2", "-clusters", "2"] + program)
+    job = godwit.Job(Jobs(), ["-n", "2", "-clusters", "2", program, stop] + memory)
     found = {t: [] for t in TECHNIQUES}
     try:
         if not job.wait_line(r"^ready rank=1", 60):
@@ -31,10 +31,17 @@ def moves_of(program, moves):
                     raise BenchError(f"{technique}: {answer['text']}")
                 found[technique].append(answer["measures"])
         head.close()
-        if not job.wait_line(r"^memory rank=1 bad=0 ", 120):
-            raise BenchError("its memory is not what it wrote: " + "; ".join(job.tail()))
+        with open(stop, "w", encoding="utf-8"):
+            pass
+        looked = job.wait_line(r"^memory rank=1 bad=(\d+) ", 60)
+        if not looked or job.wait(60) != 0:
+            raise BenchError("it did not look at its memory and end: " + "; ".join(job.tail()))
+        if looked.group(1) != "0":
+            raise BenchError(f"{looked.group(1)} words of its memory are not what it wrote")
     finally:
         job.kill()
+        if os.path.exists(stop):
+            os.unlink(stop)
     return found
 
 
@@ -46,9 +53,7 @@ def bench_migrate(directory, moves, results):
           "[quartiles]; all of its memory is checked in the end")
     print(f"  {'MiB':>5} {'written':>16} {'technique':14} {'downtime, ms':>24} {'total, ms':>24} {'rounds':>6} {'MiB sent':>9}")
     for mib, rate, hot in CASES:
-        # it must outlive its moves, and end by itself to look at its memory
-        seconds = 3 + moves * 3 * (0.4 + mib / 100)
-        found = moves_of([program, str(seconds), str(mib), str(rate), str(hot)], moves)
+        found = moves_of(program, [str(mib), str(rate), str(hot)], os.path.join(directory, "stop"), moves)
         for technique, all_of in found.items():
             down, total = ([m[k] / 1e6 for m in all_of] for k in ("downtime_ns", "total_ns"))
             rounds = sorted(m["rounds"] for m in all_of)[len(all_of) // 2]
