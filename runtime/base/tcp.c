@@ -158,7 +158,8 @@ static int source_of(const struct addrinfo *to, char *address)
 
 int gw_tcp_sources(const char *host, int family, char (*addresses)[GW_TCP_NAME], int max, struct gw_error *why)
 {
-	struct addrinfo hints = { .ai_family = family, .ai_socktype = SOCK_DGRAM, .ai_flags = AI_ADDRCONFIG }, *found = NULL;
+	/* not AI_ADDRCONFIG: without a network but loopback it finds nothing at all, not even 127.0.0.1 */
+	struct addrinfo hints = { .ai_family = family, .ai_socktype = SOCK_DGRAM }, *found = NULL;
 	int code = getaddrinfo(host, "9", &hints, &found), error = -EHOSTUNREACH, n = 0;
 
 	if (code != 0)
