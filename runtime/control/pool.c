@@ -470,10 +470,11 @@ static json_int_t taken(const json_t *jobs, json_int_t id)
 	json_int_t n = 0;
 
 	for (size_t i = 0; i < json_array_size(jobs); i++) {
-		const json_t *part = member_of(NULL, 0), *parts = json_object_get(json_array_get(jobs, i), "parts");
+		const json_t *parts = json_object_get(json_array_get(jobs, i), "parts");
 
 		for (size_t k = 0; k < json_array_size(parts); k++) {
-			part = json_array_get(parts, k);
+			const json_t *part = json_array_get(parts, k);
+
 			if (json_integer_value(json_object_get(part, "member")) == id)
 				n += json_integer_value(json_object_get(part, "slots"));
 		}
@@ -573,13 +574,11 @@ static void on_helped(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_
 		gw_loop_stop(h->loop, *text ? 1 : 0);
 }
 
+/* mpirun has a connection to the same keeper: it has seen its end, says why, and ends this process. */
 static void on_keeper_gone(struct gw_link *l, void *ctx, int error)
 {
-	struct helper *h = ctx;
-
-	(void)l; (void)error;
-	fprintf(stderr, "the pool's keeper has gone\n");
-	gw_loop_stop(h->loop, 1);
+	(void)ctx; (void)error;
+	gw_link_destroy(l);
 }
 
 static const struct gw_link_ops helper_ops = { .json = on_helped, .closed = on_keeper_gone };
