@@ -144,7 +144,8 @@ static int verify(const struct checkpoint *p, const char *dir)
 	int wrong;
 
 	if (fd < 0) {
-		fprintf(stderr, "godwit: the directory '%s' cannot be opened: %s\n", dir, strerror(errno));
+		fprintf(stderr, "godwit: the directory '%s' cannot be opened: %s; name one that 'godwit checkpoint' wrote\n", dir,
+		        strerror(errno));
 		return CONTROL_WRONG;
 	}
 	if (cold_manifest_read(fd, dir, &m, &why) < 0) {
@@ -152,9 +153,10 @@ static int verify(const struct checkpoint *p, const char *dir)
 		return CONTROL_FAILED;
 	}
 	wrong = verify_images(fd, dir, m);
-	if (p->c.is_json)
+	if (p->c.is_json) {
 		json_dumpf(m, stdout, JSON_INDENT(2));
-	else if (!wrong)
+		putchar('\n');
+	} else if (!wrong)
 		printf("%s: checkpoint %lld of job %s, %lld ranks: complete and as it was written\n", dir,
 		       (long long)json_integer_value(json_object_get(m, "checkpoint")), json_string_value(json_object_get(m, "job")),
 		       (long long)json_integer_value(json_object_get(m, "ranks_total")));
