@@ -370,6 +370,16 @@ bool clusters_is_host(const struct host *host, const char *name)
 	return strcmp(host->name, name) == 0 || (host->is_this && hosts_is_here(name));
 }
 
+void clusters_hosts(const struct head *h, char *buf, size_t cap)
+{
+	size_t at = 0;
+
+	*buf = '\0';
+	for (uint32_t i = 0; i < h->n_hosts && at + sizeof(h->hosts[i].name) + 2 < cap; i++)
+		if (clusters_have(h, i, h->n_clusters))
+			at += (size_t)snprintf(buf + at, cap - at, "%s%s", at ? ", " : "", h->hosts[i].name);
+}
+
 bool clusters_have(const struct head *h, uint32_t host, uint32_t below)
 {
 	for (uint32_t i = 0; i < below; i++)

@@ -305,6 +305,7 @@ static int add_target(struct drain *d, const json_t *what, struct gw_error *why)
 	const char *name = json_string_value(what);
 	struct head *h = d->head;
 	uint32_t before = d->n_clusters;
+	char list[CLUSTERS_HOSTS_MAX];
 
 	if (json_is_integer(what)) {
 		json_int_t c = json_integer_value(what);
@@ -322,7 +323,10 @@ static int add_target(struct drain *d, const json_t *what, struct gw_error *why)
 		if (code < 0)
 			return code;
 	}
-	return d->n_clusters > before ? 0 : gw_fail(why, -ENOENT, "the job has no cluster on a host '%s'", name);
+	if (d->n_clusters > before)
+		return 0;
+	clusters_hosts(h, list, sizeof(list));
+	return gw_fail(why, -ENOENT, "the job has no cluster on a host '%.200s'; it runs on %s", name, list);
 }
 
 static int check_others(const struct drain *d, struct gw_error *why)

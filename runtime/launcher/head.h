@@ -277,6 +277,8 @@ void job_say(struct head *h, const char *fmt, ...) GW_PRINTF(2, 3); /* a sentenc
 struct host *clusters_new_host(struct head *h, const char *name);          /* NULL: this one */
 void clusters_copy_cores(struct rt_cluster_cores *to, const struct rt_cluster_cores *from);
 bool clusters_is_host(const struct host *host, const char *name);          /* is it called so? */
+#define CLUSTERS_HOSTS_MAX 600
+void clusters_hosts(const struct head *h, char *buf, size_t cap);          /* "a, b": those that have clusters, for sentences */
 struct cluster *clusters_new(struct head *h, uint32_t host, uint32_t first); /* not started yet; the caller sees to the limit */
 int clusters_start(struct head *h, struct cluster *c, const char *path, struct gw_error *why);
 void clusters_send_start(struct head *h, struct cluster *c);

@@ -6,10 +6,12 @@
 
 int moves_allow_to(const struct head *h, json_int_t to, struct gw_error *why)
 {
+	static const char *const states[] = { "is starting", "is starting", "", "is leaving", "has left the job", "was lost", "has ended" };
+
 	if (to < 0 || to >= (json_int_t)h->n_clusters)
 		return gw_fail(why, -ENOENT, "there is no cluster %lld: the job has clusters 0 to %u", (long long)to, h->n_clusters - 1);
 	if (h->clusters[to].state != CLUSTER_UP)
-		return gw_fail(why, -EHOSTDOWN, "cluster %lld is not up", (long long)to);
+		return gw_fail(why, -EHOSTDOWN, "cluster %lld is not up: it %s", (long long)to, states[h->clusters[to].state]);
 	if (h->clusters[to].is_drained)
 		return gw_fail(why, -EBUSY, "cluster %lld is drained: no rank moves there until 'godwit undrain %lld'", (long long)to,
 		               (long long)to);
@@ -23,14 +25,12 @@ static bool is_of_host(const struct head *h, const struct cluster *c, const char
 
 int moves_allow_host(const struct head *h, const char *host, struct gw_error *why)
 {
-	char list[500] = "";
-	size_t at = 0;
+	char list[CLUSTERS_HOSTS_MAX];
 
 	for (uint32_t c = 0; c < h->n_clusters; c++)
 		if (is_of_host(h, &h->clusters[c], host))
 			return 0;
-	for (uint32_t i = 0; i < h->n_hosts && at < sizeof(list) - sizeof(h->hosts[i].name) - 2; i++)
-		at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%s", i ? ", " : "", h->hosts[i].name);
+	clusters_hosts(h, list, sizeof(list));
 	return gw_fail(why, -ENOENT, "there is no host '%.200s' in this job, which runs on %s", host, list);
 }
 
