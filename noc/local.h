@@ -158,7 +158,7 @@ struct noc_peer {
 	uint32_t retry_us;
 	bool is_missed;        /* it had a connection when we left our last host */
 	uint64_t tried;        /* the incarnation that the last one was for */
-	uint8_t silences;         /* connections in a row that did not come up in time */
+	uint8_t silences;      /* connections from here to there that did not come up in time */
 };
 
 struct noc_bulk_out {

@@ -118,13 +118,13 @@ static void path_take(struct noc_peer *p, enum noc_path path)
 
 static int net_path(struct noc_peer *p, const struct noc_place *place)
 {
-	uint64_t now;
+	uint64_t now = gw_now_ns();
 
-	now = gw_now_ns();
 	if (p->tried != place->incarnation) { /* news of it: what was in vain before says nothing of this place */
 		p->tried = place->incarnation;
 		p->retry_us = 0;
 		p->retry_ns = 0;
+		p->silences = 0;
 	}
 	if (now < p->retry_ns)
 		return -EAGAIN;
@@ -320,6 +320,7 @@ void noc_path_detach(void)
 		/* of every peer: it is a reading of this host's clock, and the next host's may be hours behind */
 		p->retry_us = 0;
 		p->retry_ns = 0;
+		p->silences = 0;
 		p->is_missed = p->conn != NULL;
 		if (p->path == NOC_PATH_NET) {
 			p->conn = NULL;
