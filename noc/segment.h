@@ -3,8 +3,9 @@
  * noc/segment.h: the host segment, shared memory of one job on one host: name page, cluster loads and inboxes.
  *
  * It is a memfd, or, where these are denied, a file without a name: made by the first clusterd of the job on the host,
- * handed to the others and to each rank over their sockets, and gone with its last user however that one dies. Nothing of it is ever in a rank's image: a rank maps it
- * when it attaches and unmaps it when it detaches, and between the two keeps the address range reserved.
+ * handed to the others and to each rank over their sockets, and gone with its last user however that one dies. Nothing of
+ * it is ever in a rank's image: a rank maps it when it attaches and unmaps it when it detaches, and between the two keeps
+ * the address range reserved.
  *
  *   0              head            magic, version, job, geometry
  *   domains_at     core domains    cores that clusters share: how many ranks, how many cores (64 B each)

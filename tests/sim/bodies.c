@@ -115,7 +115,8 @@ struct ct_rank *sim_body_some(struct sim_daemon *d, bool is_shell)
 	gw_list_for(e, &bodies) {
 		struct ct_rank *ct = gw_list_entry(e, struct ct_rank, node);
 
-		if (ct->d == d && ct->state != ENDED && (ct->state == FILLING || ct->state == COMPLETE) == is_shell && sim_one_in(2))
+		if (ct->d == d && ct->state != ENDED && (ct->state == FILLING || ct->state == COMPLETE) == is_shell &&
+		    sim_one_in(2))
 			return ct;
 	}
 	return NULL;

@@ -303,7 +303,8 @@ void sim_request(void)
 	gw_list_for(e, &d->held) {
 		struct sim_held *r = gw_list_entry(e, struct sim_held, node);
 		struct mig_request req = { .proc = r->proc, .rank = r->ct, .owner = r, .epoch = r->epoch,
-		                           .to_cluster = (uint32_t)sim_rnd(sim_moves.clusters), .has_exited = r->ct && sim_body_has_ended(r->ct),
+		                           .to_cluster = (uint32_t)sim_rnd(sim_moves.clusters),
+		                           .has_exited = r->ct && sim_body_has_ended(r->ct),
 		                           .how.technique = (enum mig_technique)sim_rnd(3) };
 
 		if (!sim_one_in(2))
@@ -314,7 +315,8 @@ void sim_request(void)
 			return;
 		}
 		/* as godwitd, which keeps a request until the rank is ready for it */
-		if (r->state != HELD_HERE || (r->agent != AGENT_ATTACHED && r->agent != AGENT_NONE) || mig_rank_is_busy(d->mig, r->proc))
+		if (r->state != HELD_HERE || (r->agent != AGENT_ATTACHED && r->agent != AGENT_NONE) ||
+		    mig_rank_is_busy(d->mig, r->proc))
 			continue;
 		if (mig_session_start(d->mig, &req, NULL, &why) == 0) {
 			sim_event("cluster %d: rank %d shall go to %llu", (int)d->cluster, (int)r->proc, req.to_cluster, 0);
@@ -550,7 +552,8 @@ bool sim_is_settled(void)
 		gw_list_for(h, &d->held) {
 			const struct sim_held *r = gw_list_entry(h, struct sim_held, node);
 
-			if (r->state != HELD_HERE || !sim_body_runs(r->ct) || (r->agent != AGENT_ATTACHED && r->agent != AGENT_NONE))
+			if (r->state != HELD_HERE || !sim_body_runs(r->ct) ||
+			    (r->agent != AGENT_ATTACHED && r->agent != AGENT_NONE))
 				return false;
 		}
 		all = mig_sessions_json(d->mig);
@@ -582,9 +585,12 @@ void sim_end(void)
 	gw_list_for(e, &sim_daemons) {
 		struct sim_daemon *d = gw_list_entry(e, struct sim_daemon, node);
 
-		gw_list_for(h, &d->held)
-			if (gw_list_entry(h, struct sim_held, node)->epoch != ranks[gw_list_entry(h, struct sim_held, node)->proc].epoch)
+		gw_list_for(h, &d->held) {
+			const struct sim_held *r = gw_list_entry(h, struct sim_held, node);
+
+			if (r->epoch != ranks[r->proc].epoch)
 				sim_fail("the owner's epoch is not the highest");
+		}
 	}
 	gw_list_for_safe(e, &sim_daemons) {
 		struct sim_daemon *d = gw_list_entry(e, struct sim_daemon, node);

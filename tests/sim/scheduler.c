@@ -219,7 +219,8 @@ static void profile_choose(void)
 		.p_request = 1 + (unsigned)sim_rnd(12), .p_cancel = sim_one_in(3) ? 5 : 0, .p_cut = some_of(cuts, 5),
 		.p_part = sim_one_in(3) ? 100 : 0, .p_kill = some_of(rare, 6), .p_back = sim_one_in(2) ? 20 : 0,
 		.p_false = some_of(rare, 6), .p_exit = some_of(rare, 6), .p_fault = some_of(faults, 4),
-		.p_strike = sim_one_in(3) ? 12 : 0, .p_sleep = sim_one_in(3) ? 30 : 0, .p_busy = sim_one_in(3) ? 6 : 0, .p_shell = sim_one_in(4) ? 60 : 0,
+		.p_strike = sim_one_in(3) ? 12 : 0, .p_sleep = sim_one_in(3) ? 30 : 0,
+		.p_busy = sim_one_in(3) ? 6 : 0, .p_shell = sim_one_in(4) ? 60 : 0,
 		.chunks = 1 + (unsigned)sim_rnd(12) };
 	sim_moves.hosts = 1 + (unsigned)sim_rnd(sim_moves.clusters);
 }
@@ -270,9 +271,9 @@ static bool was_busy(void)
 
 int main(int argc, char **argv)
 {
-	static const struct sim_play moves = { "moves", "never two copies of a rank, never none, none set back, every session ends",
-	                                       play, sim_dump, figures, was_busy,
-	                                       "there were moves, NEVERs, losses, new connections, wrong verdicts and new incarnations" };
+	static const struct sim_play moves = {
+		"moves", "never two copies of a rank, never none, none set back, every session ends", play, sim_dump, figures,
+		was_busy, "there were moves, NEVERs, losses, new connections, wrong verdicts and new incarnations" };
 
 	return sim_main(argc, argv, &moves);
 }

@@ -150,8 +150,9 @@ void sim_part(uint32_t a, uint32_t b, uint64_t until_ns)
 	sim_event("hosts %d and %d hear nothing of each other", (int)a, (int)b, 0, 0);
 	parted_until[a][b] = parted_until[b][a] = until_ns;
 	sim_moved.parts++;
-	for (unsigned i = 0; i < conns_n; i++) /* those that lasts too long for break; others go on afterwards */
-		if ((conns[i].end[0].host == a && conns[i].end[1].host == b) || (conns[i].end[0].host == b && conns[i].end[1].host == a))
+	for (unsigned i = 0; i < conns_n; i++) /* those that it lasts too long for break; others go on afterwards */
+		if ((conns[i].end[0].host == a && conns[i].end[1].host == b) ||
+		    (conns[i].end[0].host == b && conns[i].end[1].host == a))
 			for (int k = 0; k < 2; k++)
 				if (sim_one_in(2))
 					hang_up(&conns[i].end[k], true, sim_rnd(10000000000ull));

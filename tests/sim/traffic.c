@@ -10,7 +10,10 @@ struct out { bool is_by_ref; int from, to; size_t len; unsigned char *buf; struc
 struct bin { int at, src; uint64_t seq, len; unsigned char *buf; struct gw_list link; };
 struct offer { struct gw_list link; struct noc_bulk *bulk; int src; uint64_t seq, len; };
 
-static uint64_t key_of(int src, int dst, uint64_t seq) { return sim_mix(sim_seed << 20 ^ (uint64_t)src << 16 ^ (uint64_t)dst << 12 ^ seq); }
+static uint64_t key_of(int src, int dst, uint64_t seq)
+{
+	return sim_mix(sim_seed << 20 ^ (uint64_t)src << 16 ^ (uint64_t)dst << 12 ^ seq);
+}
 
 static size_t length_of(int src, int dst, uint64_t seq)
 {
