@@ -45,13 +45,6 @@ def start(*words, mib=4, **more):
 	return job, job.head(), stop
 
 
-def finish(job, stop, sentence):
-	open(stop, "w").close()
-	status = job.end(60)
-	tap.ok(status == 0 and len([l for l in job.out() if l.startswith("carried")]) == 4 and not job.gone(), sentence,
-	       "status %s" % status, job.gone(), *job.tail())
-
-
 # ---- the answer is the same ---------------------------------------------------------------------------------------------
 
 plate = [JACOBI, "--size", 300, "--iterations", 3000, "--report", 50]
@@ -121,7 +114,7 @@ tap.ok(code == 2 and "MANIFEST" in err, "what is no directory is refused", code,
 other, other_head, other_stop = start("-clusters", 1)
 m = checkpoint(other_head, to)
 tap.ok(m["op"] == "refused" and "checkpoint of job " + id in m["text"] and number(to) == before, "another job's checkpoint is not replaced", m)
-finish(other, other_stop, "and that job goes on")
+end_carry(other, other_stop, "and that job goes on")
 code, out, err = godwit("checkpoint", "--stop", id, to)
 status = job.end(30)
 tap.ok(code == 0 and status == 75 and not job.gone() and isinstance(number(to), int) and number(to) > before,

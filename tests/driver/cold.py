@@ -41,13 +41,6 @@ def start(*words, program=None, ready=r"^ready", count=4, **more):
 	return job, job.head(), stop
 
 
-def finish(job, stop, sentence):
-	open(stop, "w").close()
-	status = job.end(60)
-	tap.ok(status == 0 and len([l for l in job.out() if l.startswith("carried")]) == 4 and not job.gone(), sentence,
-	       "status %s" % status, job.gone(), *job.tail())
-
-
 # ---- a limit of time stands still: this job rests until the end of the test ---------------------------------------------
 
 began = time.monotonic()
@@ -160,7 +153,7 @@ m = request(second, "resume")
 thread.join()
 tap.ok(answers[0]["status"] in (0, -125) and m["op"] == "resumed" and not m["again"] and
        second.status()["job"]["state"] == "running", "resumed as soon as it has begun to be suspended", answers, m)
-finish(job, stop, "the job ends well")
+end_carry(job, stop, "the job ends well")
 
 # ---- ends -------------------------------------------------------------------------------------------------------------------
 

@@ -311,6 +311,14 @@ def wait_for(what, timeout=20, pace_s=0.01):
 		time.sleep(pace_s)
 
 
+def end_carry(job, stop, sentence, ranks=4):
+	"""A job of 'conduct carry' that waits for the file @stop ends now, well, and leaves nothing."""
+	open(stop, "w").close()
+	status = job.end(60)
+	job.tap.ok(status == 0 and len([l for l in job.out() if l.startswith("carried")]) == ranks and not job.gone(), sentence,
+	           "status %s" % status, job.gone(), *job.tail())
+
+
 def shm_entries():
 	return {e for e in os.listdir("/dev/shm") if "godwit" in e}
 

@@ -14,20 +14,13 @@ CONDUCT = os.path.join(BUILD, "tests/programs/conduct")
 SHELL = "sh -c %c %h"
 
 
-def start(*words, ranks=4, lines=r"^ready", count=None, **more):
+def start(*words, ranks=4, **more):
 	"""A job whose ranks have said that they run; its head; the file that ends them."""
 	stop = os.path.join(work, uuid.uuid4().hex)
 	job = Job(tap, ["-n", ranks] + list(words) + [CONDUCT, "carry", 1, stop], **more)
-	if not job.wait_line(lines, 40, "out", ranks):
+	if not job.wait_line("^ready", 40, "out", ranks):
 		tap.bail("the job does not start")
 	return job, job.head(), stop
-
-
-def finish(job, stop, sentence, ranks=4):
-	open(stop, "w").close()
-	status = job.end(60)
-	tap.ok(status == 0 and len([l for l in job.out() if l.startswith("carried")]) == ranks and not job.gone(), sentence,
-	       "status %s" % status, job.gone(), *job.tail())
 
 
 def states(head):
@@ -76,7 +69,7 @@ m = head.add("localhost")
 tap.ok(m["status"] == 0 and m["clusters"] == [4] and head.remove(3)["status"] == 0 and set(places(head)) == {4},
        "a number is not used again; all have moved off every cluster of the start", m, places(head))
 tap.ok(not [l for l in job.out("err")], "and nobody had to say anything", *job.out("err"))
-finish(job, stop, "the job ends well")
+end_carry(job, stop, "the job ends well")
 
 # ---- a second host, which this machine plays: the job gets a network ------------------------------------------------------
 
@@ -102,7 +95,7 @@ for launcher, name in (("fork", "two"), (SHELL, "127.0.0.2")):
 	tap.ok(m["status"] == 0 and set(places(head)) == {5}, "and has them all again", m, places(head), *job.tail())
 	names = sorted(job.processes().values())
 	tap.ok(names.count("godwitd") == 1 and "sh" not in names, "with one daemon, and nothing else of the runtime", names)
-	finish(job, stop, "the job ends well")
+	end_carry(job, stop, "the job ends well")
 
 # ---- what holds ranks ---------------------------------------------------------------------------------------------------
 
@@ -128,7 +121,7 @@ threads = [threading.Thread(target=lambda h=h, c=c: both.append(h.remove(c))) fo
 [t.start() for t in threads]
 [t.join() for t in threads]
 tap.ok(sorted(b["status"] for b in both) == [-1, 0] and states(head).count("up") == 1, "of two that are removed at once one stays", both)
-finish(job, stop, "the job ends well")
+end_carry(job, stop, "the job ends well")
 
 # ---- faults -----------------------------------------------------------------------------------------------------------
 
@@ -139,7 +132,7 @@ tap.ok(m["status"] < 0 and "cannot take up a network" in m["text"] and states(he
 tap.ok(wait_for(lambda: daemons(job) == 2), "what was started there has ended", job.processes())
 m = head.add("127.0.0.2", launcher=SHELL)
 tap.ok(m["status"] == 0 and m["clusters"] == [3] and head.migrate([0], 3)[0]["status"] == 0, "another time it can", m, *job.tail())
-finish(job, stop, "the job ends well")
+end_carry(job, stop, "the job ends well")
 job, head, stop = start("-clusters", 2)
 for n, (what, launcher, says) in enumerate((
 	("a daemon that dies before it says that it is up", "env GODWIT_FAULT=rt.join.start=kill " + SHELL, "has ended while it joined"),
@@ -161,7 +154,7 @@ m = head.remove(last)
 tap.ok(m["status"] == 0 and states(head)[last] == "lost" and job.wait_line("no rank lived there, the job goes on", 5, "err"),
        "a daemon that dies when it leaves is lost, and no loss", m, states(head))
 tap.ok(wait_for(lambda: daemons(job) == 3), "nothing is left of all these", job.processes())
-finish(job, stop, "the job ends well")
+end_carry(job, stop, "the job ends well")
 
 # ---- two at once, one of which does not come ----------------------------------------------------------------------------
 
@@ -183,7 +176,7 @@ tap.ok(m["status"] < 0 and came[0]["status"] == 0 and [c["host"] for c in head.s
        "two hosts at once, one of which does not come", m, came)
 tap.ok(all(a["status"] == 0 for a in head.migrate([0], 1) + head.migrate([1], 1) + head.migrate([0], 0)), "ranks move to the other",
        places(head))
-finish(job, stop, "the job ends well", ranks=2)
+end_carry(job, stop, "the job ends well", ranks=2)
 
 # ---- moves into what leaves -------------------------------------------------------------------------------------------
 
@@ -205,7 +198,7 @@ known = ("is drained", "is being drained", "is not up", "already", "does not liv
 wrong = [x["text"] for x in answers if x["status"] < 0 and not any(k in x["text"] for k in known)]
 tap.ok(m["status"] == 0 and not wrong and 2 not in places(head), "moves to a cluster that is removed meanwhile end or are refused", m,
        wrong, places(head))
-finish(job, stop, "the job ends well", ranks=2)
+end_carry(job, stop, "the job ends well", ranks=2)
 
 # ---- streams ------------------------------------------------------------------------------------------------------------
 
@@ -232,7 +225,7 @@ for what in ("ends", "is killed"):
 	wait_for(lambda: os.path.exists(slow + ".pid"))
 	os.unlink(slow + ".pid")
 	if what == "ends":
-		finish(job, stop, "a job that ends while a host is on its way leaves nothing behind", ranks=2)
+		end_carry(job, stop, "a job that ends while a host is on its way leaves nothing behind", ranks=2)
 	else:
 		job.proc.kill()
 		job.wait(20)

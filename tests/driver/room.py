@@ -32,10 +32,7 @@ class Carry:
 		return m["status"], m["text"]
 
 	def end(self, sentence):
-		open(self.stop, "w").close()
-		status = self.job.end(60)
-		tap.ok(status == 0 and len([l for l in self.job.out() if l.startswith("carried")]) == self.n and not self.job.gone(), sentence,
-		       status, *self.job.tail())
+		end_carry(self.job, self.stop, sentence, self.n)
 
 
 class Group:
