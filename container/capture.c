@@ -361,7 +361,7 @@ static int inside(struct ct_rank *r, struct gw_error *why)
 	int64_t at = -1, ignored;
 	int rc = 0;
 
-	insn = ct_vdso_syscall(r->pid, &r->maps);
+	insn = ct_vdso_syscall(r->pid, &r->maps, 0);
 	if (!insn)
 		return gw_fail(why, -EBUSY, "no system call instruction was found in the vdso of pid %d", (int)r->pid);
 	for CT_EACH(struct ct_thread, t, &r->threads) {

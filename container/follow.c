@@ -103,7 +103,7 @@ void ct_follow_end(struct ct_rank *r)
 static int fetch_uffd(struct ct_rank *r, struct gw_error *why)
 {
 	struct ct_thread *t = r->threads.at;
-	uint64_t arg[6] = { O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY_ }, insn = ct_vdso_syscall(r->pid, &r->look);
+	uint64_t arg[6] = { O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY_ }, insn = ct_vdso_syscall(r->pid, &r->look, 0);
 	int64_t number = -1, ignored;
 	int fd = -1, rc;
 

@@ -341,7 +341,7 @@ int ct_remote_run(struct ct_remote *m, pid_t tid, const struct user_regs_struct 
 	return rc;
 }
 
-uint64_t ct_find_syscall(const unsigned char *code, size_t len, uint64_t addr)
+static uint64_t find_syscall(const unsigned char *code, size_t len, uint64_t addr)
 {
 	for (size_t i = 0; i + 1 < len; i++)
 		if (code[i] == 0x0f && code[i + 1] == 0x05)
@@ -349,15 +349,16 @@ uint64_t ct_find_syscall(const unsigned char *code, size_t len, uint64_t addr)
 	return 0;
 }
 
-uint64_t ct_vdso_syscall(pid_t pid, const struct ct_maps *maps)
+uint64_t ct_vdso_syscall(pid_t pid, const struct ct_maps *maps, uint64_t end)
 {
 	unsigned char vdso[16384];
 
 	for CT_EACH(const struct ct_map, m, &maps->list) {
 		size_t len = m->end - m->start;
+		uint64_t start = end ? end - len : m->start;
 
 		if (strcmp(m->name, "[vdso]") == 0)
-			return len <= sizeof(vdso) && ct_mem_read(pid, m->start, vdso, len) == 0 ? ct_find_syscall(vdso, len, m->start) : 0;
+			return len <= sizeof(vdso) && ct_mem_read(pid, start, vdso, len) == 0 ? find_syscall(vdso, len, start) : 0;
 	}
 	return 0;
 }

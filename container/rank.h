@@ -127,8 +127,8 @@ int ct_remote_run(struct ct_remote *m, pid_t tid, const struct user_regs_struct 
 /* one call with nothing in the target but a syscall instruction at @insn; *result as the kernel gave it */
 int ct_remote_one(pid_t tid, const struct user_regs_struct *regs, uint64_t insn, long nr, const uint64_t arg[6],
                   int64_t *result, struct gw_error *why);
-uint64_t ct_find_syscall(const unsigned char *code, size_t len, uint64_t addr); /* 0: none */
-uint64_t ct_vdso_syscall(pid_t pid, const struct ct_maps *maps);                /* an instruction in its vdso; 0: none */
+/* an instruction in its vdso; 0: none. @end: where that has been moved to, 0: it is where @maps says */
+uint64_t ct_vdso_syscall(pid_t pid, const struct ct_maps *maps, uint64_t end);
 
 /* wait for a stop of @tid; -ESRCH when it ended. Blocks: only for threads that are known to stop at once */
 int ct_wait_stop(pid_t tid, int *status);

@@ -352,18 +352,10 @@ int ct_shell_feed(struct ct_rank *r, const void *buf, size_t len, struct gw_erro
 static int leave(struct ct_rank *r, struct gw_error *why)
 {
 	struct user_regs_struct regs;
-	unsigned char vdso[16384];
-	uint64_t unmap[6] = { r->remote.base, CT_HOLE_SIZE }, insn = 0;
+	uint64_t unmap[6] = { r->remote.base, CT_HOLE_SIZE }, insn = ct_vdso_syscall(r->pid, &r->maps, r->vdso_end);
 	int64_t result = 0;
 	int rc;
 
-	for CT_EACH(const struct ct_map, e, &r->maps.list)
-		if (strcmp(e->name, "[vdso]") == 0) {
-			uint64_t len = e->end - e->start, at = r->vdso_end - len;
-
-			if (len <= sizeof(vdso) && ct_mem_read(r->pid, at, vdso, len) == 0)
-				insn = ct_find_syscall(vdso, len, at);
-		}
 	if (!insn)
 		return gw_fail(why, -EIO, "no system call instruction was found in the vdso");
 	rc = ct_remote_one(r->pid, &r->shell_regs, insn, SYS_munmap, unmap, &result, why);
