@@ -12,8 +12,11 @@
  *
  *    source                                                   destination
  *    mig_session_start
- *      PREPARE    ct_rank_check   --------- PREPARE ------->  ops.prepare, ct_shell_create
- *                                 <-------- PREPARED -------  (or REFUSED with a sentence: nothing has stopped)
+ *      PREPARE    ct_rank_check   --------- PREPARE ------->  LOOK: its files; ops.prepare, ct_shell_create
+ *                                 <-------- PREPARED -------  FILL (or REFUSED with a sentence: nothing has stopped)
+ *      PROVE      ct_files_check: contents of files
+ *      PRECOPY    rounds, perhaps --------- DATA* --------->  ct_shell_feed
+ *                                 <-------- ROUND ----------
  *      QUIESCE    ops.quiesce ... mig_session_quiet
  *      SEND       ct_rank_freeze, ops.export_state, image
  *                                 --- STATE, DATA*, END --->  ct_shell_feed, ops.import_state, ct_shell_ready

@@ -142,10 +142,10 @@ const char *mig_state_name(enum mig_state s)
 
 const char *mig_event_name(enum mig_event e)
 {
-	static const char *const names[MIG_EVENTS] = { "start", "prepared", "proved", "flushed", "round", "enough", "quiet", "more", "ready", "taken", "never", "ask",
-	                                               "attached", "offer", "state", "data", "end", "complete", "given",
-	                                               "thawed", "done", "abort", "failed", "cancel", "exited", "timeout",
-	                                               "peer-lost", "peer-dead" };
+	static const char *const names[MIG_EVENTS] = { "prepared", "proved", "flushed", "round", "enough", "quiet", "more", "ready",
+	                                               "taken", "never", "ask", "attached", "offer", "state", "data", "end",
+	                                               "complete", "given", "thawed", "done", "abort", "failed", "cancel",
+	                                               "exited", "timeout", "peer-lost", "peer-dead" };
 
 	return e < MIG_EVENTS ? names[e] : "?";
 }

@@ -38,8 +38,7 @@ enum mig_state {
 };
 
 enum mig_event {
-	MIG_EV_START,     /* source: a request */
-	MIG_EV_PREPARED,
+	MIG_EV_PREPARED,  /* source */
 	MIG_EV_PROVED,    /* the files are the same, or of equal contents */
 	MIG_EV_FLUSHED,   /* what the rank wrote has reached the shared file systems */
 	MIG_EV_ROUND,     /* the destination has all of a round */
