@@ -105,7 +105,7 @@ static unsigned long long mib(uint64_t bytes)
 	return (bytes + MIB - 1) / MIB;
 }
 
-/* " and 12 MiB more are promised to ranks that are on their way here", or "" */
+/* ", of which 12 MiB are promised to ranks that are on their way here", or "" */
 static const char *promised_text(char *buf, size_t cap, uint64_t bytes)
 {
 	buf[0] = '\0';
