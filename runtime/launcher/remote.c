@@ -4,24 +4,20 @@
  * starts that host's daemons; they come back by TCP and prove the secret, which the launcher's process has carried
  * (clusterd/join.c). What it is told, and what its end means: launchers.c.
  *
- * What that process and the daemons write on standard error comes back through it. Until all daemons of the host are there
- * its last line is held: when the process ends before, it says best what went wrong.
+ * What that process and the daemons write on standard error comes back through it (starter.h); when all daemons of the host
+ * are there it is released.
  */
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "runtime/base/tcp.h"
 #include "runtime/launcher/head.h"
+#include "runtime/launcher/starter.h"
 
 #define DEAD_MS  6000
 #define WAKE_MS  2000  /* the look comes every second */
-#define LINE_MAX_BYTES 1024
 #define START_MS 60000 /* until all daemons are there; ssh has time to ask for a ticket, and slow disks to wake up */
 #define END_MS   3000
 #define REASON_MS 500
@@ -31,18 +27,12 @@ struct launched {            /* a launcher's process, for clusters of one host; 
 	struct head *head;
 	const struct host *host;   /* the first, the others follow */
 	uint32_t n_hosts, first, count;
-	pid_t pid;
-	int status;
-	int input, errors, pidfd;
-	struct gw_watch *errors_watch, *pid_watch;
+	struct starter *process;   /* NULL when it could not be started */
 	struct gw_timer *reason;   /* until what srun has said of ended tasks is all there is */
 	char ended[256];           /* on these nodes */
-	struct gw_timer *end;    /* its last daemon has left */
+	struct gw_timer *end;      /* its last daemon has left */
 	uint32_t joined;
-	bool is_over, is_given_up;
-	char line[LINE_MAX_BYTES]; /* begun */
-	size_t len;
-	char last[LINE_MAX_BYTES];
+	bool is_given_up;
 };
 
 struct remotes {
@@ -75,8 +65,8 @@ static void explain(struct launched *l)
 
 	gw_timer_cancel(l->reason);
 	l->reason = NULL;
-	launchers_explain(&what, l->ended[0] ? l->ended : NULL, l->status, l->last, &why);
-	l->last[0] = '\0';
+	launchers_explain(&what, l->ended[0] ? l->ended : NULL, starter_status(l->process), starter_held(l->process), &why);
+	starter_hold(l->process, "");
 	fail(l, "%s", why.text);
 }
 
@@ -89,122 +79,80 @@ static void on_reason(void *ctx)
 		explain(l);
 }
 
-static void say_held(struct launched *l)
+static void on_said(void *ctx, const char *line)
 {
+	struct launched *l = ctx;
+
 	/* that a daemon finds a job that has ended before it came is not worth a word */
-	if (l->last[0] && (l->joined == l->count || !l->head->is_ending))
-		job_say(l->head, "%s", l->last);
-	l->last[0] = '\0';
+	if (l->joined == l->count || !l->head->is_ending)
+		job_say(l->head, "%s", line);
 }
 
 /*
  * srun goes on while one task does: that another has ended it only says, a moment before or after what the task has said
  * itself. Return whether the line is dealt with.
  */
-static bool hear_srun(struct launched *l)
+static bool on_heard(void *ctx, const char *line)
 {
-	bool is_starting = l->joined < l->count && !l->head->is_ending, is_chatter = slurm_is_chatter(l->line);
+	struct launched *l = ctx;
+	bool is_starting = l->joined < l->count && !l->head->is_ending, is_chatter = slurm_is_chatter(line);
 
-	if (!l->host->is_slurm || (!is_chatter && !l->reason))
+	if (!l->host->is_slurm || !l->process || (!is_chatter && !l->reason))
 		return false;
 	if (is_starting && !is_chatter) {
-		memcpy(l->last, l->line, l->len + 1);
+		starter_hold(l->process, line);
 		explain(l);
-	} else if (is_starting && !l->reason && slurm_is_task_end(l->line, l->ended, sizeof(l->ended))) {
-		if (l->last[0]) {
+	} else if (is_starting && !l->reason && slurm_is_task_end(line, l->ended, sizeof(l->ended))) {
+		if (starter_held(l->process)[0]) {
 			explain(l);
 		} else { /* this line, if nothing better comes */
-			memcpy(l->last, l->line, l->len + 1);
+			starter_hold(l->process, line);
 			gw_loop_timer(l->head->loop, &l->reason, REASON_MS, 0, on_reason, l);
 		}
 	}
 	return true;
 }
 
-static void end_line(struct launched *l)
-{
-	while (l->len && (l->line[l->len - 1] == '\r' || l->line[l->len - 1] == ' '))
-		l->len--;
-	l->line[l->len] = '\0';
-	if (l->len && !hear_srun(l)) {
-		say_held(l);
-		memcpy(l->last, l->line, l->len + 1);
-		if (l->joined == l->count)
-			say_held(l);
-	}
-	l->len = 0;
-}
-
-static bool read_errors(struct launched *l)
-{
-	char buf[4096];
-	ssize_t n = read(l->errors, buf, sizeof(buf));
-
-	if (n < 0 && (errno == EINTR || errno == EAGAIN))
-		return false;
-	for (ssize_t i = 0; i < n; i++) {
-		if (buf[i] == '\n' || l->len == sizeof(l->line) - 1)
-			end_line(l);
-		if (buf[i] != '\n')
-			l->line[l->len++] = buf[i];
-	}
-	if (n > 0)
-		return true;
-	end_line(l);
-	gw_watch_remove(l->errors_watch);
-	l->errors_watch = NULL;
-	return false;
-}
-
-static void on_errors(void *ctx, uint32_t events)
-{
-	(void)events;
-	read_errors(ctx);
-}
-
 /* ---- its end --------------------------------------------------------------------------------------------------------- */
 
-static void close_pipes(struct launched *l, bool has_said_all)
+static bool is_over(const struct launched *l)
 {
-	int *fds[] = { &l->input, &l->pidfd, &l->errors };
-
-	gw_timer_cancel(l->end);
-	gw_timer_cancel(l->reason);
-	gw_watch_remove(l->pid_watch);
-	l->end = l->reason = NULL;
-	l->pid_watch = NULL;
-	if (has_said_all)
-		gw_watch_remove(l->errors_watch);
-	for (size_t i = 0; i < GW_ARRAY_LEN(fds) - !has_said_all; i++) {
-		if (*fds[i] >= 0)
-			close(*fds[i]);
-		*fds[i] = -1;
-	}
+	return !l->process || starter_is_over(l->process);
 }
 
-static void on_end(void *ctx, uint32_t events)
+static void cancel(struct launched *l)
+{
+	gw_timer_cancel(l->end);
+	gw_timer_cancel(l->reason);
+	l->end = l->reason = NULL;
+}
+
+static void on_ended(void *ctx)
 {
 	struct launched *l = ctx;
 
-	(void)events;
-	if (waitpid(l->pid, &l->status, WNOHANG) != l->pid)
-		return;
-	gw_watch_remove(l->pid_watch);
-	l->pid_watch = NULL;
-	l->is_over = true;
-	while (l->errors_watch && read_errors(l))
-		;
 	if (l->joined < l->count && !l->head->is_ending && !l->is_given_up) {
 		for (uint32_t c = l->first; c < l->first + l->count; c++)
 			if (!l->head->clusters[c].link)
 				l->head->clusters[c].state = CLUSTER_ENDED;
 		explain(l);
 	}
-	say_held(l);
-	close_pipes(l, !l->errors_watch); /* a connection that others share may go on to write */
+	cancel(l);
+	starter_close(l->process);
+	starter_release(l->process);
 	drain_check(l->head);
 	job_check_all_ended(l->head);
 }
+
+static void in_child(void *ctx)
+{
+	const struct launched *l = ctx;
+
+	prctl(PR_SET_PDEATHSIG, SIGTERM); /* one that has not reached its host yet would not see mpirun go */
+	launchers_clean_environment(l->head);
+}
+
+static const struct starter_ops ops = { .said = on_said, .ended = on_ended, .heard = on_heard, .in_child = in_child };
 
 /* Its daemons have ended: it has a moment to follow them. */
 static void on_end_deadline(void *ctx)
@@ -212,7 +160,7 @@ static void on_end_deadline(void *ctx)
 	struct launched *l = ctx;
 
 	l->end = NULL;
-	kill(l->pid, SIGKILL);
+	starter_kill(l->process);
 }
 
 /* Is one of its daemons there, or expected? */
@@ -228,13 +176,13 @@ void remote_left(struct cluster *c)
 {
 	struct launched *l = c->launched;
 
-	if (l && !l->is_over && !l->end && !is_needed(l))
+	if (l && !is_over(l) && !l->end && !is_needed(l))
 		gw_loop_timer(l->head->loop, &l->end, END_MS, 0, on_end_deadline, l);
 }
 
 bool remote_is_over(const struct cluster *c)
 {
-	return !c->launched || c->launched->is_over || is_needed(c->launched);
+	return !c->launched || is_over(c->launched) || is_needed(c->launched);
 }
 
 void remote_give_up(struct cluster *c)
@@ -244,9 +192,10 @@ void remote_give_up(struct cluster *c)
 	if (!l || l->is_given_up)
 		return;
 	l->is_given_up = true;
-	l->last[0] = '\0';
-	if (l->pid > 0 && !l->is_over)
-		kill(l->pid, SIGKILL);
+	if (!l->process)
+		return;
+	starter_hold(l->process, "");
+	starter_kill(l->process);
 }
 
 /* ---- joined ---------------------------------------------------------------------------------------------------------- */
@@ -280,7 +229,7 @@ static void on_joined(void *ctx, int fd, const struct gw_trust_who *peer, const 
 		return;
 	}
 	if (++l->joined == l->count)
-		say_held(l);
+		starter_release(l->process);
 	if (c->index == c->first) {
 		share_segment(h, c);
 		clusters_send_start(h, c);
@@ -326,8 +275,9 @@ static void on_start_deadline(void *ctx)
 		struct launched *l = gw_list_entry(e, struct launched, node);
 
 		if (l->joined < l->count && !h->clusters[l->first].growth && !l->is_given_up) {
-			job_fail(h, 1, "host %s: its daemon has not come within %d s%s%s", l->host->name, START_MS / 1000,
-			         l->last[0] ? ": " : "", l->last);
+			const char *last = starter_held(l->process);
+
+			job_fail(h, 1, "host %s: its daemon has not come within %d s%s%s", l->host->name, START_MS / 1000, *last ? ": " : "", last);
 			return;
 		}
 	}
@@ -335,33 +285,13 @@ static void on_start_deadline(void *ctx)
 
 /* ---- started --------------------------------------------------------------------------------------------------------- */
 
-static void exec_launcher(const struct head *h, char **argv, int input, int errors)
-{
-	sigset_t none;
-
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	signal(SIGPIPE, SIG_DFL);
-	setsid(); /* what the terminal sends is for the head to decide */
-	prctl(PR_SET_PDEATHSIG, SIGTERM); /* one that has not reached its host yet would not see mpirun go */
-	dup2(input, STDIN_FILENO);
-	dup2(errors, STDOUT_FILENO);
-	dup2(errors, STDERR_FILENO);
-	if (h->files.rlim_max)
-		setrlimit(RLIMIT_NOFILE, &h->files);
-	launchers_clean_environment(h);
-	execvp(argv[0], argv);
-	fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
-	_exit(126);
-}
-
 static int launch(struct head *h, struct launched *l, const char *path, struct gw_error *why)
 {
 	struct strings argv = { 0 };
 	char to[DOORS_TEXT_MAX] = "", line[GW_TRUST_SECRET_HEX + 1];
 	struct launch what = { .hosts = l->host, .n_hosts = l->n_hosts, .first_cluster = l->first, .count = l->count / l->n_hosts,
 	                       .path = path, .to = to };
-	int in[2] = { -1, -1 }, err[2] = { -1, -1 }, code;
+	int code;
 
 	what.is_sharing = clusters_have(h, h->clusters[l->first].host, l->first);
 	for (uint32_t i = 0; i < l->n_hosts; i++)
@@ -369,42 +299,12 @@ static int launch(struct head *h, struct launched *l, const char *path, struct g
 		if ((l->n_hosts == 1 || !hosts_is_here(l->host[i].name)) && doors_open(h, l->host[i].name, on_joined, to, why) < 0)
 			return why->code;
 	launchers_words(&argv, h, &what);
-
-	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(err, O_CLOEXEC) < 0)
-		goto fail;
-	l->pid = fork();
-	if (l->pid == 0)
-		exec_launcher(h, argv.list, in[0], err[1]);
-	if (l->pid < 0) {
-		l->pid = 0;
-		goto fail;
-	}
-	close(in[0]);
-	close(err[1]);
-	l->input = in[1];
-	l->errors = err[0];
-	strings_fini(&argv);
 	gw_trust_secret_print(line, h->secret);
 	strcat(line, "\n");
-	if (write(l->input, line, strlen(line)) != (ssize_t)strlen(line)) /* a fresh pipe takes it; who is gone already is heard of */
-		gw_log(GW_INFO, "host %s: its launcher does not take the secret", l->host->name);
+	code = starter_start(&l->process, h->loop, l->host->name, argv.list, line, &h->files, &ops, l, why);
 	explicit_bzero(line, sizeof(line));
-	fcntl(l->errors, F_SETFL, O_NONBLOCK);
-	l->pidfd = (int)syscall(SYS_pidfd_open, l->pid, 0);
-	code = l->pidfd < 0 ? -errno : gw_loop_watch(h->loop, &l->pid_watch, l->pidfd, EPOLLIN, on_end, l);
-	if (code == 0)
-		code = gw_loop_watch(h->loop, &l->errors_watch, l->errors, EPOLLIN, on_errors, l);
-	return code < 0 ? gw_fail(why, code, "host %s: %s", l->host->name, strerror(-code)) : 0;
-fail:
-	code = -errno;
 	strings_fini(&argv);
-	for (int i = 0; i < 2; i++) {
-		if (in[i] >= 0)
-			close(in[i]);
-		if (err[i] >= 0)
-			close(err[i]);
-	}
-	return gw_fail(why, code, "host %s: its daemon cannot be started: %s%s", l->host->name, strerror(-code), gw_advice(code));
+	return code;
 }
 
 /* The clusters from @first on that were made with it; and, for srun, those of the hosts that follow, which have as many */
@@ -414,8 +314,7 @@ int remote_launch(struct head *h, uint32_t first, uint32_t n_hosts, const char *
 
 	if (!l)
 		return gw_fail(why, -ENOMEM, "out of memory");
-	*l = (struct launched){ .head = h, .host = &h->hosts[h->clusters[first].host], .n_hosts = n_hosts, .first = first, .input = -1,
-	                        .errors = -1, .pidfd = -1 };
+	*l = (struct launched){ .head = h, .host = &h->hosts[h->clusters[first].host], .n_hosts = n_hosts, .first = first };
 	gw_list_append(&h->remotes->launched, &l->node);
 	for (uint32_t c = first; c < h->n_clusters && (h->clusters[c].first == first || n_hosts > 1); c++, l->count++)
 		h->clusters[c].launched = l;
@@ -479,30 +378,16 @@ void remote_fini(struct head *h)
 	doors_fini(h);
 	gw_timer_cancel(r->look);
 	gw_timer_cancel(r->start);
-	gw_list_for(e, &r->launched) {
-		struct launched *l = gw_list_entry(e, struct launched, node);
-
-		if (l->input >= 0)
-			close(l->input);
-		l->input = -1;
-	}
+	gw_list_for(e, &r->launched)
+		starter_close(gw_list_entry(e, struct launched, node)->process);
 	gw_list_for_safe(e, &r->launched) {
 		struct launched *l = gw_list_entry(e, struct launched, node);
+		bool is_lost = l->joined < l->count;
 
-		if (l->pid > 0 && !l->is_over) {
-			bool is_lost = l->joined < l->count;
-
-			for (uint32_t c = l->first; c < l->first + l->count; c++)
-				is_lost |= h->clusters[c].first == c && (h->clusters[c].state == CLUSTER_LOST || h->clusters[c].has_vanished);
-			/* who fills the pipe of errors while it ends is ended with it, and who waits for a host that is gone */
-			if (l->pidfd < 0 || is_lost || gw_wait_readable(l->pidfd, end) < 0)
-				kill(l->pid, SIGKILL);
-			waitpid(l->pid, &l->status, 0);
-		}
-		while (l->errors_watch && read_errors(l))
-			;
-		say_held(l);
-		close_pipes(l, true);
+		for (uint32_t c = l->first; c < l->first + l->count; c++)
+			is_lost |= h->clusters[c].first == c && (h->clusters[c].state == CLUSTER_LOST || h->clusters[c].has_vanished);
+		cancel(l);
+		starter_destroy(l->process, is_lost ? 0 : end); /* who waits for a host that is gone is ended at once */
 		free(l);
 	}
 	free(r);

@@ -68,6 +68,8 @@ static bool read_errors(struct starter *s)
 	end_line(s);
 	gw_watch_remove(s->errors_watch);
 	s->errors_watch = NULL;
+	close(s->errors);
+	s->errors = -1;
 	return false;
 }
 
@@ -131,6 +133,8 @@ static void on_end(void *ctx, uint32_t events)
 		return;
 	gw_watch_remove(s->pid_watch);
 	s->pid_watch = NULL;
+	close(s->pidfd);
+	s->pidfd = -1;
 	s->is_over = true;
 	while (s->errors_watch && read_errors(s))
 		;
