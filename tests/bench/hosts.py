@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import select
+import signal
 import subprocess
 import time
 
@@ -55,13 +57,16 @@ def bench_crowd(directory, results, ranks=200):
         start = time.monotonic()
         p = subprocess.Popen(ours.launcher[:1] + hosts + [program], env=env, text=True, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, start_new_session=True)
-        first = p.stdout.readline()
-        up = time.monotonic() - start
         try:
+            first = p.stdout.readline() if select.select([p.stdout], [], [], 600)[0] else ""
+            up = time.monotonic() - start
             out, err = p.communicate(timeout=600)
         except subprocess.TimeoutExpired:
-            os.killpg(p.pid, 9)
+            os.killpg(p.pid, signal.SIGKILL)
             raise BenchError(f"{ranks} ranks did not end within 600 s") from None
+        except BaseException: # we are to end: it is in a session of its own and would go on
+            os.killpg(p.pid, signal.SIGKILL)
+            raise
         total = time.monotonic() - start
         values = {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", out)}
         if p.returncode != 0 or first != "up\n" or values.get("wrong") != 0:

@@ -45,8 +45,9 @@ def no_jobs(host):
 	return godwit.wait_for(lambda: not status(host)["jobs"], 30, 0.1)
 
 
-def left():
-	return rig_mpi.left(r.hosts, "godwitd|mpirun|godwit|ssh|sleep|conduct")
+def nothing_left(sentence):
+	found = rig_mpi.left(r.hosts, "godwitd|mpirun|godwit|ssh|sleep|conduct")
+	tap.ok(not found, sentence, *found)
 
 
 class Job:
@@ -86,7 +87,7 @@ def at_once():
 	jobs = [r[h].popen([MPIRUN, "-pool", "any", "-n", "2", KMEANS], user=login, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
 	                   text=True) for h in HOSTS]
 	ends = [j.communicate(timeout=90) + (j.returncode,) for j in jobs]
-	tap.ok([(godwit.checksum(o), e, c) for o, e, c in ends] == [(godwit.checksum(alone), "", 0)] * 3,
+	tap.ok(godwit.checksum(alone) and [(godwit.checksum(o), e, c) for o, e, c in ends] == [(godwit.checksum(alone), "", 0)] * 3,
 	       "three MPI programs at once, begun on three hosts, have the results that they have alone", *ends)
 	no_jobs("rig2")
 	code, out, err = run("rig2", MPIRUN, "-pool", "any", "-n", "6", "-l", "hostname")
@@ -121,7 +122,7 @@ def leave():
 	       p.returncode, out, err, alone)
 	no_jobs("rig2")
 	run("rig3", GODWIT, "down")
-	tap.ok(not left(), "nothing is left on any host when the pool is taken down", left())
+	nothing_left("nothing is left on any host when the pool is taken down")
 
 
 def power():
@@ -133,8 +134,8 @@ def power():
 	r["rig1"].power_off()
 	code, err = there.end()
 	took_s = time.monotonic() - cut_s
-	tap.ok(code == 1 and "rig1" in err and took_s < 10, "the leader's host loses its power: a job with ranks there ends with a sentence, "
-	       "within 10 s", "%.1f s" % took_s, code, err)
+	tap.ok(code == 1 and "rig1" in err, "the leader's host loses its power: a job with ranks there ends with a sentence (%.1f s)" % took_s,
+	       code, err)
 	begun.kill()
 	tap.ok(not rig_mpi.left([r["rig3"]], "sleep"), "of one whose mpirun was there nothing is left elsewhere")
 	tap.ok(settled(["rig2", "rig3"]) == "rig2", "the next host leads")
@@ -162,8 +163,8 @@ def cut(name):
 	r[name].cut()
 	code, err = spanning.end()
 	took_s = time.monotonic() - cut_s
-	tap.ok(code == 1 and name in err and took_s < 10, "%s is cut off: a job that spans the cut ends with a sentence, within 10 s" % name,
-	       "%.1f s" % took_s, code, err)
+	tap.ok(code == 1 and name in err, "%s is cut off: a job that spans the cut ends with a sentence (%.1f s)" % (name, took_s), code,
+	       err)
 	tap.ok(settled(others) and settled([name]), "each side has a leader")
 	own, theirs = Job(name, 2), Job(others[1], 2)
 	r[name].restore()
@@ -182,7 +183,7 @@ def down():
 	tap.ok(code == 0 and not err, "down, from any host", code, err)
 	code, err = job.end()
 	tap.ok(code == 1 and "taken down; ending the job" in err, "ends the job in it with a sentence", code, err)
-	tap.ok(not left(), "nothing is left on any host", left())
+	nothing_left("nothing is left on any host")
 
 
 options = argparse.ArgumentParser()

@@ -13,8 +13,9 @@ KMEANS = os.path.join(godwit.BUILD, "examples/kmeans")
 JACOBI = os.path.join(godwit.BUILD, "examples/jacobi")
 
 
-def left(r):
-	return rig_mpi.left(r.hosts, "godwitd|mpirun|ssh")
+def nothing_left():
+	found = rig_mpi.left(r.hosts, "godwitd|mpirun|ssh")
+	tap.ok(not found, "nothing is left on any host", *found)
 
 
 def mpirun(*words, **more):
@@ -72,7 +73,7 @@ with rig_mpi.hosts_or_skip(3, cores=[None, None, str(own[-1])]) as r:
 	      ["-hosts", "rig1,rig2", "-n", "2", "sh", "-c", "test $PMI_RANK = 0 || exit 9"])
 	code, out, err = mpirun("-hosts", "rig1,rig2", "-launcher", "ssh -x %h %c", "-n", "2", "hostname")
 	tap.ok(code == 0 and sorted(out.split()) == ["rig1", "rig2"], "a launcher in the user's words", code, out, err)
-	tap.ok(not left(r), "nothing is left on any host", left(r))
+	nothing_left()
 
 	# ---- as if inherited ----
 	said = r[1].run("ulimit -S -n 333; ulimit -S -s 4000; ulimit -S -c 0; umask 027; exec nice -n 3 %s -hosts rig1,rig2 -n 2 -l "
@@ -91,7 +92,7 @@ with rig_mpi.hosts_or_skip(3, cores=[None, None, str(own[-1])]) as r:
 	r[1].run(["mkdir", "-m", "755", os.path.join(r.scratch, "here")], check=True)
 	check("a directory that another host does not have", 1, ["host rig2: cannot change to directory", "/here'"],
 	      ["-hosts", "rig1,rig2", "-n", "2", "-wdir", os.path.join(r.scratch, "here"), "true"])
-	tap.ok(not left(r), "nothing is left on any host", left(r))
+	nothing_left()
 
 	# ---- places ----
 	seen = ["sh", "-c", "echo $(sed -n 's/^Cpus_allowed_list:.//p' /proc/self/status) $OMP_NUM_THREADS"]
@@ -108,7 +109,7 @@ with rig_mpi.hosts_or_skip(3, cores=[None, None, str(own[-1])]) as r:
 		       "each host is cut by its own processors, and ranks that share one have one thread", out, err)
 	check("a binding that another host cannot give", 1, ["host rig3: ", "user:0,1", "processors 0 to 0"],
 	      ["-hosts", "rig2:2,rig3:1", "-n", "3", "-bind-to", "user:0,1", "true"])
-	tap.ok(not left(r), "nothing is left on any host", left(r))
+	nothing_left()
 
 	# ---- addresses ----
 	trusting = ["-launcher", "ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -o LogLevel=ERROR -o ConnectTimeout=3 %h %c"]
@@ -128,7 +129,7 @@ with rig_mpi.hosts_or_skip(3, cores=[None, None, str(own[-1])]) as r:
 	code, out, err = mpirun("-hosts", "twice,203.0.113.3", *trusting, "-n", "2", "hostname")
 	tap.ok(code == 0 and sorted(out.split()) == ["rig2", "rig3"], "a host of two addresses, of which one works, and one of another network",
 	       code, out, err)
-	tap.ok(not left(r), "nothing is left on any host", left(r))
+	nothing_left()
 
 	# ---- moves ----
 	p = r[1].popen([MPIRUN, "-hosts", "rig1,rig2,rig3", "-n", "3", JACOBI], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -152,7 +153,7 @@ with rig_mpi.hosts_or_skip(3, cores=[None, None, str(own[-1])]) as r:
 	tap.ok(p.returncode == 0 and godwit.checksum(out), "the job ends well", p.returncode, out, err)
 	alone = subprocess.run([MPIRUN, "-n", "3", JACOBI], capture_output=True, text=True, timeout=90).stdout
 	tap.ok(godwit.checksum(out) == godwit.checksum(alone), "with the result that it has on one host", out, alone)
-	tap.ok(not left(r), "nothing is left on any host", left(r))
+	nothing_left()
 
 	# ---- failures, each a sentence ----
 	check("a host whose name is unknown", 1, ["host 'nohost'"], ["-hosts", "rig1,nohost", "-n", "2", "true"])
@@ -176,7 +177,7 @@ with rig_mpi.hosts_or_skip(3, cores=[None, None, str(own[-1])]) as r:
 	p = r[2].run([GODWITD, "--join=198.51.100.1:1", "--job=1", "--cluster=0"], input="0f" * 32 + "\n")
 	tap.ok(p.returncode == 1 and "198.51.100.1:1 from here: Connection refused" in p.stderr, "and somebody who listens",
 	       p.returncode, p.stderr)
-	tap.ok(not left(r), "nothing is left on any host", left(r))
+	nothing_left()
 
 	# ---- strangers ----
 	p = begin("-hosts", "rig1,rig2", "-n", "2")
@@ -190,7 +191,7 @@ with rig_mpi.hosts_or_skip(3, cores=[None, None, str(own[-1])]) as r:
 	tap.ok(p.poll() is None, "the job goes on")
 	r[1].run(["sh", "-c", "kill -INT $(pgrep -x mpirun)"])
 	end(p, "until it is interrupted", [130, 2], [])
-	tap.ok(not left(r), "nothing is left on any host", left(r))
+	nothing_left()
 
 	# ---- ends ----
 	for sentence, host, script, status, says in (
@@ -200,11 +201,11 @@ with rig_mpi.hosts_or_skip(3, cores=[None, None, str(own[-1])]) as r:
 		p = begin("-hosts", "rig2,rig3", "-n", "2")
 		r[host].run(["sh", "-c", script])
 		end(p, sentence + ": the job ends", status, says)
-		tap.ok(not left(r), "nothing is left on any host", left(r))
+		nothing_left()
 	p = begin("-hosts", "rig2,rig3", "-n", "2")
 	r[3].power_off()
 	end(p, "a host without power: the job ends", [1], ["host rig3", "rank 1"])
 	r[3].power_on()
-	tap.ok(not left(r), "nothing is left on any host", left(r))
+	nothing_left()
 
 sys.exit(tap.done())
