@@ -47,8 +47,8 @@ check_PROGRAMS += %D%/programs/everyone
 %C%_programs_everyone_SOURCES = %D%/programs/everyone.c
 %C%_programs_everyone_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_programs_everyone_LDADD = $(MPI_LIBS)
-EXTRA_DIST += %D%/driver/movable.py %D%/driver/crowd.py
-dist_check_SCRIPTS += %D%/test_crowd.sh
+EXTRA_DIST += %D%/driver/movable.py %D%/driver/crowd.py %D%/driver/wear.py
+dist_check_SCRIPTS += %D%/test_crowd.sh %D%/test_wear.sh
 # A rank that keeps files open while it moves.
 check_PROGRAMS += %D%/programs/scribe
 %C%_programs_scribe_SOURCES = %D%/programs/scribe.c
@@ -121,6 +121,13 @@ MOVED_KILLS = 200
 check-starts: all $(check_PROGRAMS)
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_soak.sh --starts $(STARTS) --kills $(KILLS) \
 		--moved-kills $(MOVED_KILLS) $(SEED)
+
+# Ten thousand moves of one rank, and a fifth of that between hosts: nobody holds more of anything than after the first tenth
+WEAR = 10000
+.PHONY: check-wear
+check-wear: all $(check_PROGRAMS)
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_wear.sh --moves $(WEAR)
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_wear.sh --moves $$(($(WEAR) / 5)) --hosts
 
 # Emulated hosts: what tests of several hosts run in. It knows nothing of Godwit, nor Godwit of it: see doc/rig.md.
 EXTRA_DIST += doc/rig.md %D%/rig/hosts.sh %D%/rig/rig %D%/driver/rig.py %D%/driver/rig_slurm.py %D%/driver/rig_mpi.py \

@@ -319,6 +319,24 @@ def end_carry(job, stop, sentence, ranks=4):
 	           "status %s" % status, job.gone(), *job.tail())
 
 
+def lines_of(path):
+	try:
+		with open(path) as f:
+			return f.read().split("\n")
+	except OSError:
+		return []
+
+
+def slabs():
+	"""Namespaces that the whole machine has, as its kernel counts them; {} where that is not told."""
+	counts = {}
+	for line in lines_of("/proc/slabinfo"):
+		words = line.split()
+		if words and words[0] in ("pid_namespace", "mnt_namespace", "user_namespace", "time_namespace"):
+			counts[words[0]] = int(words[1])
+	return counts
+
+
 def shm_entries():
 	return {e for e in os.listdir("/dev/shm") if "godwit" in e}
 

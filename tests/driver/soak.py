@@ -53,24 +53,6 @@ def on_alarm(*_):
 signal.signal(signal.SIGALRM, on_alarm)
 
 
-def lines_of(path):
-	try:
-		with open(path) as f:
-			return f.read().split("\n")
-	except OSError:
-		return []
-
-
-def slabs():
-	"""Namespaces that the whole machine has, as its kernel counts them; {} where that is not told."""
-	counts = {}
-	for line in lines_of("/proc/slabinfo"):
-		words = line.split()
-		if words and words[0] in ("pid_namespace", "mnt_namespace", "user_namespace", "time_namespace"):
-			counts[words[0]] = int(words[1])
-	return counts
-
-
 def state():
 	"""All that a job might leave, as sets that are compared."""
 	pids = [d for d in os.listdir("/proc") if d.isdigit()] if a.inside else []
