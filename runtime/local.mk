@@ -25,7 +25,7 @@ libgw_rt_la_LIBADD = libgw-loop.la $(JANSSON_LIBS)
 
 # Checkpoints on disk.
 noinst_LTLIBRARIES += libgw-cold.la
-libgw_cold_la_SOURCES = %D%/cold/cold.h %D%/cold/writer.c %D%/cold/verify.c %D%/cold/manifest.c
+libgw_cold_la_SOURCES = %D%/cold/cold.h %D%/cold/writer.c %D%/cold/verify.c %D%/cold/manifest.c %D%/cold/dir.c
 libgw_cold_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(ZSTD_CFLAGS)
 libgw_cold_la_LIBADD = libgw-base.la $(JANSSON_LIBS) $(ZSTD_LIBS)
 
@@ -58,7 +58,8 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/inherit.c %D%/launcher/doors.c $(STARTER_SOURCES) %D%/launcher/pool.c %D%/pool/names.c \
 	%D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/moves.c \
-	%D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/pins.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/cold/manifest.c %D%/topology.c %D%/topology.h
+	%D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/pins.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/launcher/checkpoint_words.c \
+	%D%/launcher/schedule.c %D%/cold/manifest.c %D%/cold/dir.c %D%/topology.c %D%/topology.h
 mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' \
 	-DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
 mpirun_LDADD = libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(HWLOC_LIBS) $(SODIUM_LIBS)
@@ -102,12 +103,12 @@ mpi_shim_test_pmi_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS
 check_PROGRAMS += %D%/launcher/test_words %D%/launcher/test_slurm
 TESTS += %D%/launcher/test_words %D%/launcher/test_slurm
 %C%_launcher_test_words_SOURCES = %D%/launcher/test_words.c %D%/launcher/core.c %D%/launcher/config.c %D%/launcher/options.c %D%/launcher/hosts.c \
-	%D%/launcher/slurm.c %D%/launcher/env.c %D%/launcher/strings.c \
+	%D%/launcher/checkpoint_words.c %D%/launcher/slurm.c %D%/launcher/env.c %D%/launcher/strings.c \
 	%D%/launcher/libraries.c %D%/elf.c
 %C%_launcher_test_words_CPPFLAGS = $(mpirun_CPPFLAGS)
 %C%_launcher_test_words_LDADD = libgw-base.la
 %C%_launcher_test_slurm_SOURCES = %D%/launcher/test_slurm.c %D%/launcher/config.c %D%/launcher/options.c %D%/launcher/hosts.c \
-	%D%/launcher/slurm.c %D%/launcher/env.c %D%/launcher/strings.c %D%/launcher/libraries.c %D%/elf.c
+	%D%/launcher/checkpoint_words.c %D%/launcher/slurm.c %D%/launcher/env.c %D%/launcher/strings.c %D%/launcher/libraries.c %D%/elf.c
 %C%_launcher_test_slurm_CPPFLAGS = $(mpirun_CPPFLAGS)
 %C%_launcher_test_slurm_LDADD = libgw-base.la
 

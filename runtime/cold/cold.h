@@ -3,8 +3,11 @@
  * runtime/cold: what a checkpoint is on disk. doc/checkpoint.md tells users.
  *
  *   DIR/MANIFEST        JSON: the job, and the images that belong to it by name, length and hash; renamed into its place last
- *   DIR/cut-JOB-N/      the images of the N-th checkpoint of that job
+ *   DIR/cut-JOB-N/      the images of the N-th checkpoint of that job, and a MANIFEST of its own: each is a DIR by itself, and older
+ *                       ones that were kept are used by that name
  *   DIR/.tmp-JOB-N/     one that is being written, or was when something died
+ *   DIR/.lock           locked by the mpirun that writes there
+ *   DIR/ENDED           the name of the job that MANIFEST tells of: it has ended well, and needs no checkpoint any more
  *
  * An image is one file: a zstd frame of struct cold_head, needs (JSON), their blob, the daemon's state of the rank (JSON), and
  * the image of container/image.h to the end. Daemons write, the head names, tools look.
@@ -18,6 +21,9 @@
 
 #define COLD_FORMAT   1             /* of the manifest */
 #define COLD_MANIFEST "MANIFEST"
+#define COLD_LEFTOVER ".tmp-"       /* of what is not complete, and is nobody's when nobody has the lock */
+#define COLD_LOCK     ".lock"
+#define COLD_ENDED    "ENDED"
 #define COLD_HASH_MAX 40            /* 32 hexadecimal digits of XXH3-128, and NUL */
 #define COLD_NAME_MAX 64
 
@@ -40,10 +46,25 @@ int cold_writer_finish(struct cold_writer *w, uint64_t *size, char hash[COLD_HAS
 int cold_writer_sync(struct cold_writer *w);  /* to the disk; may take long, and may be another thread */
 void cold_writer_close(struct cold_writer *w); /* NULL ok */
 
+/* ---- dir.c ---- */
+struct cold_dir { int fd, lock; };
+/** cold_dir_open - to write there, alone, until cold_dir_close(); leftovers of others are removed. -EBUSY: another mpirun does */
+int cold_dir_open(struct cold_dir *d, const char *path, struct gw_error *why);
+void cold_dir_close(struct cold_dir *d);
+bool cold_dir_is_at(const struct cold_dir *d, const char *path); /* is that still, or also, its path? */
+void cold_cut_name(char buf[COLD_NAME_MAX], const char *job, uint64_t number);
+/** cold_dir_prune - of the checkpoints of @job the newest @keep stay */
+void cold_dir_prune(const struct cold_dir *d, const char *job, uint32_t keep);
+void cold_dir_end(const struct cold_dir *d, const char *job); /* it has ended well; */
+void cold_dir_begin(int dirfd);                      /* what is there is of one that has not; */
+bool cold_dir_has_ended(int dirfd, const char *job); /* has it? */
+void cold_tree_remove(int dirfd, const char *name);  /* a directory of files, if it is there */
+
 /* ---- manifest.c ---- */
-/** cold_manifest_write - give @m (changed: it gets a hash of itself) the place of DIR/MANIFEST, at once or not at all
+/** cold_manifest_write - give @m (changed: "directory" is @cut, and it gets a hash of itself) the place of DIR/MANIFEST, at once or
+ *  not at all. @cut: where its images are, as seen from @dirfd
  * Return: 0; 1: done, but a crash of the host might still bring the one before back */
-int cold_manifest_write(int dirfd, json_t *m, struct gw_error *why);
+int cold_manifest_write(int dirfd, const char *cut, json_t *m, struct gw_error *why);
 /** cold_manifest_read - -ENOENT: there is none; another error with @why: it is not one, or was changed. @dir: for sentences */
 int cold_manifest_read(int dirfd, const char *dir, json_t **out, struct gw_error *why);
 

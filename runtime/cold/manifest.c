@@ -23,14 +23,16 @@ static int hash_manifest(const json_t *m, char hash[COLD_HASH_MAX])
 	return 0;
 }
 
-int cold_manifest_write(int dirfd, json_t *m, struct gw_error *why)
+int cold_manifest_write(int dirfd, const char *cut, json_t *m, struct gw_error *why)
 {
-	static const char name[] = ".tmp-" COLD_MANIFEST;
+	static const char name[] = COLD_LEFTOVER COLD_MANIFEST;
 	gw_autoclose int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	char hash[COLD_HASH_MAX];
 
 	if (fd < 0)
 		return gw_fail(why, -errno, "the manifest cannot be made: %s", strerror(errno));
+	json_object_set_new(m, "directory", json_string(cut));
+	json_object_del(m, "hash");
 	if (hash_manifest(m, hash) < 0)
 		return gw_fail(why, -ENOMEM, "the manifest cannot be made: what it should say is not text, or out of memory");
 	json_object_set_new(m, "hash", json_string(hash));

@@ -4,12 +4,11 @@
  *
  *   as for suspending (suspend.c): no move is under way, all ranks are quiet
  *   ──checkpoint──► every daemon writes the images of its ranks to DIR/.tmp-JOB-N ──checkpointed──► rename to DIR/cut-JOB-N,
- *   then the MANIFEST: from now on it counts, and the one before is removed ──► resume; or the end, with --stop
+ *   then the MANIFEST: from now on it counts, and those that are older than wanted are removed ──► resume; or the end, with --stop
  *
  * Whatever fails before leaves what was there before. What the head holds for the ranks is in the manifest: all that they
  * have said came before the answers of their daemons, which say it all over one connection in order.
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -20,8 +19,8 @@
 #include "runtime/launcher/head.h"
 
 struct checkpoint {
-	char dir[4096], tmp[COLD_NAME_MAX], cut[COLD_NAME_MAX], before[COLD_NAME_MAX];
-	int dirfd;
+	char dir[4096], tmp[COLD_NAME_MAX], cut[COLD_NAME_MAX], other[COLD_NAME_MAX]; /* @other: a job that has ended well, and is replaced */
+	struct cold_dir *at;
 	uint64_t number, bytes, size; /* @number: of the job's checkpoints */
 	bool is_stopping, has_tmp;
 	json_t *images;
@@ -33,19 +32,47 @@ static const char *job_id(const struct head *h)
 	return h->kvsname + strlen("godwit-");
 }
 
-static void remove_tree(int dirfd, const char *name)
-{
-	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
-	const struct dirent *e;
+/* ---- directories: whoever has written to one has it until mpirun ends -------------------------------------------------- */
 
-	while (d && (e = readdir(d)))
-		unlinkat(fd, e->d_name, 0);
-	if (d)
-		closedir(d);
-	else if (fd >= 0)
-		close(fd);
-	unlinkat(dirfd, name, AT_REMOVEDIR);
+struct held {
+	struct gw_list node; /* head.dirs */
+	struct cold_dir dir;
+};
+
+int checkpoint_hold(struct head *h, const char *path, struct cold_dir **out, struct gw_error *why)
+{
+	struct held *held;
+	int code;
+
+	gw_list_for(e, &h->dirs) {
+		held = gw_list_entry(e, struct held, node);
+		if (!cold_dir_is_at(&held->dir, path))
+			continue;
+		*out = &held->dir;
+		return 0;
+	}
+	held = calloc(1, sizeof(*held));
+	if (!held)
+		return gw_fail(why, -ENOMEM, "out of memory");
+	code = cold_dir_open(&held->dir, path, why);
+	if (code < 0) {
+		free(held);
+		return code;
+	}
+	gw_list_append(&h->dirs, &held->node);
+	*out = &held->dir;
+	return 0;
+}
+
+void checkpoint_release(struct head *h)
+{
+	gw_list_for_safe(e, &h->dirs) {
+		struct held *held = gw_list_entry(e, struct held, node);
+
+		gw_list_remove(&held->node);
+		cold_dir_close(&held->dir);
+		free(held);
+	}
 }
 
 void checkpoint_fini(struct head *h)
@@ -56,9 +83,7 @@ void checkpoint_fini(struct head *h)
 	if (!c)
 		return;
 	if (c->has_tmp)
-		remove_tree(c->dirfd, c->tmp);
-	if (c->dirfd >= 0)
-		close(c->dirfd);
+		cold_tree_remove(c->at->fd, c->tmp);
 	json_decref(c->images);
 	free(c);
 }
@@ -140,9 +165,9 @@ static json_t *manifest(const struct head *h, const struct checkpoint *c)
 {
 	char cwd[4096] = "";
 
-	return json_pack("{s:i, s:s, s:I, s:I, s:s, s:i, s:i, s:i, s:b, s:I, s:s, s:o, s:o, s:o, s:o, s:{s:I, s:i, s:O, s:O, s:O}, s:O}", "format",
-	                 COLD_FORMAT, "job", job_id(h), "checkpoint", (json_int_t)c->number, "time", (json_int_t)time(NULL), "directory",
-	                 c->cut, "ranks_total", (int)h->size, "clusters", (int)h->n_clusters, "universe", (int)h->spec->universe, "networked",
+	return json_pack("{s:i, s:s, s:I, s:I, s:i, s:i, s:i, s:b, s:I, s:s, s:o, s:o, s:o, s:o, s:{s:I, s:i, s:O, s:O, s:O}, s:O}", "format",
+	                 COLD_FORMAT, "job", job_id(h), "checkpoint", (json_int_t)c->number, "time", (json_int_t)time(NULL),
+	                 "ranks_total", (int)h->size, "clusters", (int)h->n_clusters, "universe", (int)h->spec->universe, "networked",
 	                 (int)h->is_networked, "base_pid", (json_int_t)h->base_pid, "cwd", getcwd(cwd, sizeof(cwd)) ? cwd : "", "apps",
 	                 apps_json(h), "environment", environment_json(), "ranks", ranks_json(h), "input", input_json(h), "pmi",
 	                 "barriers_done", (json_int_t)h->barriers_done, "barrier_count", (int)h->barrier_count, "barrier_puts",
@@ -151,27 +176,45 @@ static json_t *manifest(const struct head *h, const struct checkpoint *c)
 
 /* ---- from the request to the answer ---------------------------------------------------------------------------------- */
 
-/* What is in the directory already: a checkpoint of this job, whose number counts on, or none */
+/* What is in the directory already: a checkpoint of this job, whose number counts on, of one that is not to be continued, or none */
 static int look(struct head *h, struct checkpoint *c, struct gw_error *why)
 {
 	struct gw_error none = { 0 };
 	json_t *m = NULL;
 	const char *job;
-	int code = cold_manifest_read(c->dirfd, c->dir, &m, &none);
+	int code = cold_manifest_read(c->at->fd, c->dir, &m, &none);
 
 	if (code == -ENOENT)
 		return 0;
 	if (code < 0)
 		return gw_fail(why, code, "%s; use another directory, or remove what is in it", none.text);
 	job = json_string_value(json_object_get(m, "job"));
-	if (!job || strcmp(job, job_id(h)) != 0)
+	if (job && strcmp(job, job_id(h)) == 0)
+		c->number = (uint64_t)json_integer_value(json_object_get(m, "checkpoint"));
+	else if (job && strlen(job) < 16 && !strchr(job, '/') && cold_dir_has_ended(c->at->fd, job))
+		snprintf(c->other, sizeof(c->other), "%s", job);
+	else
 		code = gw_fail(why, -EEXIST, "'%s' holds a checkpoint of job %s; use another directory, or remove what is in it", c->dir,
 		               job ? job : "?");
-	c->number = (uint64_t)json_integer_value(json_object_get(m, "checkpoint"));
-	snprintf(c->before, sizeof(c->before), "%s", json_string_value(json_object_get(m, "directory")) ?
-	         json_string_value(json_object_get(m, "directory")) : "");
 	json_decref(m);
 	return code;
+}
+
+static int begin(struct head *h, struct checkpoint *c, struct gw_error *why)
+{
+	int code = checkpoint_hold(h, c->dir, &c->at, why);
+
+	if (code == 0)
+		code = look(h, c, why);
+	if (code < 0)
+		return code;
+	c->number++;
+	cold_cut_name(c->cut, job_id(h), c->number);
+	snprintf(c->tmp, sizeof(c->tmp), COLD_LEFTOVER "%s", c->cut + strlen("cut-"));
+	cold_tree_remove(c->at->fd, c->cut); /* of an attempt that nobody could clean up */
+	cold_tree_remove(c->at->fd, c->tmp);
+	c->has_tmp = mkdirat(c->at->fd, c->tmp, 0700) == 0;
+	return c->has_tmp ? 0 : gw_fail(why, -errno, "nothing can be written to '%s': %s", c->dir, strerror(errno));
 }
 
 int checkpoint_prepare(struct head *h, const char *dir, bool is_stopping, struct gw_error *why)
@@ -193,21 +236,20 @@ int checkpoint_prepare(struct head *h, const char *dir, bool is_stopping, struct
 	snprintf(c->dir, sizeof(c->dir), "%s", dir);
 	c->is_stopping = is_stopping;
 	c->images = json_array();
-	c->dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	code = c->dirfd < 0 ? gw_fail(why, -errno, "'%s' cannot be opened: %s", dir, strerror(errno)) : look(h, c, why);
-	if (code == 0) {
-		c->number++;
-		snprintf(c->tmp, sizeof(c->tmp), ".tmp-%s-%llu", job_id(h), (unsigned long long)c->number);
-		snprintf(c->cut, sizeof(c->cut), "cut-%s-%llu", job_id(h), (unsigned long long)c->number);
-		remove_tree(c->dirfd, c->tmp); /* of an attempt that nobody could clean up */
-		remove_tree(c->dirfd, c->cut);
-		c->has_tmp = mkdirat(c->dirfd, c->tmp, 0700) == 0;
-		if (!c->has_tmp)
-			code = gw_fail(why, -errno, "nothing can be written to '%s': %s", dir, strerror(errno));
-	}
+	code = begin(h, c, why);
 	if (code < 0)
 		checkpoint_fini(h);
 	return code;
+}
+
+const struct cold_dir *checkpoint_dir(const struct head *h)
+{
+	return h->checkpoint->at;
+}
+
+void checkpoint_stop_after(struct head *h)
+{
+	h->checkpoint->is_stopping = true;
 }
 
 json_t *checkpoint_request(const struct head *h)
@@ -231,11 +273,41 @@ void checkpoint_heard(struct cluster *c, json_t *msg)
 	json_array_extend(h->checkpoint->images, json_object_get(msg, "images"));
 }
 
+/* The images get their name, and the directory a manifest that says so. */
+static int give_place(struct head *h, struct checkpoint *c, struct gw_error *why)
+{
+	gw_autoclose int tmp = openat(c->at->fd, c->tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	json_t *m = manifest(h, c);
+	int code;
+
+	if (!m)
+		return gw_fail(why, -ENOMEM, "the manifest cannot be made: out of memory");
+	code = tmp < 0 ? gw_fail(why, -errno, "what was written to '%s' is gone: %s", c->dir, strerror(errno)) :
+	       cold_manifest_write(tmp, ".", m, why);
+	if (code >= 0 && renameat(c->at->fd, c->tmp, c->at->fd, c->cut) < 0)
+		code = gw_fail(why, -errno, "the images cannot be given their name in '%s': %s", c->dir, strerror(errno));
+	if (code >= 0) {
+		c->has_tmp = false;
+		gw_fault("rt.checkpoint.renamed");
+		code = cold_manifest_write(c->at->fd, c->cut, m, why);
+		if (code < 0)
+			cold_tree_remove(c->at->fd, c->cut);
+		else
+			cold_dir_begin(c->at->fd);
+	}
+	json_decref(m);
+	if (code == 0) { /* not 1: the one before might still be wanted */
+		cold_dir_prune(c->at, job_id(h), schedule_is_at(h, c->at) ? h->spec->checkpoint_keep : 1);
+		if (c->other[0])
+			cold_dir_prune(c->at, c->other, 0);
+	}
+	return code < 0 ? code : 0;
+}
+
 static int commit(struct head *h, struct checkpoint *c, struct gw_error *why)
 {
-	json_t *m, *image;
+	json_t *image;
 	size_t i;
-	int code;
 
 	if (c->why.code < 0) {
 		*why = c->why;
@@ -248,18 +320,7 @@ static int commit(struct head *h, struct checkpoint *c, struct gw_error *why)
 		c->size += (uint64_t)json_integer_value(json_object_get(image, "size"));
 	}
 	gw_fault("rt.checkpoint.commit");
-	if (renameat(c->dirfd, c->tmp, c->dirfd, c->cut) < 0)
-		return gw_fail(why, -errno, "the images cannot be given their name in '%s': %s", c->dir, strerror(errno));
-	c->has_tmp = false;
-	gw_fault("rt.checkpoint.renamed");
-	m = manifest(h, c);
-	code = m ? cold_manifest_write(c->dirfd, m, why) : gw_fail(why, -ENOMEM, "the manifest cannot be made: out of memory");
-	json_decref(m);
-	if (code < 0)
-		remove_tree(c->dirfd, c->cut);
-	else if (code == 0 && c->before[0] && strncmp(c->before, "cut-", 4) == 0 && !strchr(c->before, '/'))
-		remove_tree(c->dirfd, c->before);
-	return code < 0 ? code : 0;
+	return give_place(h, c, why);
 }
 
 /* All daemons have answered, or the attempt is over for another reason: @why. */
@@ -267,12 +328,20 @@ json_t *checkpoint_end(struct head *h, struct gw_error *why, bool *is_stopping)
 {
 	struct checkpoint *c = h->checkpoint;
 	int code = why->code < 0 ? why->code : commit(h, c, why);
+	double ms = (double)(gw_now_ns() - h->suspend.since_ns) / 1e6;
 	json_t *answer = json_pack("{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:i, s:f}", "op", "checkpointed", "status", code, "text", why->text,
 	                           "dir", c->dir, "checkpoint", (json_int_t)c->number, "bytes", (json_int_t)c->bytes, "size",
-	                           (json_int_t)c->size, "ranks", (int)h->size, "ms", (double)(gw_now_ns() - h->suspend.since_ns) / 1e6);
+	                           (json_int_t)c->size, "ranks", (int)h->size, "ms", ms);
 
 	*is_stopping = code == 0 && c->is_stopping;
-	gw_event("job.checkpoint", "{s:i, s:s, s:I}", "status", code, "dir", c->dir, "size", (json_int_t)c->size);
+	json_object_del(h->checkpoints, "failed");
+	if (code == 0)
+		json_object_set_new(h->checkpoints, "last", json_pack("{s:I, s:s, s:I, s:f, s:I, s:I}", "checkpoint", (json_int_t)c->number,
+		                    "dir", c->dir, "time", (json_int_t)time(NULL), "ms", ms, "bytes", (json_int_t)c->bytes, "size",
+		                    (json_int_t)c->size));
+	else
+		json_object_set_new(h->checkpoints, "failed", json_pack("{s:I, s:s}", "time", (json_int_t)time(NULL), "text", why->text));
+	gw_event("job.checkpoint", "{s:i, s:s, s:I, s:f}", "status", code, "dir", c->dir, "size", (json_int_t)c->size, "ms", ms);
 	checkpoint_fini(h);
 	return answer;
 }

@@ -37,6 +37,7 @@
  *   pins.c       ranks that stay where they are
  *   suspend.c    a job that rests
  *   checkpoint.c and is written down meanwhile
+ *   schedule.c   by itself: every so often, and at a signal
  */
 #ifndef RT_HEAD_H
 #define RT_HEAD_H
@@ -256,6 +257,9 @@ struct head {
 		void *ctx;
 	} suspend;
 	struct checkpoint *checkpoint; /* for which the job is brought to rest; NULL: it is not */
+	struct schedule *schedule;     /* NULL: without -checkpoint-dir */
+	json_t *checkpoints;           /* for status: "last" that was complete, "failed" since */
+	struct gw_list dirs;           /* that it has written to: nobody else does while mpirun runs */
 
 	struct gw_list tools, moves, growths, drains;
 	bool is_drain_check_due;
@@ -358,6 +362,7 @@ void signals_delivered(struct head *h, uint32_t rank, int sig);
 void signals_rank_ended(struct head *h);
 void signals_suspended(struct head *h);
 void signals_told(struct cluster *c, int sig);            /* Slurm has sent it to a daemon */
+void signals_pass(struct head *h, int sig, bool is_told); /* it came, and was not for schedule.c after all. @is_told: as that */
 
 /* ---- input.c ---- */
 int input_init(struct head *h, struct gw_error *why);
@@ -454,7 +459,21 @@ int checkpoint_prepare(struct head *h, const char *dir, bool is_stopping, struct
 json_t *checkpoint_request(const struct head *h);            /* for daemons */
 void checkpoint_heard(struct cluster *c, json_t *msg);       /* `checkpointed` */
 json_t *checkpoint_end(struct head *h, struct gw_error *why, bool *is_stopping); /* the answer; @why: it is given up */
+const struct cold_dir *checkpoint_dir(const struct head *h); /* of that which is being written */
+void checkpoint_stop_after(struct head *h);                  /* it was not wanted so: the job ends when it is complete */
 void checkpoint_fini(struct head *h);                        /* what is not complete goes */
+/** checkpoint_hold - the directory @path, where nobody else writes until mpirun ends. It may be asked for again */
+struct cold_dir;
+int checkpoint_hold(struct head *h, const char *path, struct cold_dir **out, struct gw_error *why);
+void checkpoint_release(struct head *h);
+
+/* ---- schedule.c ---- */
+int schedule_init(struct head *h, struct gw_error *why);     /* -checkpoint-dir, if it was given */
+void schedule_fini(struct head *h);
+bool schedule_is_at(const struct head *h, const struct cold_dir *dir); /* is it that of -checkpoint-dir? */
+void schedule_over(struct head *h, int code, const char *text); /* a checkpoint is over, with that; or the job was resumed */
+bool schedule_signal(struct head *h, int sig, bool is_told);  /* is it one of -checkpoint-on? Then nobody else's. As signals_told */
+int schedule_stop_signal(const struct head *h);              /* after which the job is to end; 0: none */
 
 /* ---- tools.c ---- */
 int tools_init(struct head *h, struct gw_error *why);

@@ -198,6 +198,7 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	gw_list_init(&h->moves);
 	gw_list_init(&h->growths);
 	gw_list_init(&h->drains);
+	gw_list_init(&h->dirs);
 	gw_list_init(&h->doors);
 	if ((uint64_t)spec->clusters * spec->n_hosts > RT_CLUSTERS_MAX)
 		return gw_fail(why, -E2BIG, "%u clusters on each of %u hosts are more than a job can have, %d", spec->clusters, spec->n_hosts,
@@ -266,7 +267,9 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 		return code;
 	snprintf(h->kvsname, sizeof(h->kvsname), "godwit-%08x", h->job);
 	h->base_pid = choose_base_pid(h);
-	return tools_init(h, why);
+	h->checkpoints = json_object();
+	code = schedule_init(h, why);
+	return code < 0 ? code : tools_init(h, why);
 }
 
 static int start_all(struct head *h, struct gw_error *why)
@@ -310,8 +313,11 @@ static void teardown(struct head *h)
 		grow_fini(h);
 		drain_fini(h);
 		checkpoint_fini(h);
+		schedule_fini(h);
+		checkpoint_release(h);
 		moves_fini(h);
 	}
+	json_decref(h->checkpoints);
 	input_fini(h);
 	pmi_head_fini(h);
 	output_fini(h);

@@ -3,6 +3,7 @@
 #include "runtime/launcher/options.h"
 
 #include <ctype.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -166,6 +167,20 @@ static int set_map(struct parser *p, const char *v)
 		p->spec->map = v;
 	return 0;
 }
+static int set_checkpoint_dir(struct parser *p, const char *v) { p->spec->checkpoint_dir = v; return 0; }
+static int set_checkpoint_keep(struct parser *p, const char *v)
+{
+	return parse_count(p, v, "the number of checkpoints to keep", 100000, &p->spec->checkpoint_keep);
+}
+static int set_checkpoint_every(struct parser *p, const char *v)
+{
+	return options_duration(v, &p->spec->checkpoint_every_ms, p->why) < 0 ? gw_fail_more(p->why, "%s: ", p->word) : 0;
+}
+static int set_checkpoint_on(struct parser *p, const char *v)
+{
+	p->spec->is_checkpoint_on_said = true;
+	return options_signals(v, &p->spec->checkpoint_on, p->why) < 0 ? gw_fail_more(p->why, "%s: ", p->word) : 0;
+}
 static int set_codes(struct parser *p, const char *v) { (void)v; p->spec->is_printing_codes = true; return 0; }
 static int set_verbose(struct parser *p, const char *v) { (void)v; p->spec->is_verbose = true; return 0; }
 static int set_nothing(struct parser *p, const char *v) { (void)p; (void)v; return 0; }
@@ -217,6 +232,18 @@ static int check_hosts(struct job_spec *spec, struct gw_error *why)
 		hosts_forget(spec);
 	if (!spec->n_hosts)
 		spec->n_hosts = 1;
+	return 0;
+}
+
+static int check_checkpoints(struct job_spec *spec, struct gw_error *why)
+{
+	if (!spec->checkpoint_dir && (spec->checkpoint_every_ms || spec->is_checkpoint_on_said || spec->checkpoint_keep))
+		return gw_fail(why, -EINVAL, "-checkpoint-%s needs -checkpoint-dir DIR: a directory that all hosts of the job see",
+		               spec->checkpoint_every_ms ? "every" : spec->is_checkpoint_on_said ? "on" : "keep");
+	if (spec->checkpoint_dir && !spec->is_checkpoint_on_said && slurm_job())
+		spec->checkpoint_on = 1u << SIGUSR1 | 1u << SIGTERM;
+	if (!spec->checkpoint_keep)
+		spec->checkpoint_keep = 1;
 	return 0;
 }
 
@@ -276,6 +303,12 @@ static const struct option options[] = {
 	{ "pin", "RANKS", set_pin, "keep RANKS where they begin, until 'godwit unpin': all, or a list as 0,3-5" },
 	{ "cpu-baseline", "WHAT", set_baseline, "processor features that libraries of the ranks keep to: auto, what all hosts share (default "
 	  "where they differ), or host, what the host has where the rank starts" },
+	{ "checkpoint-dir", "DIR", set_checkpoint_dir, "write the job down in DIR, which all its hosts see, when the next options or "
+	  "'godwit checkpoint' say so" },
+	{ "checkpoint-every", "TIME", set_checkpoint_every, "write it down every TIME: 90s, 10m, 2h" },
+	{ "checkpoint-keep", "N", set_checkpoint_keep, "keep the last N checkpoints (default 1)" },
+	{ "checkpoint-on", "SIGNAL,...", set_checkpoint_on, "at one of these signals write it down and end with status 75: USR1, USR2, TERM, "
+	  "INT, HUP, QUIT, or none (default: none, in a Slurm allocation USR1,TERM)" },
 	{ "timeout", "SECONDS", set_timeout, "end the job when it has run for so long" },
 	{ "print-all-exitcodes", NULL, set_codes, "say how each rank ended" },
 	{ "usize", "N", set_universe, "what MPI_UNIVERSE_SIZE shall say" },
@@ -487,6 +520,8 @@ int options_parse(struct job_spec *spec, int argc, char **argv, struct gw_error 
 		code = parse_words(&p, given);
 	if (code == 0 && !spec->config)
 		code = check_hosts(spec, why);
+	if (code == 0 && !spec->config)
+		code = check_checkpoints(spec, why);
 	if (code != 0 || !spec->config)
 		return code;
 	if (spec->apps[0].argv.n)
@@ -500,6 +535,8 @@ int options_parse(struct job_spec *spec, int argc, char **argv, struct gw_error 
 	code = parse_words(&p, given);
 	if (code == 0)
 		code = check_hosts(spec, why);
+	if (code == 0)
+		code = check_checkpoints(spec, why);
 	return code < 0 ? gw_fail_more(why, "'%s': ", spec->config) : code;
 }
 

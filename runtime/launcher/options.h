@@ -65,6 +65,11 @@ struct job_spec {
 	bool is_remote;           /* the daemons of some are not children of mpirun */
 	const char *launcher;     /* words with %h that start a daemon there; NULL: ssh, or srun */
 	bool is_carrying;         /* files that the other host does not see travel with a rank */
+	const char *checkpoint_dir;  /* NULL: mpirun makes no checkpoints by itself */
+	uint64_t checkpoint_every_ms; /* 0: no time is enough */
+	uint32_t checkpoint_keep;    /* how many complete ones stay */
+	uint32_t checkpoint_on;      /* 1 << signal of each that asks for one, and the end */
+	bool is_checkpoint_on_said;
 	bool is_verbose, is_printing_codes;
 	struct strings words;     /* of the configuration file: what above points into */
 };
@@ -101,6 +106,13 @@ int slurm_counts(uint32_t *counts, size_t n, const char *list);
 /** slurm_is_task_end - does srun say that a task has ended, and on which nodes (as a list)? Pure */
 bool slurm_is_task_end(const char *line, char *nodes, size_t cap);
 bool slurm_is_chatter(const char *line);                                        /* what we say ourselves, in our words. Pure */
+
+/* ---- checkpoint_words.c ---- */
+#define OPTIONS_EVERY_MS_MIN 100
+#define OPTIONS_EVERY_MS_MAX (365 * 86400e3)
+int options_duration(const char *text, uint64_t *ms, struct gw_error *why);     /* "90s", "10m", "1.5h" */
+int options_signals(const char *list, uint32_t *set, struct gw_error *why);     /* "USR1,SIGTERM", "none" */
+const char *options_signal_name(int sig);                                       /* "USR1" */
 
 /**
  * options_split - words of one line of a configuration file, as a shell would cut it without expanding anything

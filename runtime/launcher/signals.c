@@ -206,6 +206,14 @@ static void act(struct head *h, int sig)
 			table[i].act(h, sig);
 }
 
+void signals_pass(struct head *h, int sig, bool is_told)
+{
+	if (is_told && sig == SIGTERM)
+		end_by_slurm(h);
+	else
+		act(h, sig);
+}
+
 /* Has it come less than TWICE_MS ago? @at: by the other road */
 static bool is_twice(const uint64_t *at, int sig)
 {
@@ -221,6 +229,8 @@ void signals_told(struct cluster *c, int sig)
 	for (uint32_t i = 0; i < c->index && sig != SIGTERM; i++)
 		if (h->clusters[i].link)
 			return; /* its daemon has got it, too */
+	if (schedule_signal(h, sig, true))
+		return;
 	if (sig == SIGTERM) {
 		end_by_slurm(h);
 	} else if (!is_twice(h->own_ns, sig)) {
@@ -238,6 +248,8 @@ static void on_signal(void *ctx, uint32_t events)
 	while (read(h->signal_fd, &si, sizeof(si)) == sizeof(si)) {
 		int sig = (int)si.ssi_signo;
 
+		if (schedule_signal(h, sig, false))
+			continue;
 		if (sig == SIGTSTP)
 			stop_all(h);
 		else if (sig == SIGCONT)

@@ -77,11 +77,14 @@ static void go_on(struct head *h)
 	job_clock_go(h);
 	gw_event("job.resumed", "{s:b}", "complete", (int)is_complete);
 	drain_check(h);
+	if (is_complete)
+		schedule_over(h, 0, "");
 }
 
 static void checkpoint_over(struct head *h, struct gw_error *why)
 {
 	bool is_stopping;
+	int sig = schedule_is_at(h, checkpoint_dir(h)) ? schedule_stop_signal(h) : 0;
 	json_t *text = checkpoint_end(h, why, &is_stopping);
 	suspend_done_fn *fn = h->suspend.done;
 
@@ -92,10 +95,13 @@ static void checkpoint_over(struct head *h, struct gw_error *why)
 		fn(h->suspend.ctx, text);
 	else
 		json_decref(text);
-	if (is_stopping)
+	if (is_stopping && sig)
+		job_fail(h, SUSPEND_EXIT_STOPPED, "SIG%s: the job is written down, and ends; the same command continues it", options_signal_name(sig));
+	else if (is_stopping)
 		job_fail(h, SUSPEND_EXIT_STOPPED, "the job is stopped, as 'godwit checkpoint --stop' wanted it; the checkpoint is complete");
 	else if (h->is_stop_wanted)
 		signals_suspended(h);
+	schedule_over(h, why->code, why->text);
 }
 
 static void written(struct head *h)

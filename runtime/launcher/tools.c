@@ -160,9 +160,9 @@ static void status_done(struct tool *t)
 		json_object_set_new(one, "hostname", json_string(h->hosts[h->clusters[h->ranks[r].cluster].host].name));
 		json_array_append_new(ranks, one);
 	}
-	gw_link_send_json(t->link, json_pack("{s:s, s:{s:s, s:s, s:i, s:s, s:i, s:I}, s:o, s:o, s:O}", "op", "status", "job", "id",
+	gw_link_send_json(t->link, json_pack("{s:s, s:{s:s, s:s, s:i, s:s, s:i, s:I, s:O}, s:o, s:o, s:O}", "op", "status", "job", "id",
 	                  h->kvsname + strlen("godwit-"), "state", suspend_text(h), "pid", (int)getpid(), "program", h->spec->apps[0].argv.list[0], "ranks",
-	                  (int)h->size, "age_ms", (json_int_t)((gw_now_ns() - h->started_ns) / 1000000), "clusters",
+	                  (int)h->size, "age_ms", (json_int_t)((gw_now_ns() - h->started_ns) / 1000000), "checkpoints", h->checkpoints, "clusters",
 	                  clusters_json(h), "ranks", ranks, "sessions", t->sessions));
 }
 

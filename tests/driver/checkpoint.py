@@ -34,7 +34,7 @@ def number(path):
 
 
 def entries(path):
-	return sorted(re.sub("-[0-9a-f]{8}-", "-JOB-", e) for e in os.listdir(path))
+	return sorted(re.sub("-[0-9a-f]{8}-", "-JOB-", e) for e in os.listdir(path) if e != ".lock")
 
 
 def start(*words, mib=4, **more):
@@ -113,12 +113,16 @@ code, out, err = godwit("checkpoint", id, os.path.join(to, "MANIFEST"))
 tap.ok(code == 2 and "MANIFEST" in err, "what is no directory is refused", code, out, err)
 other, other_head, other_stop = start("-clusters", 1)
 m = checkpoint(other_head, to)
-tap.ok(m["op"] == "refused" and "checkpoint of job " + id in m["text"] and number(to) == before, "another job's checkpoint is not replaced", m)
-end_carry(other, other_stop, "and that job goes on")
+tap.ok(m["op"] == "refused" and "another mpirun: process %d on" % job.proc.pid in m["text"] and number(to) == before,
+       "another job does not write where this one does", m)
 code, out, err = godwit("checkpoint", "--stop", id, to)
 status = job.end(30)
 tap.ok(code == 0 and status == 75 and not job.gone() and isinstance(number(to), int) and number(to) > before,
        "--stop: the job ends with status 75 when it is written down", code, out, err, status, *job.tail())
+before = number(to)
+m = checkpoint(other_head, to)
+tap.ok(m["op"] == "refused" and "checkpoint of job " + id in m["text"] and number(to) == before, "nor does it replace its checkpoint then", m)
+end_carry(other, other_stop, "and goes on")
 
 # ---- damage ---------------------------------------------------------------------------------------------------------------
 
