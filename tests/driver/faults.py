@@ -3,7 +3,7 @@
 """Every named fault of a move: either daemon is killed, or the step fails, or the connection is cut, at that edge.
 
 Two ranks live on clusters 0 and 1 of three; rank 1 is moved to the empty cluster 2 while it exchanges messages with
-rank 0. Whatever happens, within the deadline there is one running copy of it or none: none only when the job has ended,
+rank 0, by one technique or, with --every, by each that reaches the edge. Whatever happens, within the deadline there is one running copy of it or none: none only when the job has ended,
 with a message and a status that is not zero. Before GIVEN only the death of its own daemon can end it. Where the job
 goes on and there is a cluster to go to, rank 1 is moved once more, to show that nothing is stuck.
 """
@@ -14,6 +14,8 @@ from godwit import *
 p = argparse.ArgumentParser()
 p.add_argument("--only", default="", help="names that contain this")
 p.add_argument("--actions", default="kill,cut,fail")
+p.add_argument("--technique", help="only this one")
+p.add_argument("--every", action="store_true", help="each edge by every technique, not by one of them")
 p.add_argument("--hosts", action="store_true", help="each cluster is a host of its own, played by this machine")
 p.add_argument("--deadline", type=int, default=560)
 a = p.parse_args()
@@ -24,9 +26,10 @@ for path in glob.glob(SRC + "/migration/*.c") + glob.glob(SRC + "/container/*.c"
 	if os.path.basename(path).startswith("test_"):
 		continue
 	with open(path) as f:
-		names.update(re.findall(r'\b(?:gw_fault\(|mig_edge\(\w+, |\w*fault\w*\(.*?)"([a-z_.]+\.[a-z_.]+)"', f.read()))
+		names.update(re.findall(r'"((?:mig|ct|rt)\.[a-z_]+\.[a-z_]+)"', f.read()))
 names = sorted(n for n in names if a.only in n)
 tap = Tap(a.deadline)
+techniques = [t for t in can_move() if t == (a.technique or t)]
 work = work_dir("faults")
 conduct = os.path.join(BUILD, "tests/programs/conduct")
 documented = ""
@@ -52,14 +55,15 @@ def copies(job):
 	return found
 
 
-def one(name, action):
+def one(name, action, technique):
 	stop, events = os.path.join(work, "stop"), os.path.join(work, "events")
 	for path in (stop, events):
 		if os.path.exists(path):
 			os.unlink(path)
-	what = "%s=%s" % (name, action)
+	fault = "%s=%s" % (name, action)
+	what = "%s, %s" % (fault, technique)
 	places = ["-hosts", "a,b,c", "-launcher", "fork"] if a.hosts else ["-clusters", 3]
-	job = Job(tap, ["-n", 2] + places + [conduct, "carry", 2, stop], env={"GODWIT_FAULT": what}, events=events)
+	job = Job(tap, ["-n", 2] + places + [conduct, "carry", 2, stop], env={"GODWIT_FAULT": fault}, events=events)
 	if not job.wait_line(r"^ready", 30, "out", 2):
 		tap.ok(False, "%s: the job starts" % what, *job.tail())
 		job.kill()
@@ -69,7 +73,7 @@ def one(name, action):
 	home = {r["rank"]: r for r in before["ranks"]}[1]
 	daemons = {c["cluster"]: c["pid"] for c in before["clusters"]}
 	try:
-		m = head.migrate([1], 2)[0]
+		m = head.migrate([1], 2, technique=technique)[0]
 	except (EOFError, OSError) as e:
 		m = {"status": None, "text": "no answer: %r" % e}
 	said = []
@@ -81,14 +85,15 @@ def one(name, action):
 	is_end = name.startswith("ct.agent.") and action != "fail"  # it has moved, and ends the job then
 	if m["status"] is None or (m["status"] < 0 and action == "kill") or is_end:
 		job.wait(30 if is_end else 3)
-	details = ["answer: %s %s" % (m["status"], m["text"]), "events: %s" % said] + job.tail(8)
+	reached = job.wait_line("fault %s$" % re.escape(fault.split(",")[0]), 5, "err")
+	details = ["reached: %s" % bool(reached), "answer: %s %s" % (m["status"], m["text"]), "events: %s" % said] + job.tail(8)
 	if not job.is_running():
 		status = job.wait(1)
 		details.append("status %s" % status)
 		left = job.gone()
 		message = [l for l in job.out("err") if l.startswith("mpirun")]
 		own = action == "kill" and proc_stat(daemons[home["cluster"]]) is None
-		tap.ok(status not in (0, None) and message and not left and (given or (action == "kill" and own)),
+		tap.ok(reached and status not in (0, None) and message and not left and (given or (action == "kill" and own)),
 		       "%s: the job ends with status %s: %s" % (what, status, message[0] if message else "(no message)"),
 		       "left: %s" % left, "given: %s" % given, *details)
 		return
@@ -116,18 +121,24 @@ def one(name, action):
 		job.kill()
 	left = job.gone()
 	where = "went on at its source" if after.get("cluster") == home["cluster"] else "arrived"
-	tap.ok(status == 0 and len(alive) == 1 and second["status"] == 0 and not left and
+	tap.ok(reached and status == 0 and len(alive) == 1 and second["status"] == 0 and not left and
 	       len([l for l in job.out() if l.startswith("carried")]) == 2,
 	       "%s: rank 1 %s%s%s, and ends well" % (what, where, "" if m["status"] == 0 else " (%s)" % m["text"],
 	       ", moves again" if "measures" in second else ""),
 	       "status %s, copies %s, after %s, second %s, left %s" % (status, alive, after, second, left), *details)
 
 
+turn = 0
 for name in (n for n in names if not n.startswith("rt.")):  # those are grow.py's and checkpoint.py's
-	for action in a.actions.split(","):
+	ways = [t for t in techniques if t in ONLY.get(name, techniques)]
+	if not ways:
+		tap.skip(name, "nothing here moves by %s" % " or ".join(ONLY.get(name, [a.technique or "any technique"])))
+	for action in a.actions.split(",") if ways else []:
 		if action == "kill" or not name.startswith("ct."):  # ct. edges cannot fail by themselves
-			one(name, action)
+			for technique in ways if a.every else [ways[turn % len(ways)]]:
+				one(name, action, technique)
+			turn += 1
 if a.only in "ct.agent.attach":
-	one("ct.agent.attach", "fail")
-	one("ct.agent.attach", ",".join(["fail"] + ["ct.agent.attach=fail"] * 7))
+	one("ct.agent.attach", "fail", techniques[0])
+	one("ct.agent.attach", ",".join(["fail"] + ["ct.agent.attach=fail"] * 7), techniques[0])
 sys.exit(tap.done())

@@ -376,6 +376,17 @@ def median(values):
 TECHNIQUES = ({"technique": "stop-and-copy"}, {"technique": "auto", "max_downtime_us": 1}, {})
 
 
+# Named faults (doc/faults.md) at edges that not every technique has
+ONLY = {"mig.src.follow": ["pre-copy"], "mig.src.round": ["pre-copy"]}
+
+
+def can_move():
+	"""The techniques by which ranks move here, as godwit doctor says."""
+	said = json.loads(subprocess.run([os.path.join(BUILD, "godwit"), "doctor", "--json"], capture_output=True, text=True, timeout=60).stdout)
+	found = {f["name"]: f["text"] for f in said["hosts"][-1]["findings"]}
+	return [t for t in found.get("moves", "").split(", ") if t in ("stop-and-copy", "pre-copy", "post-copy", "hybrid")]
+
+
 class Mover(threading.Thread):
 	"""Moves random ranks of a job to random other clusters until told to stop or the job ends."""
 
