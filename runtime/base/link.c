@@ -338,6 +338,7 @@ int gw_link_send(struct gw_link *l, uint16_t type, const void *payload, size_t l
 	struct iovec iov[3] = { { &h, sizeof(h) }, { (void *)(uintptr_t)payload, len },
 	                        { (void *)(uintptr_t)zeroes, padded(len) - len } };
 	struct out_frame *f;
+	char *at;
 
 	if (len > GW_FRAME_MAX || n_fds > FRAME_FDS_MAX)
 		return -EMSGSIZE;
@@ -355,14 +356,14 @@ int gw_link_send(struct gw_link *l, uint16_t type, const void *payload, size_t l
 		if (sent == size)
 			return 0;
 	}
-	f = malloc(sizeof(*f) + size);
+	f = malloc(sizeof(*f) + size - sent);
 	if (!f) {
 		if (sent)
 			l->cannot_send = true; /* half a frame is out: nothing sensible can follow it */
 		return -ENOMEM;
 	}
-	f->size = size;
-	f->sent = sent;
+	f->size = size - sent;
+	f->sent = 0;
 	f->n_fds = 0;
 	for (size_t i = 0; sent == 0 && i < n_fds; i++) {
 		int copy = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
@@ -376,12 +377,17 @@ int gw_link_send(struct gw_link *l, uint16_t type, const void *payload, size_t l
 		}
 		f->fds[f->n_fds++] = copy;
 	}
-	memcpy(f->bytes, &h, sizeof(h));
-	if (len)
-		memcpy(f->bytes + sizeof(h), payload, len);
-	memset(f->bytes + sizeof(h) + len, 0, padded(len) - len);
+	at = f->bytes;
+	for (size_t i = 0, skip = sent; i < GW_ARRAY_LEN(iov); i++) { /* what the socket has not taken */
+		size_t n = iov[i].iov_len > skip ? iov[i].iov_len - skip : 0;
+
+		if (n)
+			memcpy(at, (const char *)iov[i].iov_base + (iov[i].iov_len - n), n);
+		at += n;
+		skip -= iov[i].iov_len - n;
+	}
 	gw_list_append(&l->out, &f->node);
-	l->queued += size - sent;
+	l->queued += f->size;
 	l->wants_drained = true;
 	update_watch(l);
 	return 0;
