@@ -260,6 +260,14 @@ void ct_rank_release(struct ct_rank *r);  /* after TAKEN: the frozen source copy
 int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const struct ct_plumbing *plumbing,
                     const cpu_set_t *cpus, struct gw_error *why);
 
+/**
+ * ct_shell_make_pages - is there a page for everything that the rank had when it was looked at?
+ * The shell makes them itself, a part at a time, while the caller does other things, so that none has to be made while the rank
+ * stands still. Nothing depends on it: the caller may stop asking at any time.
+ * Return: 1 not yet, ask again after the next SIGCHLD; 0; negative errno: the shell has ended
+ */
+int ct_shell_make_pages(struct ct_rank *r, struct gw_error *why);
+
 /** ct_shell_rounds - how many rounds have come whole */
 uint32_t ct_shell_rounds(const struct ct_rank *r);
 

@@ -305,6 +305,8 @@ struct ct_rank {
 	uint64_t promised_bytes, promised_tasks;
 	struct ct_snapshot hint;       /* files and mappings that it has made already, as the rank had them when asked */
 	size_t running;                /* calls that run in it while we do other things; 0: it stands still */
+	struct ct_vec wanted;          /* struct ct_img_extent: pages that it makes before the rank is frozen, */
+	size_t made;                   /* so many of the stretches are made or being made */
 	struct ct_reader reader;
 	cpu_set_t cpus;
 	bool has_cpus;

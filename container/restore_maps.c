@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 static const struct { uint32_t advice; int madvice; } advices[] = {
 	{ CT_VMA_HUGE, MADV_HUGEPAGE },         { CT_VMA_NOHUGE, MADV_NOHUGEPAGE },
@@ -120,27 +121,25 @@ static int map_all(struct ct_rank *r, const struct ct_snapshot *s, const unsigne
 
 #define MADV_POPULATE_WRITE_ 23
 
-/**
- * ct_restore_hints - map what the rank had when it was looked at, and have pages there before it is frozen
- * The pages are made while the daemon does other things; nothing depends on their being there.
- */
-int ct_restore_hints(struct ct_rank *r, const struct ct_vec *extents, struct gw_error *why)
+#define MAKE_AT_ONCE (64u << 20) /* bytes of pages: some tens of milliseconds */
+
+/* Let the shell make the next pages of those that are wanted. They are made for speed only: a call that fails is no error. */
+static int make_pages(struct ct_rank *r, struct gw_error *why)
 {
-	const struct ct_img_vma *v = r->hint.vmas.at, *end = v + r->hint.vmas.n;
 	struct ct_remote *m = &r->remote;
+	uint64_t bytes = 0;
 	int rc;
 
 	ct_remote_reset(m);
-	rc = map_all(r, &r->hint, NULL, why);
-	if (rc < 0)
-		return rc;
-	for CT_EACH(const struct ct_img_extent, e, extents) {
-		while (v < end && v->end <= e->start)
-			v++;
-		if (!ct_remote_has_room(m, 1, 0) || v >= end)
-			break;
-		if (v->start <= e->start && e->end <= v->end && (v->prot & PROT_WRITE))
-			CT_CALL(m, "make pages", 0, SYS_madvise, e->start, e->end - e->start, MADV_POPULATE_WRITE_);
+	while (r->made < r->wanted.n && bytes < MAKE_AT_ONCE && ct_remote_has_room(m, 1, 0)) {
+		struct ct_img_extent *e = CT_AT(struct ct_img_extent, &r->wanted, r->made);
+		uint64_t len = e->end - e->start < MAKE_AT_ONCE - bytes ? e->end - e->start : MAKE_AT_ONCE - bytes;
+
+		CT_CALL(m, "make pages", 0, SYS_madvise, e->start, len, MADV_POPULATE_WRITE_);
+		bytes += len;
+		e->start += len;
+		if (e->start == e->end)
+			r->made++;
 	}
 	if (!m->calls)
 		return 0;
@@ -150,6 +149,39 @@ int ct_restore_hints(struct ct_rank *r, const struct ct_vec *extents, struct gw_
 	if (rc == 0)
 		r->running = m->calls;
 	return rc;
+}
+
+/* Map what the rank had when it was looked at, and begin to make its pages: see ct_shell_make_pages. */
+int ct_restore_hints(struct ct_rank *r, const struct ct_vec *extents, struct gw_error *why)
+{
+	const struct ct_img_vma *v = r->hint.vmas.at, *end = v + r->hint.vmas.n;
+	int rc;
+
+	ct_remote_reset(&r->remote);
+	rc = map_all(r, &r->hint, NULL, why);
+	for CT_EACH(const struct ct_img_extent, e, extents) {
+		while (v < end && v->end <= e->start)
+			v++;
+		if (rc == 0 && v < end && v->start <= e->start && e->end <= v->end && (v->prot & PROT_WRITE) &&
+		    ct_vec_append(&r->wanted, e, 1) < 0)
+			rc = gw_fail(why, -ENOMEM, "no memory for a list of pages");
+	}
+	return rc == 0 ? make_pages(r, why) : rc;
+}
+
+int ct_shell_make_pages(struct ct_rank *r, struct gw_error *why)
+{
+	siginfo_t si = { 0 };
+	int rc;
+
+	if (!r->running)
+		return 0;
+	if (waitid(P_PID, (id_t)r->pid, &si, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) == 0 && si.si_pid == 0)
+		return 1;
+	rc = ct_restore_collect(r, why);
+	if (rc == 0)
+		rc = make_pages(r, why);
+	return rc < 0 ? rc : r->running != 0;
 }
 
 int ct_restore_collect(struct ct_rank *r, struct gw_error *why)

@@ -129,20 +129,12 @@ static int reader_round(void *ctx, struct gw_error *why);
 static const struct ct_reader_ops reader_ops = { .meta = reader_meta, .round = reader_round, .pages = reader_pages, .flush = reader_flush,
 	.bytes = reader_bytes };
 
-#define HINTS_WAIT (8u << 20) /* bytes of pages that are worth waiting for: some milliseconds on a bad day */
-
-/* The hints are mapped at once. Many pages are made in the background, not before others and where the rank will run;
- * few are waited for, since the freeze may come at once and would have to wait for them. */
+/* The hints are mapped at once. Pages are made in the background, not before others and where the rank will run. */
 static int follow_hints(struct ct_rank *r, const struct ct_reader *d, struct gw_error *why)
 {
 	static const struct ct_vec none;
 	int rc = ct_restore_hints(r, d->needs.is_followed ? &none : &d->extents, why);
-	uint64_t bytes = 0;
 
-	for CT_EACH(const struct ct_img_extent, e, &d->extents)
-		bytes += e->end - e->start;
-	if (rc == 0 && bytes <= HINTS_WAIT)
-		rc = ct_restore_collect(r, why);
 	if (rc == 0 && r->running) {
 		setpriority(PRIO_PROCESS, (id_t)r->pid, 0);
 		if (r->has_cpus)
@@ -264,6 +256,7 @@ static void pin_both(struct ct_rank *r, struct ct_pin *pin)
 static int reader_meta(void *ctx, struct gw_error *why)
 {
 	struct ct_rank *r = ctx;
+	struct ct_pin pin;
 	int rc;
 
 	if (r->snap.process.vdso_start != r->vdso_start || r->snap.process.vdso_end != r->vdso_end)
@@ -271,9 +264,11 @@ static int reader_meta(void *ctx, struct gw_error *why)
 	rc = ct_restore_collect(r, why);
 	if (rc < 0)
 		return rc;
-	shell_here(r); /* feed has pinned us */
+	pin_both(r, &pin);
 	setpriority(PRIO_PROCESS, (id_t)r->pid, -20);
-	return ct_restore_maps(r, why);
+	rc = ct_restore_maps(r, why);
+	ct_pin_end(&pin);
+	return rc;
 }
 
 /* What this round has mapped is what there is; the next says again what there shall be. */
@@ -333,14 +328,11 @@ uint32_t ct_shell_rounds(const struct ct_rank *r)
 
 int ct_shell_feed(struct ct_rank *r, const void *buf, size_t len, struct gw_error *why)
 {
-	struct ct_pin pin;
 	int rc;
 
 	if (r->state != CT_SHELL)
 		return gw_fail(why, -EINVAL, "pid %d is not a shell that takes an image", (int)r->pid);
-	ct_pin_begin(&pin);
 	rc = ct_reader_feed(&r->reader, buf, len, why);
-	ct_pin_end(&pin);
 	if (rc < 0)
 		r->state = CT_BROKEN;
 	return rc;

@@ -30,6 +30,8 @@ void mig_dst_look_at_shells(struct mig *m)
 
 		if (s->shell_watch && s->rank && !ct_shell_is_alive(s->rank)) /* only while it has not been given */
 			shell_ended(s);
+		else if (s->is_making)
+			mig_step(s, MIG_EV_MADE);
 	}
 }
 
@@ -67,16 +69,44 @@ void mig_dst_look(struct mig_session *s)
 		mig_step(s, MIG_EV_PROVED);
 }
 
-void mig_dst_prepare(struct mig_session *s)
+/* The rank may be stopped when its pages are there: none has to be made while it stands still. But it is not kept waiting for
+ * them: of a large one the rest is made as they come. */
+void mig_dst_prepared(struct mig_session *s)
 {
+	uint64_t limit_ms = (s->m->c.prepare_ms ? s->m->c.prepare_ms : 10000) / 4;
 	struct mig_wire_prepared *body;
 	gw_autofree char *frame = NULL;
+	struct gw_error why = { 0 };
+	const void *answer;
+	size_t answer_len;
+	int code = 0;
+
+	if (gw_now_ns() - s->t.start < limit_ms * 1000000)
+		code = ct_shell_make_pages(s->rank, &why);
+	s->is_making = code > 0;
+	if (code < 0)
+		mig_post(s, MIG_EV_FAILED, code, "cluster %u cannot take it: %s", s->id.to, why.text);
+	if (code != 0)
+		return;
+	s->t.prepared = gw_now_ns();
+	answer = ct_files_bytes(s->files, &answer_len);
+	frame = malloc(sizeof(*body) + answer_len);
+	if (!frame) {
+		mig_post(s, MIG_EV_FAILED, -ENOMEM, "cluster %u has no memory for an answer", s->id.to);
+		return;
+	}
+	body = (struct mig_wire_prepared *)(void *)frame;
+	body->prepare_ns = s->t.prepared - s->t.start;
+	memcpy(body + 1, answer, answer_len);
+	mig_send(s, MIG_F_PREPARED, frame, sizeof(*body) + answer_len);
+}
+
+void mig_dst_prepare(struct mig_session *s)
+{
 	struct ct_plumbing plumbing;
 	struct mig_prepare prepare;
 	struct mig_offer o;
 	struct gw_error why = { 0 };
-	const void *answer;
-	size_t answer_len;
 	json_t *hints;
 	cpu_set_t cpus;
 	int code;
@@ -128,19 +158,9 @@ void mig_dst_prepare(struct mig_session *s)
 	if (mig_edge(s, "mig.dst.prepared"))
 		return;
 	s->m->n.accepted++;
-	s->t.prepared = gw_now_ns();
-	answer = ct_files_bytes(s->files, &answer_len);
-	frame = malloc(sizeof(*body) + answer_len);
-	if (!frame) {
-		mig_post(s, MIG_EV_FAILED, -ENOMEM, "cluster %u has no memory for an answer", s->id.to);
-		return;
-	}
-	body = (struct mig_wire_prepared *)(void *)frame;
-	body->prepare_ns = s->t.prepared - s->t.start;
-	memcpy(body + 1, answer, answer_len);
-	mig_send(s, MIG_F_PREPARED, frame, sizeof(*body) + answer_len);
 	free(s->offer);
 	s->offer = NULL;
+	mig_dst_prepared(s);
 }
 
 void mig_dst_import(struct mig_session *s)

@@ -92,6 +92,7 @@ const struct mig_rule mig_rules[] = {
 	{ MIG_LOOK,    MIG_EV_PEER_LOST, MIG_ENDED,   mig_dst_discard },
 	{ MIG_LOOK,    MIG_EV_PEER_DEAD, MIG_ENDED,   mig_dst_discard },
 
+	{ MIG_FILL,    MIG_EV_MADE,      MIG_FILL,    mig_dst_prepared },
 	{ MIG_FILL,    MIG_EV_STATE,     MIG_FILL,    mig_dst_import },
 	{ MIG_FILL,    MIG_EV_DATA,      MIG_FILL,    mig_dst_feed },
 	{ MIG_FILL,    MIG_EV_END,       MIG_FILL,    mig_dst_complete },
@@ -143,7 +144,7 @@ const char *mig_state_name(enum mig_state s)
 const char *mig_event_name(enum mig_event e)
 {
 	static const char *const names[MIG_EVENTS] = { "prepared", "proved", "flushed", "round", "enough", "quiet", "more", "ready",
-	                                               "taken", "never", "ask", "attached", "offer", "state", "data", "end",
+	                                               "taken", "never", "ask", "attached", "offer", "made", "state", "data", "end",
 	                                               "complete", "given", "thawed", "done", "abort", "failed", "cancel",
 	                                               "exited", "timeout", "peer-lost", "peer-dead" };
 

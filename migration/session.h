@@ -51,6 +51,7 @@ enum mig_event {
 	MIG_EV_ASK,
 	MIG_EV_ATTACHED,
 	MIG_EV_OFFER,     /* destination: PREPARE */
+	MIG_EV_MADE,      /* the shell has made some of its pages */
 	MIG_EV_STATE,
 	MIG_EV_DATA,
 	MIG_EV_END,
@@ -136,6 +137,7 @@ struct mig_session {
 	struct gw_timer *pace;
 	bool is_following;        /* source: in rounds */
 	uint32_t rounds_said;     /* destination */
+	bool is_making;           /* destination: pages, before PREPARED */
 	bool is_quiet;            /* source: the agent has detached */
 	bool is_frozen;           /* source */
 	bool has_exited;          /* source */
@@ -176,7 +178,6 @@ struct mig {
 };
 
 #define MIG_CHUNK     CT_IMAGE_CHUNK_MIN
-#define MIG_HIGH      (1u << 20)  /* stop filling a link that holds this much */
 #define MIG_TURN      (8u << 20)  /* send at most this much in one turn when nothing pushes back */
 
 /* ---- session.c ---- */
@@ -230,6 +231,7 @@ void mig_src_finish(struct mig_session *s);
 void mig_dst_look_at_shells(struct mig *m);
 void mig_dst_look(struct mig_session *s);
 void mig_dst_prepare(struct mig_session *s);
+void mig_dst_prepared(struct mig_session *s);
 void mig_dst_import(struct mig_session *s);
 void mig_dst_feed(struct mig_session *s);
 void mig_dst_complete(struct mig_session *s);

@@ -106,7 +106,7 @@ bool mig_src_send(struct mig_session *s, const char *edge, const char *what)
 	int code;
 
 	mig_session_rearm(s);
-	while (mig_queued(s) < MIG_HIGH) {
+	while (!mig_queued(s)) { /* what the socket does not take is copied: no more of that than the rest of one frame */
 		if (mig_round_is_ahead(s))
 			return false;
 		if (in_turn >= MIG_TURN) {
