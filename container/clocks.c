@@ -61,7 +61,7 @@ void ct_clock_choose(const struct ct_needs *n, const struct ct_img_needs *i, int
 	char boot_id[40];
 
 	ct_boot_id(boot_id);
-	if (memcmp(boot_id, i->boot_id, sizeof(boot_id)) == 0) { /* the same kernel, whose clocks are exact */
+	if (!n->is_cold && memcmp(boot_id, i->boot_id, sizeof(boot_id)) == 0) { /* the same kernel, whose clocks are exact */
 		ct_clock_offsets(monotonic_ns, boottime_ns);
 		*monotonic_ns = i->monotonic_offset_ns - *monotonic_ns;
 		*boottime_ns = i->boottime_offset_ns - *boottime_ns;

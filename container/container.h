@@ -109,6 +109,7 @@ struct ct_needs {
 	uint64_t blob_len;                /* length of @blob */
 	unsigned char *blob;              /* heap; ct_needs_fini */
 	bool are_files_proved;            /* at the destination, never on the wire: ct_files_look was content */
+	bool is_cold;                     /* likewise: it was written down; its clocks have stood still since @monotonic_ns */
 };
 #define CT_NEEDS_VERSION 3
 void ct_needs_fini(struct ct_needs *n);

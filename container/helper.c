@@ -108,7 +108,7 @@ void ct_contents_key(struct ct_contents *c, const struct stat *st)
 		.ctime_ns = st->st_ctim.tv_nsec };
 }
 
-static int read_one(const char *path, struct ct_contents *out)
+int ct_contents_read(const char *path, struct ct_contents *out)
 {
 	static char buf[1 << 20];
 	gw_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -143,7 +143,7 @@ static void contents_main(int fd, const void *arg)
 	for (size_t i = 0; i < r->n; i++) {
 		struct ct_contents_done done = { 0 };
 
-		done.code = read_one(r->paths[i], &done.c);
+		done.code = ct_contents_read(r->paths[i], &done.c);
 		if (!put(fd, &done, sizeof(done)))
 			return;
 	}

@@ -4,6 +4,7 @@ EXTRA_DIST += doc/container.md
 
 noinst_LTLIBRARIES += libct.la
 libct_la_SOURCES = \
+	%D%/cold.h \
 	%D%/container.h \
 	%D%/cpu.h \
 	%D%/files.h \
@@ -19,6 +20,7 @@ libct_la_SOURCES = \
 	%D%/cgroup.c \
 	%D%/check.c \
 	%D%/clocks.c \
+	%D%/cold.c \
 	%D%/cpu.c \
 	%D%/fds.c \
 	%D%/findings.c \

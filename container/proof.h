@@ -30,6 +30,7 @@ struct ct_contents {
 	uint64_t hash[2];
 };
 void ct_contents_key(struct ct_contents *c, const struct stat *st);
+int ct_contents_read(const char *path, struct ct_contents *out); /* all of it, now; -EAGAIN: it was being written */
 
 /* ---- reader ---- */
 struct ct_contents_done { int32_t code; uint32_t pad; struct ct_contents c; }; /* one for each path, in their order */
