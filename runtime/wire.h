@@ -11,7 +11,7 @@
  * head -> clusterd
  *   daemon        cluster address port        where the daemon of another host listens for migration sessions (TCP)
  *   name          as from a clusterd: of another host; to be written into this host's name page
- *   start         cluster domain job size kvsname universe incarnation cores[] binds[[]] reconnecting[]
+ *   start         cluster domain job size kvsname universe incarnation cores[] binds[[]] reconnecting[] restarting
  *                 (descriptor: the host segment; without one the clusterd makes it)
  *                 binds: sets of processors, one for each rank; none when a rank may use all of the cluster's
  *                 host hostname: in jobs of several hosts; there clusterds of the head's machine also get address and secret (hex)
@@ -37,6 +37,12 @@
  *   suspend-stop  id                          stop them: those of all daemons are quiet; answered by suspended
  *   checkpoint    id dir                      instead: freeze them and write their images to @dir; answered by checkpointed
  *   resume                                    they go on, whatever state they were in
+ *   restart       dir elapsed_ns names[]: [cluster host epoch] files[]: path ino length; ranks[]: rank name hash size epoch passed_ns
+ *                                             instead of launches: make these ranks of their images in @dir, which this host may not
+ *                                             see; answered by restored for each. elapsed_ns: their clocks go on since then; passed_ns:
+ *                                             and had gone on since the image says
+ *   restart-cut                               all ranks of the job are there: cut files; answered by restart-cut
+ *   restart-go                                let them run: answered by launched and moved for each
  *   leave                                     nothing lives here and nothing is on its way: answered by left
  *   status        id movable                  answered by status-answer
  *
@@ -69,6 +75,10 @@
  *   suspend-quiet id                          no rank here is in MPI any more, nor will be
  *   suspended     id                          all ranks here are stopped
  *   checkpointed  id images[] text            images: rank name bytes size hash, on the disk; @text: why not
+ *   image-ask     rank offset bytes           of the file with its image; answered by a frame RT_FRAME_IMAGE
+ *   restored      rank                        it is ready to run
+ *   restore-failed rank text                  it cannot be made; nothing more will be here
+ *   restart-cut   rank text                   files are as they were; @text: why not, for @rank
  *   left                                      the last word: the clusterd ends, its job goes on
  *   unreachable   cluster text                its host has not answered for seconds; told once until it answers again
  *   fatal         text                        the clusterd ends for this reason
@@ -116,6 +126,7 @@ enum rt_stream { RT_STDIN = 0, RT_STDOUT = 1, RT_STDERR = 2, RT_STREAMS = 3 };
 enum rt_frame { /* written numbers; GW_FRAME_JSON is 1 */
 	RT_FRAME_OUTPUT = 2,  /* clusterd -> head: struct rt_piece, bytes */
 	RT_FRAME_INPUT  = 3,  /* head -> clusterd: struct rt_piece, bytes of standard input */
+	RT_FRAME_IMAGE  = 5,  /* head -> clusterd: struct rt_piece, bytes of the file with the image of that rank */
 	RT_FRAME_LAUNCH = 4,  /* head -> clusterd: struct rt_launch, then strings, each with its NUL: cwd, argv, envp */
 };
 

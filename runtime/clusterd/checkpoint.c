@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "container/cold.h"
 #include "runtime/clusterd/clusterd.h"
 #include "runtime/cold/cold.h"
 
@@ -27,6 +28,8 @@ struct image {
 	void *head;             /* struct cold_head and what it counts, until it is written */
 	size_t head_len;
 	uint64_t bytes, size;   /* before and after compression */
+	uint64_t real_ns;       /* CLOCK_REALTIME when its clocks were what its needs say */
+	json_t *files;          /* that it appends to: path, ino, length */
 };
 
 struct checkpoint {
@@ -47,8 +50,8 @@ static void answer(struct checkpoint *c, const struct gw_error *why)
 	json_t *images = json_array();
 
 	for (size_t i = 0; i < c->n && !why; i++)
-		json_array_append_new(images, json_pack("{s:i, s:s, s:I, s:I, s:s}", "rank", (int)c->images[i].rank->proc, "name",
-		                      c->images[i].name, "bytes", (json_int_t)c->images[i].bytes, "size", (json_int_t)c->images[i].size,
+		json_array_append_new(images, json_pack("{s:i, s:s, s:I, s:O, s:I, s:I, s:s}", "rank", (int)c->images[i].rank->proc, "name",
+		                      c->images[i].name, "real_ns", (json_int_t)c->images[i].real_ns, "files", c->images[i].files, "bytes", (json_int_t)c->images[i].bytes, "size", (json_int_t)c->images[i].size,
 		                      "hash", c->images[i].hash));
 	gw_link_send_json(c->d->head, json_pack("{s:s, s:I, s:o, s:s*}", "op", "checkpointed", "id", (json_int_t)c->id, "images", images,
 	                                        "text", why ? why->text : NULL));
@@ -62,6 +65,7 @@ static void drop(struct checkpoint *c)
 	for (size_t i = 0; i < c->n; i++) {
 		cold_writer_close(c->images[i].writer);
 		free(c->images[i].head);
+		json_decref(c->images[i].files);
 	}
 	if (c->dirfd >= 0)
 		close(c->dirfd);
@@ -90,18 +94,27 @@ static void fail(struct checkpoint *c, struct gw_error *why)
 
 /* ---- what the daemon knows, before the image ------------------------------------------------------------------------- */
 
-static json_t *needs_json(struct rank *r, const struct ct_needs *n)
+static json_t *ids_json(const struct ct_needs *n, const struct ct_cold_id *ids)
 {
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "version", (json_int_t)n->version, "uid",
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < n->files; i++)
+		json_array_append_new(list, json_string(ids[i].text));
+	return list;
+}
+
+static json_t *needs_json(struct rank *r, const struct ct_needs *n, const struct ct_cold_id *ids)
+{
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "version", (json_int_t)n->version, "uid",
 	                 (json_int_t)n->uid, "gid", (json_int_t)n->gid, "threads", (json_int_t)n->threads, "ns_pid", (json_int_t)n->ns_pid,
 	                 "vmas", (json_int_t)n->vmas, "private_bytes", (json_int_t)n->private_bytes, "vdso_hash", (json_int_t)n->vdso_hash,
 	                 "xfeatures", (json_int_t)n->xfeatures, "files", (json_int_t)n->files, "monotonic_ns", (json_int_t)n->monotonic_ns,
-	                 "boottime_ns", (json_int_t)n->boottime_ns, "hints", moves_hints(r));
+	                 "boottime_ns", (json_int_t)n->boottime_ns, "ids", ids_json(n, ids), "hints", moves_hints(r));
 }
 
-static int write_down(struct image *i, const struct ct_needs *needs, json_t *state, struct gw_error *why)
+static int write_down(struct image *i, const struct ct_needs *needs, const struct ct_cold_id *ids, json_t *state, struct gw_error *why)
 {
-	json_t *json = needs_json(i->rank, needs);
+	json_t *json = needs_json(i->rank, needs, ids);
 	gw_autofree char *needs_text = json_dumps(json, JSON_COMPACT), *state_text = json_dumps(state, JSON_COMPACT);
 	struct cold_head head = { .magic = COLD_MAGIC, .version = COLD_VERSION, .proc = i->rank->proc, .blob_len = needs->blob_len };
 	char *p;
@@ -123,12 +136,23 @@ static int write_down(struct image *i, const struct ct_needs *needs, json_t *sta
 	return 0;
 }
 
+static int add_file(void *ctx, const char *path, uint64_t ino, uint64_t length, struct gw_error *why)
+{
+	struct image *i = ctx;
+
+	if (json_array_append_new(i->files, json_pack("{s:s, s:I, s:I}", "path", path, "ino", (json_int_t)ino, "length", (json_int_t)length)) < 0)
+		return gw_fail(why, -EILSEQ, "the name of the file '%s', which it writes, is not text (UTF-8)", path);
+	return 0;
+}
+
 static int freeze(struct image *i, struct gw_error *why)
 {
 	struct rank *r = i->rank;
 	enum pmi_phase phase = pmi_session_phase(r->pmi);
 	struct ct_freeze_stats stats;
 	struct ct_needs needs = { 0 };
+	gw_autofree struct ct_cold_id *ids = NULL;
+	uint64_t monotonic_ns, boottime_ns;
 	json_t *state = NULL;
 	int code;
 
@@ -136,13 +160,22 @@ static int freeze(struct image *i, struct gw_error *why)
 		return gw_fail(why, -EBUSY, "rank %u is stopped by a signal; continue it first: kill -CONT %d", r->proc, (int)r->pid);
 	if (r->agent != AGENT_QUIET && (phase == PMI_OPEN || (r->agent != AGENT_NONE && r->agent != AGENT_CLOSED)))
 		return gw_fail(why, -EAGAIN, "rank %u is in MPI_Init or MPI_Finalize, or does not leave an MPI call; try again", r->proc);
+	ct_rank_may_carry(r->ct, false); /* as its last move might have left it */
 	code = ct_rank_check(r->ct, &needs, why);
+	ct_rank_clocks(r->ct, &monotonic_ns, &boottime_ns);
+	i->real_ns = gw_realtime_ns() - (monotonic_ns - needs.monotonic_ns);
+	if (code == 0)
+		code = ct_cold_ids(&needs, &ids, why);
 	if (code == 0)
 		code = ct_rank_freeze(r->ct, FREEZE_MS, &stats, why);
 	if (code == 0) {
 		r->is_frozen = true;
 		state = moves_export(r, why);
-		code = state ? write_down(i, &needs, state, why) : why->code ? why->code : -ENOMEM;
+		code = state ? write_down(i, &needs, ids, state, why) : why->code ? why->code : -ENOMEM;
+	}
+	if (code == 0) {
+		i->files = json_array();
+		code = ct_cold_written(r->ct, add_file, i, why);
 	}
 	json_decref(state);
 	ct_needs_fini(&needs);

@@ -22,6 +22,7 @@
  *   network.c   a job of one host gets a network
  *   suspend.c   ranks that rest until they are let go
  *   checkpoint.c  and whose images are written meanwhile
+ *   restart.c   ranks that were written down come back
  *   leave.c     the end of a daemon whose job goes on
  *   moves.c     what migration/ asks of the owner of a rank
  *   movable.c   what godwit status --movable says
@@ -110,6 +111,8 @@ struct clusterd {
 	} suspend;
 	struct checkpoint *checkpoint; /* that is being written; NULL */
 	bool is_checkpoint_turn_due;
+	struct restart *restart;    /* ranks that come back from their images; NULL */
+	bool is_restart_turn_due, is_restarting; /* is_restarting: the job was written down */
 	bool is_leaving;
 	struct heard {              /* of each rank: where it has listened lately; connections to there are the network's */
 		struct noc_address address[4];
@@ -279,6 +282,13 @@ bool suspend_is_on(const struct clusterd *d);
 void checkpoint_begin(struct clusterd *d, uint64_t id, const char *dir); /* `checkpoint` */
 void checkpoint_drop(struct clusterd *d);                /* what is not written yet will not be */
 
+/* ---- restart.c ---- */
+void restart_begin(struct clusterd *d, json_t *request); /* `restart` */
+void restart_piece(struct clusterd *d, const struct rt_piece *p, const void *bytes, size_t len); /* of an image, asked of the head */
+void restart_cut(struct clusterd *d);                    /* `restart-cut` */
+void restart_go(struct clusterd *d);                     /* `restart-go` */
+void restart_drop(struct clusterd *d);                   /* what has not run will not */
+
 /* ---- leave.c ---- */
 void leave_begin(struct clusterd *d);
 void leave_linger(const struct clusterd *d);
@@ -342,6 +352,11 @@ json_t *moves_hints(struct rank *r);
 json_t *moves_export(struct rank *r, struct gw_error *why);       /* of a frozen rank; moves_stay() must follow */
 void moves_stay(struct rank *r, uint32_t session);               /* and then ct_rank_unfreeze() and moves_after() */
 void moves_after(struct clusterd *d);                            /* on the next turn: what has waited for them */
+int moves_prepare(struct clusterd *d, const struct mig_offer *offer, struct ct_plumbing *plumbing, cpu_set_t *cpus, struct rank **r,
+                  struct gw_error *why);                         /* as ops.prepare of migration.h, and so on: a move from nowhere */
+int moves_import(struct rank *r, const json_t *state, struct gw_error *why);
+int moves_arriving(struct rank *r, uint32_t session, uint64_t epoch, bool *has_agent, struct gw_error *why);
+void moves_taken(struct rank *r, struct ct_rank *ct, uint64_t epoch);
 bool moves_allow_reap(struct rank *r);                           /* false: its copy here was given away */
 bool moves_is_busy(const struct rank *r);                        /* it may be stopped, or given */
 bool moves_quiet(struct rank *r, const struct ct_ctl_msg *m);    /* QUIET or BUSY; false: no session waits for it */

@@ -130,6 +130,7 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	d->domain = (uint32_t)domain;
 	d->size = (uint32_t)size;
 	d->incarnation = (uint64_t)incarnation;
+	d->is_restarting = json_is_true(json_object_get(msg, "restarting"));
 	inherit_take(d, json_object_get(msg, "inherit"));
 	snprintf(who, sizeof(who), "godwitd %u", d->cluster);
 	gw_event_init(who, host);
@@ -334,6 +335,24 @@ static void do_checkpoint(struct clusterd *d, json_t *msg, int *fds, size_t n_fd
 	checkpoint_begin(d, (uint64_t)json_integer_value(json_object_get(msg, "id")), dir ? dir : "");
 }
 
+static void do_restart(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	restart_begin(d, msg);
+}
+
+static void do_restart_cut(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)msg; (void)fds; (void)n_fds;
+	restart_cut(d);
+}
+
+static void do_restart_go(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)msg; (void)fds; (void)n_fds;
+	restart_go(d);
+}
+
 static void do_resume(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)msg; (void)fds; (void)n_fds;
@@ -384,6 +403,9 @@ static const struct head_op {
 	{ "suspend", do_suspend, false },
 	{ "suspend-stop", do_suspend_stop, false },
 	{ "checkpoint", do_checkpoint, false },
+	{ "restart", do_restart, false },
+	{ "restart-cut", do_restart_cut, false },
+	{ "restart-go", do_restart_go, false },
 	{ "resume", do_resume, false },
 	{ "leave", do_leave, false },
 	{ "status", do_status, false },
@@ -421,6 +443,8 @@ static void on_head_frame(struct gw_link *l, void *ctx, uint16_t type, const voi
 
 		if (r)
 			streams_input(r, p->offset, (const char *)(p + 1), len - sizeof(*p));
+	} else if (type == RT_FRAME_IMAGE && len >= sizeof(struct rt_piece)) {
+		restart_piece(d, payload, (const struct rt_piece *)payload + 1, len - sizeof(struct rt_piece));
 	} else {
 		gw_log(GW_WARN, "the head sends a frame of type %u and %zu bytes, which is unknown here", type, len);
 	}

@@ -2,10 +2,13 @@
 /*
  * What migration/ asks of the owner of a rank, at both ends of a move; requests.c holds who asked for it.
  */
+#include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "runtime/clusterd/clusterd.h"
+
+#define LINGER_MS 5000 /* of daemons of a job that is continued */
 
 /* ---- as the source --------------------------------------------------------------------------------------------------- */
 
@@ -275,6 +278,34 @@ void moves_stay(struct rank *r, uint32_t session)
 	on_stay(r->d, r, session, r->epoch, r->agent == AGENT_QUIET);
 }
 
+/* ---- and from there ---------------------------------------------------------------------------------------------------- */
+
+int moves_prepare(struct clusterd *d, const struct mig_offer *offer, struct ct_plumbing *plumbing, cpu_set_t *cpus, struct rank **r,
+                  struct gw_error *why)
+{
+	void *made;
+	int code = on_prepare(d, offer, plumbing, cpus, &made, why);
+
+	if (code == 0)
+		*r = made;
+	return code;
+}
+
+int moves_import(struct rank *r, const json_t *state, struct gw_error *why)
+{
+	return on_import(r->d, r, state, why);
+}
+
+int moves_arriving(struct rank *r, uint32_t session, uint64_t epoch, bool *has_agent, struct gw_error *why)
+{
+	return on_arriving(r->d, r, session, epoch, has_agent, why);
+}
+
+void moves_taken(struct rank *r, struct ct_rank *ct, uint64_t epoch)
+{
+	on_taken(r->d, r, ct, epoch);
+}
+
 void moves_after(struct clusterd *d)
 {
 	gw_loop_defer(d->loop, after_sessions, d);
@@ -357,6 +388,12 @@ int moves_init(struct clusterd *d, struct gw_error *why)
 		return code;
 	rt_socket_name(name, d->job, (int)d->cluster);
 	d->listener = gw_listen_unix(name, why);
+	/* a daemon of the same job, whose mpirun has just died, may still be on its way out */
+	for (int i = 0; d->listener == -EADDRINUSE && d->is_restarting && i < LINGER_MS / 20; i++) {
+		poll(NULL, 0, 20);
+		*why = (struct gw_error){ 0 };
+		d->listener = gw_listen_unix(name, why);
+	}
 	if (d->listener < 0)
 		return d->listener;
 	code = gw_loop_watch(d->loop, &d->listener_watch, d->listener, EPOLLIN, on_connection, d);
@@ -369,6 +406,7 @@ void moves_fini(struct clusterd *d)
 	gw_timer_cancel(d->leaving);
 	gw_timer_cancel(d->suspend.timer);
 	checkpoint_drop(d);
+	restart_drop(d);
 	gw_watch_remove(d->listener_watch);
 	if (d->listener >= 0)
 		close(d->listener);

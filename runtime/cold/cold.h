@@ -19,7 +19,7 @@
 
 #include "runtime/base/base.h"
 
-#define COLD_FORMAT   1             /* of the manifest */
+#define COLD_FORMAT   2             /* of the manifest */
 #define COLD_MANIFEST "MANIFEST"
 #define COLD_LEFTOVER ".tmp-"       /* of what is not complete, and is nobody's when nobody has the lock */
 #define COLD_LOCK     ".lock"
@@ -34,7 +34,7 @@ struct cold_head {
 };
 _Static_assert(sizeof(struct cold_head) == 40, "disk format");
 #define COLD_MAGIC   0x70637767u /* "gwcp" */
-#define COLD_VERSION 1
+#define COLD_VERSION 2
 
 void cold_image_name(char buf[COLD_NAME_MAX], uint32_t proc);
 
@@ -59,6 +59,20 @@ void cold_dir_end(const struct cold_dir *d, const char *job); /* it has ended we
 void cold_dir_begin(int dirfd);                      /* what is there is of one that has not; */
 bool cold_dir_has_ended(int dirfd, const char *job); /* has it? */
 void cold_tree_remove(int dirfd, const char *name);  /* a directory of files, if it is there */
+
+/* ---- reader.c: and back ---- */
+struct cold_reader;
+struct cold_reader_ops {
+	/* all that is before the image, once; what is borrowed is gone after the call */
+	int (*front)(void *ctx, const char *needs, const void *blob, size_t blob_len, const char *state, struct gw_error *why);
+	int (*image)(void *ctx, const void *bytes, size_t len, struct gw_error *why);
+};
+int cold_reader_open(struct cold_reader **out, const char *name, uint32_t proc, const struct cold_reader_ops *ops, void *ctx,
+                     struct gw_error *why);
+void cold_reader_feed(struct cold_reader *r, const void *bytes, size_t len); /* what fails is told at the end */
+uint64_t cold_reader_bytes(const struct cold_reader *r);                     /* decompressed so far */
+int cold_reader_finish(struct cold_reader *r, const char *hash, struct gw_error *why); /* all of the file was fed */
+void cold_reader_close(struct cold_reader *r);                               /* NULL ok */
 
 /* ---- manifest.c ---- */
 /** cold_manifest_write - give @m (changed: "directory" is @cut, and it gets a hash of itself) the place of DIR/MANIFEST, at once or

@@ -41,6 +41,7 @@ int control_unpin(int argc, char **argv);
 int control_suspend(int argc, char **argv);
 int control_resume(int argc, char **argv);
 int control_checkpoint(int argc, char **argv);
+int control_restart(int argc, char **argv);
 int control_up(int argc, char **argv);
 int control_down(int argc, char **argv);
 int control_leave(int argc, char **argv);

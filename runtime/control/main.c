@@ -227,6 +227,7 @@ static const struct { const char *name; int (*run)(int argc, char **argv); } com
 	{ "suspend", control_suspend },
 	{ "resume", control_resume },
 	{ "checkpoint", control_checkpoint },
+	{ "restart", control_restart },
 	{ "up", control_up },
 	{ "down", control_down },
 	{ "leave", control_leave },
@@ -251,6 +252,7 @@ static const char doc[] =
 "  resume [JOB]                    let them go on\n"
 "  checkpoint [JOB] DIR            write a whole job to a directory\n"
 "  checkpoint --verify DIR         is what is there complete and unchanged?\n"
+"  restart DIR [OPTION...]         continue it, on other hosts or clusters\n"
 "  up --hosts HOST:SLOTS,...       start a pool: hosts that stay ready for jobs\n"
 "  pools                           pools, their hosts and jobs\n"
 "  leave HOST                      take a host out of a pool\n"

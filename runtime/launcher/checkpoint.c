@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "runtime/cold/cold.h"
-#include "runtime/launcher/head.h"
+#include "runtime/launcher/restart.h"
 
 struct checkpoint {
 	char dir[4096], tmp[COLD_NAME_MAX], cut[COLD_NAME_MAX], other[COLD_NAME_MAX]; /* @other: a job that has ended well, and is replaced */
@@ -91,16 +91,21 @@ void checkpoint_fini(struct head *h)
 /* ---- the manifest ---------------------------------------------------------------------------------------------------- */
 
 /* A string; where it is not UTF-8, an object with its bytes as a list of numbers */
-static json_t *text_json(const char *text)
+json_t *checkpoint_text(const char *text, size_t len)
 {
-	json_t *s = json_string(text), *bytes;
+	json_t *s = memchr(text, '\0', len) ? NULL : json_stringn(text, len), *bytes;
 
 	if (s)
 		return s;
 	bytes = json_array();
-	for (; *text; text++)
-		json_array_append_new(bytes, json_integer((unsigned char)*text));
+	for (size_t i = 0; i < len; i++)
+		json_array_append_new(bytes, json_integer((unsigned char)text[i]));
 	return json_pack("{s:o}", "bytes", bytes);
+}
+
+static json_t *text_json(const char *text)
+{
+	return checkpoint_text(text, strlen(text));
 }
 
 static json_t *strings_json(const struct strings *s)
@@ -164,14 +169,18 @@ static json_t *input_json(const struct head *h)
 static json_t *manifest(const struct head *h, const struct checkpoint *c)
 {
 	char cwd[4096] = "";
+	json_t *m;
 
-	return json_pack("{s:i, s:s, s:I, s:I, s:i, s:i, s:i, s:b, s:I, s:s, s:o, s:o, s:o, s:o, s:{s:I, s:i, s:O, s:O, s:O}, s:O}", "format",
+	m = json_pack("{s:i, s:s, s:I, s:I, s:i, s:i, s:i, s:b, s:I, s:s, s:o, s:o, s:o, s:o, s:{s:I, s:i, s:O, s:O, s:O}, s:O}", "format",
 	                 COLD_FORMAT, "job", job_id(h), "checkpoint", (json_int_t)c->number, "time", (json_int_t)time(NULL),
 	                 "ranks_total", (int)h->size, "clusters", (int)h->n_clusters, "universe", (int)h->spec->universe, "networked",
 	                 (int)h->is_networked, "base_pid", (json_int_t)h->base_pid, "cwd", getcwd(cwd, sizeof(cwd)) ? cwd : "", "apps",
 	                 apps_json(h), "environment", environment_json(), "ranks", ranks_json(h), "input", input_json(h), "pmi",
 	                 "barriers_done", (json_int_t)h->barriers_done, "barrier_count", (int)h->barrier_count, "barrier_puts",
 	                 h->barrier_puts, "space", h->space, "services", h->services, "images", c->images);
+	if (m)
+		remember_write(h, m, c->images);
+	return m;
 }
 
 /* ---- from the request to the answer ---------------------------------------------------------------------------------- */

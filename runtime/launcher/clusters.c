@@ -263,6 +263,10 @@ void clusters_launch(struct head *h, struct cluster *c)
 	struct strings env = { 0 };
 	gw_autofree char *here = getcwd(NULL, 0);
 
+	if (h->spec->restart) {
+		restart_cluster(h, c);
+		return;
+	}
 	for (uint32_t r = 0; r < h->size; r++) {
 		const struct app *app = &h->spec->apps[h->ranks[r].app];
 		struct gw_error why = { 0 };
@@ -324,6 +328,8 @@ void clusters_send_start(struct head *h, struct cluster *c)
 		json_object_set_new(msg, "host", json_integer((json_int_t)c->host));
 		json_object_set_new(msg, "hostname", json_string(host->name));
 	}
+	if (h->spec->restart)
+		json_object_set_new(msg, "restarting", json_true());
 	if (host->is_remote)
 		json_object_set_new(msg, "inherit", inherit_json(h));
 	if (host->is_remote && CPU_COUNT(&c->cores.cpus) == 0) { /* else it shares those of one that is there */

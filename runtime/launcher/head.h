@@ -38,6 +38,8 @@
  *   suspend.c    a job that rests
  *   checkpoint.c and is written down meanwhile
  *   schedule.c   by itself: every so often, and at a signal
+ *   restart.c    and goes on from there
+ *   remember.c   what a checkpoint says of the head
  */
 #ifndef RT_HEAD_H
 #define RT_HEAD_H
@@ -83,6 +85,7 @@ void sink_add_stream(struct sink *s);                          /* one more strea
 void sink_put(struct sink *s, const char *bytes, size_t len);
 void sink_push(struct sink *s);                                /* write what can be written now */
 void sink_flush(struct sink *s);                               /* write all; blocks */
+const char *sink_written(const struct sink *s, uint64_t *length); /* of a file: its path and how long it will be */
 bool sink_is_full(const struct sink *s);
 bool sink_is_shared(const struct sink *s);
 bool sink_is_terminal(const struct sink *s);
@@ -109,6 +112,7 @@ int output_init(struct head *h, struct gw_error *why);
 void output_fini(struct head *h);
 void output_piece(struct head *h, uint32_t rank, uint32_t stream, uint64_t offset, const char *bytes, size_t len);
 void output_skip_gaps(struct head *h, uint32_t rank); /* what is missing will never come */
+void output_begin_line(struct head *h, uint32_t rank, int i, const char *bytes, size_t len); /* of a job that is continued */
 void output_end_lines(struct head *h);                /* write what has no line end */
 void output_flush(struct head *h);                    /* blocking; before exit */
 void output_has_room(struct head *h, const struct sink *s); /* it was full */
@@ -372,6 +376,8 @@ void input_start(struct head *h, uint32_t rank);          /* the rank runs */
 void input_acked(struct head *h, uint32_t rank, uint64_t offset);
 void input_moved(struct head *h, uint32_t rank, uint64_t written);
 void input_closed(struct head *h, uint32_t rank);         /* it has ended, or reads no more */
+bool input_is_closed(const struct head *h, uint32_t rank);
+void input_begin(struct head *h, uint64_t start, const char *bytes, size_t len, bool is_ended); /* of a job that is continued */
 void input_stop(struct head *h);
 
 /* ---- pmi_head.c ---- */
@@ -462,6 +468,7 @@ json_t *checkpoint_end(struct head *h, struct gw_error *why, bool *is_stopping);
 const struct cold_dir *checkpoint_dir(const struct head *h); /* of that which is being written */
 void checkpoint_stop_after(struct head *h);                  /* it was not wanted so: the job ends when it is complete */
 void checkpoint_fini(struct head *h);                        /* what is not complete goes */
+json_t *checkpoint_text(const char *text, size_t len);       /* a string; of what is not UTF-8 an object with a list of bytes */
 /** checkpoint_hold - the directory @path, where nobody else writes until mpirun ends. It may be asked for again */
 struct cold_dir;
 int checkpoint_hold(struct head *h, const char *path, struct cold_dir **out, struct gw_error *why);
@@ -474,6 +481,14 @@ bool schedule_is_at(const struct head *h, const struct cold_dir *dir); /* is it 
 void schedule_over(struct head *h, int code, const char *text); /* a checkpoint is over, with that; or the job was resumed */
 bool schedule_signal(struct head *h, int sig, bool is_told);  /* is it one of -checkpoint-on? Then nobody else's. As signals_told */
 int schedule_stop_signal(const struct head *h);              /* after which the job is to end; 0: none */
+
+/* ---- restart.c ---- */
+int restart_setup(struct head *h, struct gw_error *why);     /* what the head knew; after all else was set up */
+uint32_t restart_job(const struct job_spec *spec);           /* its number */
+void restart_cluster(struct head *h, struct cluster *c);     /* it is up: the ranks that go on there */
+void restart_heard(struct cluster *c, json_t *msg);          /* `restored`, `restore-failed`, `restart-cut` */
+void restart_ask(struct cluster *c, json_t *msg);            /* `image-ask` */
+uint64_t restart_outfile(const struct job_spec *spec, const char *path); /* how long the file for output was; 0: it is new */
 
 /* ---- tools.c ---- */
 int tools_init(struct head *h, struct gw_error *why);

@@ -261,6 +261,25 @@ void input_closed(struct head *h, uint32_t rank)
 	advance(h);
 }
 
+bool input_is_closed(const struct head *h, uint32_t rank)
+{
+	const struct receiver *to = receiver_of((struct input *)(uintptr_t)&h->input, rank);
+
+	return to && to->is_closed;
+}
+
+void input_begin(struct head *h, uint64_t start, const char *bytes, size_t len, bool is_ended)
+{
+	struct input *in = &h->input;
+
+	in->start = start;
+	memcpy(in->buf, bytes, len);
+	in->len = len;
+	in->eof_at = is_ended ? start + len : UINT64_MAX;
+	for (uint32_t i = 0; i < in->n; i++)
+		in->receivers[i].acked = in->receivers[i].sent = start;
+}
+
 void input_stop(struct head *h)
 {
 	stop_reading(&h->input);

@@ -148,6 +148,8 @@ static int random_ids(struct head *h)
 		if (getrandom(&h->job, sizeof(h->job), 0) != sizeof(h->job))
 			return -errno;
 	while (h->job == 0);
+	if (h->spec->restart)
+		h->job = restart_job(h->spec);
 	if (h->spec->pool) {
 		h->job = h->spec->pool_job;
 		memcpy(h->secret, h->spec->pool_secret, sizeof(h->secret));
@@ -268,6 +270,8 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	snprintf(h->kvsname, sizeof(h->kvsname), "godwit-%08x", h->job);
 	h->base_pid = choose_base_pid(h);
 	h->checkpoints = json_object();
+	if (spec->restart && restart_setup(h, why) < 0)
+		return why->code;
 	code = schedule_init(h, why);
 	return code < 0 ? code : tools_init(h, why);
 }
@@ -351,7 +355,7 @@ int job_run(struct job_spec *spec)
 		teardown(&h);
 		return 1;
 	}
-	if (env_overridden(spec, why.text, sizeof(why.text)))
+	if (!spec->restart && env_overridden(spec, why.text, sizeof(why.text)))
 		job_say(&h, "mpirun: overridden, since ranks could not talk or move with it: %s", why.text);
 	h.time_limit_ms = 1000ull * spec->timeout_s;
 	job_clock_go(&h);

@@ -20,11 +20,14 @@ int main(int argc, char **argv)
 	gw_log_init("mpirun");
 	gw_event_init("mpirun", NULL);
 	code = options_parse(&spec, argc, argv, &why);
+	if (code == 0)
+		code = restart_take(&spec, &why);
 	if (code == 0 && spec.pool)
 		code = pool_take(&spec, &why);
 	if (code < 0)
 		fprintf(stderr, "mpirun: %s\n", why.text);
 	code = code < 0 ? 1 : code > 0 ? (fflush(stdout) == 0 ? 0 : 1) : job_run(&spec);
+	restart_release(&spec);
 	options_fini(&spec);
 	return code;
 }

@@ -208,6 +208,7 @@ static int set_launcher(struct parser *p, const char *v)
 	               "to run there) stand, as '%s \"ssh -p 2222 %%h %%c\"'", p->word, v, p->word);
 }
 
+static int set_restart(struct parser *p, const char *v) { p->spec->restart_dir = v; return 0; }
 static int set_pool(struct parser *p, const char *v) { p->spec->pool = v; return 0; }
 static int set_hosts(struct parser *p, const char *v) { return hosts_parse(p->spec, v, p->why); }
 static int set_hostfile(struct parser *p, const char *v) { return hosts_read(p->spec, v, p->why); }
@@ -309,6 +310,7 @@ static const struct option options[] = {
 	{ "checkpoint-keep", "N", set_checkpoint_keep, "keep the last N checkpoints (default 1)" },
 	{ "checkpoint-on", "SIGNAL,...", set_checkpoint_on, "at one of these signals write it down and end with status 75: USR1, USR2, TERM, "
 	  "INT, HUP, QUIT, or none (default: none, in a Slurm allocation USR1,TERM)" },
+	{ "restart", "DIR", set_restart, "continue the job that 'godwit checkpoint' wrote to DIR; name no program (also: godwit restart)" },
 	{ "timeout", "SECONDS", set_timeout, "end the job when it has run for so long" },
 	{ "print-all-exitcodes", NULL, set_codes, "say how each rank ended" },
 	{ "usize", "N", set_universe, "what MPI_UNIVERSE_SIZE shall say" },
@@ -430,6 +432,20 @@ static int parse_option(struct parser *p, bool *given)
 	return o->set(p, value);
 }
 
+/* All that the checkpoint says itself. */
+static int check_restart(struct parser *p, const struct app *app)
+{
+	const struct job_spec *spec = p->spec;
+	const char *what = app->argv.n ? app->argv.list[0] : app->n ? "-n" : app->wdir ? "-wdir" : spec->config ? "-configfile" :
+	                   app->env.n || spec->genv.n || app->inherit || spec->inherit ? "the environment" : spec->input ? "-stdin" :
+	                   p->at < p->end ? ":" : NULL;
+
+	if (what)
+		return gw_fail(p->why, -EINVAL, "a job that is continued has its programs, ranks and environment from the checkpoint in '%s'; "
+		               "leave out %s", spec->restart_dir, what);
+	return 0;
+}
+
 static int add_app(struct parser *p)
 {
 	struct job_spec *spec = p->spec;
@@ -457,6 +473,11 @@ static int parse_app(struct parser *p, bool *given)
 	if (code != 0)
 		return code;
 	app = app_of(p);
+	while (p->spec->restart_dir && p->at < p->end && strcmp(p->argv[p->at], ":") != 0)
+		if (strings_add(&app->argv, p->argv[p->at++]) < 0)
+			return gw_fail(p->why, -ENOMEM, "out of memory");
+	if (p->spec->restart_dir)
+		return check_restart(p, app);
 	p->spec->is_size_unsaid = app->n == 0 && p->spec->n_apps == 1;
 	app->n += app->n == 0;
 	while (p->at < p->end && strcmp(p->argv[p->at], ":") != 0)

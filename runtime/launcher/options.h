@@ -70,6 +70,8 @@ struct job_spec {
 	uint32_t checkpoint_keep;    /* how many complete ones stay */
 	uint32_t checkpoint_on;      /* 1 << signal of each that asks for one, and the end */
 	bool is_checkpoint_on_said;
+	const char *restart_dir;  /* a checkpoint that is continued; NULL: none */
+	struct restart *restart;  /* what is there: restart.c */
 	bool is_verbose, is_printing_codes;
 	struct strings words;     /* of the configuration file: what above points into */
 };
@@ -90,6 +92,11 @@ void hosts_forget(struct job_spec *spec);
 bool hosts_is_here(const char *name);
 bool hosts_is_launcher(const char *words);  /* one of them is %h */
 uint32_t hosts_place(const struct job_spec *spec, uint32_t rank);               /* its cluster, where slots were given */
+
+/* ---- restart.c ---- */
+/** restart_take - programs and options of the checkpoint in @spec->restart_dir, if one is named. restart_release() in any case */
+int restart_take(struct job_spec *spec, struct gw_error *why);
+void restart_release(struct job_spec *spec);
 
 /* ---- pool.c ---- */
 int pool_take(struct job_spec *spec, struct gw_error *why); /* hosts and launcher, from the pool that was named */

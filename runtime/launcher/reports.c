@@ -368,6 +368,18 @@ static void do_checkpointed(struct cluster *c, json_t *msg, int *fds, size_t n_f
 	suspend_heard(c, msg, SUSPEND_WRITE);
 }
 
+static void do_restored(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	restart_heard(c, msg);
+}
+
+static void do_image_ask(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	restart_ask(c, msg);
+}
+
 static void do_left(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)msg; (void)fds; (void)n_fds;
@@ -457,6 +469,10 @@ static const struct cluster_op {
 	{ "suspend-quiet", do_suspend_quiet },
 	{ "suspended", do_suspended },
 	{ "checkpointed", do_checkpointed },
+	{ "image-ask", do_image_ask },
+	{ "restored", do_restored },
+	{ "restore-failed", do_restored },
+	{ "restart-cut", do_restored },
 	{ "left", do_left },
 	{ "unreachable", do_unreachable },
 	{ "fatal", do_fatal },

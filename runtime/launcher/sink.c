@@ -21,6 +21,7 @@ struct sink {
 	struct gw_list node;     /* head.files; unused for standard output and error */
 	struct head *head;
 	char *path;              /* NULL: standard output or error */
+	uint64_t written;        /* bytes put there; of a file that is continued with those that it had */
 	int fd;
 	uint32_t streams;        /* of ranks, that end here */
 	bool is_file;            /* cannot be watched and never blocks */
@@ -118,6 +119,7 @@ void sink_put(struct sink *s, const char *bytes, size_t len)
 	}
 	memcpy(s->buf + s->start + s->len, bytes, len);
 	s->len += len;
+	s->written += len;
 }
 
 static int sink_create(struct sink **out, struct head *h, int fd)
@@ -152,6 +154,7 @@ int sink_open(struct sink **out, struct head *h, int fd)
 
 int sink_open_file(struct sink **out, struct head *h, const char *path, struct gw_error *why)
 {
+	uint64_t length = restart_outfile(h->spec, path);
 	struct sink *s;
 	int fd, code;
 
@@ -162,12 +165,18 @@ int sink_open_file(struct sink **out, struct head *h, const char *path, struct g
 			return 0;
 		}
 	}
-	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+	fd = open(path, O_WRONLY | O_CREAT | (length ? 0 : O_TRUNC) | O_CLOEXEC | O_NOCTTY, 0666);
 	if (fd < 0)
 		return gw_fail(why, -errno, "the output file '%s' cannot be made: %s", path, strerror(errno));
+	if (length && (lseek(fd, 0, SEEK_END) < (off_t)length || ftruncate(fd, (off_t)length) < 0 || lseek(fd, 0, SEEK_END) < 0)) {
+		close(fd);
+		return gw_fail(why, -ENODATA, "the output file '%s' is shorter than the %llu bytes that it had; bring it back, or name another one",
+		               path, (unsigned long long)length);
+	}
 	code = sink_create(&s, h, fd);
 	if (code == 0) {
 		s->path = strdup(path);
+		s->written = length;
 		gw_list_append(&h->files_out, &s->node);
 	}
 	if (code < 0 || !s->path) {
@@ -176,6 +185,12 @@ int sink_open_file(struct sink **out, struct head *h, const char *path, struct g
 	}
 	*out = s;
 	return 0;
+}
+
+const char *sink_written(const struct sink *s, uint64_t *length)
+{
+	*length = s->written;
+	return s->path;
 }
 
 struct sink *sink_of_node(struct gw_list *node)

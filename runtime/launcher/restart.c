@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A job that was written down goes on: mpirun with a manifest in place of a command line.
+ *
+ * Hosts, clusters, output and signals are those of any mpirun; what is different is where the ranks come from:
+ *
+ *   all clusters: restart ──► restored, of each rank ──► restart-cut to all ──► answered by all ──► restart-go to all ──► launched
+ *
+ * One that cannot be made ends the attempt with a sentence, before anything has run; the directory stays as it was.
+ * The job keeps its number, since the names in its ranks' memory are made of it, and the lock of the directory keeps others away.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "runtime/cold/cold.h"
+#include "runtime/launcher/restart.h"
+
+#define LINGER_MS 10000 /* of what was left of the job on this host */
+
+/* ---- before there is a head ------------------------------------------------------------------------------------------ */
+
+static int check_options(const struct job_spec *spec, struct gw_error *why)
+{
+	if (spec->pool)
+		return gw_fail(why, -ENOTSUP, "a job cannot be continued in a pool, which numbers its jobs itself; name hosts, or leave out -pool");
+	return 0;
+}
+
+static int open_images(struct restart *r, int dirfd, struct gw_error *why)
+{
+	const char *cut = json_string_value(json_object_get(r->manifest, "directory"));
+
+	if (!cut || strchr(cut, '/') || strcmp(cut, "..") == 0 || strlen(cut) >= COLD_NAME_MAX)
+		return gw_fail(why, -EPROTO, "%s: the manifest does not say where the images are", r->dir);
+	r->imagesfd = openat(dirfd, cut, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (r->imagesfd < 0)
+		return gw_fail(why, -errno, "'%s/%s', where the images are, cannot be opened: %s", r->dir, cut, strerror(errno));
+	snprintf(r->images, sizeof(r->images), "%s/%s", r->dir, cut);
+	return 0;
+}
+
+static int read_images(struct restart *r, uint32_t size, struct gw_error *why)
+{
+	const json_t *images = json_object_get(r->manifest, "images"), *image;
+	gw_autofree bool *has = calloc(size, sizeof(*has));
+	size_t i;
+
+	json_array_foreach((json_t *)(uintptr_t)images, i, image) {
+		json_int_t rank, bytes, real_ns;
+		const char *name, *hash;
+
+		if (!has || json_unpack((json_t *)(uintptr_t)image, "{s:I, s:s, s:s, s:I, s:I}", "rank", &rank, "name", &name, "hash", &hash, "size",
+		                        &bytes, "real_ns", &real_ns) < 0 || rank < 0 || rank >= (json_int_t)size || has[rank] || strchr(name, '/'))
+			return gw_fail(why, -EPROTO, "%s: the manifest's images are not understood", r->dir);
+		has[rank] = true;
+		r->stood_ns = (uint64_t)real_ns > r->stood_ns ? (uint64_t)real_ns : r->stood_ns;
+	}
+	if (json_array_size(images) != size)
+		return gw_fail(why, -EPROTO, "%s: the manifest has %zu images for %u ranks", r->dir, json_array_size(images), size);
+	return 0;
+}
+
+static int take(struct job_spec *spec, struct restart *r, struct gw_error *why)
+{
+	gw_autofree char *path = realpath(spec->restart_dir, NULL);
+	gw_autoclose int fd = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	const char *job;
+	int code;
+
+	r->imagesfd = -1;
+	if (fd < 0 || strlen(path) >= sizeof(r->dir))
+		return gw_fail(why, -errno, "the directory '%s' cannot be opened: %s; name one that 'godwit checkpoint' wrote", spec->restart_dir,
+		               strerror(errno));
+	snprintf(r->dir, sizeof(r->dir), "%s", path);
+	code = cold_manifest_read(fd, r->dir, &r->manifest, why);
+	if (code == 0)
+		code = open_images(r, fd, why);
+	if (code == 0)
+		code = remember_options(spec, r, why);
+	if (code == 0)
+		code = read_images(r, spec->size, why);
+	if (code < 0)
+		return code;
+	job = json_string_value(json_object_get(r->manifest, "job"));
+	r->job = job ? (uint32_t)strtoul(job, NULL, 16) : 0;
+	r->base_pid = (uint32_t)json_integer_value(json_object_get(r->manifest, "base_pid"));
+	return r->job && r->base_pid ? 0 : gw_fail(why, -EPROTO, "%s: the manifest does not say which job it is of", r->dir);
+}
+
+int restart_take(struct job_spec *spec, struct gw_error *why)
+{
+	int code = spec->restart_dir ? check_options(spec, why) : 0;
+
+	if (code < 0 || !spec->restart_dir)
+		return code;
+	spec->restart = calloc(1, sizeof(*spec->restart));
+	return spec->restart ? take(spec, spec->restart, why) : gw_fail(why, -ENOMEM, "out of memory");
+}
+
+void restart_release(struct job_spec *spec)
+{
+	struct restart *r = spec->restart;
+
+	if (!r)
+		return;
+	if (r->imagesfd >= 0)
+		close(r->imagesfd);
+	json_decref(r->manifest);
+	strings_fini(&r->texts);
+	free(r);
+	spec->restart = NULL;
+}
+
+/* ---- the head -------------------------------------------------------------------------------------------------------- */
+
+/* Does the job run on this host, or is something of it left that is about to end with its mpirun? */
+static int wait_for_end(const struct restart *r, struct gw_error *why)
+{
+	char name[RT_SOCKET_NAME_MAX], line[256], what[RT_SOCKET_NAME_MAX];
+	uint64_t until = gw_now_ns() + LINGER_MS * 1000000ull;
+	bool is_there = true;
+
+	rt_socket_name(name, r->job, -1);
+	if (gw_probe_unix(name) == 0)
+		return gw_fail(why, -EBUSY, "job %08x runs on this host; it must not run twice: end it first, or see 'godwit status --job %08x'",
+		               r->job, r->job);
+	snprintf(what, sizeof(what), "@%.*s", (int)(strrchr(name, '/') - name + 1), name);
+	while (is_there && gw_now_ns() < until) {
+		FILE *f = fopen("/proc/net/unix", "re");
+
+		is_there = false;
+		while (f && fgets(line, sizeof(line), f))
+			is_there |= strstr(line, what) != NULL;
+		if (f)
+			fclose(f);
+		if (is_there)
+			poll(NULL, 0, 10);
+	}
+	return is_there ? gw_fail(why, -EBUSY, "daemons of job %08x are still there on this host; it must not run twice", r->job) : 0;
+}
+
+/* The directory is ours from now on; is it still what we have read? */
+static int hold(struct head *h, const struct restart *r, struct gw_error *why)
+{
+	bool is_cut = strcmp(json_string_value(json_object_get(r->manifest, "directory")), ".") == 0;
+	char path[sizeof(r->dir) + 4];
+	struct cold_dir *dir;
+	json_t *now = NULL;
+	int fd, code;
+
+	snprintf(path, sizeof(path), "%s%s", r->dir, is_cut ? "/.." : "");
+	code = checkpoint_hold(h, path, &dir, why);
+	if (code < 0)
+		return code;
+	fd = open(r->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	code = fd < 0 ? gw_fail(why, -errno, "'%s' cannot be opened: %s", r->dir, strerror(errno)) : cold_manifest_read(fd, r->dir, &now, why);
+	if (code == 0 && !json_equal(now, r->manifest))
+		code = gw_fail(why, -EAGAIN, "a newer checkpoint has just been written to '%s'; try again", r->dir);
+	json_decref(now);
+	if (fd >= 0)
+		close(fd);
+	return code;
+}
+
+int restart_setup(struct head *h, struct gw_error *why)
+{
+	struct restart *r = h->spec->restart;
+	int code = wait_for_end(r, why);
+
+	if (code == 0)
+		code = hold(h, r, why);
+	if (code == 0)
+		code = remember_head(h, r, why);
+	h->base_pid = r->base_pid;
+	r->began_ns = gw_now_ns();
+	return code;
+}
+
+uint32_t restart_job(const struct job_spec *spec)
+{
+	return spec->restart->job;
+}
+
+uint64_t restart_outfile(const struct job_spec *spec, const char *path)
+{
+	const json_t *list = spec->restart ? json_object_get(spec->restart->manifest, "outfiles") : NULL, *f;
+	gw_autofree char *full = list ? realpath(path, NULL) : NULL;
+	size_t i;
+
+	json_array_foreach((json_t *)(uintptr_t)list, i, f)
+		if (full && json_is_string(json_object_get(f, "path")) && strcmp(full, json_string_value(json_object_get(f, "path"))) == 0)
+			return (uint64_t)json_integer_value(json_object_get(f, "length"));
+	return 0;
+}
+
+static json_t *names_json(const struct head *h)
+{
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < h->size; i++)
+		json_array_append_new(list, json_pack("[i, i, I]", (int)h->ranks[i].cluster, (int)h->clusters[h->ranks[i].cluster].host,
+		                                      (json_int_t)h->ranks[i].epoch));
+	return list;
+}
+
+/* In place of launches: it is up. */
+void restart_cluster(struct head *h, struct cluster *c)
+{
+	struct restart *r = h->spec->restart;
+	const json_t *images = json_object_get(r->manifest, "images"), *image;
+	json_t *ranks = json_array();
+	size_t i;
+
+	json_array_foreach((json_t *)(uintptr_t)images, i, image) {
+		json_int_t rank = json_integer_value(json_object_get(image, "rank"));
+
+		if (h->ranks[rank].cluster == c->index)
+			json_array_append_new(ranks, json_pack("{s:I, s:O, s:O, s:O, s:I, s:I}", "rank", rank, "name", json_object_get(image, "name"),
+			                      "hash", json_object_get(image, "hash"), "size", json_object_get(image, "size"), "epoch",
+			                      (json_int_t)h->ranks[rank].epoch, "passed_ns", (json_int_t)r->stood_ns -
+			                      json_integer_value(json_object_get(image, "real_ns"))));
+	}
+	job_cluster_send(h, c->index, json_pack("{s:s, s:s, s:I, s:o, s:O, s:o}", "op", "restart", "dir", r->images, "elapsed_ns",
+	                                        (json_int_t)(gw_now_ns() - r->began_ns), "names", names_json(h), "files",
+	                                        json_object_get(r->manifest, "files"), "ranks", ranks));
+}
+
+static void ask_all(struct head *h, const char *op)
+{
+	struct restart *r = h->spec->restart;
+
+	for (uint32_t c = 0; c < h->n_clusters; c++)
+		if (h->clusters[c].state == CLUSTER_UP && job_cluster_send(h, c, json_pack("{s:s}", "op", op)))
+			r->cuts_due++;
+}
+
+static void give_up(struct cluster *c, json_t *msg)
+{
+	const char *text = json_string_value(json_object_get(msg, "text"));
+	char name[CLUSTER_NAME_MAX];
+
+	job_fail(c->head, 1, "rank %lld cannot be continued on %s: %s; nothing of the job runs, and '%s' is as it was",
+	         (long long)json_integer_value(json_object_get(msg, "rank")), clusters_name(c->head, c->index, name), text ? text : "?",
+	         c->head->spec->restart->dir);
+}
+
+void restart_heard(struct cluster *c, json_t *msg)
+{
+	const char *op = json_string_value(json_object_get(msg, "op"));
+	struct head *h = c->head;
+	struct restart *r = h->spec->restart;
+
+	if (!r || r->is_going || h->is_ending)
+		return;
+	if (json_object_get(msg, "text")) {
+		give_up(c, msg);
+	} else if (strcmp(op, "restored") == 0 && ++r->restored == h->size && !r->is_cutting) {
+		gw_fault("rt.restart.restored");
+		r->is_cutting = true;
+		ask_all(h, "restart-cut");
+	} else if (strcmp(op, "restart-cut") == 0 && r->is_cutting && --r->cuts_due == 0) {
+		r->is_going = true;
+		gw_event("job.restarted", "{s:s, s:I}", "dir", r->dir, "checkpoint",
+		         json_integer_value(json_object_get(r->manifest, "checkpoint")));
+		ask_all(h, "restart-go");
+	}
+}
+
+/* It does not see the directory. */
+void restart_ask(struct cluster *c, json_t *msg)
+{
+	json_int_t rank = json_integer_value(json_object_get(msg, "rank")), offset = json_integer_value(json_object_get(msg, "offset"));
+	json_int_t bytes = json_integer_value(json_object_get(msg, "bytes"));
+	struct restart *r = c->head->spec->restart;
+	struct rt_piece piece = { .rank = (uint32_t)rank, .offset = (uint64_t)offset };
+	gw_autofree char *frame = NULL;
+	const char *name = NULL;
+	gw_autoclose int fd = -1;
+	const json_t *image;
+	ssize_t n = 0;
+	size_t i;
+
+	if (!r || bytes <= 0 || bytes > (GW_FRAME_MAX >> 1))
+		return;
+	json_array_foreach(json_object_get(r->manifest, "images"), i, image)
+		if (json_integer_value(json_object_get(image, "rank")) == rank)
+			name = json_string_value(json_object_get(image, "name"));
+	frame = malloc(sizeof(piece) + (size_t)bytes);
+	fd = name ? openat(r->imagesfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	if (!frame)
+		return;
+	memcpy(frame, &piece, sizeof(piece));
+	if (fd >= 0)
+		n = pread(fd, frame + sizeof(piece), (size_t)bytes, (off_t)offset);
+	gw_link_send(c->link, RT_FRAME_IMAGE, frame, sizeof(piece) + (n > 0 ? (size_t)n : 0), NULL, 0); /* nothing: it cannot be read */
+}
