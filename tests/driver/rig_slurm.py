@@ -67,7 +67,8 @@ class Slurm:
 			"JobCompLoc=%s/log/jobs" % r.dir, "JobAcctGatherFrequency=1",
 			"SlurmdParameters=config_overrides", "SchedulerType=sched/backfill",
 			"SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1",
-			"ReturnToService=2", "SlurmdTimeout=20", "SlurmctldTimeout=20", "MessageTimeout=20", "KillWait=2", "InactiveLimit=0"]
+			"ReturnToService=2", "SlurmdTimeout=20", "SlurmctldTimeout=20", "MessageTimeout=20", "KillWait=2", "InactiveLimit=0",
+			"MinJobAge=86400"]  # a job that ended long ago is still looked at
 			+ tracking + [conf]
 			+ ["NodeName=%s NodeAddr=%s CPUs=%d RealMemory=%d State=UNKNOWN" % (n.name, n.address, slots, memory_mib) for n in self.nodes]
 			+ ["PartitionName=rig Nodes=%s Default=YES MaxTime=60 DefMemPerCPU=%d State=UP" %
