@@ -74,7 +74,7 @@
  *   networked     address port text           as with up, when all ranks here have a network; @text: why that cannot be
  *   suspend-quiet id                          no rank here is in MPI any more, nor will be
  *   suspended     id                          all ranks here are stopped
- *   checkpointed  id images[] text            images: rank name bytes size hash, on the disk; @text: why not
+ *   checkpointed  id images[] status text     images: rank name bytes size hash, on the disk; @text: why not
  *   image-ask     rank offset bytes           of the file with its image; answered by a frame RT_FRAME_IMAGE
  *   restored      rank                        it is ready to run
  *   restore-failed rank text                  it cannot be made; nothing more will be here
@@ -101,9 +101,9 @@
  *   remove        targets[] timeout_ms     -> removed: as drained; status besides: -ETIMEDOUT: empty, but still leaving.
  *                                             When it comes with 0, daemons and launchers there have ended
  *   suspend                                -> suspended: status text ranks ms again; status: 0, -ECANCELED when it was resumed before it was
- *                                             complete. again: it was suspended already (or refused)
- *   checkpoint    dir stop                 -> checkpointed: status text dir checkpoint ranks bytes size ms (or refused); @stop: then the job ends
- *   resume                                 -> resumed: ranks again; again: it was not suspended
+ *                                             complete. again: it was suspended already (or refused: status text)
+ *   checkpoint    dir stop                 -> checkpointed: status text dir checkpoint ranks bytes size ms (or refused: status text); @stop: then the job ends
+ *   resume                                 -> resumed: status text ranks again; again: it was not suspended (or refused: status text)
  *   undrain       targets[]                -> undrained: clusters[] (or refused)
  *                                             When the tool goes: an add goes on, suspending too; a drain begins no further move
  */

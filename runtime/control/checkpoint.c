@@ -13,7 +13,8 @@ struct checkpoint {
 	struct control c;
 	const char *words[2];
 	int n;
-	bool is_stopping, is_verifying, is_refused, has_failed;
+	bool is_stopping, is_verifying, has_failed;
+	struct gw_error refusal;
 };
 
 static const struct argp_option options[] = {
@@ -65,17 +66,14 @@ static int on_answer(void *ctx, json_t *msg)
 	struct checkpoint *p = ctx;
 
 	if (op && strcmp(op, "refused") == 0) {
-		fprintf(stderr, "godwit: %s\n", json_string_value(json_object_get(msg, "text")));
-		p->is_refused = true;
-		return 1;
+		return gw_fail(&p->refusal, (int)json_integer_value(json_object_get(msg, "status")), "%s",
+		               json_string_value(json_object_get(msg, "text"))), 1;
 	}
 	if (!op || strcmp(op, "checkpointed") != 0)
 		return 0;
 	p->has_failed = json_integer_value(json_object_get(msg, "status")) < 0;
 	if (p->c.is_json) {
-		json_object_del(msg, "op");
-		json_dumpf(msg, stdout, JSON_INDENT(2));
-		putchar('\n');
+		control_print(msg);
 	} else if (p->has_failed) {
 		fprintf(stderr, "godwit: no checkpoint was written: %s\n", json_string_value(json_object_get(msg, "text")));
 	} else {
@@ -94,17 +92,19 @@ static int write_it(struct checkpoint *p, const char *dir)
 	int code;
 
 	if (mkdir(dir, 0700) < 0 && errno != EEXIST) {
-		fprintf(stderr, "godwit: the directory '%s' cannot be made: %s\n", dir, strerror(errno));
-		return CONTROL_WRONG;
+		gw_fail(&why, -errno, "the directory '%s' cannot be made: %s", dir, strerror(errno));
+		return control_refuse(&p->c, &why);
 	}
 	path = realpath(dir, NULL);
 	if (!path) {
-		fprintf(stderr, "godwit: '%s' cannot be looked at: %s\n", dir, strerror(errno));
-		return CONTROL_WRONG;
+		gw_fail(&why, -errno, "'%s' cannot be looked at: %s", dir, strerror(errno));
+		return control_refuse(&p->c, &why);
 	}
 	code = control_talk(&p->c, json_pack("{s:s, s:s, s:b}", "op", "checkpoint", "dir", path, "stop", (int)p->is_stopping), on_answer,
 	                    p, &why);
-	return code < 0 ? control_fail(&why) : p->is_refused ? CONTROL_WRONG : p->has_failed ? CONTROL_FAILED : CONTROL_DONE;
+	if (code < 0 || p->refusal.code)
+		return code < 0 ? control_fail_object(&p->c, &why) : control_refuse(&p->c, &p->refusal);
+	return p->has_failed ? CONTROL_FAILED : CONTROL_DONE;
 }
 
 /* ---- verify ---------------------------------------------------------------------------------------------------------- */

@@ -53,5 +53,10 @@ int control_undrain(int argc, char **argv);
 int control_remove(int argc, char **argv);
 int control_doctor(int argc, char **argv);
 int control_fail(const struct gw_error *why); /* says it; returns the exit status that fits */
+/* For commands whose answer is one object: with --json an error is an object, too, with status and text. */
+int control_fail_object(const struct control *c, const struct gw_error *why); /* as control_fail */
+int control_refuse(const struct control *c, const struct gw_error *why);      /* the request was wrong, whatever its code */
+/** control_print - @msg as --json shows it */
+void control_print(json_t *msg);
 
 #endif

@@ -26,6 +26,35 @@ int control_fail(const struct gw_error *why)
 	}
 }
 
+void control_print(json_t *msg)
+{
+	json_object_del(msg, "op");
+	json_dumpf(msg, stdout, JSON_INDENT(2));
+	putchar('\n');
+}
+
+static void print_error(const struct control *c, const struct gw_error *why)
+{
+	json_t *object = c->is_json ? json_pack("{s:i, s:s}", "status", why->code, "text", why->text) : NULL;
+
+	if (object)
+		control_print(object);
+	json_decref(object);
+}
+
+int control_fail_object(const struct control *c, const struct gw_error *why)
+{
+	print_error(c, why);
+	return control_fail(why);
+}
+
+int control_refuse(const struct control *c, const struct gw_error *why)
+{
+	print_error(c, why);
+	fprintf(stderr, "godwit: %s\n", why->text);
+	return CONTROL_WRONG;
+}
+
 int control_option(struct control *c, int key, char *arg)
 {
 	switch (key) {

@@ -2,6 +2,7 @@
 /* godwit status: the clusters of a job, its ranks and where each lives. */
 #include <argp.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "runtime/control/control.h"
 
@@ -97,6 +98,30 @@ static const char *state_text(const json_t *c)
 	return json_is_true(json_object_get(c, "drained")) && strcmp(text_of(c, "state"), "up") == 0 ? "drained" : text_of(c, "state");
 }
 
+/* "2026-11-22 12:01:33" */
+static const char *time_text(const json_t *o, char *buf, size_t cap)
+{
+	time_t t = (time_t)number_of(o, "time");
+	struct tm tm;
+
+	return localtime_r(&t, &tm) && strftime(buf, cap, "%F %T", &tm) ? buf : "?";
+}
+
+static void print_checkpoints(const json_t *checkpoints)
+{
+	const json_t *last = json_object_get(checkpoints, "last"), *failed = json_object_get(checkpoints, "failed");
+	char when[64];
+
+	if (last)
+		printf("checkpoint %lld of %s in %s: %.1f MiB on disk, %.1f ms\n", (long long)number_of(last, "checkpoint"),
+		       time_text(last, when, sizeof(when)), text_of(last, "dir"), (double)number_of(last, "size") / (1 << 20),
+		       json_real_value(json_object_get(last, "ms")));
+	if (failed)
+		printf("no checkpoint at %s: %s\n", time_text(failed, when, sizeof(when)), text_of(failed, "text"));
+	if (last || failed)
+		putchar('\n');
+}
+
 static void print_tables(const json_t *msg, bool is_movable_asked)
 {
 	const json_t *job = json_object_get(msg, "job"), *list = json_object_get(msg, "clusters");
@@ -109,6 +134,7 @@ static void print_tables(const json_t *msg, bool is_movable_asked)
 	       json_array_size(list), json_array_size(list) == 1 ? "" : "s", (long long)number_of(job, "pid"),
 	       strcmp(state, "running") == 0 ? "running for" : state, (double)number_of(job, "age_ms") / 1000,
 	       strcmp(state, "running") == 0 ? "" : " after its start");
+	print_checkpoints(json_object_get(job, "checkpoints"));
 	printf("%7s  %-*s  %-8s  %8s  %5s  %s\n", "CLUSTER", width, "HOST", "STATE", "DAEMON", "RANKS", "CORES");
 	for (size_t i = 0; i < json_array_size(list); i++) {
 		const json_t *c = json_array_get(list, i);

@@ -7,7 +7,8 @@
 
 struct suspend {
 	struct control c;
-	bool is_suspending, is_refused, has_failed;
+	bool is_suspending, has_failed;
+	struct gw_error refusal;
 };
 
 static const struct argp_option options[] = {
@@ -47,17 +48,14 @@ static int on_answer(void *ctx, json_t *msg)
 	struct suspend *s = ctx;
 
 	if (op && strcmp(op, "refused") == 0) {
-		fprintf(stderr, "godwit: %s\n", json_string_value(json_object_get(msg, "text")));
-		s->is_refused = true;
-		return 1;
+		return gw_fail(&s->refusal, (int)json_integer_value(json_object_get(msg, "status")), "%s",
+		               json_string_value(json_object_get(msg, "text"))), 1;
 	}
 	if (!op || strcmp(op, s->is_suspending ? "suspended" : "resumed") != 0)
 		return 0;
 	s->has_failed = json_integer_value(json_object_get(msg, "status")) < 0;
 	if (s->c.is_json) {
-		json_object_del(msg, "op");
-		json_dumpf(msg, stdout, JSON_INDENT(2));
-		putchar('\n');
+		control_print(msg);
 	} else if (s->has_failed) {
 		fprintf(stderr, "godwit: the job is not suspended: %s\n", json_string_value(json_object_get(msg, "text")));
 	} else {
@@ -74,7 +72,9 @@ static int run(int argc, char **argv, const struct argp *argp, bool is_suspendin
 
 	argp_parse(argp, argc, argv, 0, NULL, &s);
 	code = control_talk(&s.c, json_pack("{s:s}", "op", is_suspending ? "suspend" : "resume"), on_answer, &s, &why);
-	return code < 0 ? control_fail(&why) : s.is_refused ? CONTROL_WRONG : s.has_failed ? CONTROL_FAILED : CONTROL_DONE;
+	if (code < 0 || s.refusal.code)
+		return code < 0 ? control_fail_object(&s.c, &why) : control_refuse(&s.c, &s.refusal);
+	return s.has_failed ? CONTROL_FAILED : CONTROL_DONE;
 }
 
 int control_suspend(int argc, char **argv)

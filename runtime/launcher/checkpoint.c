@@ -273,12 +273,13 @@ json_t *checkpoint_request(const struct head *h)
 void checkpoint_heard(struct cluster *c, json_t *msg)
 {
 	const char *text = json_string_value(json_object_get(msg, "text"));
+	int code = (int)json_integer_value(json_object_get(msg, "status"));
 	struct head *h = c->head;
 
 	if (!h->checkpoint || (uint64_t)json_integer_value(json_object_get(msg, "id")) != h->suspend.id)
 		return;
 	if (text && h->checkpoint->why.code == 0)
-		gw_fail(&h->checkpoint->why, -EIO, "%s", text);
+		gw_fail(&h->checkpoint->why, code < 0 ? code : -EIO, "%s", text);
 	json_array_extend(h->checkpoint->images, json_object_get(msg, "images"));
 }
 
@@ -332,6 +333,11 @@ static int commit(struct head *h, struct checkpoint *c, struct gw_error *why)
 	return give_place(h, c, why);
 }
 
+void checkpoint_note_failure(struct head *h, const char *text)
+{
+	json_object_set_new(h->checkpoints, "failed", json_pack("{s:I, s:s}", "time", (json_int_t)time(NULL), "text", text));
+}
+
 /* All daemons have answered, or the attempt is over for another reason: @why. */
 json_t *checkpoint_end(struct head *h, struct gw_error *why, bool *is_stopping)
 {
@@ -349,7 +355,7 @@ json_t *checkpoint_end(struct head *h, struct gw_error *why, bool *is_stopping)
 		                    "dir", c->dir, "time", (json_int_t)time(NULL), "ms", ms, "bytes", (json_int_t)c->bytes, "size",
 		                    (json_int_t)c->size));
 	else
-		json_object_set_new(h->checkpoints, "failed", json_pack("{s:I, s:s}", "time", (json_int_t)time(NULL), "text", why->text));
+		checkpoint_note_failure(h, why->text);
 	gw_event("job.checkpoint", "{s:i, s:s, s:I, s:f}", "status", code, "dir", c->dir, "size", (json_int_t)c->size, "ms", ms);
 	checkpoint_fini(h);
 	return answer;

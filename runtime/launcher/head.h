@@ -467,6 +467,7 @@ void checkpoint_heard(struct cluster *c, json_t *msg);       /* `checkpointed` *
 json_t *checkpoint_end(struct head *h, struct gw_error *why, bool *is_stopping); /* the answer; @why: it is given up */
 const struct cold_dir *checkpoint_dir(const struct head *h); /* of that which is being written */
 void checkpoint_stop_after(struct head *h);                  /* it was not wanted so: the job ends when it is complete */
+void checkpoint_note_failure(struct head *h, const char *text); /* for status */
 void checkpoint_fini(struct head *h);                        /* what is not complete goes */
 json_t *checkpoint_text(const char *text, size_t len);       /* a string; of what is not UTF-8 an object with a list of bytes */
 /** checkpoint_hold - the directory @path, where nobody else writes until mpirun ends. It may be asked for again */
@@ -480,6 +481,7 @@ void schedule_fini(struct head *h);
 bool schedule_is_at(const struct head *h, const struct cold_dir *dir); /* is it that of -checkpoint-dir? */
 void schedule_over(struct head *h, int code, const char *text); /* a checkpoint is over, with that; or the job was resumed */
 bool schedule_signal(struct head *h, int sig, bool is_told);  /* is it one of -checkpoint-on? Then nobody else's. As signals_told */
+bool schedule_is_writing(const struct head *h);              /* a checkpoint that nobody else has asked for */
 int schedule_stop_signal(const struct head *h);              /* after which the job is to end; 0: none */
 
 /* ---- restart.c ---- */

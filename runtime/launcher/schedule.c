@@ -16,7 +16,7 @@
 #include "runtime/cold/cold.h"
 #include "runtime/launcher/head.h"
 
-#define AGAIN_MS          100 /* the job is just busy with something that will be over */
+#define AGAIN_MS          100 /* the job is just busy with something that will be over; twice as long each time, */
 #define PATIENCE_MS     30000 /* then it is worth a word */
 #define STOP_PATIENCE_MS 8000 /* a job that is to end soon: there must be time left for that */
 #define TWICE_MS         2000 /* what comes by both of Slurm's roads within that time is one signal: signals.c */
@@ -26,6 +26,7 @@ struct schedule {
 	struct cold_dir *at;      /* of head.dirs */
 	struct gw_timer *timer;   /* until the next one, or attempt */
 	uint64_t due_ns;          /* since when the next one should have been there; 0: it is not due */
+	uint32_t attempts;        /* since then */
 	bool is_own;              /* what is being written is ours */
 	int signal;               /* that has come; 0: none */
 	bool is_told;             /* by Slurm, to the daemons */
@@ -54,7 +55,7 @@ static void wait_ms(struct head *h, uint64_t ms)
 
 static void next(struct head *h)
 {
-	h->schedule->due_ns = 0;
+	h->schedule->due_ns = h->schedule->attempts = 0;
 	if (h->spec->checkpoint_every_ms)
 		wait_ms(h, h->spec->checkpoint_every_ms);
 }
@@ -159,11 +160,14 @@ static void missed(struct head *h, int code, const char *text)
 		return;
 	}
 	if (is_transient && ms_since(s->due_ns) < PATIENCE_MS) {
-		wait_ms(h, AGAIN_MS);
+		wait_ms(h, AGAIN_MS << (s->attempts < 6 ? s->attempts : 6));
+		s->attempts++;
 		return;
 	}
-	if (code != -ESHUTDOWN && code != -ESRCH) /* the job ends, or is about to */
+	if (code != -ESHUTDOWN && code != -ESRCH) { /* the job ends, or is about to */
+		checkpoint_note_failure(h, text);
 		job_say(h, "mpirun: no checkpoint was written to '%s': %s; the job goes on", s->dir, text);
+	}
 	next(h);
 }
 
@@ -260,6 +264,11 @@ bool schedule_signal(struct head *h, int sig, bool is_told)
 	else
 		begin(h);
 	return true;
+}
+
+bool schedule_is_writing(const struct head *h)
+{
+	return h->schedule && h->schedule->is_own;
 }
 
 int schedule_stop_signal(const struct head *h)

@@ -216,14 +216,15 @@ void suspend_resume(struct head *h)
 
 json_t *suspend_resume_request(struct head *h, struct gw_error *why)
 {
-	bool is_again = h->suspend.state == SUSPEND_NONE;
+	bool is_again = h->suspend.state == SUSPEND_NONE || schedule_is_writing(h);
 
 	if (h->is_ending) {
 		gw_fail(why, -ESHUTDOWN, "the job is about to end");
 		return NULL;
 	}
-	suspend_resume(h);
-	return json_pack("{s:s, s:i, s:b}", "op", "resumed", "ranks", (int)running(h), "again", (int)is_again);
+	if (!is_again)
+		suspend_resume(h);
+	return json_pack("{s:s, s:i, s:s, s:i, s:b}", "op", "resumed", "status", 0, "text", "", "ranks", (int)running(h), "again", (int)is_again);
 }
 
 void suspend_forget(struct head *h, const void *ctx)

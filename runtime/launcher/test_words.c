@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Unit tests of what the launcher reads: lines of a configuration file, the kernel's pattern of core files; and of signals
- * that wait. */
+/* Unit tests of what the launcher reads: lines of a configuration file, the kernel's pattern of core files, times and names of
+ * signals; and of signals that wait. */
 #include "runtime/launcher/core.h"
 
 #include <signal.h>
@@ -53,9 +53,54 @@ static void check_queue(void)
 	ok(q.list[q.n - 1] == SIGTERM, "what is no signal is not kept");
 }
 
+static void check_duration(const char *text, int want_code, uint64_t want)
+{
+	struct gw_error why = { 0 };
+	uint64_t ms = 0;
+	int code = options_duration(text, &ms, &why);
+
+	ok(code == want_code && ms == want && (code == 0) == !why.text[0], "a time: '%s'", text);
+}
+
+static void check_signals(const char *text, int want_code, uint32_t want)
+{
+	struct gw_error why = { 0 };
+	uint32_t set = 0;
+	int code = options_signals(text, &set, &why);
+
+	ok(code == want_code && set == want && (code == 0) == !why.text[0], "signals: '%s'", text);
+}
+
+static void check_checkpoint_words(void)
+{
+	check_duration("90", 0, 90000);
+	check_duration("90s", 0, 90000);
+	check_duration("10m", 0, 600000);
+	check_duration("1.5h", 0, 5400000);
+	check_duration("250ms", 0, 250);
+	check_duration("0", -ERANGE, 0);
+	check_duration("99ms", -ERANGE, 0);
+	check_duration("1e300h", -ERANGE, 0);
+	check_duration("", -EINVAL, 0);
+	check_duration("-5m", -EINVAL, 0);
+	check_duration(" 5m", -EINVAL, 0);
+	check_duration("0x10s", -EINVAL, 0);
+	check_duration("inf", -EINVAL, 0);
+	check_duration("10 m", -EINVAL, 0);
+	check_duration("10mm", -EINVAL, 0);
+	check_signals("USR1", 0, 1u << SIGUSR1);
+	check_signals("usr1,SIGTERM", 0, 1u << SIGUSR1 | 1u << SIGTERM);
+	check_signals("none", 0, 0);
+	check_signals("", -EINVAL, 0);
+	check_signals("USR1,", -EINVAL, 0);
+	check_signals("KILL", -EINVAL, 0);
+	check_signals("SIG", -EINVAL, 0);
+	check_signals("10", -EINVAL, 0);
+}
+
 int main(void)
 {
-	tap_begin(17);
+	tap_begin(40);
 	check_split("-n 2 ./a.out x", 0, "<-n><2><./a.out><x>");
 	check_split("  \t a\t b \n", 0, "<a><b>");
 	check_split("# a comment", 0, "");
@@ -71,5 +116,6 @@ int main(void)
 	check_core("core%", 0, 0, "/home/u/core");
 	check_core("|/usr/lib/systemd/systemd-coredump %P", 0, -ENOTSUP, "");
 	check_queue();
+	check_checkpoint_words();
 	return tap_done();
 }

@@ -35,9 +35,17 @@ static void tool_destroy(struct tool *t)
 	free(t);
 }
 
+static void refuse_for(struct tool *t, const struct gw_error *why)
+{
+	gw_link_send_json(t->link, json_pack("{s:s, s:i, s:s}", "op", "refused", "status", why->code, "text", why->text));
+}
+
 static void refuse(struct tool *t, const char *text)
 {
-	gw_link_send_json(t->link, json_pack("{s:s, s:s}", "op", "refused", "text", text));
+	struct gw_error why = { 0 };
+
+	gw_fail(&why, -EINVAL, "%s", text);
+	refuse_for(t, &why);
 }
 
 /* ---- migrate ------------------------------------------------------------------------------------------------------- */
@@ -227,7 +235,7 @@ static void do_pin(struct tool *t, json_t *msg)
 		refuse(t, why.text);
 }
 
-/* ---- suspend, resume, checkpoint --------------------------------------------------------------------------------------------------- */
+/* ---- suspend, resume, checkpoint ---------------------------------------------------------------------------------------- */
 
 static void on_suspended(void *tool, json_t *answer)
 {
@@ -242,7 +250,7 @@ static void do_suspend(struct tool *t, json_t *msg)
 
 	(void)msg;
 	if (suspend_begin(t->head, on_suspended, t, &why) < 0)
-		refuse(t, why.text);
+		refuse_for(t, &why);
 }
 
 static void do_checkpoint(struct tool *t, json_t *msg)
@@ -251,7 +259,7 @@ static void do_checkpoint(struct tool *t, json_t *msg)
 	struct gw_error why = { 0 };
 
 	if (suspend_checkpoint(t->head, dir ? dir : "", json_is_true(json_object_get(msg, "stop")), on_suspended, t, &why) < 0)
-		refuse(t, why.text);
+		refuse_for(t, &why);
 }
 
 static void do_resume(struct tool *t, json_t *msg)
@@ -263,7 +271,7 @@ static void do_resume(struct tool *t, json_t *msg)
 	if (answer)
 		gw_link_send_json(t->link, answer);
 	else
-		refuse(t, why.text);
+		refuse_for(t, &why);
 }
 
 /* ---- connections --------------------------------------------------------------------------------------------------- */
