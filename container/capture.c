@@ -392,7 +392,8 @@ int ct_capture(struct ct_rank *r, struct gw_error *why)
 	struct ct_img_process *p = &s->process;
 	int rc;
 
-	s->strings.n = s->files.n = s->xstate.n = s->dropped.n = 0;
+	s->strings.n = s->files.n = s->xstate.n = s->dropped.n = s->later.n = 0;
+	r->serve.pages = r->serve.total = 0;
 	p->boottime_ns = ct_clock_ns(CLOCK_BOOTTIME) + (uint64_t)r->boottime_offset_ns;
 	p->ns_pid = (uint32_t)r->ns_pid;
 	p->threads = (uint32_t)r->threads.n;
@@ -430,6 +431,8 @@ int ct_capture(struct ct_rank *r, struct gw_error *why)
 		rc = ct_extents_scan(r, s, &r->extents, why);
 	if (rc == 0 && r->follow)
 		rc = ct_follow_last(r, why);
+	if (rc == 0 && r->may_leave)
+		rc = ct_serve_plan(r, why);
 	if (rc == 0 && ct_snapshot_write(s, &r->meta) < 0)
 		rc = gw_fail(why, -ENOMEM, "no memory for the image");
 	return rc;

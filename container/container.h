@@ -215,6 +215,51 @@ int ct_follow_round(struct ct_rank *r, struct ct_round *out, struct gw_error *wh
 void ct_follow_sent(struct ct_rank *r);
 void ct_follow_end(struct ct_rank *r);
 
+/*
+ * Post-copy: a rank can run at the destination before all of its memory is there. The frozen copy stays where it was, and
+ * never runs again; pages are read from it, first those that somebody waits for. A rank that is followed can leave what it has
+ * written since the last round (hybrid).
+ *
+ *   source                                              destination
+ *   ct_rank_leave_pages, ct_rank_freeze, image -------> ct_shell_feed .. ct_rank_thaw, ct_rank_take_fetch
+ *                        <---- addresses -------------- ct_fetch_fd readable: ct_fetch_turn, ct_fetch_wants
+ *   ct_serve_page, ct_serve_next ---- pages ----------> ct_fetch_fill, until ct_fetch_left is 0: ct_fetch_end
+ *   ct_rank_release
+ *
+ * ct_rank_leave_pages - before ct_rank_freeze: may pages come after the rank? The host of the destination must be able to
+ *   (ct_host_caps.can_fetch). ct_rank_left_bytes: after it, how much does; 0: all is in the image
+ * ct_serve_next - the next pages that were not handed out; *cursor: up to where, for ct_serve_rewind when what was sent has
+ *   got lost, and for ct_serve_ahead. Return: bytes, 0 when all are out or all of this turn were served before; negative errno
+ * ct_serve_page - the page at @addr, and those behind it as far as @cap goes. A page that was asked for is handed out again
+ * ct_fetch_*: of the destination. Until ct_fetch_end nobody may read or write the memory of the rank but by it: who touches a
+ *   missing page waits for it, and this thread would wait for itself. It ends after the rank when pages will not come: who
+ *   waits is let go by it, and finds zeroes
+ * ct_fetch_turn - threads wait for pages, or memory was moved, given back, copied by a fork: hear of it
+ * ct_fetch_wants - pages to ask for, each told once; ct_fetch_again: all those that have not come, once more
+ */
+struct ct_fetch;
+struct ct_fetch_stats {
+	uint64_t faults, forks;            /* pages that were waited for; address spaces that were copied */
+	uint64_t bytes, zero_pages;        /* that came after the thaw */
+	uint64_t measured, fault_median_us, fault_max_us; /* from when we heard of a wait to when the page was there */
+};
+void ct_rank_leave_pages(struct ct_rank *r, bool may);
+uint64_t ct_rank_left_bytes(const struct ct_rank *r);
+ssize_t ct_serve_next(struct ct_rank *r, void *buf, size_t cap, uint64_t *cursor, struct gw_error *why);
+ssize_t ct_serve_page(struct ct_rank *r, uint64_t addr, void *buf, size_t cap, struct gw_error *why);
+void ct_serve_rewind(struct ct_rank *r, uint64_t cursor);
+uint64_t ct_serve_ahead(const struct ct_rank *r, uint64_t cursor); /* bytes handed out after @cursor */
+bool ct_serve_is_out(const struct ct_rank *r);
+struct ct_fetch *ct_rank_take_fetch(struct ct_rank *r); /* after the thaw; the caller ends it. NULL: nothing is missing */
+int ct_fetch_fd(const struct ct_fetch *f);
+int ct_fetch_turn(struct ct_fetch *f, struct gw_error *why);
+size_t ct_fetch_wants(struct ct_fetch *f, uint64_t *addresses, size_t cap);
+void ct_fetch_again(struct ct_fetch *f);
+int ct_fetch_fill(struct ct_fetch *f, const void *buf, size_t len, struct gw_error *why);
+uint64_t ct_fetch_left(const struct ct_fetch *f);       /* pages */
+void ct_fetch_measure(struct ct_fetch *f, struct ct_fetch_stats *out);
+void ct_fetch_end(struct ct_fetch *f);                  /* NULL ok */
+
 struct ct_freeze_stats {
 	uint64_t stop_ns;         /* from the call to the last thread stopped */
 	uint64_t frozen_at_ns;    /* CLOCK_REALTIME when the last thread stopped */
@@ -289,6 +334,7 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 struct ct_host_caps {
 	bool has_userns, has_pidns, has_timens, has_set_tid, has_pagemap_scan, has_wp_async, has_exe_map;
 	bool can_move; /* from here and to here */
+	bool can_fetch; /* a rank may run here before its pages are there: the kernel too waits for them, and tells of forks */
 	char text[512]; /* one line each, what is missing and what follows from it */
 };
 int ct_host_probe(struct ct_host_caps *out);

@@ -422,7 +422,7 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 		return ct_proc_blame_end(r->pid, rc, why);
 	r->state = CT_FROZEN;
 	ct_carry_forget(r);
-	ct_image_begin(r, false, !r->follow);
+	ct_image_begin(r, false, !r->follow && !r->snap.later.n);
 	st.stop_ns = stopped - start;
 	st.capture_ns = gw_now_ns() - stopped;
 	st.threads = (uint32_t)r->threads.n;

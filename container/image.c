@@ -22,6 +22,7 @@ void ct_snapshot_init(struct ct_snapshot *s)
 	ct_vec_init(&s->timerfds, sizeof(struct ct_img_timerfd));
 	ct_vec_init(&s->watches, sizeof(struct ct_img_watch));
 	ct_vec_init(&s->dropped, sizeof(struct ct_img_extent));
+	ct_vec_init(&s->later, sizeof(struct ct_img_extent));
 	ct_vec_init(&s->memories, sizeof(struct ct_img_memory));
 	ct_vec_init(&s->threads, sizeof(struct ct_img_thread));
 	ct_vec_init(&s->xstate, 1);
@@ -34,8 +35,8 @@ void ct_snapshot_init(struct ct_snapshot *s)
 void ct_snapshot_fini(struct ct_snapshot *s)
 {
 	struct ct_vec *all[] = { &s->strings, &s->files, &s->auxv, &s->vmas, &s->fds, &s->threads, &s->xstate, &s->actions,
-	                         &s->infos, &s->timers, &s->timerfds, &s->watches, &s->dropped, &s->memories, &s->unread,
-	                         &s->bytes };
+	                         &s->infos, &s->timers, &s->timerfds, &s->watches, &s->dropped, &s->later, &s->memories,
+	                         &s->unread, &s->bytes };
 
 	for (size_t i = 0; i < GW_ARRAY_LEN(all); i++)
 		ct_vec_fini(all[i]);
@@ -77,7 +78,7 @@ int ct_snapshot_write(const struct ct_snapshot *s, struct ct_vec *out)
 		{ CT_SECTION_VMAS, &s->vmas },       { CT_SECTION_FDS, &s->fds },         { CT_SECTION_THREADS, &s->threads },
 		{ CT_SECTION_XSTATE, &s->xstate },   { CT_SECTION_ACTIONS, &s->actions }, { CT_SECTION_SIGINFOS, &s->infos },
 		{ CT_SECTION_TIMERS, &s->timers },   { CT_SECTION_TIMERFDS, &s->timerfds }, { CT_SECTION_WATCHES, &s->watches },
-		{ CT_SECTION_DROPPED, &s->dropped }, { CT_SECTION_MEMORIES, &s->memories },
+		{ CT_SECTION_DROPPED, &s->dropped }, { CT_SECTION_MEMORIES, &s->memories }, { CT_SECTION_LATER, &s->later },
 	};
 	int rc;
 
@@ -224,6 +225,7 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 	case CT_SECTION_WATCHES:  return take_array(&s->watches, h, p, why);
 	case CT_SECTION_DROPPED:  return take_array(&s->dropped, h, p, why);
 	case CT_SECTION_MEMORIES: return take_array(&s->memories, h, p, why);
+	case CT_SECTION_LATER:    return take_array(&s->later, h, p, why);
 	case CT_SECTION_EXTENTS:  return take_array(&d->extents, h, p, why);
 	case CT_SECTION_UNREAD:   return take_unread(s, h, p, why);
 	case CT_SECTION_BYTES:    return take_bytes(d, h, p, why);
@@ -295,6 +297,26 @@ static int check_dropped(const struct ct_snapshot *s, struct gw_error *why)
 	for CT_EACH(const struct ct_img_extent, e, &s->dropped)
 		if (!is_range(e->start, e->end))
 			return bad(why, "impossible pages to be forgotten");
+	return 0;
+}
+
+static int check_later(const struct ct_snapshot *s, struct gw_error *why)
+{
+	const struct ct_img_vma *v = s->vmas.at, *end = v + s->vmas.n;
+	uint64_t last = 0;
+
+	for CT_EACH(const struct ct_img_extent, e, &s->later) {
+		uint64_t at = e->start;
+
+		if (!is_range(e->start, e->end) || e->start < last)
+			return bad(why, "impossible pages that come later");
+		last = e->end;
+		while (v < end && v->end <= at)
+			v++;
+		for (const struct ct_img_vma *w = v; at < e->end; at = w++->end)
+			if (w >= end || w->start > at || w->kind != CT_VMA_ANON)
+				return bad(why, "pages come later that are in no memory of its own");
+	}
 	return 0;
 }
 
@@ -384,7 +406,8 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 	const uint32_t all = 1u << CT_SECTION_PROCESS | 1u << CT_SECTION_STRINGS | 1u << CT_SECTION_FILES |
 		1u << CT_SECTION_AUXV | 1u << CT_SECTION_VMAS | 1u << CT_SECTION_FDS | 1u << CT_SECTION_THREADS |
 		1u << CT_SECTION_XSTATE | 1u << CT_SECTION_ACTIONS | 1u << CT_SECTION_SIGINFOS | 1u << CT_SECTION_TIMERS |
-		1u << CT_SECTION_TIMERFDS | 1u << CT_SECTION_WATCHES | 1u << CT_SECTION_DROPPED | 1u << CT_SECTION_MEMORIES;
+		1u << CT_SECTION_TIMERFDS | 1u << CT_SECTION_WATCHES | 1u << CT_SECTION_DROPPED | 1u << CT_SECTION_MEMORIES |
+		1u << CT_SECTION_LATER;
 	const uint32_t of_round = 1u << CT_SECTION_ROUND | 1u << CT_SECTION_STRINGS | 1u << CT_SECTION_FILES |
 		1u << CT_SECTION_VMAS | 1u << CT_SECTION_DROPPED;
 	int rc;
@@ -418,6 +441,8 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 		rc = check_memories(s, why);
 	if (rc == 0)
 		rc = check_vmas(s, why);
+	if (rc == 0)
+		rc = check_later(s, why);
 	if (rc == 0)
 		rc = check_fds(s, why);
 	if (rc == 0)

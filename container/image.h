@@ -53,7 +53,8 @@ enum ct_section { /* written numbers */
 	CT_SECTION_ROUND_END = 22,
 	CT_SECTION_DROPPED  = 23, /* struct ct_img_extent: pages that came in a round and are no more */
 	CT_SECTION_MEMORIES = 24, /* memory files: memfd and the like */
-	CT_SECTION_LAST     = CT_SECTION_MEMORIES
+	CT_SECTION_LATER    = 25, /* struct ct_img_extent: pages of which those that are not in PAGES come after the rank */
+	CT_SECTION_LAST     = CT_SECTION_LATER
 };
 
 struct ct_img_section {
@@ -222,6 +223,7 @@ struct ct_img_pages {
 	uint32_t pages, flags;
 };
 _Static_assert(sizeof(struct ct_img_pages) == 16, "wire format");
+#define CT_IMG_PAGES_ZERO 1u /* of pages that come after the rank, which have no section around them: no bytes follow */
 
 struct ct_img_bytes {
 	uint32_t file, is_memory; /* index in FILES; 1: in MEMORIES */

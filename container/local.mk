@@ -7,6 +7,7 @@ libct_la_SOURCES = \
 	%D%/cold.h \
 	%D%/container.h \
 	%D%/cpu.h \
+	%D%/fetch.h \
 	%D%/files.h \
 	%D%/image.h \
 	%D%/probe.h \
@@ -23,6 +24,7 @@ libct_la_SOURCES = \
 	%D%/cold.c \
 	%D%/cpu.c \
 	%D%/fds.c \
+	%D%/fetch.c \
 	%D%/findings.c \
 	%D%/files.c \
 	%D%/fit.c \
@@ -46,6 +48,7 @@ libct_la_SOURCES = \
 	%D%/restore_maps.c \
 	%D%/room.c \
 	%D%/same.c \
+	%D%/serve.c \
 	%D%/shell.c \
 	%D%/sockets.c \
 	%D%/spans.c \
@@ -55,8 +58,8 @@ libct_la_SOURCES = \
 	%D%/xstate.c
 
 # The program that the tests move is one like any other: no sanitizer, none of our libraries.
-check_PROGRAMS += %D%/victim %D%/test_files %D%/test_image %D%/test_move %D%/test_move_user %D%/bench_move
-TESTS += %D%/test_files %D%/test_image %D%/test_move %D%/test_move_user
+check_PROGRAMS += %D%/victim %D%/test_files %D%/test_image %D%/test_move %D%/test_move_user %D%/test_fetch %D%/bench_move
+TESTS += %D%/test_files %D%/test_image %D%/test_move %D%/test_move_user %D%/test_fetch
 %C%_test_files_SOURCES = %D%/test_files.c
 %C%_test_files_LDADD = libct.la libgw-base.la
 %C%_test_image_SOURCES = %D%/test_image.c
@@ -69,7 +72,7 @@ TESTS += %D%/test_room %D%/test_cpu %D%/test_spans
 %C%_test_cpu_LDADD = libct.la libgw-base.la
 %C%_test_room_SOURCES = %D%/test_room.c
 %C%_test_room_LDADD = libct.la libgw-base.la
-%C%_victim_SOURCES = %D%/victim.c %D%/victim.h %D%/victim_events.c %D%/victim_files.c \
+%C%_victim_SOURCES = %D%/victim.c %D%/victim.h %D%/victim_events.c %D%/victim_fetch.c %D%/victim_files.c \
 	%D%/victim_memory.c %D%/victim_regions.c
 %C%_victim_CFLAGS = -O2 -g -Wall -Wextra -fno-sanitize=all
 %C%_victim_LDFLAGS =
@@ -78,6 +81,8 @@ TESTS += %D%/test_room %D%/test_cpu %D%/test_spans
 %C%_test_move_LDADD = libct.la libgw-base.la
 %C%_test_move_user_SOURCES = %D%/test_move_user.c
 %C%_test_move_user_LDADD = libct.la libgw-base.la
+%C%_test_fetch_SOURCES = %D%/test_fetch.c %D%/test_pair.h
+%C%_test_fetch_LDADD = libct.la libgw-base.la
 %C%_bench_move_SOURCES = %D%/bench_move.c %D%/test_pair.h
 %C%_bench_move_LDADD = libct.la libgw-base.la
 

@@ -130,6 +130,7 @@ static int try_userfault(int flags, uint64_t features)
 
 #define UFFD_USER_ONLY 1
 #define UFFD_WP_ASYNC  (1u << 15)
+#define UFFD_EVENTS    (1u << 1 | 1u << 2 | 1u << 3 | 1u << 6) /* fork, mremap, madvise, munmap */
 
 /* Writing to clear_refs succeeds where nothing is tracked: only its effect tells. In a child, whose pages it protects */
 static int try_soft_dirty(void)
@@ -287,6 +288,7 @@ const struct ct_trials *ct_host_try(void)
 	t.wp_async = try_userfault(UFFD_USER_ONLY, UFFD_WP_ASYNC);
 	t.userfault = try_userfault(UFFD_USER_ONLY, 0);
 	t.userfault_full = try_userfault(0, 0);
+	t.userfault_events = try_userfault(UFFD_USER_ONLY, UFFD_EVENTS);
 	if (t.userfault_full < 0 && access("/dev/userfaultfd", R_OK | W_OK) == 0)
 		t.userfault_full = 0;
 	t.soft_dirty = try_soft_dirty();
@@ -318,6 +320,7 @@ int ct_host_probe(struct ct_host_caps *out)
 		.has_set_tid = t->set_tid == 0, .has_exe_map = t->set_tid == 0 && t->mm_map == 0,
 		.has_pagemap_scan = t->pagemap_scan == 0, .has_wp_async = t->wp_async == 0 && t->pagemap_scan == 0 && t->pidfd == 0,
 		.can_move = ct_trials_can_move(t),
+		.can_fetch = ct_trials_can_move(t) && t->userfault_full == 0 && t->userfault_events == 0,
 	};
 	line(out, out->has_pidns, "no PID and mount namespaces: ranks run without containers and cannot move");
 	line(out, out->has_set_tid, "thread ids cannot be chosen: no rank can arrive here");

@@ -22,6 +22,7 @@ struct ct_trials {
 	int pidfd, kcmp;     /* its descriptors: fetched; compared */
 	int pagemap_scan, wp_async, soft_dirty;
 	int userfault, userfault_full; /* missing pages: of user code; of the kernel on its behalf too */
+	int userfault_events; /* it tells of forks, and of memory that is moved or given back */
 	int membarrier, memfd, rseq;
 	int timers, mm_map;  /* CONFIG_CHECKPOINT_RESTORE: /proc/PID/timers; PR_SET_MM_MAP */
 };

@@ -166,6 +166,7 @@ struct ct_snapshot {
 	struct ct_vec watches;  /* struct ct_img_watch */
 	struct ct_vec memories; /* struct ct_img_memory */
 	struct ct_vec dropped;  /* struct ct_img_extent: pages that came before and are no more */
+	struct ct_vec later;    /* struct ct_img_extent: pages that come after the rank, but for those that come with it */
 	struct ct_vec threads;  /* struct ct_img_thread, leader first */
 	struct ct_vec xstate;   /* unsigned char */
 	struct ct_vec actions;  /* struct ct_img_action */
@@ -248,6 +249,13 @@ struct ct_carried { /* a file that travels with the rank; at the source only wha
 	bool is_deleted, is_used, is_placed;
 };
 
+struct ct_serve { /* serve.c: pages that come after the rank, at its source; they are those of snap.later, by number */
+	struct ct_vec first;     /* uint64_t: of each span */
+	uint64_t pages, total;   /* in spans; of these, not in the image */
+	uint64_t at;             /* the next to be handed out */
+	unsigned char *served;   /* bits; NULL: none come after it */
+};
+
 struct ct_rank {
 	struct ct_network network;
 	enum ct_state state;
@@ -297,6 +305,8 @@ struct ct_rank {
 	struct ct_follow *follow;      /* follow.c; NULL: it is not followed */
 	uint64_t follow_from;          /* ct_rank_follow_from; 0: never */
 	bool is_round, can_skip_zeroes; /* what ct_image_next hands out */
+	bool may_leave;                /* ct_rank_leave_pages */
+	struct ct_serve serve;
 	struct ct_vec unreadable;      /* struct ct_img_extent: of a round, pages that went away before they were read */
 	char exe[4096];
 
@@ -317,6 +327,7 @@ struct ct_rank {
 	struct ct_vec writes_local, writes_remote; /* struct iovec, gathered */
 	uint64_t pages_filled;
 	uint32_t rounds;               /* that have come whole */
+	struct ct_fetch *fetch;        /* fetch.c: until it is thawed; NULL: nothing comes later */
 	uint32_t cursor;               /* VMA of the last pages */
 };
 
@@ -462,6 +473,15 @@ int ct_written_scan(struct ct_rank *r, uint64_t start, uint64_t end, bool is_pro
 /* follow.c */
 const struct ct_snapshot *ct_follow_mappings(const struct ct_rank *r); /* of the round that is handed out */
 int ct_follow_last(struct ct_rank *r, struct gw_error *why); /* frozen: what has to go of r->extents, into it */
+
+/* serve.c */
+int ct_serve_plan(struct ct_rank *r, struct gw_error *why); /* frozen: of r->extents, take out what may come after the rank */
+void ct_serve_fini(struct ct_serve *s);
+
+/* fetch.c */
+int ct_fetch_begin(struct ct_rank *r, struct gw_error *why); /* in the shell, its mappings are there: watch snap.later */
+bool ct_fetch_is_later(const struct ct_fetch *f, uint64_t vaddr);
+int ct_fetch_put(struct ct_fetch *f, uint64_t vaddr, const unsigned char *bytes, uint64_t pages, struct gw_error *why); /* NULL: zeroes */
 
 /* check.c */
 uint64_t ct_fnv(const void *p, size_t len);

@@ -267,6 +267,8 @@ static int reader_meta(void *ctx, struct gw_error *why)
 	pin_both(r, &pin);
 	setpriority(PRIO_PROCESS, (id_t)r->pid, -20);
 	rc = ct_restore_maps(r, why);
+	if (rc == 0 && r->snap.later.n)
+		rc = ct_fetch_begin(r, why);
 	ct_pin_end(&pin);
 	return rc;
 }
@@ -311,6 +313,8 @@ static int reader_pages(void *ctx, uint64_t vaddr, const unsigned char *bytes, s
 	struct iovec local = { (void *)(uintptr_t)bytes, len }, remote = { (void *)(uintptr_t)vaddr, len };
 
 	r->pages_filled += len / CT_PAGE;
+	if (ct_fetch_is_later(r->fetch, vaddr))
+		return ct_fetch_put(r->fetch, vaddr, bytes, len / CT_PAGE, why);
 	if (!(v->prot & PROT_WRITE)) { /* only a tracer, by this way, may write where the program may not */
 		if (pwrite(r->mem_fd, bytes, len, (off_t)vaddr) != (ssize_t)len)
 			return gw_fail(why, -EIO, "cannot fill %#llx of the shell: %s", (unsigned long long)vaddr, strerror(errno));

@@ -69,6 +69,7 @@ void ct_rank_free(struct ct_rank *r)
 	ct_vec_fini(&r->unreadable);
 	ct_follow_end(r);
 	ct_vec_fini(&r->wanted);
+	ct_serve_fini(&r->serve);
 	ct_vec_fini(&r->writes_local);
 	ct_vec_fini(&r->writes_remote);
 	for (int i = 0; i < CT_PLUMB_MAX; i++)
@@ -392,5 +393,6 @@ void ct_rank_kill(struct ct_rank *r)
 	if (!r)
 		return;
 	ct_container_kill(r);
+	ct_fetch_end(r->fetch); /* not before: who waits for a page would find zeroes */
 	ct_rank_free(r);
 }

@@ -33,6 +33,7 @@ enum cmd_op { CMD_SPAWN, CMD_GIVE, CMD_TAKE, CMD_REAP, CMD_KILL, CMD_SIGNAL, CMD
 struct cmd {
 	int op, n;             /* n: signal; GIVE: != 0 freeze and unfreeze only */
 	int rounds;            /* GIVE: followed for so many before it is frozen */
+	int post;              /* GIVE: it runs before its pages are there; > 1: so many are asked for before the rest is pushed */
 	int argc;
 	char argv[6][128];
 	pid_t ns_pid;
@@ -47,6 +48,9 @@ struct move_stats {
 	uint64_t image_bytes, transfer_ns, ready_ns, shell_ns, check_ns, feed_ns, read_ns;
 	char rest[4];
 	ssize_t rest_len;      /* of standard output */
+	uint64_t left_bytes;   /* after the thaw */
+	struct ct_fetch_stats fetch;
+	uint64_t fetch_ns;     /* from the thaw to the last page */
 };
 
 struct reply {
@@ -65,6 +69,7 @@ struct pair {
 	struct ends ends;      /* of the rank, wherever it lives */
 	int at;                /* which daemon has it */
 	int rounds;            /* of pair_move: followed for so many before the freeze */
+	int post;              /* of pair_move, see struct cmd */
 	int old_out;           /* what is left in the pipe of the daemon that had it before; -1 for none */
 	struct reply last;
 };
@@ -168,7 +173,8 @@ static void close_ends(struct ends *e)
 }
 
 struct peer_msg { uint32_t what; int32_t rc; uint64_t len; };
-enum { PEER_NEEDS = 1, PEER_SHELL, PEER_IMAGE, PEER_READY, PEER_GIVEN, PEER_TAKEN, PEER_NOT };
+enum { PEER_NEEDS = 1, PEER_SHELL, PEER_IMAGE, PEER_READY, PEER_GIVEN, PEER_TAKEN, PEER_NOT, PEER_WANT, PEER_PAGES,
+       PEER_FETCHED };
 
 static int peer_say(int fd, uint32_t what, int rc, const void *p, uint64_t len)
 {
@@ -216,7 +222,64 @@ static int give_rounds(struct ct_rank *r, int peer, int rounds, struct reply *re
 	return rc;
 }
 
-static int daemon_give(struct ct_rank **rank, int peer, int rounds, struct reply *re)
+/* From the frozen copy, until the other side has all: what is asked for at once, the rest when @post pages were asked for. */
+static int serve(struct ct_rank *r, int peer, int post, struct reply *re)
+{
+	struct pollfd p = { .fd = peer, .events = POLLIN };
+	uint64_t wants[512], cursor;
+	struct peer_msg m;
+	int asked = 0;
+
+	for (;;) {
+		bool is_pushing = asked + 1 >= post && !ct_serve_is_out(r);
+		ssize_t n;
+
+		if (poll(&p, 1, is_pushing ? 0 : 100) == 1) {
+			if (!io_all(peer, &m, sizeof(m), false) || m.len > sizeof(wants) || !io_all(peer, wants, m.len, false))
+				return gw_fail(&re->why, -EPIPE, "the peer is gone while it fetches");
+			if (m.what == PEER_FETCHED)
+				return 0;
+			gw_fault("test.serving");
+			for (size_t i = 0; i < m.len / sizeof(wants[0]); i++, asked++) {
+				n = ct_serve_page(r, wants[i], chunk, 65536, &re->why);
+				if (n < 0 || peer_say(peer, PEER_PAGES, 0, chunk, (uint64_t)n) < 0)
+					return n < 0 ? (int)n : -EPIPE;
+			}
+		} else if (is_pushing) {
+			n = ct_serve_next(r, chunk, 262144, &cursor, &re->why);
+			if (n < 0 || (n && peer_say(peer, PEER_PAGES, 0, chunk, (uint64_t)n) < 0))
+				return n < 0 ? (int)n : -EPIPE;
+		} else {
+			post = 1; /* nobody asks any more: all the rest */
+		}
+	}
+}
+
+static int fetch(struct ct_fetch *f, int peer, struct reply *re)
+{
+	struct pollfd p[2] = { { .fd = peer, .events = POLLIN }, { .fd = ct_fetch_fd(f), .events = POLLIN } };
+	struct peer_msg m;
+	uint64_t wants[512];
+	size_t n;
+	int rc = 0;
+
+	while (rc == 0 && ct_fetch_left(f)) {
+		if (poll(p, 2, 20000) <= 0)
+			return gw_fail(&re->why, -ETIMEDOUT, "pages do not come: %llu are missing", (unsigned long long)ct_fetch_left(f));
+		if (p[1].revents)
+			rc = ct_fetch_turn(f, &re->why);
+		if (rc == 0 && (p[0].revents & POLLIN)) {
+			if (!io_all(peer, &m, sizeof(m), false) || m.what != PEER_PAGES || m.len > CHUNK || !io_all(peer, chunk, m.len, false))
+				return gw_fail(&re->why, -EPIPE, "the source is gone while pages are missing");
+			rc = ct_fetch_fill(f, chunk, m.len, &re->why);
+		}
+		while (rc == 0 && (n = ct_fetch_wants(f, wants, GW_ARRAY_LEN(wants))) > 0)
+			rc = peer_say(peer, PEER_WANT, 0, wants, n * sizeof(wants[0]));
+	}
+	return rc;
+}
+
+static int daemon_give(struct ct_rank **rank, int peer, int rounds, int post, struct reply *re)
 {
 	struct ct_rank *r = *rank;
 	struct ct_needs needs = { 0 };
@@ -226,7 +289,8 @@ static int daemon_give(struct ct_rank **rank, int peer, int rounds, struct reply
 	ssize_t n;
 	int rc;
 
-	ct_rank_follow_from(r, rounds ? 1 : 0);
+	ct_rank_follow_from(r, rounds || post ? 1 : 0);
+	ct_rank_leave_pages(r, post > 0);
 	rc = ct_rank_check(r, &needs, &re->why);
 	re->stats.check_ns = gw_now_ns() - t0;
 	if (rc < 0) {
@@ -267,9 +331,14 @@ static int daemon_give(struct ct_rank **rank, int peer, int rounds, struct reply
 	gw_fault("test.given");
 	if (!io_all(peer, &m, sizeof(m), false))
 		return gw_fail(&re->why, -EPIPE, "the peer is gone after given");
+	re->stats.left_bytes = ct_rank_left_bytes(r);
+	if (re->stats.left_bytes) {
+		rc = serve(r, peer, post, re);
+		peer_say(peer, PEER_FETCHED, 0, NULL, 0);
+	}
 	ct_rank_release(r);
 	*rank = NULL;
-	return 0;
+	return rc;
 }
 
 static int daemon_take(struct ct_rank **rank, int peer, struct ends *ends, struct reply *re, unsigned char **rest,
@@ -278,6 +347,7 @@ static int daemon_take(struct ct_rank **rank, int peer, struct ends *ends, struc
 	struct ct_needs needs;
 	struct ct_plumbing p;
 	struct ct_rank *r = NULL;
+	struct ct_fetch *f;
 	struct peer_msg m;
 	cpu_set_t cpus;
 	uint64_t t0, feed = 0;
@@ -332,7 +402,21 @@ static int daemon_take(struct ct_rank **rank, int peer, struct ends *ends, struc
 		goto drop;
 	*rank = r;
 	peer_say(peer, PEER_TAKEN, 0, NULL, 0);
-	return 0;
+	if ((f = ct_rank_take_fetch(r))) {
+		t0 = gw_now_ns();
+		rc = fetch(f, peer, re);
+		re->stats.fetch_ns = gw_now_ns() - t0;
+		ct_fetch_measure(f, &re->stats.fetch);
+		if (rc < 0) {
+			ct_rank_kill(r);
+			*rank = NULL;
+		}
+		ct_fetch_end(f);
+		peer_say(peer, PEER_FETCHED, 0, NULL, 0);
+		while (io_all(peer, &m, sizeof(m), false) && m.what != PEER_FETCHED) /* what is on its way is of no use any more */
+			io_all(peer, chunk, m.len, false);
+	}
+	return rc;
 gone:
 	rc = gw_fail(&re->why, -EPIPE, "the source is gone or gave up");
 drop:
@@ -384,7 +468,7 @@ __attribute__((noreturn)) static void daemon_main(int ctl, int peer, const char 
 				if (re.rc == 0)
 					re.rc = ct_rank_unfreeze(rank, &re.why);
 			} else {
-				re.rc = daemon_give(&rank, peer, c.rounds, &re);
+				re.rc = daemon_give(&rank, peer, c.rounds, c.post, &re);
 			}
 			break;
 		case CMD_TAKE:
@@ -549,7 +633,7 @@ __attribute__((unused)) static int pair_spawn(struct pair *p, pid_t ns_pid, cons
 /* move the rank to the other daemon. Both statistics end in p->last; the ends change when it worked. */
 __attribute__((unused)) static int pair_move(struct pair *p)
 {
-	struct cmd take = { .op = CMD_TAKE }, give = { .op = CMD_GIVE, .rounds = p->rounds };
+	struct cmd take = { .op = CMD_TAKE }, give = { .op = CMD_GIVE, .rounds = p->rounds, .post = p->post };
 	struct reply source;
 	int rc;
 
@@ -566,6 +650,7 @@ __attribute__((unused)) static int pair_move(struct pair *p)
 		s->transfer_ns = source.stats.transfer_ns;
 		s->check_ns = source.stats.check_ns;
 		s->read_ns = source.stats.read_ns;
+		s->left_bytes = source.stats.left_bytes;
 		p->at = !p->at;
 	} else if (rc < 0) {
 		p->last.why = source.why.code ? source.why : p->last.why;

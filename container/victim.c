@@ -629,6 +629,8 @@ int main(int argc, char **argv)
 		return timers();
 	if (!strcmp(mode, "dirty"))
 		return dirty((unsigned)n);
+	if (!strcmp(mode, "fetched"))
+		return fetched((unsigned)n);
 	if (!strcmp(mode, "memories"))
 		return memories();
 	if (!strcmp(mode, "mappings"))

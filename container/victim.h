@@ -24,6 +24,9 @@ int mappings(void);
 int extents(void);
 int locked(void);
 
+/* victim_fetch.c */
+int fetched(unsigned mib);
+
 /* victim_memory.c */
 int dirty(unsigned seed);
 

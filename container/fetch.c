@@ -1,0 +1,724 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Pages that come after the rank (post-copy), at its destination: a userfaultfd stops whoever touches one that is missing,
+ * until it has been filled in.
+ *
+ * Pages are named by their address at the source. Where they belong here is told by the kernel: memory that was moved
+ * (mremap), given back (madvise, munmap) or copied (fork) since the thaw. The thread that did it waits until that was read.
+ *
+ *   mm        one address space: the rank's; each child's that was forked meanwhile, with a userfaultfd of its own
+ *   missing   pages of the source that this address space has not got, and still has a place for
+ *   moves     of these, what is at another place than it was at the source
+ *   asked     pages that the source was asked for, which have not come
+ *
+ * A page that is touched and not missing was never there, or was given back: it is a page of zeroes, made here.
+ * Nothing here may wait for the rank: whoever fills its pages would wait for himself.
+ */
+#include "container/fetch.h"
+#include "container/spans.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* linux/userfaultfd.h, which may be older than the kernel */
+struct uffd_api { uint64_t api, features, ioctls; };
+struct uffd_register { uint64_t start, len, mode, ioctls; };
+struct uffd_copy { uint64_t dst, src, len, mode; int64_t done; };
+struct uffd_range { uint64_t start, len; };
+struct uffd_zero { struct uffd_range range; uint64_t mode; int64_t done; };
+struct uffd_msg {
+	uint8_t event, reserved1;
+	uint16_t reserved2;
+	uint32_t reserved3;
+	union {
+		struct { uint64_t flags, address, feature; } fault;
+		struct { uint32_t fd; } fork;
+		struct { uint64_t from, to, len; } remap;
+		struct { uint64_t start, end; } remove;
+	};
+};
+_Static_assert(sizeof(struct uffd_msg) == 32, "the kernel's");
+#define UFFD_API_        0xaa
+#define UFFDIO_API_      0xc018aa3ful
+#define UFFDIO_REGISTER_ 0xc020aa00ul
+#define UFFDIO_WAKE_     0x8010aa02ul
+#define UFFDIO_COPY_     0xc028aa03ul
+#define UFFDIO_ZEROPAGE_ 0xc020aa04ul
+#define UFFD_MISSING     1
+#define DEVICE_NEW       0xaa00 /* USERFAULTFD_IOC_NEW */
+enum { EV_FAULT = 0x12, EV_FORK = 0x13, EV_REMAP = 0x14, EV_REMOVE = 0x15, EV_UNMAP = 0x16 };
+#define FEATURES (1ull << 1 | 1ull << 2 | 1ull << 3 | 1ull << 6) /* FORK, REMAP, REMOVE, UNMAP */
+
+#define SAMPLES 4096
+#define PATIENCE_NS 20000000ull /* for a thread that has changed memory, until it goes on */
+
+struct move { uint64_t start, end, to; }; /* of the source; where its begin is here */
+
+struct mm {
+	int uffd;
+	unsigned char *missing;
+	uint64_t n_missing;
+	struct ct_vec moves;    /* struct move, disjoint */
+};
+
+struct ct_fetch {
+	int epoll;
+	struct ct_vec later, first; /* spans of the source */
+	uint64_t pages;
+	struct ct_vec mms;          /* struct mm *; the rank's first, perhaps gone */
+	unsigned char *asked;
+	struct ct_vec wants;        /* uint64_t: pages that the source has yet to be asked for */
+	struct ct_vec waits;        /* struct wait: of faults, to measure them */
+	uint32_t samples_us[SAMPLES];
+	struct ct_fetch_stats stats;
+};
+struct wait { uint64_t page, since_ns; };
+
+/* ---- pages by number ------------------------------------------------------------------------------------------------ */
+
+int ct_pages_count(const struct ct_vec *spans, struct ct_vec *first, uint64_t *pages)
+{
+	uint64_t n = 0;
+
+	ct_vec_fini(first);
+	ct_vec_init(first, sizeof(uint64_t));
+	for CT_EACH(const struct ct_img_extent, e, spans) {
+		if (ct_vec_append(first, &n, 1) < 0)
+			return -ENOMEM;
+		n += (e->end - e->start) / CT_PAGE;
+	}
+	*pages = n;
+	return 0;
+}
+
+uint64_t ct_pages_index(const struct ct_vec *spans, const struct ct_vec *first, uint64_t addr)
+{
+	size_t lo = 0, hi = spans->n;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+		const struct ct_img_extent *e = CT_AT(const struct ct_img_extent, spans, mid);
+
+		if (addr < e->start)
+			hi = mid;
+		else if (addr >= e->end)
+			lo = mid + 1;
+		else
+			return *CT_AT(uint64_t, first, mid) + (addr - e->start) / CT_PAGE;
+	}
+	return CT_NO_PAGE;
+}
+
+uint64_t ct_pages_address(const struct ct_vec *spans, const struct ct_vec *first, uint64_t index, uint64_t *end)
+{
+	size_t lo = 0, hi = spans->n;
+	const struct ct_img_extent *e;
+
+	while (hi - lo > 1) {
+		size_t mid = (lo + hi) / 2;
+
+		if (*CT_AT(uint64_t, first, mid) <= index)
+			lo = mid;
+		else
+			hi = mid;
+	}
+	e = CT_AT(const struct ct_img_extent, spans, lo);
+	*end = e->end;
+	return e->start + (index - *CT_AT(uint64_t, first, lo)) * CT_PAGE;
+}
+
+static uint64_t index_of(const struct ct_fetch *f, uint64_t source)
+{
+	return ct_pages_index(&f->later, &f->first, source);
+}
+
+/* ---- places --------------------------------------------------------------------------------------------------------- */
+
+/* Where the page at @source belongs in @m, and up to where what follows it follows it there too, at most @end. */
+static uint64_t place_of(const struct mm *m, uint64_t source, uint64_t *end)
+{
+	uint64_t until = *end;
+
+	for CT_EACH(const struct move, v, &m->moves) {
+		if (source >= v->start && source < v->end) {
+			*end = v->end < until ? v->end : until;
+			return v->to + (source - v->start);
+		}
+		if (v->start > source && v->start < until)
+			until = v->start;
+	}
+	*end = until;
+	return source;
+}
+
+/* The page of the source that belongs at @place; as a stretch up to *end, at most what it was. CT_NO_PAGE: none can */
+static uint64_t source_of(const struct mm *m, uint64_t place, uint64_t *end)
+{
+	uint64_t until = *end;
+	bool is_moved_away = false;
+
+	for CT_EACH(const struct move, v, &m->moves) {
+		uint64_t there = v->to + (v->end - v->start);
+
+		if (place >= v->to && place < there) {
+			*end = there < until ? there : until;
+			return v->start + (place - v->to);
+		}
+		if (v->to > place && v->to < until)
+			until = v->to;
+	}
+	/* not a place that something was moved to: is its own page still there? */
+	for CT_EACH(const struct move, v, &m->moves) {
+		if (place >= v->start && place < v->end) {
+			is_moved_away = true;
+			until = v->end < until ? v->end : until;
+		} else if (v->start > place && v->start < until) {
+			until = v->start;
+		}
+	}
+	*end = until;
+	return is_moved_away ? CT_NO_PAGE : place;
+}
+
+static void forget_page(struct mm *m, uint64_t page)
+{
+	if (!m->n_missing || !ct_bit_is_set(m->missing, page))
+		return;
+	ct_bit_clear(m->missing, page);
+	m->n_missing--;
+}
+
+/* calls @each for every page of the source that is missing and belongs in [start, end) */
+static void each_missing(struct ct_fetch *f, struct mm *m, uint64_t start, uint64_t end,
+                         void (*each)(struct mm *m, uint64_t page))
+{
+	for (uint64_t at = start, next; at < end; at = next) {
+		uint64_t source;
+
+		next = end;
+		source = source_of(m, at, &next);
+		if (source == CT_NO_PAGE)
+			continue;
+		/* jump to the spans: an address range may be far larger than what is missing of it */
+		for CT_EACH(const struct ct_img_extent, e, &f->later) {
+			uint64_t a = e->start > source ? e->start : source, b = source + (next - at);
+
+			if (e->start >= b)
+				break;
+			for (b = e->end < b ? e->end : b; a < b; a += CT_PAGE)
+				each(m, index_of(f, a));
+		}
+	}
+}
+
+static int add_move(struct mm *m, uint64_t start, uint64_t end, uint64_t to)
+{
+	struct move v = { start, end, to };
+
+	return start < end ? ct_vec_append(&m->moves, &v, 1) : 0;
+}
+
+/* What belonged in [from, from + len) belongs at @to now. */
+static int remap(struct mm *m, uint64_t from, uint64_t to, uint64_t len)
+{
+	struct ct_vec old = m->moves;
+	uint64_t at = from;
+	int rc = 0;
+
+	if (from == to)
+		return 0;
+	ct_vec_init(&m->moves, sizeof(struct move));
+	/* what was moved before, in up to three pieces */
+	for CT_EACH(const struct move, v, &old) {
+		uint64_t there = v->to + (v->end - v->start);
+		uint64_t a = v->to > from ? v->to : from, b = there < from + len ? there : from + len;
+
+		if (a >= b) {
+			rc |= add_move(m, v->start, v->end, v->to);
+			continue;
+		}
+		rc |= add_move(m, v->start, v->start + (a - v->to), v->to);
+		rc |= add_move(m, v->start + (a - v->to), v->start + (b - v->to), to + (a - from));
+		rc |= add_move(m, v->start + (b - v->to), v->end, b);
+	}
+	/* and what was at its own place */
+	while (at < from + len) {
+		struct mm before = { .moves = old };
+		uint64_t end = from + len, source = source_of(&before, at, &end);
+
+		if (source == at)
+			rc |= add_move(m, at, end, to + (at - from));
+		at = end;
+	}
+	ct_vec_fini(&old);
+	return rc < 0 ? -ENOMEM : 0;
+}
+
+/* ---- address spaces ------------------------------------------------------------------------------------------------- */
+
+static struct mm *mm_at(const struct ct_fetch *f, size_t i)
+{
+	return *CT_AT(struct mm *, &f->mms, i);
+}
+
+static void mm_free(struct mm *m)
+{
+	if (!m)
+		return;
+	if (m->uffd >= 0)
+		close(m->uffd);
+	free(m->missing);
+	ct_vec_fini(&m->moves);
+	free(m);
+}
+
+/* @like: what it was copied from; NULL: the rank's, which lacks all */
+static int mm_add(struct ct_fetch *f, int uffd, const struct mm *like)
+{
+	struct mm *m = calloc(1, sizeof(*m));
+	struct epoll_event ev = { .events = EPOLLIN };
+
+	if (m) {
+		m->uffd = -1;
+		ct_vec_init(&m->moves, sizeof(struct move));
+		m->missing = malloc(f->pages / 8 + 1);
+	}
+	ev.data.ptr = m;
+	if (!m || !m->missing || (like && ct_vec_append(&m->moves, like->moves.at, like->moves.n) < 0) ||
+	    epoll_ctl(f->epoll, EPOLL_CTL_ADD, uffd, &ev) < 0 || ct_vec_append(&f->mms, &m, 1) < 0) {
+		mm_free(m);
+		return -ENOMEM;
+	}
+	m->uffd = uffd;
+	m->n_missing = like ? like->n_missing : f->pages;
+	if (like)
+		memcpy(m->missing, like->missing, f->pages / 8 + 1);
+	else
+		memset(m->missing, 0xff, f->pages / 8 + 1);
+	return 0;
+}
+
+/* It has ended, or executes another program: nothing is missing there. */
+static void mm_gone(struct mm *m)
+{
+	m->n_missing = 0;
+}
+
+/* Nothing is missing there: the kernel makes its pages of zeroes by itself again, and who waits is let go. */
+static void mm_settle(struct mm *m)
+{
+	if (m->uffd >= 0)
+		close(m->uffd);
+	m->uffd = -1;
+}
+
+static void wake(const struct mm *m, uint64_t start, uint64_t len)
+{
+	struct uffd_range r = { start, len };
+
+	(void)ioctl(m->uffd, UFFDIO_WAKE_, &r);
+}
+
+/* ---- what happens there --------------------------------------------------------------------------------------------- */
+
+static void ask(struct ct_fetch *f, uint64_t page)
+{
+	struct wait w = { page, gw_now_ns() };
+
+	if (ct_bit_is_set(f->asked, page))
+		return;
+	f->stats.faults++;
+	if (ct_vec_append(&f->wants, &page, 1) == 0) /* else it comes by itself, later */
+		ct_bit_set(f->asked, page);
+	if (f->waits.n < SAMPLES)
+		ct_vec_append(&f->waits, &w, 1);
+}
+
+static int handle(struct ct_fetch *f, struct mm *m);
+
+/* A page of zeroes. While memory is being changed nothing can be put in: then the thread is sent to try again. */
+static void put_zero(struct mm *m, uint64_t place)
+{
+	struct uffd_zero z = { .range = { place, CT_PAGE } };
+
+	if (ioctl(m->uffd, UFFDIO_ZEROPAGE_, &z) == 0)
+		return;
+	if (errno == ESRCH)
+		mm_gone(m);
+	else
+		wake(m, place, CT_PAGE);
+}
+
+static int fork_came(struct ct_fetch *f, const struct mm *m, int uffd)
+{
+	int rc = mm_add(f, uffd, m);
+
+	if (rc < 0)
+		close(uffd);
+	else
+		f->stats.forks++;
+	return rc;
+}
+
+/* Everything that the kernel has to say of @m now. */
+static int handle(struct ct_fetch *f, struct mm *m)
+{
+	struct uffd_msg msg;
+	ssize_t n;
+	int rc = 0;
+
+	while (rc == 0 && (n = read(m->uffd, &msg, sizeof(msg))) == (ssize_t)sizeof(msg)) {
+		uint64_t place = msg.fault.address & ~(uint64_t)(CT_PAGE - 1), end = place + CT_PAGE, page;
+
+		switch (msg.event) {
+		case EV_FAULT:
+			page = source_of(m, place, &end);
+			page = page == CT_NO_PAGE ? page : index_of(f, page);
+			if (page != CT_NO_PAGE && ct_bit_is_set(m->missing, page))
+				ask(f, page);
+			else
+				put_zero(m, place);
+			break;
+		case EV_FORK:
+			rc = fork_came(f, m, (int)msg.fork.fd);
+			break;
+		case EV_REMAP:
+			rc = remap(m, msg.remap.from, msg.remap.to, msg.remap.len);
+			wake(m, msg.remap.from, msg.remap.len);
+			break;
+		case EV_REMOVE:
+		case EV_UNMAP:
+			each_missing(f, m, msg.remove.start, msg.remove.end, forget_page);
+			wake(m, msg.remove.start, msg.remove.end - msg.remove.start); /* who waits there waits for nothing */
+			break;
+		default:
+			break;
+		}
+	}
+	return rc;
+}
+
+/* ---- begin ---------------------------------------------------------------------------------------------------------- */
+
+/* A userfaultfd of the shell's memory, in our hands: its number there is closed at once. */
+static int make_uffd(struct ct_rank *r, struct gw_error *why)
+{
+	struct ct_remote *m = &r->remote;
+	struct ct_call *c;
+	int number = 0, fd, rc;
+
+	ct_remote_reset(m);
+	/* the shell has no descriptor but the parked ones, so the lowest is 0 */
+	c = CT_CALL(m, "userfaultfd", 0, SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	rc = ct_restore_run(r, why);
+	if (rc == 0 && (int64_t)c->result < 0) { /* not allowed: the device may be */
+		number = 1;
+		CT_CALL(m, "/dev/userfaultfd", CT_CALL_EQUAL, SYS_openat, AT_FDCWD, ct_restore_text(r, "/dev/userfaultfd"),
+		        O_RDWR | O_CLOEXEC)->expect = 0;
+		CT_CALL(m, "/dev/userfaultfd", CT_CALL_EQUAL, SYS_ioctl, 0, DEVICE_NEW, O_CLOEXEC | O_NONBLOCK)->expect = 1;
+		CT_CALL(m, "close", CT_CALL_OK, SYS_close, 0);
+		rc = ct_restore_run(r, why);
+	}
+	if (rc < 0)
+		return rc;
+	fd = (int)syscall(SYS_pidfd_getfd, r->pidfd, number, 0);
+	rc = fd < 0 ? gw_fail(why, -errno, "the userfaultfd of the shell cannot be fetched: %s", strerror(errno)) : 0;
+	CT_CALL(m, "close", CT_CALL_OK, SYS_close, number);
+	if (ct_restore_run(r, rc == 0 ? why : NULL) < 0 && rc == 0) {
+		close(fd);
+		rc = -EIO;
+	}
+	return rc < 0 ? rc : fd;
+}
+
+static int watch_memory(struct ct_rank *r, int uffd, struct gw_error *why)
+{
+	const struct ct_img_extent *e = r->snap.later.at, *end = e + r->snap.later.n;
+	struct uffd_api api = { .api = UFFD_API_, .features = FEATURES };
+
+	if (ioctl(uffd, UFFDIO_API_, &api) < 0 || (api.features & FEATURES) != FEATURES)
+		return gw_fail(why, -errno, "userfaultfd does not tell of forks here: %s", strerror(errno));
+	for CT_EACH(const struct ct_img_vma, v, &r->snap.vmas) {
+		struct uffd_register reg = { v->start, v->end - v->start, UFFD_MISSING, 0 };
+
+		while (e < end && e->end <= v->start)
+			e++;
+		if (e < end && e->start < v->end && ioctl(uffd, UFFDIO_REGISTER_, &reg) < 0)
+			return gw_fail(why, -errno, "missing pages at %#llx cannot be watched: %s", (unsigned long long)v->start,
+			               strerror(errno));
+	}
+	return 0;
+}
+
+/* The mappings are made; nothing is in those whose pages may come later. */
+int ct_fetch_begin(struct ct_rank *r, struct gw_error *why)
+{
+	struct ct_fetch *f = calloc(1, sizeof(*f));
+	int uffd = -1, rc;
+
+	if (!f)
+		return gw_fail(why, -ENOMEM, "no memory for a list of pages");
+	ct_vec_init(&f->later, sizeof(struct ct_img_extent));
+	ct_vec_init(&f->first, sizeof(uint64_t));
+	ct_vec_init(&f->mms, sizeof(struct mm *));
+	ct_vec_init(&f->wants, sizeof(uint64_t));
+	ct_vec_init(&f->waits, sizeof(struct wait));
+	f->epoll = epoll_create1(EPOLL_CLOEXEC);
+	rc = f->epoll < 0 ? -errno : 0;
+	if (rc == 0)
+		rc = ct_vec_append(&f->later, r->snap.later.at, r->snap.later.n);
+	if (rc == 0)
+		rc = ct_pages_count(&f->later, &f->first, &f->pages);
+	if (rc == 0 && !(f->asked = calloc(f->pages / 8 + 1, 1)))
+		rc = -ENOMEM;
+	if (rc < 0) {
+		gw_fail(why, rc, "no memory for a list of pages");
+	} else {
+		rc = uffd = make_uffd(r, why);
+		if (rc >= 0)
+			rc = watch_memory(r, uffd, why);
+		if (rc == 0 && (rc = mm_add(f, uffd, NULL)) < 0)
+			gw_fail(why, rc, "no memory for a list of pages");
+		if (rc < 0 && uffd >= 0)
+			close(uffd);
+	}
+	if (rc < 0)
+		ct_fetch_end(f);
+	else
+		r->fetch = f;
+	return rc;
+}
+
+bool ct_fetch_is_later(const struct ct_fetch *f, uint64_t vaddr)
+{
+	return f && index_of(f, vaddr) != CT_NO_PAGE;
+}
+
+struct ct_fetch *ct_rank_take_fetch(struct ct_rank *r)
+{
+	struct ct_fetch *f = r->fetch;
+
+	r->fetch = NULL;
+	return f;
+}
+
+void ct_fetch_end(struct ct_fetch *f)
+{
+	if (!f)
+		return;
+	for (size_t i = 0; i < f->mms.n; i++)
+		mm_free(mm_at(f, i));
+	if (f->epoll >= 0)
+		close(f->epoll);
+	ct_vec_fini(&f->later);
+	ct_vec_fini(&f->first);
+	ct_vec_fini(&f->mms);
+	ct_vec_fini(&f->wants);
+	ct_vec_fini(&f->waits);
+	free(f->asked);
+	free(f);
+}
+
+/* ---- filling -------------------------------------------------------------------------------------------------------- */
+
+/* Put [place, +len) there. Return: bytes that need not be put there any more; 0: not now; what is denied is an error */
+static int64_t put(struct ct_fetch *f, struct mm *m, uint64_t place, const unsigned char *bytes, uint64_t len)
+{
+	struct uffd_copy c = { .dst = place, .src = (uint64_t)(uintptr_t)bytes, .len = len };
+	struct uffd_zero z = { .range = { place, len } };
+	int64_t done;
+
+	if (bytes ? ioctl(m->uffd, UFFDIO_COPY_, &c) == 0 : ioctl(m->uffd, UFFDIO_ZEROPAGE_, &z) == 0)
+		return (int64_t)len;
+	done = bytes ? c.done : z.done;
+	if (done > 0)
+		return done;
+	switch (errno) {
+	case EAGAIN: /* memory is being changed: first hear how */
+		return handle(f, m) < 0 ? -ENOMEM : 0;
+	case EEXIST:
+		wake(m, place, CT_PAGE);
+		return CT_PAGE;
+	case ENOENT: /* not one mapping, or no more at all */
+		return len > CT_PAGE ? put(f, m, place, bytes, CT_PAGE) : CT_PAGE;
+	case ESRCH:
+		mm_gone(m);
+		return (int64_t)len;
+	default:
+		return -errno;
+	}
+}
+
+static void measure(struct ct_fetch *f, uint64_t page)
+{
+	struct wait *w = f->waits.at;
+
+	for (size_t i = 0; i < f->waits.n; i++) {
+		uint64_t us;
+
+		if (w[i].page != page)
+			continue;
+		us = (gw_now_ns() - w[i].since_ns) / 1000;
+		w[i] = w[--f->waits.n];
+		if (f->stats.measured < SAMPLES)
+			f->samples_us[f->stats.measured++] = (uint32_t)us;
+		if (us > f->stats.fault_max_us)
+			f->stats.fault_max_us = us;
+		return;
+	}
+}
+
+/* @n pages from page @page of the source, where they are missing in @m. Return: 0, or an error; those that cannot be put in now
+ * are asked for again */
+static int fill_mm(struct ct_fetch *f, struct mm *m, uint64_t page, uint64_t source, const unsigned char *bytes, uint64_t n)
+{
+	uint64_t until = 0;
+
+	for (uint64_t i = 0; i < n && m->n_missing;) {
+		uint64_t end = source + n * CT_PAGE, at = source + i * CT_PAGE, place, len = CT_PAGE;
+		int64_t done;
+
+		if (!ct_bit_is_set(m->missing, page + i)) {
+			i++;
+			continue;
+		}
+		place = place_of(m, at, &end);
+		while (at + len < end && ct_bit_is_set(m->missing, page + i + len / CT_PAGE))
+			len += CT_PAGE;
+		done = put(f, m, place, bytes ? bytes + i * CT_PAGE : NULL, len);
+		if (done < 0)
+			return (int)done;
+		if (done == 0) { /* whoever changes memory must run first, and may need our processor */
+			uint64_t now = gw_now_ns();
+
+			until = until ? until : now + PATIENCE_NS;
+			if (now < until) {
+				poll(NULL, 0, now + PATIENCE_NS / 2 < until ? 0 : 1);
+				sched_yield();
+				continue;
+			}
+			until = 0;
+			ct_vec_append(&f->wants, &(uint64_t){ page + i }, 1);
+			ct_bit_set(f->asked, page + i);
+			i++;
+			continue;
+		}
+		for (; done > 0; done -= CT_PAGE, i++)
+			forget_page(m, page + i);
+	}
+	return 0;
+}
+
+int ct_fetch_put(struct ct_fetch *f, uint64_t vaddr, const unsigned char *bytes, uint64_t pages, struct gw_error *why)
+{
+	uint64_t page = index_of(f, vaddr);
+	int rc = 0;
+
+	if (page == CT_NO_PAGE || index_of(f, vaddr + (pages - 1) * CT_PAGE) != page + pages - 1)
+		return gw_fail(why, -EBADMSG, "pages came that nobody has left behind");
+	for (uint64_t i = 0; f->waits.n && i < pages; i++)
+		if (ct_bit_is_set(f->asked, page + i))
+			measure(f, page + i);
+	for (uint64_t i = 0; i < pages; i++)
+		ct_bit_clear(f->asked, page + i);
+	for (size_t i = 0; rc == 0 && i < f->mms.n; i++) { /* a fork may add some */
+		struct mm *m = mm_at(f, i);
+
+		rc = fill_mm(f, m, page, vaddr, bytes, pages);
+		if (!m->n_missing)
+			mm_settle(m);
+	}
+	return rc < 0 ? gw_fail(why, rc, "a page cannot be filled in: %s", strerror(-rc)) : 0;
+}
+
+int ct_fetch_fill(struct ct_fetch *f, const void *buf, size_t len, struct gw_error *why)
+{
+	const unsigned char *p = buf;
+	int rc = 0;
+
+	while (rc == 0 && len) {
+		struct ct_img_pages h;
+		uint64_t bytes;
+
+		if (len < sizeof(h))
+			return gw_fail(why, -EBADMSG, "pages without a head");
+		memcpy(&h, p, sizeof(h));
+		p += sizeof(h);
+		len -= sizeof(h);
+		bytes = h.flags & CT_IMG_PAGES_ZERO ? 0 : (uint64_t)h.pages * CT_PAGE;
+		if (!h.pages || h.vaddr % CT_PAGE || (h.flags & ~CT_IMG_PAGES_ZERO) || bytes > len)
+			return gw_fail(why, -EBADMSG, "a run of pages of another length");
+		rc = ct_fetch_put(f, h.vaddr, bytes ? p : NULL, h.pages, why);
+		f->stats.bytes += bytes;
+		f->stats.zero_pages += bytes ? 0 : h.pages;
+		p += bytes;
+		len -= bytes;
+	}
+	return rc;
+}
+
+int ct_fetch_fd(const struct ct_fetch *f)
+{
+	return f->epoll;
+}
+
+int ct_fetch_turn(struct ct_fetch *f, struct gw_error *why)
+{
+	struct epoll_event ev[32];
+	int n = epoll_wait(f->epoll, ev, GW_ARRAY_LEN(ev), 0), rc = 0;
+
+	for (int i = 0; rc == 0 && i < n; i++)
+		rc = handle(f, ev[i].data.ptr);
+	return rc < 0 ? gw_fail(why, rc, "no memory for a list of pages") : 0;
+}
+
+size_t ct_fetch_wants(struct ct_fetch *f, uint64_t *addresses, size_t cap)
+{
+	size_t n = f->wants.n < cap ? f->wants.n : cap;
+	uint64_t end;
+
+	for (size_t i = 0; i < n; i++)
+		addresses[i] = ct_pages_address(&f->later, &f->first, *CT_AT(uint64_t, &f->wants, i), &end);
+	memmove(f->wants.at, CT_AT(uint64_t, &f->wants, n), (f->wants.n - n) * sizeof(uint64_t));
+	f->wants.n -= n;
+	return n;
+}
+
+void ct_fetch_again(struct ct_fetch *f)
+{
+	f->wants.n = 0;
+	for (uint64_t i = 0; i < f->pages; i++)
+		if (ct_bit_is_set(f->asked, i))
+			ct_vec_append(&f->wants, &i, 1);
+}
+
+uint64_t ct_fetch_left(const struct ct_fetch *f)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < f->mms.n; i++)
+		n += mm_at(f, i)->n_missing;
+	return n;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+void ct_fetch_measure(struct ct_fetch *f, struct ct_fetch_stats *out)
+{
+	if (f->stats.measured) {
+		qsort(f->samples_us, f->stats.measured, sizeof(f->samples_us[0]), by_value);
+		f->stats.fault_median_us = f->samples_us[f->stats.measured / 2];
+	}
+	*out = f->stats;
+}

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Ranks that run before their pages are there: all of their memory, used in every way while it comes. */
+#include "container/test_pair.h"
+
+#include "tests/tap.h"
+
+static char victim[128], workdir[64];
+
+static void cleanup(void)
+{
+	if (getpid() != tap_state.pid)
+		return;
+	unlink(victim);
+	rmdir(workdir);
+}
+
+static void setup(void)
+{
+	const char *top = getenv("top_builddir");
+	char cmd[1200];
+
+	strcpy(workdir, "/tmp/godwit-ct-XXXXXX");
+	if (!mkdtemp(workdir))
+		tap_bail("cannot make a directory in /tmp");
+	atexit(cleanup);
+	snprintf(victim, sizeof(victim), "%s/victim", workdir);
+	snprintf(cmd, sizeof(cmd), "cp '%s/container/victim' '%s'", top ? top : ".", victim);
+	if (system(cmd) != 0)
+		tap_bail("cannot copy the victim from %s", top ? top : ".");
+}
+
+/* A rank that has another process just now is asked again, as a daemon does. */
+static bool hop(struct pair *p)
+{
+	uint64_t until = gw_now_ns() + 20000000000ull;
+	int rc;
+
+	do
+		rc = pair_move(p);
+	while (rc == -ECHILD && gw_now_ns() < until);
+	if (rc < 0)
+		diag("%s", p->last.why.text);
+	return rc == 0;
+}
+
+static bool says(struct pair *p, const char *word)
+{
+	char line[4096], want[64];
+
+	snprintf(want, sizeof(want), "ok %s", word);
+	if (rank_obeys(p, word, line, sizeof(line)) && strcmp(line, want) == 0)
+		return true;
+	diag("it says '%s', not '%s'", line, want);
+	return false;
+}
+
+static bool is_ready(struct pair *p)
+{
+	char line[4096];
+
+	return rank_says(p, line, sizeof(line)) && strcmp(line, "ready") == 0;
+}
+
+static bool ends(struct pair *p)
+{
+	char line[4096];
+
+	return rank_obeys(p, "end", line, sizeof(line)) && strcmp(line, "done") == 0 && pair_op(p, p->at, CMD_REAP, 0) == 0 &&
+	       WIFEXITED(p->last.status) && WEXITSTATUS(p->last.status) == 7;
+}
+
+/* @post, @rounds: of the first hop; every other hop is the other way round */
+static void test_hops(const char *what, int hops, bool is_tcp, int post, int rounds, const char *a0, const char *a1, bool is_forking)
+{
+	uint64_t left = 0, faults = 0, forks = 0, median = 0;
+	struct pair p;
+	bool good;
+
+	pair_start(&p, NULL, NULL, is_tcp);
+	good = pair_spawn(&p, 4242, victim, a0, a1, NULL) == 0 && is_ready(&p) && (!is_forking || says(&p, "fork"));
+	for (int i = 0; good && i < hops; i++) {
+		char word[16];
+
+		p.post = i % 2 ? 1 : post;
+		p.rounds = i % 3 ? 0 : rounds;
+		good = hop(&p);
+		left += p.last.stats.left_bytes;
+		faults += p.last.stats.fetch.faults;
+		forks += p.last.stats.fetch.forks;
+		median = p.last.stats.fetch.fault_median_us;
+		snprintf(word, sizeof(word), "%d", i);
+		good = good && says(&p, word);
+	}
+	good = good && (!is_forking || says(&p, "rest"));
+	ok(good && left && ends(&p), "%s: %d hops, %.1f MiB came after it", what, hops, (double)left / (1 << 20));
+	diag("%llu pages were waited for (half of the last hop's within %llu us), %llu forks meanwhile", (unsigned long long)faults,
+	     (unsigned long long)median, (unsigned long long)forks);
+	pair_stop(&p);
+}
+
+/* The daemon that has the pages dies: the one that has the rank ends it, and never lets it run without them. */
+static void test_source_dies(void)
+{
+	struct pollfd copy = { .events = POLLIN };
+	struct pair p;
+	int rc;
+
+	pair_start(&p, "test.serving=kill", NULL, false);
+	pair_spawn(&p, 4242, victim, "fetched", "16", NULL);
+	is_ready(&p);
+	copy.fd = (int)syscall(SYS_pidfd_open, p.last.pid, 0);
+	p.post = 100000; /* nothing is pushed */
+	rc = pair_move(&p);
+	ok(rc == -EPIPE && p.last.rc == -EPIPE && pair_op(&p, 1, CMD_REAP, 0) == -ECHILD, "pages cannot come any more: the rank ends");
+	ok(poll(&copy, 1, 10000) == 1, "and so does the frozen copy, with its daemon");
+	close(copy.fd);
+	pair_stop(&p);
+}
+
+int main(void)
+{
+	struct ct_host_caps caps;
+
+	ct_host_probe(&caps);
+	if (!caps.can_fetch)
+		tap_skip_all("missing pages cannot be watched here (userfaultfd of the kernel's own accesses, and of forks)");
+	setup();
+	test_hops("64 MiB, used by every way", 10, true, 1, 0, "fetched", "64", false);
+	test_hops("32 MiB, asked for page by page first", 3, false, 200, 0, "fetched", "32", false);
+	test_hops("children are forked while pages come", 4, false, 100, 0, "fetched", "32", true);
+	test_hops("memory that changes all the time", 6, false, 60, 0, "dirty", "3", false);
+	test_hops("memory that changes all the time, followed before", 6, false, 30, 2, "dirty", "4", false);
+	test_source_dies();
+	return tap_done();
+}
