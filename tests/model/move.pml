@@ -12,6 +12,10 @@
  * The image of a frozen rank carries the rank's generation: how often it has been let run. Thawing an image that is not
  * of the present generation would undo what the rank has done since, which is as wrong as a second copy.
  *
+ * With POST=1 each session may be one whose rank runs at the destination before all of its pages are there: the source
+ * keeps its frozen copy and serves it (S_SERVE), the destination asks again after a lost link, and only when nothing is
+ * missing any more may the copy go, or the rank be asked to move on. Two askings stand for all pages.
+ *
  * BUG_x removes one rule each; every one of those must be found by the search (tests/model/check-model).
  */
 #ifndef RANKS
@@ -32,9 +36,12 @@
 #ifndef EXITS
 #define EXITS 0
 #endif
+#ifndef POST
+#define POST 0
+#endif
 #define DAEMONS 3
 
-mtype = { PREPARE, PREPARED, REFUSED, DATA, END, READY, GIVEN, TAKEN, NEVER, ASK, ABORT, DONE };
+mtype = { PREPARE, PREPARED, REFUSED, DATA, END, READY, GIVEN, TAKEN, NEVER, ASK, ABORT, DONE, WANT, PAGES, FETCHED, GONE };
 
 /* the source's states, then the destination's */
 #define S_NONE     0
@@ -42,18 +49,20 @@ mtype = { PREPARE, PREPARED, REFUSED, DATA, END, READY, GIVEN, TAKEN, NEVER, ASK
 #define S_QUIESCE  2
 #define S_SEND     3   /* frozen; the image goes out, READY is awaited */
 #define S_GIVEN    4
-#define S_TAKEN    5   /* ends */
-#define S_ABORTED  6   /* ends */
-#define S_LOST     7   /* ends */
-#define S_DEAD     8   /* the daemon died: nobody remembers */
+#define S_SERVE    5   /* it lives there; pages are served from the frozen copy */
+#define S_TAKEN    6   /* ends */
+#define S_ABORTED  7   /* ends */
+#define S_LOST     8   /* ends */
+#define S_DEAD     9   /* the daemon died: nobody remembers */
 
 #define D_NONE     0
 #define D_FILLING  1   /* a shell exists */
 #define D_READY    2
-#define D_TAKEN    3   /* thawed; DONE is awaited */
-#define D_NEVER    4   /* ends: discarded, and GIVEN will be answered by NEVER */
-#define D_DONE     5   /* ends: the record is forgotten */
-#define D_DEAD     6
+#define D_FETCH    3   /* thawed; pages are missing */
+#define D_TAKEN    4   /* thawed; DONE is awaited */
+#define D_NEVER    5   /* ends: discarded, and GIVEN will be answered by NEVER */
+#define D_DONE     6   /* ends: the record is forgotten */
+#define D_DEAD     7
 
 /* a rank's copy at a daemon */
 #define C_NONE     0
@@ -81,6 +90,9 @@ byte s_rank[SESSIONS], s_src[SESSIONS], s_dst[SESSIONS], s_epoch[SESSIONS];
 byte s_srcinc[SESSIONS], s_dstinc[SESSIONS];
 byte ss[SESSIONS], ds[SESSIONS];
 byte left[SESSIONS];              /* data frames not yet sent */
+bool post[SESSIONS];              /* it runs there before all pages are there */
+byte missing[SESSIONS];           /* askings until nothing is missing any more */
+bool asked[SESSIONS];             /* the answer to one is awaited */
 bool up[SESSIONS];                /* the connection as it is */
 bool sup[SESSIONS], dup[SESSIONS];/* as the source and the destination believe */
 byte cuts, crashes, restarts, exits;
@@ -88,10 +100,10 @@ byte cuts, crashes, restarts, exits;
 #ifdef BUG_BLOCKING_SEND
 #define ROOM 1
 #else
-#define ROOM 4
+#define ROOM 6
 #endif
 chan to_dst[SESSIONS] = [ROOM] of { mtype };
-chan to_src[SESSIONS] = [4] of { mtype, byte };
+chan to_src[SESSIONS] = [6] of { mtype, byte };
 
 inline check_copies(r)
 {
@@ -127,8 +139,8 @@ inline send_dst(s, m)
 inline send_src(s, m)
 {
 	if
-	:: up[s] && dup[s] && len(to_src[s]) < 4 -> to_src[s]!m(inc[s_dst[s]])
-	:: up[s] && dup[s] && len(to_src[s]) >= 4 -> assert(false)
+	:: up[s] && dup[s] && len(to_src[s]) < 6 -> to_src[s]!m(inc[s_dst[s]])
+	:: up[s] && dup[s] && len(to_src[s]) >= 6 -> assert(false)
 	:: else
 	fi
 }
@@ -173,6 +185,28 @@ inline taken_here(s, d)
 	send_dst(s, DONE)
 }
 
+/* nothing will be asked for any more, or nobody is left to ask: the frozen copy goes */
+inline serve_here(s)
+{
+	ss[s] = S_SERVE
+#ifdef BUG_RELEASE_AT_TAKEN
+	; taken_here(s, s_src[s])
+#endif
+}
+
+/* the pages that are missing will never come: the rank ends */
+inline starve(s, d)
+{
+#ifndef BUG_RUN_ON_STARVED
+	if
+	:: COPY(d, s_rank[s]) == C_RUNNING -> COPY(d, s_rank[s]) = C_NONE; excused[s_rank[s]] = true
+	:: else
+	fi;
+	missing[s] = 0;
+#endif
+	ds[s] = D_DONE
+}
+
 inline discard(s, d)
 {
 	if
@@ -188,7 +222,10 @@ inline thaw(s, d)
 	assert(image[s] == gen[s_rank[s]]);
 	epoch[(d) * RANKS + s_rank[s]] = s_epoch[s] + 1;
 	run_rank(d, s_rank[s]);
-	ds[s] = D_TAKEN;
+	if
+	:: post[s] -> ds[s] = D_FETCH; missing[s] = 2; asked[s] = false
+	:: else -> ds[s] = D_TAKEN
+	fi;
 	tell_head(d, s_rank[s])
 }
 
@@ -206,7 +243,7 @@ inline prepare(s, d)
 		fi;
 		if
 		:: c_i != s && s_rank[c_i] == s_rank[s] && s_src[c_i] == d && s_srcinc[c_i] == inc[d] &&
-		   ss[c_i] == S_GIVEN && s_epoch[s] > s_epoch[c_i] ->
+		   (ss[c_i] == S_GIVEN || ss[c_i] == S_SERVE) && s_epoch[s] > s_epoch[c_i] ->
 			/* it comes back before we heard that it had arrived: that is as good as TAKEN */
 			c_n = c_i; taken_here(c_n, d); c_n = 0
 		:: else
@@ -237,8 +274,24 @@ inline src_gets(s, d, m, i)
 			send_dst(s, GIVEN)
 		fi
 	:: (m == REFUSED || m == NEVER) && ss[s] >= S_PREPARE && ss[s] <= S_SEND -> abort_here(s, d)
-	:: m == TAKEN && ss[s] == S_GIVEN -> taken_here(s, d)
-	:: m == TAKEN && ss[s] != S_GIVEN -> send_dst(s, DONE)
+	:: m == TAKEN && ss[s] == S_GIVEN ->
+		if
+		:: post[s] -> serve_here(s)
+		:: else -> taken_here(s, d)
+		fi
+	:: m == TAKEN && ss[s] != S_GIVEN && ss[s] != S_SERVE -> send_dst(s, DONE)
+#ifdef BUG_WANT_IS_NOT_TAKEN
+	:: m == WANT && ss[s] == S_SERVE ->
+#else
+	:: m == WANT && (ss[s] == S_SERVE || ss[s] == S_GIVEN) -> /* TAKEN was lost: this is as good */
+		ss[s] = S_SERVE;
+#endif
+		if
+		:: COPY(d, s_rank[s]) == C_FROZEN -> send_dst(s, PAGES)
+		:: else -> send_dst(s, GONE); ss[s] = S_LOST   /* killed while it stood still: nothing can be read */
+		fi
+	:: m == FETCHED && (ss[s] == S_GIVEN || ss[s] == S_SERVE) -> taken_here(s, d)
+	:: m == FETCHED && ss[s] != S_GIVEN && ss[s] != S_SERVE -> send_dst(s, DONE)
 #ifdef BUG_NEVER_ANY_INCARNATION
 	:: m == NEVER && ss[s] == S_GIVEN ->
 #else
@@ -254,12 +307,18 @@ inline src_gets(s, d, m, i)
 		:: else -> excused[s_rank[s]] = true  /* it was killed while it stood still: it has exited */
 		fi
 	:: m == ASK && ss[s] == S_GIVEN -> send_dst(s, GIVEN)
+	:: m == WANT && (ss[s] == S_LOST || ss[s] == S_DEAD) -> send_dst(s, GONE)
 	:: m == ASK && (ss[s] == S_ABORTED || ss[s] == S_LOST || ss[s] == S_DEAD) -> send_dst(s, ABORT)
 	:: m == ASK && ss[s] == S_TAKEN -> send_dst(s, DONE)
 	:: else  /* counted, logged, refused */
 	fi
 }
 
+#ifdef BUG_ASK_ONCE
+#define ASK_AGAIN(s) skip
+#else
+#define ASK_AGAIN(s) asked[s] = false
+#endif
 inline dst_gets(s, d, m)
 {
 	if
@@ -272,7 +331,15 @@ inline dst_gets(s, d, m)
 #ifdef BUG_FORGET_TAKEN
 		ds[s] = D_NEVER
 #endif
-	:: m == GIVEN && ds[s] == D_TAKEN -> send_src(s, TAKEN)
+	:: m == GIVEN && ds[s] == D_TAKEN -> if :: post[s] -> send_src(s, FETCHED) :: else -> send_src(s, TAKEN) fi
+	:: m == GIVEN && ds[s] == D_FETCH -> ASK_AGAIN(s); send_src(s, TAKEN) /* the link is a new one */
+	:: m == PAGES && ds[s] == D_FETCH && asked[s] ->
+		missing[s]--; asked[s] = false;
+		if
+		:: missing[s] == 0 -> ds[s] = D_TAKEN; send_src(s, FETCHED)
+		:: else
+		fi
+	:: m == GONE && ds[s] == D_FETCH -> starve(s, d)
 	:: m == GIVEN && (ds[s] == D_NONE || ds[s] == D_NEVER || ds[s] == D_DEAD) -> send_src(s, NEVER)
 	:: m == DONE && ds[s] == D_TAKEN -> ds[s] = D_DONE
 	:: else
@@ -284,7 +351,7 @@ inline src_peer_dead(s, d)
 {
 	if
 	:: ss[s] >= S_PREPARE && ss[s] <= S_SEND -> abort_here(s, d)
-	:: ss[s] == S_GIVEN ->
+	:: ss[s] == S_GIVEN || ss[s] == S_SERVE ->
 		ss[s] = S_LOST;
 		if
 		:: COPY(d, s_rank[s]) == C_FROZEN -> COPY(d, s_rank[s]) = C_NONE
@@ -302,6 +369,7 @@ inline dst_peer_dead(s, d)
 	:: ds[s] == D_FILLING || ds[s] == D_READY -> discard(s, d)
 #endif
 	:: ds[s] == D_TAKEN -> ds[s] = D_DONE
+	:: ds[s] == D_FETCH -> starve(s, d)
 	fi
 }
 
@@ -313,10 +381,15 @@ inline dst_peer_dead(s, d)
 #define IS_MOVING(d, r) false
 #else
 #define HOLDS(s, d, r) (n_sessions > s && s_rank[s] == r && s_src[s] == d && ss[s] >= S_PREPARE && ss[s] <= S_GIVEN)
+#ifdef BUG_MOVE_WHILE_FETCHING
+#define FETCHES(s, d, r) false
+#else
+#define FETCHES(s, d, r) (n_sessions > s && s_rank[s] == r && s_dst[s] == d && s_dstinc[s] == inc[d] && ds[s] == D_FETCH)
+#endif
 #if SESSIONS > 2
-#define IS_MOVING(d, r) (HOLDS(0, d, r) || HOLDS(1, d, r))
+#define IS_MOVING(d, r) (FETCHES(0, d, r) || FETCHES(1, d, r) || HOLDS(0, d, r) || HOLDS(1, d, r))
 #elif SESSIONS > 1
-#define IS_MOVING(d, r) HOLDS(0, d, r)
+#define IS_MOVING(d, r) (FETCHES(0, d, r) || HOLDS(0, d, r))
 #else
 #define IS_MOVING(d, r) false
 #endif
@@ -329,6 +402,7 @@ inline dst_peer_dead(s, d)
 		s_srcinc[s] = inc[d]; s_dstinc[s] = inc[s_dst[s]]; \
 		up[s] = true; sup[s] = true; dup[s] = true; \
 		ss[s] = S_PREPARE; \
+		if :: true :: POST -> post[s] = true fi; \
 		n_sessions++; \
 		send_dst(s, PREPARE); \
 		s = 0 }
@@ -379,17 +453,25 @@ end:	do
 	:: atomic { !dead[d] && DST_IS_ME(s) && ds[s] == D_READY && !dup[s] && !dead[s_src[s]] -> \
 		flush_dst(s); dup[s] = true; up[s] = true; sup[s] = true; send_src(s, ASK) } \
 	:: atomic { !dead[d] && DST_IS_ME(s) && ds[s] == D_TAKEN && !dup[s] && !dead[s_src[s]] -> \
-		flush_dst(s); dup[s] = true; up[s] = true; sup[s] = true; send_src(s, TAKEN) } \
+		flush_dst(s); dup[s] = true; up[s] = true; sup[s] = true; \
+		if :: post[s] -> send_src(s, FETCHED) :: else -> send_src(s, TAKEN) fi } \
+	/* pages: asked for one after another, again after a lost link; the end of a rank ends the asking */ \
+	:: atomic { !dead[d] && DST_IS_ME(s) && ds[s] == D_FETCH && !dup[s] && !dead[s_src[s]] -> \
+		flush_dst(s); dup[s] = true; up[s] = true; sup[s] = true; ASK_AGAIN(s); send_src(s, TAKEN) } \
+	:: atomic { !dead[d] && DST_IS_ME(s) && ds[s] == D_FETCH && dup[s] && up[s] && !asked[s] && len(to_src[s]) < 3 -> \
+		asked[s] = true; send_src(s, WANT) } \
+	:: atomic { !dead[d] && DST_IS_ME(s) && ds[s] == D_FETCH && COPY(d, s_rank[s]) != C_RUNNING -> \
+		missing[s] = 0; ds[s] = D_TAKEN; send_src(s, FETCHED) } \
 	/* a restarted source knows nothing of the session, and says so */ \
 	:: atomic { !dead[d] && s < n_sessions && s_src[s] == d && s_srcinc[s] != inc[d] && nempty(to_src[s]) -> \
 		to_src[s]?m(i); \
 		if \
 		:: m == ASK -> send_dst(s, ABORT) \
-		:: m == TAKEN -> send_dst(s, DONE) \
+		:: m == TAKEN || m == FETCHED -> send_dst(s, DONE) \
 		:: else \
 		fi; m = 0; i = 0 } \
 	/* the head's verdicts */ \
-	:: atomic { !dead[d] && SRC_IS_ME(s) && ss[s] >= S_PREPARE && ss[s] <= S_GIVEN && \
+	:: atomic { !dead[d] && SRC_IS_ME(s) && ss[s] >= S_PREPARE && ss[s] <= S_SERVE && \
 		PEER_IS_DEAD(s_dst[s], s_dstinc[s]) -> src_peer_dead(s, d) } \
 	:: atomic { !dead[d] && DST_IS_ME(s) && ds[s] >= D_FILLING && ds[s] <= D_TAKEN && \
 		PEER_IS_DEAD(s_src[s], s_srcinc[s]) -> dst_peer_dead(s, d) }
@@ -397,6 +479,14 @@ end:	do
 #define FREEZE(s) \
 		if \
 		:: COPY(d, s_rank[s]) == C_RUNNING -> \
+			c_i = 0; \
+			do \
+			:: c_i < n_sessions -> \
+				assert(!(s_rank[c_i] == s_rank[s] && s_dst[c_i] == d && ds[c_i] == D_FETCH)); /* its image would be incomplete */ \
+				c_i++ \
+			:: else -> break \
+			od; \
+			c_i = 0; \
 			COPY(d, s_rank[s]) = C_FROZEN; image[s] = gen[s_rank[s]]; left[s] = 2; ss[s] = S_SEND \
 		:: else -> abort_here(s, d) \
 		fi
@@ -484,7 +574,7 @@ inline crash(d)
 		if
 		:: s_src[s] == d && s_srcinc[s] == inc[d] && ss[s] != S_NONE ->
 			if
-			:: ss[s] == S_GIVEN -> excuse_unless_alive(s_rank[s])
+			:: ss[s] == S_GIVEN || ss[s] == S_SERVE -> excuse_unless_alive(s_rank[s])
 			:: else
 			fi;
 			ss[s] = S_DEAD; up[s] = false; sup[s] = false; flush_src(s); left[s] = 0;
@@ -562,6 +652,7 @@ end:	do
 		do
 		:: s < n_sessions ->
 			assert(ss[s] >= S_TAKEN);
+			assert(missing[s] == 0 || dead[s_dst[s]] || s_dstinc[s] != inc[s_dst[s]]); /* nobody waits for a page for ever */
 			assert(ds[s] == D_NONE || ds[s] >= D_NEVER);
 			s++
 		:: else -> break
