@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# runtime/test_user: the tests of launching and of moving once more, as an ordinary user, when they are run by root.
+# runtime/test_user: the tests of launching, of moving and of continuing once more, as an ordinary user, when they are run by root.
 #
 # The build tree and MPICH may lie where other users cannot look, so what is needed is copied to a place of its own.
 if [ "$(id -u)" != 0 ]; then
@@ -27,7 +27,7 @@ as_user() {
 }
 # Each part has numbers of its own: they are counted on here, and a part without a plan is a failure.
 n=0
-for part in runtime/test_launch.py tests/driver/launch.py tests/driver/move.py tests/driver/movable.py; do
+for part in runtime/test_launch.py tests/driver/launch.py tests/driver/move.py tests/driver/movable.py "tests/driver/restart.py --brief"; do
 	has_plan=no
 	while IFS= read -r line; do
 		case $line in
@@ -38,7 +38,7 @@ for part in runtime/test_launch.py tests/driver/launch.py tests/driver/move.py t
 			;;
 		*) printf '%s\n' "$line" ;;
 		esac
-	done < <(as_user "$place/src/$part" 2>&1)
+	done < <(as_user "$place/src/${part%% *}" ${part#"${part%% *}"} 2>&1)
 	n=$((n + 1))
 	if [ $has_plan = yes ]; then echo "ok $n - $part comes to its end"; else echo "not ok $n - $part comes to its end"; fi
 done
