@@ -37,6 +37,7 @@
  *   pins.c       ranks that stay where they are
  *   suspend.c    a job that rests
  *   checkpoint.c and is written down meanwhile
+ *   again.c      the same command once more
  *   schedule.c   by itself: every so often, and at a signal
  *   restart.c    and goes on from there
  *   remember.c   what a checkpoint says of the head
@@ -474,6 +475,9 @@ json_t *checkpoint_text(const char *text, size_t len);       /* a string; of wha
 struct cold_dir;
 int checkpoint_hold(struct head *h, const char *path, struct cold_dir **out, struct gw_error *why);
 void checkpoint_release(struct head *h);
+
+/* ---- again.c ---- */
+void again_say(struct head *h);                              /* that the job is continued by the same command, if it is */
 
 /* ---- schedule.c ---- */
 int schedule_init(struct head *h, struct gw_error *why);     /* -checkpoint-dir, if it was given */

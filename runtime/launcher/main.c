@@ -21,6 +21,8 @@ int main(int argc, char **argv)
 	gw_event_init("mpirun", NULL);
 	code = options_parse(&spec, argc, argv, &why);
 	if (code == 0)
+		code = again_take(&spec, &why);
+	if (code == 0)
 		code = restart_take(&spec, &why);
 	if (code == 0 && spec.pool)
 		code = pool_take(&spec, &why);

@@ -70,6 +70,7 @@ struct job_spec {
 	uint32_t checkpoint_keep;    /* how many complete ones stay */
 	uint32_t checkpoint_on;      /* 1 << signal of each that asks for one, and the end */
 	bool is_checkpoint_on_said;
+	bool is_again;               /* what is in @checkpoint_dir is continued, though nobody said -restart */
 	const char *restart_dir;  /* a checkpoint that is continued; NULL: none */
 	struct restart *restart;  /* what is there: restart.c */
 	bool is_verbose, is_printing_codes;
@@ -97,6 +98,11 @@ uint32_t hosts_place(const struct job_spec *spec, uint32_t rank);               
 /** restart_take - programs and options of the checkpoint in @spec->restart_dir, if one is named. restart_release() in any case */
 int restart_take(struct job_spec *spec, struct gw_error *why);
 void restart_release(struct job_spec *spec);
+
+/* ---- again.c ---- */
+/** again_take - does -checkpoint-dir hold a job that is to be continued? Then it is @spec->restart_dir. 0 also when not;
+ *  -EEXIST: it is another command's */
+int again_take(struct job_spec *spec, struct gw_error *why);
 
 /* ---- pool.c ---- */
 int pool_take(struct job_spec *spec, struct gw_error *why); /* hosts and launcher, from the pool that was named */

@@ -94,6 +94,7 @@ int schedule_init(struct head *h, struct gw_error *why)
 	strcpy(s->dir, path);
 	if (hold(h, why) < 0)
 		return gw_fail_more(why, "-checkpoint-dir: ");
+	again_say(h);
 	next(h);
 	return 0;
 }

@@ -5,6 +5,7 @@ from godwit import *
 
 tap = Tap(280)
 work = work_dir("schedule")
+JACOBI = os.path.join(BUILD, "examples/jacobi")
 CONDUCT = os.path.join(BUILD, "tests/programs/conduct")
 MPIRUN, GODWIT = os.path.join(BUILD, "mpirun"), os.path.join(BUILD, "godwit")
 
@@ -107,9 +108,10 @@ reached = wait_last(head, 5)
 code, out, err = godwit("status", "--job", id)
 tap.ok(reached and re.search(r"^checkpoint \d+ of \d{4}-.* in %s: .* MiB on disk, .* ms$" % to, out, re.M), "a job is written down again "
        "and again, and status says when and how long it took", out, err, *job.tail())
-second = subprocess.run([MPIRUN, "-checkpoint-dir", to, "true"], capture_output=True, text=True, timeout=30)
-tap.ok(second.returncode == 1 and "'%s' is in use by another mpirun: process %d on" % (to, job.proc.pid) in second.stderr,
-       "another mpirun does not write there", second)
+runs = [subprocess.run(words, capture_output=True, text=True, timeout=30) for words in (job.args, [MPIRUN, "-checkpoint-dir", to, "true"])]
+tap.ok([r.returncode for r in runs] == [1, 1] and "job %s runs on this host; it must not run twice" % id in runs[0].stderr and
+       runs[0].stderr.count("\n") == 1, "the same command does not run twice", runs[0])
+tap.ok("another job: %s carry 1 %s (4 ranks, in %s)" % (CONDUCT, stop, os.getcwd()) in runs[1].stderr, "nor another one there", runs[1])
 mover = Mover(job, 4, 2, 7, pace_ms=5)
 before = last(head)
 amid = wait_last(head, before + 4)
@@ -189,17 +191,39 @@ job, head, stop = start(to, "-clusters", 2)
 os.kill(job.proc.pid, signal.SIGTERM)
 tap.ok(job.end(30) == 143 and not cuts(to), "without -checkpoint-on a signal is the ranks'", *job.tail())
 
+# ---- the same command once more ---------------------------------------------------------------------------------------------------
+
+to = new_path()
+plate = [JACOBI, "--size", 300, "--iterations", 3000, "--report", 50]
+job = Job(tap, ["-n", 4, "-clusters", 2] + plate)
+job.end(60)
+expected = job.out()[-1].split("checksum=")[-1]
+legs, ends = 0, []
+for words in (["-clusters", 2], ["-clusters", 1], ["-launcher", "fork", "-hosts", "a,b"], ["-clusters", 3]):
+	job = Job(tap, ["-n", 4, "-checkpoint-dir", to, "-checkpoint-on", "USR1"] + words + plate)
+	begun = job.wait_line(r"^jacobi: iteration", 40, "out", 4)
+	if words != ["-clusters", 3]:
+		os.kill(job.proc.pid, signal.SIGUSR1)
+	ends.append(job.end(60))
+	legs += any("goes on from checkpoint %d of" % n in l for n, l in enumerate(job.out("err")[:1], len(ends) - 1))
+tap.ok(ends == [75, 75, 75, 0] and legs == 3 and job.out()[-1].split("checksum=")[-1] == expected and len(expected) == 16,
+       "the same command goes on three times, on other clusters and hosts: the same answer to the last bit", ends, legs, expected, *job.tail())
+p = subprocess.run([MPIRUN, "-checkpoint-dir", to, "true"], capture_output=True, text=True, timeout=60)
+tap.ok(p.returncode == 0 and not p.stderr, "when it has ended well another job may begin there", p)
+
 # ---- mpirun dies in the middle ----------------------------------------------------------------------------------------------------
 
 for fault in ("rt.checkpoint.commit", "rt.checkpoint.renamed"):
 	to = new_path()
 	job, head, stop = start(to, "-clusters", 2, "-checkpoint-every", "200ms", env={"GODWIT_FAULT": fault + "@3=kill"})
 	status = job.end(30)
-	was = number(to)
-	left = leftovers(to)
-	p = subprocess.run([MPIRUN, "-checkpoint-dir", to, "true"], capture_output=True, text=True, timeout=30)
-	tap.ok(status == -9 and was == 2 and not job.gone() and not leftovers(to) and number(to) == 2 and len(left) == (1 if "commit" in fault else 0),
-	       "mpirun is killed at %s: the one before is there, leftovers go with the next run" % fault, status, was, left, leftovers(to), p, *job.tail())
+	was, left, alive = number(to), leftovers(to), job.gone()
+	again = Job(tap, ["-n", 4, "-checkpoint-dir", to, "-clusters", 1, CONDUCT, "carry", 1, stop])
+	goes_on = again.wait_line("goes on from checkpoint 2 of", 30, "err") and wait_for(lambda: not leftovers(to) or not again.is_running())
+	tap.ok(status == -9 and was == 2 and not alive and len(left) == (1 if "commit" in fault else 0) and goes_on,
+	       "mpirun is killed at %s: the same command goes on from the one before, leftovers are removed" % fault, status, was, left, leftovers(to),
+	       *(job.tail() + again.tail()))
+	end_carry(again, stop, "to the end, on fewer clusters")
 
 # ---- a full disk --------------------------------------------------------------------------------------------------------------------
 
