@@ -256,6 +256,7 @@ static int rights_check(struct ct_rank *r, const char *status, struct gw_error *
 static int status_check(struct ct_rank *r, struct gw_error *why)
 {
 	char text[8192], path[4096];
+	struct stat st;
 	const char *f;
 	int rc = ct_proc_read(r->pid, "status", text, sizeof(text));
 
@@ -266,10 +267,7 @@ static int status_check(struct ct_rank *r, struct gw_error *why)
 	if (f && (*f == 'Z' || *f == 'X')) /* nothing else can be seen of it */
 		return gw_fail(why, -EBUSY, "its main thread has ended; a rank whose other threads go on alone cannot move; keep it "
 		               "with 'godwit pin'");
-	if (f && *f == 'T')
-		rc = ct_hold(r, why, CT_HOLD_STATE, 0, "it is stopped by a signal; continue it first (kill -CONT %d)", (int)r->pid);
-	if (rc == 0)
-		rc = threads_check(r, text, why);
+	rc = threads_check(r, text, why);
 	if (rc == 0)
 		rc = rights_check(r, text, why);
 	if (rc == 0)
@@ -279,6 +277,9 @@ static int status_check(struct ct_rank *r, struct gw_error *why)
 	if (rc == 0 && ct_proc_link(r->pid, "root", path, sizeof(path)) > 0 && strcmp(path, "/") != 0)
 		rc = ct_hold(r, why, CT_HOLD_STATE, 0, "it changed its root directory to '%s', which cannot move; keep the rank with "
 		             "'godwit pin'", path);
+	if (rc == 0 && (ct_proc_link(r->pid, "cwd", path, sizeof(path)) < 0 || path[0] != '/' || stat(path, &st) < 0) && errno != EACCES)
+		rc = ct_hold(r, why, CT_HOLD_STATE, 0, "its working directory '%s' cannot be found any more; change to another one, or keep "
+		             "the rank with 'godwit pin'", path);
 	if (rc == 0)
 		rc = ct_timers_check(r, why);
 	return rc;

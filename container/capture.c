@@ -61,6 +61,8 @@ int ct_capture_prepare(struct ct_rank *r, struct gw_error *why)
 		return gw_fail(why, -ESRCH, "cannot read the auxiliary vector of pid %d", (int)r->pid);
 	rc = ct_proc_read(r->pid, "oom_score_adj", text, sizeof(text));
 	p->oom_score_adj = rc > 0 ? atoi(text) : 0;
+	rc = ct_proc_read(r->pid, "coredump_filter", text, sizeof(text));
+	p->coredump_filter = rc > 0 ? (uint32_t)strtoul(text, NULL, 16) : 0;
 	rc = ct_proc_read(r->pid, "status", text, sizeof(text));
 	field = rc > 0 ? ct_proc_field(text, "Umask:") : NULL;
 	r->umask_guess = field ? (uint32_t)strtoul(field, NULL, 8) : 022;
@@ -114,6 +116,10 @@ static int read_infos(struct ct_rank *r, pid_t tid, uint32_t ns_tid, struct gw_e
 				return gw_fail(why, -ENOMEM, "no memory for pending signals");
 			s->ns_tid = ns_tid;
 			memcpy(s->info, &infos[i], sizeof(s->info));
+			if (infos[i].si_signo == SIGSTOP) { /* nothing can keep it waiting there: it stops when it is let go */
+				r->snap.process.is_stopped = 1;
+				r->snap.infos.n--;
+			}
 		}
 		arg.off += (uint64_t)n;
 	} while (n == 16);
@@ -141,7 +147,7 @@ static int read_xstate(struct ct_rank *r, pid_t tid, struct gw_error *why)
 /* ---- from inside ----------------------------------------------------------------------------------------------- */
 
 struct asked { /* where the answers of the calls will be; addresses in the target */
-	struct ct_call *brk, *membarrier, *dumpable, *no_new_privs, *thp, *personality, *umask;
+	struct ct_call *brk, *membarrier, *dumpable, *no_new_privs, *thp, *personality, *umask, *keep_caps, *mce_kill;
 	uint64_t itimers, actions, limits, subreaper, pdeathsig, caps;
 	uint64_t timers;
 	size_t leader_end;
@@ -166,6 +172,8 @@ static void ask_leader(struct ct_rank *r, struct asked *a)
 	a->dumpable = CT_CALL(m, "dumpable", 0, SYS_prctl, PR_GET_DUMPABLE);
 	a->no_new_privs = CT_CALL(m, "no_new_privs", 0, SYS_prctl, PR_GET_NO_NEW_PRIVS);
 	a->thp = CT_CALL(m, "thp_disable", 0, SYS_prctl, PR_GET_THP_DISABLE);
+	a->keep_caps = CT_CALL(m, "keep_caps", 0, SYS_prctl, PR_GET_KEEPCAPS);
+	a->mce_kill = CT_CALL(m, "mce_kill", 0, SYS_prctl, PR_MCE_KILL_GET);
 	a->personality = CT_CALL(m, "personality", 0, SYS_personality, 0xffffffffu);
 	CT_CALL(m, "subreaper", 0, SYS_prctl, PR_GET_CHILD_SUBREAPER, a->subreaper);
 	CT_CALL(m, "pdeathsig", 0, SYS_prctl, PR_GET_PDEATHSIG, a->pdeathsig);
@@ -195,6 +203,9 @@ static int answers_leader(struct ct_rank *r, const struct asked *a)
 	p->no_new_privs = n > 0;
 	n = (int64_t)a->thp->result;
 	p->thp_disable = n > 0 ? (uint32_t)n : 0;
+	p->keep_caps = a->keep_caps->result == 1;
+	n = (int64_t)a->mce_kill->result;
+	p->mce_kill = n < 0 ? PR_MCE_KILL_DEFAULT : (uint32_t)n;
 	p->personality = (uint32_t)a->personality->result;
 	p->umask = (uint32_t)a->umask->result;
 	p->subreaper = *(uint32_t *)ct_remote_at(m, a->subreaper) != 0;
@@ -256,6 +267,7 @@ static int answers_thread(struct ct_rank *r, struct ct_thread *t, const struct c
 	out->rseq_len = t->rseq_len;
 	out->rseq_signature = t->rseq_signature;
 	out->nice = t->nice;
+	out->ioprio = ct_ioprio(t->tid);
 	policy = sched_getscheduler(t->tid);
 	out->policy = policy > 0 ? (uint32_t)policy : 0;
 	if (out->policy && sched_getparam(t->tid, &param) == 0)

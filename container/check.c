@@ -225,6 +225,7 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 		if (ct_section_write(&blob, CT_SECTION_NEEDS, 1, &needs, sizeof(needs)) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_STRINGS, (uint32_t)s.strings.n, s.strings.at, s.strings.n) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_FILES, (uint32_t)s.files.n, s.files.at, s.files.n * s.files.size) < 0 ||
+		    ct_section_write(&blob, CT_SECTION_HANDLES, (uint32_t)s.handles.n, s.handles.at, s.handles.n * s.handles.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_VMAS, (uint32_t)s.vmas.n, s.vmas.at, s.vmas.n * s.vmas.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_EXTENTS, (uint32_t)hints.n, hints.at, hints.n * hints.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_END, 1, &(struct ct_img_end){ 0 }, sizeof(struct ct_img_end)) < 0)

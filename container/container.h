@@ -171,6 +171,14 @@ void ct_rank_network(struct ct_rank *r, const struct ct_network *n); /* copied *
 int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why);
 
 /**
+ * ct_rank_way - where to may the next move be? Before ct_rank_check, ct_rank_holds and ct_rank_freeze.
+ * On its own host (NEAR) open files can be handed over that hold it on the way to another one (FAR, the default); into an image
+ * on disk (COLD) go locks that nobody may get while a rank moves, but that can be taken when it is continued.
+ */
+enum ct_way { CT_WAY_FAR = 0, CT_WAY_NEAR = 1, CT_WAY_COLD = 2 };
+void ct_rank_way(struct ct_rank *r, enum ct_way way);
+
+/**
  * ct_rank_may_carry - may the next move take files along that its destination does not see? Before ct_rank_check.
  * Then files without a name do not hold it, and container/files.h finds out which must travel.
  */

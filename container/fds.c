@@ -6,6 +6,7 @@
 #include <linux/kcmp.h>
 #include <linux/magic.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -36,24 +37,33 @@ int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, 
 	return f->path ? 0 : -ENOMEM;
 }
 
-static const char *anon_text(const char *link)
+struct anon { const char *link, *text; bool is_free; }; /* is_free: of no process and no memory, it can be handed over */
+
+static const struct anon *anon_find(const char *link)
 {
-	static const struct { const char *link, *text; } known[] = {
-		{ "anon_inode:inotify", "an inotify watch" },
-		{ "anon_inode:[perf_event]", "a performance counter" }, { "anon_inode:[io_uring]", "an io_uring" },
-		{ "anon_inode:[userfaultfd]", "a userfaultfd" },    { "anon_inode:[pidfd]", "a handle of another process" },
-		{ "pidfd:", "a handle of another process" },        { "anon_inode:bpf", "a BPF object" },
-		{ "anon_inode:[fanotify]", "a fanotify watch" },    { "/memfd:", "the memory of its host" },
-		{ "mqueue:", "a message queue" },                   { "/dev/mqueue/", "a message queue" },
-		{ "anon_inode:kvm", "a virtual machine (KVM)" },    { "anon_inode:[io_uring", "an io_uring" },
-		{ "anon_inode:[landlock", "a Landlock rule set" },  { "anon_inode:seccomp", "a listener of a seccomp filter" },
-		{ "mnt:[", "a namespace" }, { "net:[", "a namespace" }, { "user:[", "a namespace" }, { "pid:[", "a namespace" },
-		{ "ipc:[", "a namespace" }, { "uts:[", "a namespace" }, { "time:[", "a namespace" }, { "cgroup:[", "a namespace" },
+	static const struct anon known[] = {
+		{ "anon_inode:inotify", "an inotify watch", true },
+		{ "anon_inode:[perf_event]", "a performance counter", false },
+		{ "anon_inode:[userfaultfd]", "a userfaultfd", false },
+		{ "anon_inode:[pidfd]", "a handle of another process", true },
+		{ "pidfd:", "a handle of another process", true },
+		{ "anon_inode:bpf", "a BPF object", true },
+		{ "anon_inode:[fanotify]", "a fanotify watch", true },
+		{ "/memfd:", "the memory of its host", false },
+		{ "mqueue:", "a message queue", true },
+		{ "/dev/mqueue/", "a message queue", true },
+		{ "anon_inode:kvm", "a virtual machine (KVM)", false },
+		{ "anon_inode:[io_uring", "an io_uring", false },
+		{ "anon_inode:[landlock", "a Landlock rule set", false },
+		{ "anon_inode:seccomp", "a listener of a seccomp filter", false },
+		{ "mnt:[", "a namespace", true }, { "net:[", "a namespace", true }, { "user:[", "a namespace", true },
+		{ "pid:[", "a namespace", true }, { "ipc:[", "a namespace", true }, { "uts:[", "a namespace", true },
+		{ "time:[", "a namespace", true }, { "cgroup:[", "a namespace", true },
 	};
 
 	for (size_t i = 0; i < GW_ARRAY_LEN(known); i++)
 		if (strncmp(link, known[i].link, strlen(known[i].link)) == 0)
-			return known[i].text;
+			return &known[i];
 	return NULL;
 }
 
@@ -80,6 +90,19 @@ static int hold_fd(struct ct_rank *r, struct gw_error *why, int n, const char *w
 {
 	return ct_hold(r, why, CT_HOLD_DESCRIPTOR, n, "fd %d is %s%s%s%s; close it, or keep the rank with 'godwit pin'", n, what,
 	               link ? " (" : "", link ? link : "", link ? ")" : "");
+}
+
+/* It goes on only as itself: handed over where that can be, else it holds the rank. */
+static int hand_or_hold(struct ct_rank *r, struct ct_snapshot *s, struct ct_img_fd *fd, const struct stat *st, const char *what,
+                        const char *link, struct gw_error *why)
+{
+	int rc = ct_handle_add(r, s, fd->number, st, what);
+
+	if (rc == 0)
+		fd->kind = CT_FD_HANDED;
+	if (rc == -ENOMEM)
+		return gw_fail(why, rc, "no memory for a list of descriptors");
+	return rc < 0 ? hold_fd(r, why, (int)fd->number, what, link) : 0;
 }
 
 static uint32_t plumb_of(const struct ct_rank *r, const struct stat *st)
@@ -120,8 +143,10 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
                     struct gw_error *why)
 {
 	char name[32], link[4096], path[64], info[4096];
-	const char *text, *field;
+	const struct anon *anon;
+	const char *field;
 	struct ct_img_fd *fd;
+	bool is_locked;
 	struct stat st;
 	int rc;
 
@@ -154,21 +179,22 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 	fd->status_flags &= ~(uint32_t)O_CLOEXEC;
 	field = ct_proc_field(info, "pos:");
 	fd->offset = field ? strtoull(field, NULL, 10) : 0;
-	field = ct_proc_field(info, "lock:");
-	if (field) {
-		char what[64];
-
-		snprintf(what, sizeof(what), "a locked file (%s)", strstr(field, "FLOCK") ? "flock" : strstr(field, "OFDLCK") ?
-		         "fcntl, F_OFD_SETLK" : strstr(field, "LEASE") ? "a lease" : "fcntl, F_SETLK");
-		return hold_fd(r, why, n, what, link);
-	}
+	rc = ct_locks_read(r, s, (uint32_t)n, link, info, is_frozen, &is_locked, why);
+	if (rc != 0)
+		return rc < 0 ? rc : 0;
+	if (is_locked && ct_handle_add(r, s, (uint32_t)n, &st, "a locked file") < 0)
+		return gw_fail(why, -ENOMEM, "no memory for a list of descriptors");
 	fd->plumb = plumb_of(r, &st);
 	if (fd->plumb) {
 		fd->kind = CT_FD_PLUMB;
 	} else if (strncmp(link, "socket:", 7) == 0) {
 		struct ct_socket k;
 
-		if (!ct_socket_look(r, n, &k)) {
+		bool is_renewed = ct_socket_look(r, n, &k);
+
+		if (!is_renewed && k.domain == AF_UNIX)
+			return hand_or_hold(r, s, fd, &st, k.text, NULL, why);
+		if (!is_renewed) {
 			rc = hold_fd(r, why, n, k.text, NULL);
 			if (rc == 0 && ct_socket_is_unsettled(r, n))
 				r->holds->list[r->holds->n - 1].is_passing = true;
@@ -205,22 +231,27 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 			return 0; /* closed meanwhile */
 		if (rc < 0)
 			return gw_fail(why, rc, "cannot look at fd %d of pid %d: %s", n, (int)r->pid, strerror(-rc));
-	} else if ((text = anon_text(link)) != NULL) {
-		return hold_fd(r, why, n, text, NULL);
+	} else if ((anon = anon_find(link)) != NULL) {
+		return anon->is_free ? hand_or_hold(r, s, fd, &st, anon->text, NULL, why) : hold_fd(r, why, n, anon->text, NULL);
 	} else if (link[0] != '/') {
 		return hold_fd(r, why, n, "of a kind that cannot move", link);
 	} else if (S_ISCHR(st.st_mode) && !(major(st.st_rdev) == 1 && (minor(st.st_rdev) == 3 || minor(st.st_rdev) == 5 ||
 	           minor(st.st_rdev) == 7 || minor(st.st_rdev) == 8 || minor(st.st_rdev) == 9))) {
-		return hold_fd(r, why, n, is_terminal(&st) ? "a terminal" : "a device", link);
+		return is_terminal(&st) ? hand_or_hold(r, s, fd, &st, "a terminal", link, why) : hold_fd(r, why, n, "a device", link);
+	} else if (S_ISFIFO(st.st_mode)) {
+		return hand_or_hold(r, s, fd, &st, "a named pipe", link, why);
 	} else if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) && !S_ISCHR(st.st_mode)) {
-		return hold_fd(r, why, n, S_ISFIFO(st.st_mode) ? "a named pipe" : "of a kind that cannot move", link);
+		return hold_fd(r, why, n, "of a kind that cannot move", link);
+	} else if (st.st_nlink == 0 && S_ISREG(st.st_mode) && (rc = ct_handle_add(r, s, (uint32_t)n, &st, "a file that was deleted")) != -ENOTSUP) {
+		fd->kind = CT_FD_HANDED;
+		return rc < 0 ? gw_fail(why, rc, "no memory for a list of descriptors") : 0;
 	} else if (st.st_nlink == 0 && !(r->may_carry && S_ISREG(st.st_mode))) {
 		return ct_hold(r, why, CT_HOLD_DESCRIPTOR, n, "fd %d is a file that was deleted (%s); close it, move the rank with "
 		               "--carry-files, or keep it with 'godwit pin'", n, link);
 	} else if (is_of_proc(path)) {
 		return hold_fd(r, why, n, "of /proc, which is another one at the other side", link);
-	} else if (st.st_nlink && !is_frozen && !is_at_its_path(r, link, &st)) {
-		return hold_fd(r, why, n, "a file that cannot be found by its path any more", link);
+	} else if (st.st_nlink && !is_at_its_path(r, link, &st)) {
+		return hand_or_hold(r, s, fd, &st, "a file that cannot be found by its path any more", link, why);
 	} else {
 		size_t len = strlen(link);
 
@@ -261,10 +292,13 @@ static int pipes_number(struct ct_rank *r, struct ct_snapshot *s, const struct c
 				fd->plumb = other->plumb;
 		}
 		if (!has_reader || !has_writer) {
-			int rc = hold_fd(r, why, (int)fd->number, "one end of a pipe whose other end is not in the rank", NULL);
+			struct stat st = { .st_dev = CT_AT(struct ct_end, inodes, i)->dev, .st_ino = CT_AT(struct ct_end, inodes, i)->ino };
+			int rc = hand_or_hold(r, s, fd, &st, "one end of a pipe whose other end is not in the rank", NULL, why);
 
 			if (rc < 0)
 				return rc;
+			if (fd->kind == CT_FD_HANDED)
+				continue;
 			r->holds->list[r->holds->n - 1].is_passing = true; /* as long as the process at the other end lives */
 			continue;
 		}
@@ -286,7 +320,7 @@ int ct_fds_scan(struct ct_rank *r, struct ct_snapshot *s, bool is_frozen, struct
 
 	ct_vec_init(&numbers, sizeof(int));
 	ct_vec_init(&inodes, sizeof(struct ct_end));
-	s->fds.n = 0;
+	s->fds.n = s->handles.n = s->locks.n = 0;
 	rc = ct_proc_ids(r->pid, "fd", &numbers);
 	if (rc < 0)
 		gw_fail(why, rc, "cannot list the descriptors of pid %d: %s", (int)r->pid, strerror(-rc));

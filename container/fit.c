@@ -87,6 +87,7 @@ static const struct {
 	{ "memory", ct_fit_memory },
 	{ "commitment", ct_fit_commit },
 	{ "files", fit_files },
+	{ "handles", ct_fit_handles },
 };
 
 int ct_fit(const struct ct_fit *f, struct gw_error *why)

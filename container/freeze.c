@@ -63,8 +63,7 @@ static int thread_wait(struct ct_thread *t, uint64_t until)
 		}
 		if (status >> 16 == PTRACE_EVENT_STOP) {
 			t->is_stopped = true;
-			if (WSTOPSIG(status) != SIGTRAP)
-				return -EBUSY; /* stopped as a job */
+			t->is_job_stopped = WSTOPSIG(status) != SIGTRAP; /* a stop of the whole process, which goes on */
 		} else if (ptrace(PTRACE_CONT, t->tid, NULL, status >> 16 ? 0 : WSTOPSIG(status)) < 0 && errno != ESRCH) {
 			return -errno;
 		}
@@ -147,8 +146,6 @@ static int stop_all(struct ct_rank *r, uint64_t until, const cpu_set_t *here, st
 			} else if (rc == -ETIMEDOUT) {
 				gw_fail(why, rc, "thread %d did not stop within its time; is it waiting for a disk or a file server?",
 				        (int)t->tid);
-			} else if (rc == -EBUSY) {
-				gw_fail(why, rc, "it is stopped by a signal; continue it first (kill -CONT %d)", (int)r->pid);
 			} else if (rc < 0) {
 				gw_fail(why, rc, "cannot stop thread %d: %s", (int)t->tid, strerror(-rc));
 			}
@@ -408,6 +405,9 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 	if (rc == 0)
 		gw_fault("ct.freeze.stopped");
 	if (rc == 0) {
+		r->snap.process.is_stopped = 0;
+		for CT_EACH(const struct ct_thread, t, &r->threads)
+			r->snap.process.is_stopped |= t->is_job_stopped;
 		r->snap.process.realtime_ns = st.frozen_at_ns;
 		r->snap.process.monotonic_ns = stopped + (uint64_t)r->monotonic_offset_ns;
 		rc = ct_capture(r, why);

@@ -21,6 +21,8 @@ void ct_snapshot_init(struct ct_snapshot *s)
 	ct_vec_init(&s->timers, sizeof(struct ct_img_timer));
 	ct_vec_init(&s->timerfds, sizeof(struct ct_img_timerfd));
 	ct_vec_init(&s->watches, sizeof(struct ct_img_watch));
+	ct_vec_init(&s->handles, sizeof(struct ct_img_handle));
+	ct_vec_init(&s->locks, sizeof(struct ct_img_lock));
 	ct_vec_init(&s->dropped, sizeof(struct ct_img_extent));
 	ct_vec_init(&s->later, sizeof(struct ct_img_extent));
 	ct_vec_init(&s->memories, sizeof(struct ct_img_memory));
@@ -36,7 +38,7 @@ void ct_snapshot_fini(struct ct_snapshot *s)
 {
 	struct ct_vec *all[] = { &s->strings, &s->files, &s->auxv, &s->vmas, &s->fds, &s->threads, &s->xstate, &s->actions,
 	                         &s->infos, &s->timers, &s->timerfds, &s->watches, &s->dropped, &s->later, &s->memories,
-	                         &s->unread, &s->bytes };
+	                         &s->handles, &s->locks, &s->unread, &s->bytes };
 
 	for (size_t i = 0; i < GW_ARRAY_LEN(all); i++)
 		ct_vec_fini(all[i]);
@@ -79,6 +81,7 @@ int ct_snapshot_write(const struct ct_snapshot *s, struct ct_vec *out)
 		{ CT_SECTION_XSTATE, &s->xstate },   { CT_SECTION_ACTIONS, &s->actions }, { CT_SECTION_SIGINFOS, &s->infos },
 		{ CT_SECTION_TIMERS, &s->timers },   { CT_SECTION_TIMERFDS, &s->timerfds }, { CT_SECTION_WATCHES, &s->watches },
 		{ CT_SECTION_DROPPED, &s->dropped }, { CT_SECTION_MEMORIES, &s->memories }, { CT_SECTION_LATER, &s->later },
+		{ CT_SECTION_HANDLES, &s->handles }, { CT_SECTION_LOCKS, &s->locks },
 	};
 	int rc;
 
@@ -224,6 +227,8 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 	case CT_SECTION_TIMERFDS: return take_array(&s->timerfds, h, p, why);
 	case CT_SECTION_WATCHES:  return take_array(&s->watches, h, p, why);
 	case CT_SECTION_DROPPED:  return take_array(&s->dropped, h, p, why);
+	case CT_SECTION_HANDLES:  return take_array(&s->handles, h, p, why);
+	case CT_SECTION_LOCKS:    return take_array(&s->locks, h, p, why);
 	case CT_SECTION_MEMORIES: return take_array(&s->memories, h, p, why);
 	case CT_SECTION_LATER:    return take_array(&s->later, h, p, why);
 	case CT_SECTION_EXTENTS:  return take_array(&d->extents, h, p, why);
@@ -327,7 +332,7 @@ static int check_fds(const struct ct_snapshot *s, struct gw_error *why)
 	for CT_EACH(const struct ct_img_fd, fd, &s->fds) {
 		if ((i && fd->number <= last) || fd->number > (1u << 20))
 			return bad(why, "descriptors out of order");
-		if (fd->kind < CT_FD_FILE || fd->kind > CT_FD_PID || fd->same_as > i ||
+		if (fd->kind < CT_FD_FILE || fd->kind > CT_FD_HANDED || fd->same_as > i ||
 		    CT_AT(struct ct_img_fd, &s->fds, fd->same_as)->kind != fd->kind)
 			return bad(why, "a descriptor of an unknown kind");
 		if (fd->kind == CT_FD_FILE && fd->file >= s->files.n)
@@ -340,9 +345,23 @@ static int check_fds(const struct ct_snapshot *s, struct gw_error *why)
 			return bad(why, "a pipe without a number");
 		if (fd->kind == CT_FD_SOCKET && (fd->socket_type == 0 || fd->socket_type > SOCK_SEQPACKET))
 			return bad(why, "a socket of an unknown type");
+		if (fd->kind == CT_FD_HANDED && fd->same_as == i && !ct_handle_of(s, fd->number))
+			return bad(why, "a descriptor that is handed over, and not listed so");
 		last = fd->number;
 		i++;
 	}
+	return 0;
+}
+
+static int check_handles(const struct ct_snapshot *s, struct gw_error *why)
+{
+	for CT_EACH(const struct ct_img_handle, h, &s->handles)
+		if (h->fd > (1u << 20) || !h->pid || h->pid > (1u << 22) || s->handles.n > 4096)
+			return bad(why, "an impossible descriptor to be handed over");
+	for CT_EACH(const struct ct_img_lock, l, &s->locks)
+		if (l->fd > (1u << 20) || l->kind < CT_LOCK_FLOCK || l->kind > CT_LOCK_FILE || l->is_exclusive > 1 ||
+		    l->start > INT64_MAX || l->length > INT64_MAX - l->start)
+			return bad(why, "an impossible lock");
 	return 0;
 }
 
@@ -407,7 +426,7 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 		1u << CT_SECTION_AUXV | 1u << CT_SECTION_VMAS | 1u << CT_SECTION_FDS | 1u << CT_SECTION_THREADS |
 		1u << CT_SECTION_XSTATE | 1u << CT_SECTION_ACTIONS | 1u << CT_SECTION_SIGINFOS | 1u << CT_SECTION_TIMERS |
 		1u << CT_SECTION_TIMERFDS | 1u << CT_SECTION_WATCHES | 1u << CT_SECTION_DROPPED | 1u << CT_SECTION_MEMORIES |
-		1u << CT_SECTION_LATER;
+		1u << CT_SECTION_LATER | 1u << CT_SECTION_HANDLES | 1u << CT_SECTION_LOCKS;
 	const uint32_t of_round = 1u << CT_SECTION_ROUND | 1u << CT_SECTION_STRINGS | 1u << CT_SECTION_FILES |
 		1u << CT_SECTION_VMAS | 1u << CT_SECTION_DROPPED;
 	int rc;
@@ -415,6 +434,8 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 	d->is_meta_done = true;
 	if (d->is_needs) {
 		rc = check_files(s, why);
+		if (rc == 0)
+			rc = check_handles(s, why);
 		for CT_EACH(const struct ct_img_extent, e, &d->extents)
 			if (rc == 0 && !is_range(e->start, e->end))
 				rc = bad(why, "an impossible extent");
@@ -445,6 +466,8 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 		rc = check_later(s, why);
 	if (rc == 0)
 		rc = check_fds(s, why);
+	if (rc == 0)
+		rc = check_handles(s, why);
 	if (rc == 0)
 		rc = check_threads(s, why);
 	if (rc == 0)

@@ -54,7 +54,9 @@ enum ct_section { /* written numbers */
 	CT_SECTION_DROPPED  = 23, /* struct ct_img_extent: pages that came in a round and are no more */
 	CT_SECTION_MEMORIES = 24, /* memory files: memfd and the like */
 	CT_SECTION_LATER    = 25, /* struct ct_img_extent: pages of which those that are not in PAGES come after the rank */
-	CT_SECTION_LAST     = CT_SECTION_LATER
+	CT_SECTION_HANDLES  = 26, /* open files that are handed over; of needs too */
+	CT_SECTION_LOCKS    = 27, /* that are taken again */
+	CT_SECTION_LAST     = CT_SECTION_LOCKS
 };
 
 struct ct_img_section {
@@ -95,9 +97,10 @@ struct ct_img_process {
 	uint64_t monotonic_ns, boottime_ns;    /* the rank's own clocks when its last thread stopped */
 	uint64_t realtime_ns;                  /* CLOCK_REALTIME then */
 	struct ct_img_layout layout;           /* of XSTATE */
-	uint32_t locks_future, pad;            /* mlockall(2): MCL_FUTURE, MCL_ONFAULT */
+	uint32_t locks_future, is_stopped;     /* mlockall(2): MCL_FUTURE, MCL_ONFAULT; by a signal, until SIGCONT comes */
+	uint32_t coredump_filter, keep_caps, mce_kill, pad; /* of prctl(2): PR_SET_KEEPCAPS, PR_MCE_KILL_* of the main thread */
 };
-_Static_assert(sizeof(struct ct_img_process) == 16 + 8 * 13 + 4 * 12 + 24 + 256 + 96 + 24 + 168 + 8, "wire format");
+_Static_assert(sizeof(struct ct_img_process) == 16 + 8 * 13 + 4 * 12 + 24 + 256 + 96 + 24 + 168 + 8 + 16, "wire format");
 
 #define CT_IMG_FILE_MAPPED 1u
 #define CT_IMG_FILE_OPEN   2u
@@ -138,7 +141,7 @@ struct ct_img_vma {
 _Static_assert(sizeof(struct ct_img_vma) == 40, "wire format");
 
 enum ct_fd_kind { CT_FD_FILE = 1, CT_FD_PLUMB = 2, CT_FD_PIPE = 3, CT_FD_EVENTFD = 4, CT_FD_SOCKET = 5, CT_FD_TIMER = 6,
-                  CT_FD_SIGNAL = 7, CT_FD_EPOLL = 8, CT_FD_MEMORY = 9, CT_FD_PID = 10 };
+                  CT_FD_SIGNAL = 7, CT_FD_EPOLL = 8, CT_FD_MEMORY = 9, CT_FD_PID = 10, CT_FD_HANDED = 11 };
 
 struct ct_img_fd {
 	uint32_t number, kind, status_flags, is_cloexec;
@@ -163,6 +166,22 @@ struct ct_img_memory {   /* memfd_create(2), or a file of /dev/shm without a nam
 	uint32_t is_seen;               /* else its descriptors are closed, and what is mapped of it is all that is known */
 };
 _Static_assert(sizeof(struct ct_img_memory) == 48, "wire format");
+
+struct ct_img_handle {   /* an open file that the destination fetches from the frozen rank; a descriptor of any kind may have one */
+	uint32_t fd, what;       /* its number; string: what it is */
+	uint32_t pid, pad;       /* of the rank at its source */
+	uint64_t pid_start;      /* and its start time: that pid may mean another process by then */
+	uint64_t dev, ino;
+};
+_Static_assert(sizeof(struct ct_img_handle) == 40, "wire format");
+
+enum ct_lock_kind { CT_LOCK_FLOCK = 1, CT_LOCK_PROCESS = 2, CT_LOCK_FILE = 3 }; /* flock; fcntl: F_SETLK, F_OFD_SETLK */
+
+struct ct_img_lock {
+	uint32_t fd, kind, is_exclusive, pad; /* number of a descriptor of its file */
+	uint64_t start, length;  /* 0: to the end; not of flock */
+};
+_Static_assert(sizeof(struct ct_img_lock) == 32, "wire format");
 
 struct ct_img_timer {    /* timer_create(2) */
 	uint32_t id, signal, notify, ns_tid; /* notify: SIGEV_*; ns_tid: of SIGEV_THREAD_ID */
@@ -198,7 +217,7 @@ struct ct_img_thread {
 	uint64_t regs[27];  /* struct user_regs_struct; ready to run: interrupted calls are set to be made again */
 	uint64_t sigmask;
 	uint64_t altstack, altstack_size;
-	uint32_t altstack_flags, rseq_len, rseq_signature, pad;
+	uint32_t altstack_flags, rseq_len, rseq_signature, ioprio; /* ioprio_set(2) */
 	uint64_t robust_list, robust_len, clear_tid, rseq, timerslack;
 	char comm[16];
 };

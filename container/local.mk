@@ -30,11 +30,13 @@ libct_la_SOURCES = \
 	%D%/fit.c \
 	%D%/follow.c \
 	%D%/freeze.c \
+	%D%/handles.c \
 	%D%/helper.c \
 	%D%/holds.c \
 	%D%/image.c \
 	%D%/init.c \
 	%D%/inject.c \
+	%D%/locks.c \
 	%D%/marks.c \
 	%D%/memfile.c \
 	%D%/memory.c \
@@ -54,6 +56,7 @@ libct_la_SOURCES = \
 	%D%/spans.c \
 	%D%/spawn.c \
 	%D%/timers.c \
+	%D%/traits.c \
 	%D%/vmas.c \
 	%D%/xstate.c
 

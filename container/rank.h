@@ -165,6 +165,8 @@ struct ct_snapshot {
 	struct ct_vec timerfds; /* struct ct_img_timerfd */
 	struct ct_vec watches;  /* struct ct_img_watch */
 	struct ct_vec memories; /* struct ct_img_memory */
+	struct ct_vec handles;  /* struct ct_img_handle */
+	struct ct_vec locks;    /* struct ct_img_lock */
 	struct ct_vec dropped;  /* struct ct_img_extent: pages that came before and are no more */
 	struct ct_vec later;    /* struct ct_img_extent: pages that come after the rank, but for those that come with it */
 	struct ct_vec threads;  /* struct ct_img_thread, leader first */
@@ -218,6 +220,7 @@ enum ct_state { CT_RUNNING, CT_FROZEN, CT_SHELL, CT_READY, CT_BROKEN };
 struct ct_thread {
 	pid_t tid;                     /* on the host */
 	bool is_seized, is_stopped, is_moved_cpu, is_raised;
+	bool is_job_stopped;           /* when it was seized: SIGSTOP and the like */
 	int nice;
 	cpu_set_t cpus;                /* where it might run before the freeze */
 	struct user_regs_struct regs;  /* as it stopped: what unfreeze puts back */
@@ -278,6 +281,7 @@ struct ct_rank {
 	bool has_look;
 	struct ct_holds *holds;        /* while all that holds it is being collected; else NULL */
 
+	enum ct_way way;
 	bool may_carry;                /* files that the destination does not see may travel: nothing of that kind holds it */
 	struct ct_vec carried;         /* struct ct_carried; from PREPARED to the end of the move, at both sides */
 	uint32_t carry_at;             /* the file that is being sent */
@@ -398,6 +402,19 @@ int ct_memory_make(struct ct_rank *r, struct gw_error *why);    /* queued: befor
 int ct_memory_write(struct ct_rank *r, const struct ct_img_bytes *b, const void *bytes, size_t len, struct gw_error *why);
 int ct_memory_seal(struct ct_rank *r, struct gw_error *why);    /* queued: after the descriptors */
 
+/* handles.c */
+struct ct_fit;
+int ct_handle_add(struct ct_rank *r, struct ct_snapshot *s, uint32_t n, const struct stat *st, const char *what);
+const struct ct_img_handle *ct_handle_of(const struct ct_snapshot *s, uint32_t n); /* of descriptor @n; NULL: it has none */
+uint32_t ct_handle_number(const struct ct_rank *r, const struct ct_img_handle *h); /* where it is parked in the shell */
+int ct_handles_take(struct ct_rank *r, struct gw_error *why);   /* in the shell, before the descriptors are made */
+int ct_fit_handles(const struct ct_fit *f, struct gw_error *why);
+
+/* locks.c */
+int ct_locks_read(struct ct_rank *r, struct ct_snapshot *s, uint32_t n, const char *path, const char *info, bool is_frozen,
+                  bool *needs_handle, struct gw_error *why);
+int ct_locks_take(struct ct_rank *r, struct gw_error *why);     /* in the shell, when nothing is closed any more */
+
 /* fit.c */
 struct ct_fit {
 	const struct ct_reader *reader;   /* the whole of what the source has said: needs, extents */
@@ -435,6 +452,11 @@ int ct_others_check(struct ct_rank *r, struct gw_error *why); /* no other proces
 int ct_fds_scan(struct ct_rank *r, struct ct_snapshot *s, bool is_frozen, struct gw_error *why);
 int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, uint32_t flags, uint32_t *index);
 
+/* traits.c: of a process, what can be set from outside */
+uint32_t ct_ioprio(pid_t tid);
+void ct_traits_set_thread(pid_t tid, const struct ct_img_thread *from);
+void ct_traits_set(const struct ct_rank *r);
+
 /* timers.c */
 int ct_timers_check(struct ct_rank *r, struct gw_error *why);   /* which it has, and can they move? fills nothing */
 int ct_timers_list(struct ct_rank *r, struct gw_error *why);    /* frozen: into the snapshot, without their times */
@@ -451,7 +473,7 @@ int ct_epoll_fill(struct ct_rank *r, struct gw_error *why);     /* in the shell,
 
 /* sockets.c */
 struct ct_socket {
-	int type;               /* SOCK_STREAM ... */
+	int domain, type;       /* AF_UNIX ..., SOCK_STREAM ... */
 	bool is_hung_up;        /* at the other side its peer will have closed */
 	char text[256];         /* "a connected TCP socket (10.0.0.4:443)" */
 };

@@ -84,6 +84,9 @@ static int set_process(struct ct_rank *r, struct gw_error *why)
 	CT_CALL(m, "personality", CT_CALL_OK, SYS_personality, p->personality);
 	if (p->thp_disable)
 		CT_CALL(m, "huge pages", 0, SYS_prctl, PR_SET_THP_DISABLE, 1);
+	if (p->keep_caps)
+		CT_CALL(m, "keep_caps", 0, SYS_prctl, PR_SET_KEEPCAPS, 1);
+	CT_CALL(m, "memory failures", 0, SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, p->mce_kill);
 	if (p->subreaper)
 		CT_CALL(m, "subreaper", CT_CALL_OK, SYS_prctl, PR_SET_CHILD_SUBREAPER, 1);
 	if (p->pdeathsig)
@@ -333,32 +336,8 @@ static int set_thread(struct ct_rank *r, size_t i, struct gw_error *why)
 	if (i && (ptrace(PTRACE_SETREGS, t->tid, NULL, &regs) < 0 ||
 	          ptrace(PTRACE_SETSIGMASK, t->tid, (void *)8, &from->sigmask) < 0))
 		return gw_fail(why, -errno, "thread %u: cannot set its registers: %s", from->ns_tid, strerror(errno));
-	if (from->policy == SCHED_FIFO || from->policy == SCHED_RR || from->policy == SCHED_BATCH ||
-	    from->policy == SCHED_IDLE) {
-		struct sched_param param = { .sched_priority = (int)from->rt_priority };
-
-		sched_setscheduler(t->tid, (int)from->policy, &param); /* where it is allowed here too */
-	}
-	gw_prompt_set(t->tid, false);
-	if (from->nice != getpriority(PRIO_PROCESS, (id_t)t->tid))
-		setpriority(PRIO_PROCESS, (id_t)t->tid, from->nice);
+	ct_traits_set_thread(t->tid, from);
 	return 0;
-}
-
-static void set_oom(struct ct_rank *r)
-{
-	char path[64], value[16];
-	int fd, len;
-
-	if (!r->snap.process.oom_score_adj)
-		return;
-	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", (int)r->pid);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	len = snprintf(value, sizeof(value), "%d", r->snap.process.oom_score_adj);
-	if (fd >= 0 && write(fd, value, (size_t)len) < 0)
-		gw_log(GW_DEBUG, "cannot set %s: %s", path, strerror(errno));
-	if (fd >= 0)
-		close(fd);
 }
 
 static uint32_t first_free(const struct ct_rank *r)
@@ -405,9 +384,11 @@ int ct_restore_rest(struct ct_rank *r, struct gw_error *why)
 		drop_rights(r);
 		rc = ct_restore_run(r, why);
 	}
+	if (rc == 0)
+		rc = ct_locks_take(r, why);
 	for (size_t i = 0; rc == 0 && i < r->threads.n; i++)
 		rc = set_thread(r, i, why);
 	if (rc == 0)
-		set_oom(r);
+		ct_traits_set(r);
 	return rc;
 }

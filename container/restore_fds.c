@@ -107,12 +107,18 @@ static int make_fd(struct fds *f, const struct ct_img_fd *fd, struct gw_error *w
 	const struct ct_img_file *file;
 	const char *path;
 	uint32_t at;
+	const struct ct_img_handle *handle = ct_handle_of(&r->snap, fd->number);
 	int rc = ct_restore_room(r, 12, 4300, why);
 
 	if (rc < 0)
 		return rc;
 	if (first->number != fd->number) {
 		dup_to(f, first->number, fd);
+		f->is_used[fd->number] = 1;
+		return 0;
+	}
+	if (handle) {
+		dup_to(f, ct_handle_number(r, handle), fd);
 		f->is_used[fd->number] = 1;
 		return 0;
 	}
@@ -208,6 +214,7 @@ int ct_restore_fds(struct ct_rank *r, struct gw_error *why)
 	f.is_used = calloc(f.high + 1, 1);
 	if (!f.is_used)
 		return gw_fail(why, -ENOMEM, "no memory for descriptors");
+	rc = ct_handles_take(r, why);
 	for CT_EACH(const struct ct_img_fd, fd, &r->snap.fds) {
 		if (rc == 0 && fd->number >= f.high)
 			rc = gw_fail(why, -EAGAIN, "the rank opened many descriptors since it was looked at; try again");

@@ -417,6 +417,9 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 	}
 	for CT_EACH(struct ct_thread, t, &r->threads)
 		sched_setaffinity(t->tid, sizeof(t->cpus), r->has_cpus ? &r->cpus : &t->cpus);
+	/* it is pending when the first thread is let go, and none comes to an instruction of the program before it has its effect */
+	if (r->snap.process.is_stopped && kill(r->pid, SIGSTOP) < 0)
+		gw_log(GW_WARN, "pid %d was stopped by a signal, and goes on: %s", (int)r->pid, strerror(errno));
 	/* once a single thread runs the rank lives here, even if it is killed at the same time: an error would make the source
 	 * run its copy, and what this one has done meanwhile would be done twice */
 	if (ct_threads_let_go(r) == 0)

@@ -239,7 +239,7 @@ static bool is_autobound(const char *name)
 bool ct_socket_look(const struct ct_rank *r, int number, struct ct_socket *out)
 {
 	gw_autoclose int fd = (int)syscall(SYS_pidfd_getfd, r->pidfd, number, 0);
-	int domain = 0, is_listening = 0;
+	int is_listening = 0;
 	struct sockaddr_storage a = { 0 };
 	socklen_t n = sizeof(int), n_listening = n, n_type = n, len = sizeof(a);
 	char where[160];
@@ -248,7 +248,7 @@ bool ct_socket_look(const struct ct_rank *r, int number, struct ct_socket *out)
 	if (fd < 0)
 		return false;
 	describe(r, fd, out->text, sizeof(out->text));
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) < 0 || domain != AF_UNIX ||
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &out->domain, &n) < 0 || out->domain != AF_UNIX ||
 	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &out->type, &n_type) < 0 ||
 	    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &n_listening) < 0 || is_listening)
 		return false;

@@ -539,6 +539,10 @@ int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *se
 	ct_rank_may_carry(req->rank, req->may_carry);
 	follow_from = mig_follow_from(s, &req->how);
 	ct_rank_follow_from(req->rank, follow_from);
+	code = mig_connect(s, why);
+	if (code < 0)
+		goto fail;
+	ct_rank_way(req->rank, mig_is_far(s) ? CT_WAY_FAR : CT_WAY_NEAR);
 	code = ct_rank_check(req->rank, &needs, why);
 	if (code < 0) {
 		gw_fail_more(why, "rank %u cannot move: ", req->proc);
@@ -549,9 +553,6 @@ int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *se
 	hints = m->c.ops->hints ? m->c.ops->hints(m->c.ctx, req->owner) : NULL;
 	hints_text = hints ? json_dumps(hints, JSON_COMPACT) : NULL;
 	json_decref(hints);
-	code = mig_connect(s, why);
-	if (code < 0)
-		goto fail;
 	code = ct_files_ask(&s->files, &needs, ct_rank_pid(req->rank), mig_is_far(s), req->may_carry, why);
 	if (code < 0) {
 		gw_fail_more(why, "rank %u cannot move: ", req->proc);

@@ -161,6 +161,7 @@ static int freeze(struct image *i, struct gw_error *why)
 	if (r->agent != AGENT_QUIET && (phase == PMI_OPEN || (r->agent != AGENT_NONE && r->agent != AGENT_CLOSED)))
 		return gw_fail(why, -EAGAIN, "rank %u is in MPI_Init or MPI_Finalize, or does not leave an MPI call; try again", r->proc);
 	ct_rank_may_carry(r->ct, false); /* as its last move might have left it */
+	ct_rank_way(r->ct, CT_WAY_COLD);
 	code = ct_rank_check(r->ct, &needs, why);
 	ct_rank_clocks(r->ct, &monotonic_ns, &boottime_ns);
 	i->real_ns = gw_realtime_ns() - (monotonic_ns - needs.monotonic_ns);

@@ -21,6 +21,9 @@ json_t *movable_json(struct rank *r)
 	struct gw_error why = { 0 };
 	const char *state = "yes";
 
+	/* where other hosts have a part in the job, what can be handed over on this one only counts as holding it */
+	if (!moves_is_busy(r))
+		ct_rank_way(r->ct, r->d->is_networked ? CT_WAY_FAR : CT_WAY_NEAR);
 	if (suspend_is_on(r->d)) { /* which stops it, too: that needs no words of its own */
 		state = "no";
 		add_reason(reasons, "state", 0, "the job is suspended; 'godwit resume' lets it go on");
@@ -32,7 +35,13 @@ json_t *movable_json(struct rank *r)
 	} else {
 		for (size_t i = 0; i < holds.n; i++)
 			add_reason(reasons, ct_hold_kind_name(holds.list[i].kind), holds.list[i].number, holds.list[i].text);
-		if (holds.n)
+		if (moves_readiness(r, NULL) == 0 && rank_is_stopped(r)) {
+			char text[128];
+
+			snprintf(text, sizeof(text), "it is stopped by a signal, and its agent with it; continue it first (kill -CONT %d)", (int)r->pid);
+			add_reason(reasons, "state", 0, text);
+		}
+		if (json_array_size(reasons))
 			state = "no";
 		if (moves_readiness(r, &why) < 0) {
 			state = holds.n ? "no" : "waits";

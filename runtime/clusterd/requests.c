@@ -128,7 +128,8 @@ static void begin(struct move *m)
 	struct gw_error why = { 0 };
 	int code;
 
-	if (rank_is_stopped(r)) { /* its agent would not answer, and a move must not set it going */
+	/* its agent would not answer, and a move must not set it going; without one it moves, and stays stopped */
+	if (rank_is_stopped(r) && (moves_readiness(r, NULL) == 0 || suspend_is_on(r->d))) {
 		gw_fail(&why, -EBUSY, "rank %u is stopped by a signal (SIGSTOP, Ctrl-Z); continue it first: 'fg', or SIGCONT to mpirun",
 		        r->proc);
 		move_done(m, -EBUSY, why.text, NULL);

@@ -171,6 +171,7 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 void ct_needs_fini(struct ct_needs *n) { n->blob = NULL; }
 void ct_needs_heard(struct ct_needs *n) { n->heard_monotonic_ns = n->heard_boottime_ns = sim_now_ns; }
 void ct_rank_may_carry(struct ct_rank *r, bool may) { (void)r, (void)may; }
+void ct_rank_way(struct ct_rank *r, enum ct_way way) { (void)r, (void)way; }
 pid_t ct_rank_pid(const struct ct_rank *r) { return (pid_t)r->proc; }
 
 void ct_rank_clocks(const struct ct_rank *r, uint64_t *monotonic_ns, uint64_t *boottime_ns)
