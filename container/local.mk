@@ -76,16 +76,24 @@ TESTS += %D%/test_room %D%/test_cpu %D%/test_spans
 %C%_test_room_SOURCES = %D%/test_room.c
 %C%_test_room_LDADD = libct.la libgw-base.la
 %C%_victim_SOURCES = %D%/victim.c %D%/victim.h %D%/victim_events.c %D%/victim_fetch.c %D%/victim_files.c \
-	%D%/victim_memory.c %D%/victim_regions.c
+	%D%/victim_handles.c %D%/victim_memory.c %D%/victim_regions.c %D%/victim_traits.c
 %C%_victim_CFLAGS = -O2 -g -Wall -Wextra -fno-sanitize=all
 %C%_victim_LDFLAGS =
-%C%_victim_LDADD = -lpthread
-%C%_test_move_SOURCES = %D%/test_move.c %D%/test_pair.h
+%C%_victim_LDADD = -lpthread -lrt
+%C%_test_move_SOURCES = %D%/test_move.c %D%/test_hops.h %D%/test_pair.h
 %C%_test_move_LDADD = libct.la libgw-base.la
 %C%_test_move_user_SOURCES = %D%/test_move_user.c
 %C%_test_move_user_LDADD = libct.la libgw-base.la
 %C%_test_fetch_SOURCES = %D%/test_fetch.c %D%/test_pair.h
 %C%_test_fetch_LDADD = libct.la libgw-base.la
+# compiled by the test, which skips what the compilers here cannot do
+EXTRA_DIST += %D%/victim_cxx.cc %D%/victim_omp.c
+check_PROGRAMS += %D%/test_state %D%/test_state_user
+TESTS += %D%/test_state %D%/test_state_user
+%C%_test_state_SOURCES = %D%/test_state.c
+%C%_test_state_LDADD = libct.la libgw-base.la
+%C%_test_state_user_SOURCES = %D%/test_state_user.c
+%C%_test_state_user_LDADD = libct.la libgw-base.la
 %C%_bench_move_SOURCES = %D%/bench_move.c %D%/test_pair.h
 %C%_bench_move_LDADD = libct.la libgw-base.la
 

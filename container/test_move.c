@@ -1,67 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Programs started in containers and moved between two daemon processes: what they see, what is left, what is refused. */
-#include "container/test_pair.h"
-
-#include <grp.h>
-#include <sys/stat.h>
-
-#include "tests/tap.h"
-
-#ifndef CT_TEST_UID
-#define CT_TEST_UID 0 /* as whoever runs the test */
-#endif
-
-static char victim[256], workdir[128];
-
-static void cleanup(void)
-{
-	char cmd[600];
-
-	if (getpid() != tap_state.pid)
-		return;
-	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", workdir);
-	if (workdir[0] && system(cmd) != 0)
-		diag("cannot remove %s", workdir);
-}
-
-/* the victim is copied where an ordinary user can run it */
-static void setup(void)
-{
-	const char *top = getenv("top_builddir");
-	char cmd[1200];
-
-	strcpy(workdir, "/tmp/godwit-ct-XXXXXX");
-	if (!mkdtemp(workdir))
-		tap_bail("cannot make a directory in /tmp");
-	atexit(cleanup);
-	snprintf(victim, sizeof(victim), "%s/victim", workdir);
-	snprintf(cmd, sizeof(cmd), "cp '%s/container/victim' '%s' && chmod 755 '%s' '%s'", top ? top : ".", victim, victim, workdir);
-	if (system(cmd) != 0)
-		tap_bail("cannot copy the victim from %s", top ? top : ".");
-	if (CT_TEST_UID && geteuid() == 0) {
-		if (chown(workdir, CT_TEST_UID, CT_TEST_UID) < 0 || setgroups(0, NULL) < 0 ||
-		    setresgid(CT_TEST_UID, CT_TEST_UID, CT_TEST_UID) < 0 || setresuid(CT_TEST_UID, CT_TEST_UID, CT_TEST_UID) < 0)
-			tap_skip_all("cannot become user %d here: %s", CT_TEST_UID, strerror(errno));
-		prctl(PR_SET_DUMPABLE, 1);
-	}
-}
-
-static bool is_gone(pid_t pid)
-{
-	return kill(pid, 0) < 0 && errno == ESRCH;
-}
-
-/* the processes of one rank end with its init a moment after the daemon: wait for that, with a deadline */
-static bool will_be_gone(pid_t pid)
-{
-	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	bool is_over = fd < 0 || poll(&p, 1, 10000) == 1;
-
-	if (fd >= 0)
-		close(fd);
-	return is_over;
-}
+#include "container/test_hops.h"
 
 /* ---- spawning -------------------------------------------------------------------------------------------------- */
 
@@ -112,62 +51,6 @@ static void test_spawn(void)
 }
 
 /* ---- moving ---------------------------------------------------------------------------------------------------- */
-
-static int rounds; /* that a rank is followed for before it is frozen; more with each hop, up to twice as many */
-
-static bool hops(struct pair *p, int n, bool is_obeying)
-{
-	char line[4096], word[16];
-
-	for (int i = 0; i < n; i++) {
-		pid_t before = p->last.pid;
-		int rc = pair_move(p);
-
-		p->rounds = p->rounds ? rounds + (p->rounds - rounds + 1) % (rounds + 1) : 0;
-		if (rc < 0) {
-			diag("hop %d: %s", i, p->last.why.text);
-			return false;
-		}
-		if (p->last.pid == before || !is_gone(before)) {
-			diag("hop %d: pid %d is still there", i, (int)before);
-			return false;
-		}
-		snprintf(word, sizeof(word), "%d", i);
-		if (is_obeying && (!rank_obeys(p, word, line, sizeof(line)) || strncmp(line, "ok ", 3) != 0)) {
-			diag("hop %d: the rank says '%s'", i, line);
-			return false;
-		}
-	}
-	return true;
-}
-
-static bool finish(struct pair *p)
-{
-	char line[4096];
-
-	if (!rank_obeys(p, "end", line, sizeof(line)) || strcmp(line, "done") != 0) {
-		diag("at its end the rank says '%s'", line);
-		return false;
-	}
-	return pair_op(p, p->at, CMD_REAP, 0) == 0 && WIFEXITED(p->last.status) && WEXITSTATUS(p->last.status) == 7;
-}
-
-static void test_hops(const char *what, int n, bool is_tcp, const char *a1, const char *a2, const char *a3, const char *a4)
-{
-	struct pair p;
-	char line[4096];
-
-	pair_start(&p, NULL, NULL, is_tcp);
-	p.rounds = rounds;
-	if (pair_spawn(&p, 4242, victim, a1, a2, a3, a4, NULL) < 0) {
-		ok(false, "%s: %s", what, p.last.why.text);
-		pair_stop(&p);
-		return;
-	}
-	ok(rank_says(&p, line, sizeof(line)) && strcmp(line, "ready") == 0 && hops(&p, n, true) && finish(&p),
-	   "%s: %d hops%s and the right end", what, n, rounds ? ", followed before," : "");
-	pair_stop(&p);
-}
 
 static void test_identity(void)
 {
@@ -332,12 +215,6 @@ static void test_unread(void)
 	is_right = is_right && rank_obeys(&p, "p", line, sizeof(line)) && !strcmp(line, "got 11 cmd=a cmd=b");
 	ok(is_right, "and then reads them in order and packet by packet, before newer ones ('%s')", line);
 	/* stdin: three lines in the pipe, then the move, then a fourth */
-	pair_op(&p, p.at, CMD_SIGNAL, SIGSTOP);
-	for (int i = 0; i < 100000 && pair_op(&p, p.at, CMD_CHECK, 0) == 0; i++)
-		; /* the signal takes its time */
-	ok(p.last.rc == -EBUSY && strstr(p.last.why.text, "stopped by a signal"), "a stopped rank is refused: %s",
-	   p.last.why.text);
-	pair_op(&p, p.at, CMD_SIGNAL, SIGCONT);
 	ok(finish(&p), "and it ends as it should");
 	pair_stop(&p);
 
@@ -382,6 +259,7 @@ static void test_refusals(void)
 		int rc;
 
 		pair_start(&p, NULL, NULL, false);
+		p.is_far = true; /* on one host some of it would be handed over */
 		pair_spawn(&p, 700, victim, "held", held[i].kind, NULL);
 		if (!rank_says(&p, line, sizeof(line)) || strcmp(line, "ready") != 0) {
 			tap_skip(1, "no %s can be had here", held[i].kind);

@@ -32,6 +32,7 @@ enum cmd_op { CMD_SPAWN, CMD_GIVE, CMD_TAKE, CMD_REAP, CMD_KILL, CMD_SIGNAL, CMD
 
 struct cmd {
 	int op, n;             /* n: signal; GIVE: != 0 freeze and unfreeze only */
+	bool is_far;           /* GIVE: as if the other daemon were on another host */
 	int rounds;            /* GIVE: followed for so many before it is frozen */
 	int post;              /* GIVE: it runs before its pages are there; > 1: so many are asked for before the rest is pushed */
 	int argc;
@@ -68,6 +69,7 @@ struct pair {
 	int ctl[2];
 	struct ends ends;      /* of the rank, wherever it lives */
 	int at;                /* which daemon has it */
+	bool is_far;           /* of pair_move: as if the daemons were on two hosts */
 	int rounds;            /* of pair_move: followed for so many before the freeze */
 	int post;              /* of pair_move, see struct cmd */
 	int old_out;           /* what is left in the pipe of the daemon that had it before; -1 for none */
@@ -279,7 +281,7 @@ static int fetch(struct ct_fetch *f, int peer, struct reply *re)
 	return rc;
 }
 
-static int daemon_give(struct ct_rank **rank, int peer, int rounds, int post, struct reply *re)
+static int daemon_give(struct ct_rank **rank, int peer, const struct cmd *c, struct reply *re)
 {
 	struct ct_rank *r = *rank;
 	struct ct_needs needs = { 0 };
@@ -289,8 +291,9 @@ static int daemon_give(struct ct_rank **rank, int peer, int rounds, int post, st
 	ssize_t n;
 	int rc;
 
-	ct_rank_follow_from(r, rounds || post ? 1 : 0);
-	ct_rank_leave_pages(r, post > 0);
+	ct_rank_follow_from(r, c->rounds || c->post ? 1 : 0);
+	ct_rank_leave_pages(r, c->post > 0);
+	ct_rank_way(r, c->is_far ? CT_WAY_FAR : CT_WAY_NEAR);
 	rc = ct_rank_check(r, &needs, &re->why);
 	re->stats.check_ns = gw_now_ns() - t0;
 	if (rc < 0) {
@@ -307,7 +310,7 @@ static int daemon_give(struct ct_rank **rank, int peer, int rounds, int post, st
 			return -EPIPE;
 		return m.rc;
 	}
-	rc = rounds ? give_rounds(r, peer, rounds, re) : 0;
+	rc = c->rounds ? give_rounds(r, peer, c->rounds, re) : 0;
 	re->stats.rounds_bytes = re->stats.image_bytes;
 	if (rc == 0)
 		rc = ct_rank_freeze(r, 5000, &re->stats.freeze, &re->why);
@@ -333,7 +336,7 @@ static int daemon_give(struct ct_rank **rank, int peer, int rounds, int post, st
 		return gw_fail(&re->why, -EPIPE, "the peer is gone after given");
 	re->stats.left_bytes = ct_rank_left_bytes(r);
 	if (re->stats.left_bytes) {
-		rc = serve(r, peer, post, re);
+		rc = serve(r, peer, c->post, re);
 		peer_say(peer, PEER_FETCHED, 0, NULL, 0);
 	}
 	ct_rank_release(r);
@@ -468,7 +471,7 @@ __attribute__((noreturn)) static void daemon_main(int ctl, int peer, const char 
 				if (re.rc == 0)
 					re.rc = ct_rank_unfreeze(rank, &re.why);
 			} else {
-				re.rc = daemon_give(&rank, peer, c.rounds, c.post, &re);
+				re.rc = daemon_give(&rank, peer, &c, &re);
 			}
 			break;
 		case CMD_TAKE:
@@ -633,7 +636,8 @@ __attribute__((unused)) static int pair_spawn(struct pair *p, pid_t ns_pid, cons
 /* move the rank to the other daemon. Both statistics end in p->last; the ends change when it worked. */
 __attribute__((unused)) static int pair_move(struct pair *p)
 {
-	struct cmd take = { .op = CMD_TAKE }, give = { .op = CMD_GIVE, .rounds = p->rounds, .post = p->post };
+	struct cmd take = { .op = CMD_TAKE };
+	struct cmd give = { .op = CMD_GIVE, .rounds = p->rounds, .post = p->post, .is_far = p->is_far };
 	struct reply source;
 	int rc;
 

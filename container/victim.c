@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
@@ -555,9 +556,8 @@ static int held(const char *kind)
 		timer_create(CLOCK_THREAD_CPUTIME_ID, &se, &t);
 	} else if (!strcmp(kind, "lock")) {
 		int fd = open("/proc/self/exe", O_RDONLY);
-		struct flock fl = { .l_type = F_RDLCK };
 
-		fcntl(fd, F_SETLK, &fl);
+		flock(fd, LOCK_EX);
 	}
 	say("ready");
 	while (hear(line, sizeof(line)) && strcmp(line, "end") != 0)
@@ -639,6 +639,16 @@ int main(int argc, char **argv)
 		return extents();
 	if (!strcmp(mode, "locked"))
 		return locked();
+	if (!strcmp(mode, "locks"))
+		return locks(argv[2], argc > 3);
+	if (!strcmp(mode, "traits"))
+		return traits();
+	if (!strcmp(mode, "moments"))
+		return moments();
+	if (!strcmp(mode, "mutexes"))
+		return mutexes();
+	if (!strcmp(mode, "handles"))
+		return handles(argv[2]);
 	if (!strcmp(mode, "polls"))
 		return polls();
 	if (!strcmp(mode, "writer"))

@@ -19,6 +19,15 @@ int polls(void);
 /* victim_files.c */
 int memories(void);
 
+/* victim_handles.c */
+int locks(const char *dir, bool is_shared);
+int handles(const char *dir);
+
+/* victim_traits.c */
+int traits(void);
+int moments(void);
+int mutexes(void);
+
 /* victim_regions.c */
 int mappings(void);
 int extents(void);

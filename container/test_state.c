@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* One table: programs with every kind of state, each moved ten times by every technique while it checks itself. */
+#include "container/test_hops.h"
+
+#include <sys/file.h>
+
+struct state {
+	const char *what;
+	const char *program; /* NULL: the victim; else what "bring" made */
+	const char *args[4]; /* of the victim; "@" stands for a directory of its own */
+	bool is_far_too;     /* it moves between hosts as well */
+};
+
+static const struct state states[] = {
+	{ "locks: flock, F_SETLK, F_OFD_SETLK", .args = { "locks", "@" } },
+	{ "shared locks", .args = { "locks", "@", "shared" }, .is_far_too = true },
+	{ "an inotify instance with events, a message queue, a named pipe, a deleted file, UNIX sockets", .args = { "handles", "@" } },
+	{ "personality, prctl, priorities, limits, masks", .args = { "traits" } },
+	{ "inside nested handlers on an alternate stack", .args = { "moments" } },
+	{ "robust mutexes whose owners die, cancellation, destructors of threads", .args = { "mutexes" } },
+	{ "a team of OpenMP threads inside a parallel region", .program = "victim_omp" },
+	{ "C++ exceptions on their way, and thread_local objects", .program = "victim_cxx" },
+};
+
+/* A program that needs more than every compiler has: built from its source here. NULL: it cannot be. */
+static const char *bring(const char *name)
+{
+	static char path[128];
+	const char *top = getenv("top_srcdir");
+	bool is_cxx = !strcmp(name, "victim_cxx");
+	char cmd[600];
+
+	snprintf(path, sizeof(path), "%s/%s", workdir, name);
+	snprintf(cmd, sizeof(cmd), "%s -O2 %s -o '%s' '%s/container/%s%s' -lpthread >/dev/null 2>&1", is_cxx ? "c++" : "cc",
+	         is_cxx ? "" : "-fopenmp", path, top ? top : "..", name, is_cxx ? ".cc" : ".c");
+	return access(path, X_OK) == 0 || system(cmd) == 0 ? path : NULL;
+}
+
+/* Somebody else waits for a lock that the rank has: he must not get it before its end. */
+struct rival { pid_t pid; int said; };
+
+static struct rival rival_start(const char *dir)
+{
+	struct rival r;
+	char path[160];
+	int p[2];
+
+	snprintf(path, sizeof(path), "%s/lock0", dir);
+	if (pipe2(p, O_CLOEXEC) < 0)
+		abort();
+	r.pid = fork();
+	if (r.pid == 0) {
+		int fd = open(path, O_RDWR);
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (fd >= 0 && write(p[1], "w", 1) == 1 && flock(fd, LOCK_EX) == 0 && write(p[1], "l", 1) == 1)
+			_exit(0);
+		_exit(1);
+	}
+	close(p[1]);
+	r.said = p[0];
+	return r;
+}
+
+/* it says 'w' when it begins to wait, 'l' when it has the lock */
+static bool rival_says(const struct rival *r, char word, int timeout_ms)
+{
+	struct pollfd f = { .fd = r->said, .events = POLLIN };
+	char c;
+
+	return poll(&f, 1, timeout_ms) == 1 && read(r->said, &c, 1) == 1 && c == word;
+}
+
+static void test_rival(void)
+{
+	char line[4096], dir[100];
+	struct rival rival;
+	struct pair p;
+	bool is_kept;
+
+	snprintf(dir, sizeof(dir), "%s/rival", workdir);
+	mkdir(dir, 0700);
+	pair_start(&p, NULL, NULL, false);
+	p.rounds = rounds;
+	pair_spawn(&p, 4243, victim, "locks", dir, NULL);
+	rank_says(&p, line, sizeof(line));
+	rival = rival_start(dir);
+	is_kept = rival_says(&rival, 'w', 20000) && hops(&p, 5, true) && !rival_says(&rival, 'l', 0);
+	ok(is_kept && finish(&p) && rival_says(&rival, 'l', 20000),
+	   "who waits for a lock of a rank gets it when that has ended, and not in five moves before");
+	kill(rival.pid, SIGKILL);
+	waitpid(rival.pid, NULL, 0);
+	close(rival.said);
+	pair_stop(&p);
+}
+
+/* stop-and-copy, pre-copy, post-copy, hybrid; and between hosts where that is more than the file systems and the network */
+static const struct { int rounds, post; bool is_far; } ways[] = { { 0, 0, false }, { 2, 0, false }, { 0, 1, false },
+                                                                  { 2, 20, false }, { 0, 0, true } };
+
+static void test_all(bool can_follow, bool can_fetch)
+{
+	for (size_t i = 0; i < GW_ARRAY_LEN(states); i++)
+		for (size_t w = 0; w < GW_ARRAY_LEN(ways); w++) {
+			const char *program = states[i].program ? bring(states[i].program) : victim;
+			const char *const *a = states[i].args;
+			char dir[100];
+
+			rounds = ways[w].rounds;
+			post = ways[w].post;
+			is_far = ways[w].is_far;
+			if (is_far && !states[i].is_far_too)
+				continue;
+			if ((rounds && !can_follow) || (post && !can_fetch)) {
+				tap_skip(1, "%s, %s: not on this host, or by this user", states[i].what, post ? "before its pages are there" : "followed");
+				continue;
+			}
+			if (!program) {
+				tap_skip(1, "%s: no compiler here can make it", states[i].what);
+				continue;
+			}
+			snprintf(dir, sizeof(dir), "%s/%zu-%zu", workdir, i, w);
+			mkdir(dir, 0700);
+			test_hops_of(program, states[i].what, 10, w > 0, a[0], a[1] && !strcmp(a[1], "@") ? dir : a[1], a[2], a[3]);
+		}
+	rounds = post = 0;
+	is_far = false;
+}
+
+static bool is_stopped(pid_t pid)
+{
+	char path[64], text[512] = "", *end;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "re");
+	end = f && fgets(text, sizeof(text), f) ? strrchr(text, ')') : NULL;
+	if (f)
+		fclose(f);
+	return end && end[1] && end[2] == 'T';
+}
+
+static bool will_be_stopped(pid_t pid)
+{
+	uint64_t until = gw_now_ns() + 10000000000u;
+
+	while (!is_stopped(pid) && gw_now_ns() < until)
+		sched_yield();
+	return is_stopped(pid);
+}
+
+/* Its process stands still by SIGSTOP, and goes on by SIGCONT only. */
+static void test_stopped(const char *a1, const char *a2)
+{
+	struct pollfd out = { .events = POLLIN };
+	bool is_quiet = true;
+	char line[4096];
+	struct pair p;
+
+	pair_start(&p, NULL, NULL, false);
+	pair_spawn(&p, 4244, victim, a1, a2, NULL);
+	rank_says(&p, line, sizeof(line));
+	pair_op(&p, p.at, CMD_SIGNAL, SIGSTOP);
+	is_quiet = will_be_stopped(p.last.pid) && pair_op(&p, p.at, CMD_GIVE, 1) == 0 && will_be_stopped(p.last.pid);
+	if (write(p.ends.in, "asked\n", 6) != 6)
+		is_quiet = false;
+	for (int i = 0; i < 10 && is_quiet; i++) {
+		p.rounds = i % 3 == 2 ? rounds : 0;
+		is_quiet = hops(&p, 1, false) && will_be_stopped(p.last.pid);
+		out.fd = p.ends.out;
+		is_quiet = is_quiet && poll(&out, 1, 0) == 0;
+	}
+	ok(is_quiet, "%s: stopped by SIGSTOP, it moves ten times, and stays so", a1);
+	pair_op(&p, p.at, CMD_SIGNAL, SIGCONT);
+	ok(rank_says(&p, line, sizeof(line)) && !strcmp(line, "ok asked") && hops(&p, 1, true) && finish(&p),
+	   "%s: SIGCONT sets it going", a1);
+	pair_stop(&p);
+}
+
+/* An exclusive lock that cannot be had at both sides holds the rank, by its path. */
+static void test_held_locks(void)
+{
+	char line[4096], dir[100];
+	struct pair p;
+
+	snprintf(dir, sizeof(dir), "%s/held", workdir);
+	mkdir(dir, 0700);
+	pair_start(&p, NULL, NULL, false);
+	p.is_far = true;
+	pair_spawn(&p, 4245, victim, "locks", dir, NULL);
+	rank_says(&p, line, sizeof(line));
+	ok(pair_move(&p) == -EBUSY && strstr(p.last.why.text, "flock") && strstr(p.last.why.text, dir) && rank_obeys(&p, "x", line, sizeof(line)),
+	   "exclusive locks stay on their host: %s", p.last.why.text);
+	p.is_far = false;
+	pair_op(&p, p.at, CMD_CHECK, 0); /* it says again which process the rank is */
+	ok(hops(&p, 2, true) && finish(&p), "where it moves");
+	pair_stop(&p);
+}
+
+int main(void)
+{
+	struct ct_host_caps caps;
+
+	tap_begin(300);
+	setup();
+	ct_host_probe(&caps);
+	if (!caps.can_move)
+		tap_skip_all("this host cannot move processes: %s", caps.text);
+	test_rival();
+	test_held_locks();
+	rounds = caps.has_wp_async ? 2 : 0;
+	test_stopped("compute", "3");
+	test_stopped("heap", "1");
+	test_all(caps.has_wp_async, caps.can_fetch);
+	return tap_done();
+}
