@@ -115,7 +115,19 @@ void restart_release(struct job_spec *spec)
 
 /* ---- the head -------------------------------------------------------------------------------------------------------- */
 
-/* Does the job run on this host, or is something of it left that is about to end with its mpirun? */
+/* Does the job run on this host? */
+static int look_for_job(const struct restart *r, struct gw_error *why)
+{
+	char name[RT_SOCKET_NAME_MAX];
+
+	rt_socket_name(name, r->job, -1);
+	if (gw_probe_unix(name) == 0)
+		return gw_fail(why, -EBUSY, "job %08x runs on this host; it must not run twice: end it first, or see 'godwit status --job %08x'",
+		               r->job, r->job);
+	return 0;
+}
+
+/* Is something of it left, that is about to end with its mpirun? */
 static int wait_for_end(const struct restart *r, struct gw_error *why)
 {
 	char name[RT_SOCKET_NAME_MAX], line[256], what[RT_SOCKET_NAME_MAX];
@@ -123,9 +135,6 @@ static int wait_for_end(const struct restart *r, struct gw_error *why)
 	bool is_there = true;
 
 	rt_socket_name(name, r->job, -1);
-	if (gw_probe_unix(name) == 0)
-		return gw_fail(why, -EBUSY, "job %08x runs on this host; it must not run twice: end it first, or see 'godwit status --job %08x'",
-		               r->job, r->job);
 	snprintf(what, sizeof(what), "@%.*s", (int)(strrchr(name, '/') - name + 1), name);
 	while (is_there && gw_now_ns() < until) {
 		FILE *f = fopen("/proc/net/unix", "re");
@@ -167,10 +176,12 @@ static int hold(struct head *h, const struct restart *r, struct gw_error *why)
 int restart_setup(struct head *h, struct gw_error *why)
 {
 	struct restart *r = h->spec->restart;
-	int code = wait_for_end(r, why);
+	int code = look_for_job(r, why);
 
 	if (code == 0)
 		code = hold(h, r, why);
+	if (code == 0)
+		code = wait_for_end(r, why);
 	if (code == 0)
 		code = remember_head(h, r, why);
 	h->base_pid = r->base_pid;

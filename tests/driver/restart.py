@@ -6,6 +6,7 @@ With --storm: fifty checkpoints in a row while random ranks move and all kinds o
 """
 import argparse
 
+import rig, rig_mpi
 from godwit import *
 
 p = argparse.ArgumentParser()
@@ -331,5 +332,49 @@ again = restart(to, *HOSTS, "a:1,b:3")
 tap.ok(m.get("status") == 0 and running(again, 4), "after all that the directory is as it was, and the job goes on", m, *again.tail())
 if again.is_running():
 	end_carry(again, stop, "and ends well")
+
+# ---- hosts that are reached by ssh, have clocks of their own, and do not see the directory ------------------------------------------
+
+
+def between_hosts(r):
+	login, stop, to = rig_mpi.login(r), os.path.join(r.shared, "stop"), os.path.join(r.shared, "checkpoint")
+	own = os.path.join("/tmp", os.path.basename(new_path()))
+	how = {"user": login, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+	p = r[1].popen([os.path.join(BUILD, "mpirun"), "-hosts", "rig1:2,rig2:2", "-n", "4", os.path.join(BUILD, "tests/programs/clocks"), stop],
+	               **how)
+	rig.hear(p, b"ready", 4, 40)
+	m = r[1].run([GODWIT, "checkpoint", to], user=login, timeout=60)
+	rig.kill_tree(p)
+	left = rig_mpi.left(r.hosts, "godwitd|clocks")
+	copied = r[3].run(["cp", "-r", to, own], user=login)
+	words = ["-hosts", "rig3:1,rig2:3"]
+	p = r[3].popen([GODWIT, "restart", own] + words, **how)
+	status = lambda: json.loads(r[3].run([GODWIT, "status", "--json"], user=login).stdout or "{}").get("ranks", [])
+	on = wait_for(lambda: p.poll() is not None or [x["state"] for x in status()] == ["MPI"] * 4, 60, 0.1) and p.poll() is None
+	places = [x.get("hostname") for x in status()]
+	open(stop, "w").close()
+	out, err = rig.finish(p, 60)
+	seen = [fields(l) for l in out.splitlines() if l.startswith("clocks")]
+	tap.ok(m.returncode == 0 and not left and copied.returncode == 0 and on and places == ["rig3"] + ["rig2"] * 3,
+	       "killed on two hosts, and continued on another two, of which one does not see the directory", m.stderr, left, copied.stderr, places, err)
+	tap.ok(p.returncode == 0 and len(seen) == 4 and all(s["back"] == "0" and s["early"] == "0" for s in seen),
+	       "whose clocks are an hour apart: none of a rank's goes back, no wait is too short", p.returncode, err, *seen)
+	os.remove(stop)
+	first = r[1].popen([GODWIT, "restart", to] + words, **how)
+	on = wait_for(lambda: len([x for x in json.loads(r[1].run([GODWIT, "status", "--json"], user=login).stdout or "{}").get("ranks", [])
+	                           if x["state"] == "MPI"]) == 4, 60, 0.1)
+	second = r[2].run([GODWIT, "restart", to], user=login, timeout=60)
+	open(stop, "w").close()
+	out, err = rig.finish(first, 60)
+	tap.ok(on and second.returncode == 1 and "is in use by" in second.stderr and len(second.stderr.splitlines()) == 1 and first.returncode == 0,
+	       "a second restart, from another host that shares the directory, is refused", on, second.stderr, err)
+	tap.ok(not rig_mpi.left(r.hosts, "godwitd|clocks"), "nothing is left on the hosts", rig_mpi.left(r.hosts, "godwitd|clocks"))
+
+
+try:
+	with rig_mpi.hosts(3, clocks=[0, 3600, 7200]) as r:
+		between_hosts(r)
+except rig.RigUnavailable as e:
+	tap.skip("between hosts of a rig", e)
 tap.ok(shm_entries() <= shm_before, "nothing is left in /dev/shm", shm_entries() - shm_before)
 sys.exit(tap.done())
