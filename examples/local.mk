@@ -28,4 +28,4 @@ noinst_PROGRAMS += %D%/jacobi %D%/friendly %D%/gauss %D%/kmeans
 %C%_kmeans_CFLAGS = $(EXAMPLES_CFLAGS)
 %C%_kmeans_LDADD = $(EXAMPLES_LDADD)
 
-EXTRA_DIST += %D%/demo.sh %D%/slurm.sbatch
+EXTRA_DIST += %D%/demo.sh %D%/slurm.sbatch %D%/requeue.sbatch

@@ -74,8 +74,8 @@ TESTS += $(SYSTEM_TESTS)
 endif
 
 # Jobs in allocations of a real Slurm.
-EXTRA_DIST += %D%/driver/slurm.py
-SYSTEM_TESTS += %D%/test_slurm.sh
+EXTRA_DIST += %D%/driver/slurm.py %D%/driver/preempt.py
+SYSTEM_TESTS += %D%/test_slurm.sh %D%/test_preempt.sh
 
 # MPICH's own suite: all lists, unmoved, and with a random rank moved every 100 ms. SUITE_SEED=17 replays a choice of moves,
 # SUITE_LISTS=coll,f90/coll takes some lists only.
@@ -105,6 +105,7 @@ check-hosts: all $(check_PROGRAMS)
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_cut.sh --storm
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_pool_hosts.sh --long
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_slurm.sh --cancels 25
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_preempt.sh --long
 
 # Fifty checkpoints in a row during a storm of moves and messages, over memory and over a network, and on from the last of each:
 # make check-cold CHECKPOINTS=50 STORM_SEED=17
