@@ -118,6 +118,9 @@ int slurm_nodes(struct strings *out, const char *list, struct gw_error *why);
 int slurm_counts(uint32_t *counts, size_t n, const char *list);
 /** slurm_is_task_end - does srun say that a task has ended, and on which nodes (as a list)? Pure */
 bool slurm_is_task_end(const char *line, char *nodes, size_t cap);
+/** slurm_script_ends_at - is the process that has started us the script of a batch job, and is it ended by @sig? Then Slurm kills all
+ *  that it has started */
+bool slurm_script_ends_at(int sig);
 bool slurm_is_chatter(const char *line);                                        /* what we say ourselves, in our words. Pure */
 
 /* ---- checkpoint_words.c ---- */

@@ -95,6 +95,9 @@ int schedule_init(struct head *h, struct gw_error *why)
 	if (hold(h, why) < 0)
 		return gw_fail_more(why, "-checkpoint-dir: ");
 	again_say(h);
+	if (h->spec->checkpoint_on & 1u << SIGTERM && slurm_script_ends_at(SIGTERM))
+		job_say(h, "mpirun: when Slurm ends this job it ends the script first, and mpirun with it, before a checkpoint is complete; let the "
+		        "script begin with 'trap : TERM', or say 'exec mpirun'");
 	next(h);
 	return 0;
 }

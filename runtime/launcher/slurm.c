@@ -332,3 +332,39 @@ int slurm_take(struct job_spec *spec, struct gw_error *why)
 	strings_fini(&nodes);
 	return code;
 }
+
+/* ---- batch scripts ----------------------------------------------------------------------------------------------------- */
+
+/* A number of /proc/PID/status, in @base; 0 when it is not there */
+static unsigned long long status_of(pid_t pid, const char *key, int base)
+{
+	char path[64], line[256];
+	unsigned long long v = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (strncmp(line, key, strlen(key)) == 0)
+			v = strtoull(line + strlen(key), NULL, base);
+	if (f)
+		fclose(f);
+	return v;
+}
+
+bool slurm_script_ends_at(int sig)
+{
+	pid_t script = getppid(), of = script > 1 ? (pid_t)status_of(script, "PPid:", 10) : 0;
+	char path[64], name[32] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)of);
+	f = slurm_job() && of > 1 ? fopen(path, "re") : NULL;
+	if (!f)
+		return false;
+	if (!fgets(name, sizeof(name), f))
+		name[0] = '\0';
+	fclose(f);
+	return strncmp(name, "slurmstepd", strlen("slurmstepd")) == 0 &&
+	       !((status_of(script, "SigCgt:", 16) | status_of(script, "SigIgn:", 16)) & 1ull << (sig - 1));
+}

@@ -6,13 +6,13 @@ import argparse, json, os, re, shutil, subprocess, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import godwit, rig, rig_mpi, rig_slurm
-from hosts_slurm import read
+from hosts_slurm import read, submit
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--long", action="store_true")
 args = parser.parse_args()
 tap = godwit.Tap(600)
-why = rig_mpi.why_not() or rig_slurm.why_not()
+why = rig_mpi.why_not() or rig_slurm.why_not() or rig.why_no_cgroups()  # without, Slurm ends the ranks themselves
 if why:
 	rig_mpi.skip(why)
 TOP = os.path.realpath(os.environ.get("top_srcdir", os.getcwd()))
@@ -102,6 +102,17 @@ def test_requeue():
 	       "and the checkpoint is not needed any more", slurm.show(batch.job))
 
 
+def test_hasty():
+	"""A script that would not wait for its mpirun"""
+	out = os.path.join(r.shared, "hasty")
+	submit(r[1], "%s -checkpoint-dir %s/hasty.ckpt true" % (os.path.join(godwit.BUILD, "mpirun"), r.shared), "-n1", "-o", out, user=login)
+	said = happens(lambda: "trap : TERM" in read(out))
+	submit(r[1], "trap : TERM\n%s -checkpoint-dir %s/waits.ckpt true; echo $?" % (os.path.join(godwit.BUILD, "mpirun"), r.shared), "-n1", "-o",
+	       out + "-not", user=login)
+	happens(lambda: read(out + "-not").count("\n") == 1)
+	tap.ok(said and read(out + "-not") == "0\n", "a script that Slurm would end before its mpirun is told so", read(out), read(out + "-not"))
+
+
 def test_long():
 	"""A job that would go on for ever."""
 	batch = Batch("long", "--time=1", "--signal=USR1@50", plate=PLATE[:2] + ["--iterations", "100000000"] + PLATE[4:])
@@ -122,7 +133,7 @@ def test_long():
 	slurm.wait_state(batch.job, ["CANCELLED"], PATIENCE)
 
 
-with rig.Rig(4, keep=[rig_mpi.prefix()], cgroups=not rig.why_no_cgroups()) as r:
+with rig.Rig(4, keep=[rig_mpi.prefix()], cgroups=True) as r:
 	login = rig_mpi.login(r)
 	alone = subprocess.run([os.path.join(godwit.BUILD, "mpirun"), "-n", "1", os.path.join(godwit.BUILD, "examples/jacobi"), "-q"] + PLATE,
 	                       capture_output=True, text=True, timeout=90).stdout
@@ -131,6 +142,7 @@ with rig.Rig(4, keep=[rig_mpi.prefix()], cgroups=not rig.why_no_cgroups()) as r:
 	except rig.RigUnavailable as e:
 		rig_mpi.skip(str(e))
 	test_requeue()
+	test_hasty()
 	if args.long:
 		test_long()
 	left = [h.name for h in r.hosts if h.run(["pgrep", "-x", "godwitd"]).stdout]
