@@ -232,6 +232,36 @@ tap.ok(m.get("status") == 0 and again.end(30) == 0 and logs() == ["begun:one\ntw
 if a.brief:
 	sys.exit(tap.done())
 
+# ---- every kind of state, in programs that check themselves ------------------------------------------------------------------------
+
+kinds = [["compute", 8], ["heap", 16, 3], ["timers"], ["polls"], ["memories"], ["mappings"], ["extents"], ["locked"], ["locks", "DIR"],
+         ["locks", "DIR", "shared"], ["traits"], ["moments"], ["mutexes"], ["files", "FILE"]]
+words, to = ["-l", "-clusters", 2, "-s", "all"], new_path()
+for kind in kinds:
+	own = new_path()
+	if "DIR" in kind:
+		os.mkdir(own)
+	words += [":"] * (len(words) > 5) + ["-n", 1, os.path.join(BUILD, "container/victim")] + [own if w in ("DIR", "FILE") else w for w in kind]
+job = Job(tap, words, stdin=True)
+
+
+def ask(job, line):
+	"""Of all of them whether they are as they should be: kinds that do not say so, and complaints."""
+	job.proc.stdin.write(b"%d\n" % line)
+	job.proc.stdin.flush()
+	job.wait_line("ok %d$" % line, 40, "out", len(kinds))
+	return [k[0] for i, k in enumerate(kinds) if "[%d] ok %d" % (i, line) not in job.out()] + [l for l in job.out() if "bad" in l]
+
+
+wrong = ask(job, 1)
+m = checkpoint(job, to)
+kill(job)
+again = restart(to, "-clusters", 3, stdin=True)
+wrong += ask(again, 2) + ask(again, 3)
+tap.ok(m.get("status") == 0 and not wrong, "%d programs with threads, timers, memories, locks, pipes and so on find their state as it was" %
+       len(kinds), m, *wrong, *again.tail())
+again.kill()
+
 # ---- files -----------------------------------------------------------------------------------------------------------------------
 
 SCRIBE = os.path.join(BUILD, "tests/programs/scribe")
