@@ -10,6 +10,7 @@
 
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 uint64_t ct_clock_ns(int id)
 {
@@ -61,7 +62,8 @@ void ct_clock_choose(const struct ct_needs *n, const struct ct_img_needs *i, int
 	char boot_id[40];
 
 	ct_boot_id(boot_id);
-	if (!n->is_cold && memcmp(boot_id, i->boot_id, sizeof(boot_id)) == 0) { /* the same kernel, whose clocks are exact */
+	/* the same kernel, whose clocks are exact. One without time namespaces cannot let them stand still */
+	if ((!n->is_cold || access("/proc/self/ns/time", F_OK) < 0) && memcmp(boot_id, i->boot_id, sizeof(boot_id)) == 0) {
 		ct_clock_offsets(monotonic_ns, boottime_ns);
 		*monotonic_ns = i->monotonic_offset_ns - *monotonic_ns;
 		*boottime_ns = i->boottime_offset_ns - *boottime_ns;

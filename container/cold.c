@@ -205,9 +205,42 @@ static int look_one(const struct ct_img_file *f, const char *path, const struct 
 	return 0;
 }
 
-int ct_cold_look(const struct ct_needs *needs, const struct ct_cold_id *ids, size_t n, struct gw_error *why)
+static int say_host(struct gw_error *why)
 {
 	char host[256] = "";
+
+	gethostname(host, sizeof(host) - 1);
+	return gw_fail_more(why, "host %s: ", host);
+}
+
+int ct_cold_still(const struct ct_needs *needs, const struct ct_rank *r, struct gw_error *why)
+{
+	struct ct_snapshot s;
+	int rc = needs_read(needs, &s, why);
+
+	for CT_EACH(const struct ct_img_file, f, &r->snap.files) {
+		bool is_known = !is_judged_by_id(f);
+
+		for CT_EACH(const struct ct_img_file, old, &s.files)
+			is_known |= is_judged_by_id(old) && old->dev == f->dev && old->ino == f->ino &&
+			            strcmp(ct_snapshot_text(&s, old->path), ct_snapshot_text(&r->snap, f->path)) == 0;
+		if (rc == 0 && !is_known)
+			rc = gw_fail(why, -EAGAIN, "it mapped '%s' while it was being looked at; try again", ct_snapshot_text(&r->snap, f->path));
+	}
+	ct_snapshot_fini(&s);
+	return rc;
+}
+
+int ct_cold_look_open(const struct ct_rank *r, struct gw_error *why)
+{
+	for CT_EACH(const struct ct_img_file, f, &r->snap.files)
+		if (!is_judged_by_id(f) && look_one(f, ct_snapshot_text(&r->snap, f->path), NULL, why) < 0)
+			return say_host(why);
+	return 0;
+}
+
+int ct_cold_look(const struct ct_needs *needs, const struct ct_cold_id *ids, size_t n, struct gw_error *why)
+{
 	struct ct_snapshot s;
 	int rc = needs_read(needs, &s, why);
 
@@ -217,10 +250,8 @@ int ct_cold_look(const struct ct_needs *needs, const struct ct_cold_id *ids, siz
 		const struct ct_img_file *f = CT_AT(struct ct_img_file, &s.files, i);
 
 		rc = look_one(f, ct_snapshot_text(&s, f->path), &ids[i], why);
-		if (rc < 0) {
-			gethostname(host, sizeof(host) - 1);
-			gw_fail_more(why, "host %s: ", host);
-		}
+		if (rc < 0)
+			say_host(why);
 	}
 	ct_snapshot_fini(&s);
 	return rc;

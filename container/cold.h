@@ -18,8 +18,14 @@ struct ct_cold_id { char text[CT_COLD_ID]; };
 /** ct_cold_ids - of each of needs.files, by its index; "" for those that are not mapped. Heap. May read them, once each. */
 int ct_cold_ids(const struct ct_needs *needs, struct ct_cold_id **out, struct gw_error *why);
 
+/** ct_cold_still - the rank is frozen: -EAGAIN when it has mapped a file that is not among @needs */
+int ct_cold_still(const struct ct_needs *needs, const struct ct_rank *r, struct gw_error *why);
+
 /** ct_cold_look - are the files here what they were? @ids: @n of them, as ct_cold_ids gave them */
 int ct_cold_look(const struct ct_needs *needs, const struct ct_cold_id *ids, size_t n, struct gw_error *why);
+
+/** ct_cold_look_open - the same for those that are not mapped, of a shell that has its image: as they were when the rank stood */
+int ct_cold_look_open(const struct ct_rank *r, struct gw_error *why);
 
 /**
  * ct_cold_written - of a frozen rank, or of a shell that is ready: regular files that it has open and only appends to, or writes

@@ -171,6 +171,9 @@ static int freeze(struct image *i, struct gw_error *why)
 		code = ct_rank_freeze(r->ct, FREEZE_MS, &stats, why);
 	if (code == 0) {
 		r->is_frozen = true;
+		code = ct_cold_still(&needs, r->ct, why);
+	}
+	if (code == 0) {
 		state = moves_export(r, why);
 		code = state ? write_down(i, &needs, ids, state, why) : why->code ? why->code : -ENOMEM;
 	}

@@ -228,6 +228,8 @@ static int complete(struct item *i, struct gw_error *why)
 	int code = cold_reader_finish(i->reader, i->hash, why);
 
 	if (code == 0)
+		code = ct_cold_look_open(i->ct, why);
+	if (code == 0)
 		code = ct_shell_ready(i->ct, why);
 	if (code == 0)
 		code = ct_cold_written(i->ct, check_written, i->restart, why);

@@ -57,6 +57,8 @@ static int read_images(struct restart *r, uint32_t size, struct gw_error *why)
 		has[rank] = true;
 		r->stood_ns = (uint64_t)real_ns > r->stood_ns ? (uint64_t)real_ns : r->stood_ns;
 	}
+	if (!json_is_array(json_object_get(r->manifest, "files")))
+		return gw_fail(why, -EPROTO, "%s: the manifest's files are not understood", r->dir);
 	if (json_array_size(images) != size)
 		return gw_fail(why, -EPROTO, "%s: the manifest has %zu images for %u ranks", r->dir, json_array_size(images), size);
 	return 0;
