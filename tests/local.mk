@@ -43,6 +43,11 @@ check_PROGRAMS += %D%/programs/held
 %C%_programs_held_SOURCES = %D%/programs/held.c
 %C%_programs_held_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_programs_held_LDADD = $(MPI_LIBS) -lpthread -lrt
+# Ranks that write one file with MPI-IO.
+check_PROGRAMS += %D%/programs/mpiio
+%C%_programs_mpiio_SOURCES = %D%/programs/mpiio.c
+%C%_programs_mpiio_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_programs_mpiio_LDADD = $(MPI_LIBS)
 check_PROGRAMS += %D%/programs/everyone
 %C%_programs_everyone_SOURCES = %D%/programs/everyone.c
 %C%_programs_everyone_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)

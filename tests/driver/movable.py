@@ -247,6 +247,24 @@ for hosts in (["-clusters", 2], ["-hosts", "a,b", "-launcher", "fork"]):
 	touch("stop")
 	ends(job, "and go on with what they have")
 
+# ---- MPI-IO: locks that are held for a moment, all the time --------------------------------------------------------
+
+for hosts in (["-clusters", 2], ["-hosts", "a,b", "-launcher", "fork"]):
+	os.unlink(path("stop"))
+	job = Job(tap, ["-n", 4] + hosts + [os.path.join(BUILD, "tests/programs/mpiio"), path("io" + hosts[0]), path("stop")])
+	job.wait_line(r"^ready", 60)
+	head, bad = job.head(), []
+	for hop in range(10):
+		rank = hop % 4
+		a = head.migrate([rank], 1 - head.ranks()[rank]["cluster"])[0]
+		if a["status"] != 0:
+			bad.append(a)
+	head.close()
+	tap.ok(not bad, "ranks that write a file with MPI-IO move ten times (%s)" % hosts[0], *bad)
+	touch("stop")
+	ends(job, "and end right", timeout=120)
+	tap.ok(len([l for l in job.out() if l.startswith("file ok")]) == 4, "all that they wrote is there", *job.tail())
+
 # ---- what passes, and what is put back ---------------------------------------------------------------------------
 
 os.unlink(path("stop"))
