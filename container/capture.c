@@ -66,6 +66,8 @@ int ct_capture_prepare(struct ct_rank *r, struct gw_error *why)
 	rc = ct_proc_read(r->pid, "status", text, sizeof(text));
 	field = rc > 0 ? ct_proc_field(text, "Umask:") : NULL;
 	r->umask_guess = field ? (uint32_t)strtoul(field, NULL, 8) : 022;
+	if (ct_numa_list(r) < 0)
+		return gw_fail(why, -ENOMEM, "no memory for memory policies");
 	rc = ct_proc_link(r->pid, "exe", r->exe, sizeof(r->exe));
 	if (rc < 0)
 		return gw_fail(why, rc, "cannot read the program's path of pid %d: %s", (int)r->pid, strerror(-rc));
@@ -226,17 +228,19 @@ static int answers_leader(struct ct_rank *r, const struct asked *a)
 	return 0;
 }
 
-#define THREAD_CALLS 5
+#define THREAD_CALLS 6
+#define THREAD_DATA  (64 + CT_NUMA_ANSWER) /* stack_t, tid address, name; memory policy */
 
 static uint64_t ask_thread(struct ct_remote *m)
 {
-	uint64_t at = ct_remote_data(m, NULL, 64); /* stack_t, tid address, name */
+	uint64_t at = ct_remote_data(m, NULL, THREAD_DATA);
 
 	CT_CALL(m, "gettid", CT_CALL_OK, SYS_gettid);
 	CT_CALL(m, "read its alternate stack", CT_CALL_OK, SYS_sigaltstack, 0, at);
 	CT_CALL(m, "tid address", 0, SYS_prctl, PR_GET_TID_ADDRESS_, at + 24);
 	CT_CALL(m, "name", 0, SYS_prctl, PR_GET_NAME, at + 32);
 	CT_CALL(m, "timer slack", 0, SYS_prctl, PR_GET_TIMERSLACK);
+	ct_numa_ask(m, at + 64);
 	return at;
 }
 
@@ -260,6 +264,7 @@ static int answers_thread(struct ct_rank *r, struct ct_thread *t, const struct c
 	memcpy(&out->clear_tid, data + 24, 8);
 	memcpy(out->comm, data + 32, 16);
 	out->timerslack = c[4].result;
+	ct_numa_answer(data + 64, &c[5], out);
 	ct_regs_for_image(r, t, &regs);
 	memcpy(out->regs, &regs, sizeof(out->regs));
 	out->sigmask = t->sigmask;
@@ -293,7 +298,7 @@ static int ask_all(struct ct_rank *r, const struct user_regs_struct *leader, str
 	if (!at)
 		return gw_fail(why, -ENOMEM, "no memory for threads");
 	ask_leader(r, &a);
-	if (!ct_remote_has_room(m, n * THREAD_CALLS, n * 80)) {
+	if (!ct_remote_has_room(m, n * THREAD_CALLS, n * (THREAD_DATA + 16))) {
 		free(at);
 		return gw_fail(why, -E2BIG, "it has %zu threads, more than can move", n);
 	}

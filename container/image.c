@@ -23,6 +23,7 @@ void ct_snapshot_init(struct ct_snapshot *s)
 	ct_vec_init(&s->watches, sizeof(struct ct_img_watch));
 	ct_vec_init(&s->handles, sizeof(struct ct_img_handle));
 	ct_vec_init(&s->locks, sizeof(struct ct_img_lock));
+	ct_vec_init(&s->policies, sizeof(struct ct_img_policy));
 	ct_vec_init(&s->dropped, sizeof(struct ct_img_extent));
 	ct_vec_init(&s->later, sizeof(struct ct_img_extent));
 	ct_vec_init(&s->memories, sizeof(struct ct_img_memory));
@@ -38,7 +39,7 @@ void ct_snapshot_fini(struct ct_snapshot *s)
 {
 	struct ct_vec *all[] = { &s->strings, &s->files, &s->auxv, &s->vmas, &s->fds, &s->threads, &s->xstate, &s->actions,
 	                         &s->infos, &s->timers, &s->timerfds, &s->watches, &s->dropped, &s->later, &s->memories,
-	                         &s->handles, &s->locks, &s->unread, &s->bytes };
+	                         &s->handles, &s->locks, &s->policies, &s->unread, &s->bytes };
 
 	for (size_t i = 0; i < GW_ARRAY_LEN(all); i++)
 		ct_vec_fini(all[i]);
@@ -81,7 +82,7 @@ int ct_snapshot_write(const struct ct_snapshot *s, struct ct_vec *out)
 		{ CT_SECTION_XSTATE, &s->xstate },   { CT_SECTION_ACTIONS, &s->actions }, { CT_SECTION_SIGINFOS, &s->infos },
 		{ CT_SECTION_TIMERS, &s->timers },   { CT_SECTION_TIMERFDS, &s->timerfds }, { CT_SECTION_WATCHES, &s->watches },
 		{ CT_SECTION_DROPPED, &s->dropped }, { CT_SECTION_MEMORIES, &s->memories }, { CT_SECTION_LATER, &s->later },
-		{ CT_SECTION_HANDLES, &s->handles }, { CT_SECTION_LOCKS, &s->locks },
+		{ CT_SECTION_HANDLES, &s->handles }, { CT_SECTION_LOCKS, &s->locks }, { CT_SECTION_POLICIES, &s->policies },
 	};
 	int rc;
 
@@ -229,6 +230,7 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 	case CT_SECTION_DROPPED:  return take_array(&s->dropped, h, p, why);
 	case CT_SECTION_HANDLES:  return take_array(&s->handles, h, p, why);
 	case CT_SECTION_LOCKS:    return take_array(&s->locks, h, p, why);
+	case CT_SECTION_POLICIES: return take_array(&s->policies, h, p, why);
 	case CT_SECTION_MEMORIES: return take_array(&s->memories, h, p, why);
 	case CT_SECTION_LATER:    return take_array(&s->later, h, p, why);
 	case CT_SECTION_EXTENTS:  return take_array(&d->extents, h, p, why);
@@ -426,7 +428,8 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 		1u << CT_SECTION_AUXV | 1u << CT_SECTION_VMAS | 1u << CT_SECTION_FDS | 1u << CT_SECTION_THREADS |
 		1u << CT_SECTION_XSTATE | 1u << CT_SECTION_ACTIONS | 1u << CT_SECTION_SIGINFOS | 1u << CT_SECTION_TIMERS |
 		1u << CT_SECTION_TIMERFDS | 1u << CT_SECTION_WATCHES | 1u << CT_SECTION_DROPPED | 1u << CT_SECTION_MEMORIES |
-		1u << CT_SECTION_LATER | 1u << CT_SECTION_HANDLES | 1u << CT_SECTION_LOCKS;
+		1u << CT_SECTION_LATER | 1u << CT_SECTION_HANDLES | 1u << CT_SECTION_LOCKS |
+		1u << CT_SECTION_POLICIES;
 	const uint32_t of_round = 1u << CT_SECTION_ROUND | 1u << CT_SECTION_STRINGS | 1u << CT_SECTION_FILES |
 		1u << CT_SECTION_VMAS | 1u << CT_SECTION_DROPPED;
 	int rc;

@@ -56,7 +56,8 @@ enum ct_section { /* written numbers */
 	CT_SECTION_LATER    = 25, /* struct ct_img_extent: pages of which those that are not in PAGES come after the rank */
 	CT_SECTION_HANDLES  = 26, /* open files that are handed over; of needs too */
 	CT_SECTION_LOCKS    = 27, /* that are taken again */
-	CT_SECTION_LAST     = CT_SECTION_LOCKS
+	CT_SECTION_POLICIES = 28, /* struct ct_img_policy: memory policies of mappings */
+	CT_SECTION_LAST     = CT_SECTION_POLICIES
 };
 
 struct ct_img_section {
@@ -98,9 +99,10 @@ struct ct_img_process {
 	uint64_t realtime_ns;                  /* CLOCK_REALTIME then */
 	struct ct_img_layout layout;           /* of XSTATE */
 	uint32_t locks_future, is_stopped;     /* mlockall(2): MCL_FUTURE, MCL_ONFAULT; by a signal, until SIGCONT comes */
+	uint64_t numa_nodes;                   /* of the processors that it might run on */
 	uint32_t coredump_filter, keep_caps, mce_kill, pad; /* of prctl(2): PR_SET_KEEPCAPS, PR_MCE_KILL_* of the main thread */
 };
-_Static_assert(sizeof(struct ct_img_process) == 16 + 8 * 13 + 4 * 12 + 24 + 256 + 96 + 24 + 168 + 8 + 16, "wire format");
+_Static_assert(sizeof(struct ct_img_process) == 16 + 8 * 13 + 4 * 12 + 24 + 256 + 96 + 24 + 168 + 8 + 24, "wire format");
 
 #define CT_IMG_FILE_MAPPED 1u
 #define CT_IMG_FILE_OPEN   2u
@@ -183,6 +185,12 @@ struct ct_img_lock {
 };
 _Static_assert(sizeof(struct ct_img_lock) == 32, "wire format");
 
+struct ct_img_policy {   /* mbind(2), of the mapping that begins there */
+	uint64_t start, nodes;   /* of the source's host */
+	uint32_t mode, pad;      /* MPOL_* */
+};
+_Static_assert(sizeof(struct ct_img_policy) == 24, "wire format");
+
 struct ct_img_timer {    /* timer_create(2) */
 	uint32_t id, signal, notify, ns_tid; /* notify: SIGEV_*; ns_tid: of SIGEV_THREAD_ID */
 	uint64_t value;          /* sigev_value */
@@ -219,9 +227,11 @@ struct ct_img_thread {
 	uint64_t altstack, altstack_size;
 	uint32_t altstack_flags, rseq_len, rseq_signature, ioprio; /* ioprio_set(2) */
 	uint64_t robust_list, robust_len, clear_tid, rseq, timerslack;
+	uint64_t numa_nodes; /* set_mempolicy(2); of the source's host */
+	uint32_t numa_mode, pad;
 	char comm[16];
 };
-_Static_assert(sizeof(struct ct_img_thread) == 16 + 216 + 8 + 16 + 16 + 40 + 16, "wire format");
+_Static_assert(sizeof(struct ct_img_thread) == 16 + 216 + 8 + 16 + 16 + 40 + 16 + 16, "wire format");
 
 struct ct_img_action { uint64_t sig, handler, flags, restorer, mask; };
 struct ct_img_siginfo {

@@ -40,6 +40,7 @@ libct_la_SOURCES = \
 	%D%/marks.c \
 	%D%/memfile.c \
 	%D%/memory.c \
+	%D%/numa.c \
 	%D%/plumb.c \
 	%D%/polls.c \
 	%D%/probe.c \
@@ -88,6 +89,10 @@ TESTS += %D%/test_room %D%/test_cpu %D%/test_spans
 %C%_test_fetch_LDADD = libct.la libgw-base.la
 # compiled by the test, which skips what the compilers here cannot do
 EXTRA_DIST += %D%/victim_cxx.cc %D%/victim_omp.c
+check_PROGRAMS += %D%/test_numa
+TESTS += %D%/test_numa
+%C%_test_numa_SOURCES = %D%/test_numa.c
+%C%_test_numa_LDADD = libct.la libgw-base.la
 check_PROGRAMS += %D%/test_state %D%/test_state_user
 TESTS += %D%/test_state %D%/test_state_user
 %C%_test_state_SOURCES = %D%/test_state.c

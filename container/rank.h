@@ -167,6 +167,7 @@ struct ct_snapshot {
 	struct ct_vec memories; /* struct ct_img_memory */
 	struct ct_vec handles;  /* struct ct_img_handle */
 	struct ct_vec locks;    /* struct ct_img_lock */
+	struct ct_vec policies; /* struct ct_img_policy */
 	struct ct_vec dropped;  /* struct ct_img_extent: pages that came before and are no more */
 	struct ct_vec later;    /* struct ct_img_extent: pages that come after the rank, but for those that come with it */
 	struct ct_vec threads;  /* struct ct_img_thread, leader first */
@@ -324,6 +325,7 @@ struct ct_rank {
 	struct ct_reader reader;
 	cpu_set_t cpus;
 	bool has_cpus;
+	uint64_t numa_nodes;           /* of these; 0: not known */
 	int daemon_fd[CT_PLUMB_MAX];
 	int plumb_fd[CT_PLUMB_MAX];    /* where the ends are parked in the shell, or -1 */
 	uint64_t vdso_start, vdso_end;
@@ -456,6 +458,21 @@ int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, 
 uint32_t ct_ioprio(pid_t tid);
 void ct_traits_set_thread(pid_t tid, const struct ct_img_thread *from);
 void ct_traits_set(const struct ct_rank *r);
+
+/* numa.c */
+#define CT_NUMA_ANSWER 144 /* bytes */
+struct ct_numa_saved { bool is_set; int mode; uint64_t nodes[16]; };
+uint64_t ct_numa_parse(const char *list);
+uint64_t ct_numa_of(const cpu_set_t *cpus);                     /* nodes, a set */
+uint64_t ct_numa_translate(uint64_t nodes, uint64_t from, uint64_t to);
+bool ct_numa_line(const char *line, struct ct_img_policy *p);   /* of numa_maps */
+void ct_numa_enter(const struct ct_rank *r, struct ct_numa_saved *old); /* pages that are made now are of its cluster's node */
+void ct_numa_leave(const struct ct_numa_saved *old);
+int ct_numa_list(struct ct_rank *r);                            /* before the freeze */
+void ct_numa_ask(struct ct_remote *m, uint64_t at);
+void ct_numa_answer(const unsigned char *p, const struct ct_call *call, struct ct_img_thread *t);
+void ct_numa_set(struct ct_rank *r, const struct ct_img_thread *t);
+int ct_numa_bind(struct ct_rank *r, struct gw_error *why);
 
 /* timers.c */
 int ct_timers_check(struct ct_rank *r, struct gw_error *why);   /* which it has, and can they move? fills nothing */

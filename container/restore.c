@@ -94,8 +94,9 @@ static int set_process(struct ct_rank *r, struct gw_error *why)
 	for (unsigned i = 0; i < 32; i++)
 		if (p->membarrier & 1u << i)
 			CT_CALL(m, "register for membarrier", CT_CALL_OK, SYS_membarrier, 1u << i, 0, 0);
+	rc = ct_numa_bind(r, why);
 	for CT_EACH(const struct ct_img_vma, v, &r->snap.vmas)
-		if ((v->advice & CT_VMA_LOCKED) && (rc = ct_restore_room(r, 1, 0, why)) == 0)
+		if (rc == 0 && (v->advice & CT_VMA_LOCKED) && (rc = ct_restore_room(r, 1, 0, why)) == 0)
 			CT_CALL(m, "lock memory", 0, SYS_mlock2, v->start, v->end - v->start, v->advice & CT_VMA_LAZY ? MLOCK_ONFAULT : 0);
 	return rc;
 }
@@ -142,7 +143,7 @@ static void drop_rights(struct ct_rank *r)
 
 /* ---- threads --------------------------------------------------------------------------------------------------- */
 
-#define THREAD_CALLS (5 + RIGHTS_CALLS)
+#define THREAD_CALLS (6 + RIGHTS_CALLS)
 
 static void thread_calls(struct ct_rank *r, const struct ct_img_thread *t)
 {
@@ -159,6 +160,7 @@ static void thread_calls(struct ct_rank *r, const struct ct_img_thread *t)
 		CT_CALL(m, "rseq", 0, SYS_getpid);
 	CT_CALL(m, "name", 0, SYS_prctl, PR_SET_NAME, ct_remote_data(m, t->comm, sizeof(t->comm)));
 	CT_CALL(m, "timer slack", 0, SYS_prctl, PR_SET_TIMERSLACK, t->timerslack);
+	ct_numa_set(r, t);
 }
 
 static void clone_call(struct ct_rank *r, const struct ct_img_thread *t)

@@ -147,6 +147,7 @@ static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struc
                        const struct ct_plumbing *plumbing, struct gw_error *why)
 {
 	struct ct_start s = { .plumbing = plumbing, .ns_pid = (pid_t)d->needs.ns_pid, .park_from = (int)d->needs.highest_fd + CT_PARK_ABOVE };
+	struct ct_numa_saved policy;
 	struct ct_pin pin;
 	char path[64];
 	void *area;
@@ -161,7 +162,9 @@ static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struc
 		return gw_fail(why, -errno, "no memory for a shell: %s", strerror(errno));
 	memset(area, 0, CT_HOLE_SIZE); /* touched before anything is frozen */
 	s.area = area;
+	ct_numa_enter(r, &policy); /* of the shell too, until the image says of the rank's own */
 	rc = ct_container_start(r, &s, why);
+	ct_numa_leave(&policy);
 	ct_pin_begin(&pin); /* not before: init must not inherit it */
 	if (rc == 0 && !r->has_timens && (s.monotonic_offset_ns || s.boottime_offset_ns))
 		rc = gw_fail(why, -ENOTSUP, "this kernel has no time namespaces (Linux 5.6) and its clocks differ: the rank's monotonic clock would "
@@ -229,6 +232,7 @@ int ct_shell_create(struct ct_rank **out, const struct ct_needs *needs, const st
 		if (cpus) {
 			r->cpus = *cpus;
 			r->has_cpus = true;
+			r->numa_nodes = ct_numa_of(cpus);
 		}
 		rc = start_shell(r, &d, needs, plumbing, why);
 	}
@@ -332,11 +336,14 @@ uint32_t ct_shell_rounds(const struct ct_rank *r)
 
 int ct_shell_feed(struct ct_rank *r, const void *buf, size_t len, struct gw_error *why)
 {
+	struct ct_numa_saved policy;
 	int rc;
 
 	if (r->state != CT_SHELL)
 		return gw_fail(why, -EINVAL, "pid %d is not a shell that takes an image", (int)r->pid);
+	ct_numa_enter(r, &policy);
 	rc = ct_reader_feed(&r->reader, buf, len, why);
+	ct_numa_leave(&policy);
 	if (rc < 0)
 		r->state = CT_BROKEN;
 	return rc;

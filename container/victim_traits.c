@@ -49,19 +49,22 @@ static void traits_print(char *line, size_t cap)
 	int subreaper = -1, death = -1;
 	struct rlimit stack, files;
 	mode_t mask = umask(0);
+	unsigned long nodes[16] = { 0 };
+	int mode = -1;
 
 	umask(mask);
 	prctl(PR_GET_CHILD_SUBREAPER, &subreaper);
 	prctl(PR_GET_PDEATHSIG, &death);
 	getrlimit(RLIMIT_STACK, &stack);
 	getrlimit(RLIMIT_NOFILE, &files);
+	syscall(SYS_get_mempolicy, &mode, nodes, sizeof(nodes) * 8, NULL, 0);
 	snprintf(line, cap, "personality %x slack %d privs %d reaper %d death %d thp %d keepcaps %d mce %d tsc %d timing %d io %ld policy %d "
-	         "nice %d filter %x umask %o stack %llu files %llu oom %d dump %d",
+	         "nice %d filter %x umask %o stack %llu files %llu oom %d dump %d memory %d %lx",
 	         (unsigned)personality(0xffffffff), prctl(PR_GET_TIMERSLACK), prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), subreaper, death,
 	         prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0), prctl(PR_GET_KEEPCAPS), prctl(PR_MCE_KILL_GET, 0, 0, 0, 0), prctl(PR_GET_TSC, &mask),
 	         (int)mask, syscall(SYS_ioprio_get, 1, 0), sched_getscheduler(0) & ~SCHED_RESET_ON_FORK, getpriority(PRIO_PROCESS, 0),
 	         read_hex("/proc/self/coredump_filter"), umask(0), (unsigned long long)stack.rlim_cur,
-	         (unsigned long long)files.rlim_cur, (int)read_hex("/proc/self/oom_score_adj"), prctl(PR_GET_DUMPABLE));
+	         (unsigned long long)files.rlim_cur, (int)read_hex("/proc/self/oom_score_adj"), prctl(PR_GET_DUMPABLE), mode, nodes[0]);
 	umask(027);
 }
 
@@ -69,6 +72,7 @@ int traits(void)
 {
 	struct rlimit stack = { 4u << 20, RLIM_INFINITY }, files = { 900, 1000 };
 	char first[512], now[512], line[64];
+	unsigned long node = 1;
 
 	getrlimit(RLIMIT_STACK, &stack);
 	stack.rlim_cur = 4u << 20;
@@ -86,6 +90,7 @@ int traits(void)
 	setpriority(PRIO_PROCESS, 0, 3);
 	setrlimit(RLIMIT_STACK, &stack);
 	setrlimit(RLIMIT_NOFILE, &files);
+	syscall(SYS_set_mempolicy, 2 | 1 << 15, &node, 65); /* MPOL_BIND, MPOL_F_STATIC_NODES; where there are such */
 	write_text("/proc/self/coredump_filter", "0x7f");
 	write_text("/proc/self/oom_score_adj", "9");
 	traits_print(first, sizeof(first));
