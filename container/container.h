@@ -234,7 +234,7 @@ void ct_follow_end(struct ct_rank *r);
  *   ct_serve_page, ct_serve_next ---- pages ----------> ct_fetch_fill, until ct_fetch_left is 0: ct_fetch_end
  *   ct_rank_release
  *
- * ct_rank_leave_pages - before ct_rank_freeze: may pages come after the rank? The host of the destination must be able to
+ * ct_rank_leave_pages - before ct_rank_freeze, and for this one only: may pages come after the rank? The host of the destination must be able to
  *   (ct_host_caps.can_fetch). ct_rank_left_bytes: after it, how much does; 0: all is in the image
  * ct_serve_next - the next pages that were not handed out; *cursor: up to where, for ct_serve_rewind when what was sent has
  *   got lost, and for ct_serve_ahead. Return: bytes, 0 when all are out or all of this turn were served before; negative errno
@@ -299,6 +299,9 @@ ssize_t ct_image_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error 
  * Return: length, 0 for none; *bytes is owned by the rank.
  */
 ssize_t ct_rank_stream_rest(struct ct_rank *r, enum ct_plumb plumb, const void **bytes);
+
+/** ct_rank_end - kill it, and return when no process of it is left; its status is still to be reaped */
+void ct_rank_end(struct ct_rank *r);
 
 /** ct_rank_was_killed - did somebody kill the frozen rank? Its status fd cannot tell before it is let go. Costs a call. */
 bool ct_rank_was_killed(const struct ct_rank *r);

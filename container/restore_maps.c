@@ -277,11 +277,11 @@ int ct_restore_maps(struct ct_rank *r, struct gw_error *why)
 		if (rc == 0)
 			CT_CALL(m, "forget pages", CT_CALL_OK, SYS_madvise, e->start, e->end - e->start, MADV_DONTNEED);
 	}
-	/* a page can be waited for only where there is none, and rounds have brought older ones, in huge pages too */
+	/* a page can be waited for only where there is none; rounds have brought older ones, in huge pages too, or some were made */
 	for CT_EACH(const struct ct_img_extent, e, &want->later) {
-		if (rc == 0 && r->rounds)
+		if (rc == 0 && (r->rounds || r->wanted.n))
 			rc = ct_restore_room(r, 1, 0, why);
-		if (rc == 0 && r->rounds)
+		if (rc == 0 && (r->rounds || r->wanted.n))
 			CT_CALL(m, "forget pages", CT_CALL_OK, SYS_madvise, e->start, e->end - e->start, MADV_DONTNEED);
 	}
 	return rc == 0 && m->calls ? ct_restore_run(r, why) : rc;

@@ -388,6 +388,17 @@ int ct_rank_signal(struct ct_rank *r, int sig)
 	return syscall(SYS_pidfd_send_signal, r->pidfd, sig, NULL, 0) < 0 ? -errno : 0;
 }
 
+void ct_rank_end(struct ct_rank *r)
+{
+	siginfo_t si;
+
+	if (!r->init_pid)
+		return;
+	kill(r->init_pid, r->walls == CT_WALLS_NONE ? SIGTERM : SIGKILL);
+	while (waitid(P_PID, (id_t)r->init_pid, &si, WEXITED | WNOWAIT) < 0 && errno == EINTR)
+		;
+}
+
 void ct_rank_kill(struct ct_rank *r)
 {
 	if (!r)

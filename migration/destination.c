@@ -76,6 +76,7 @@ void mig_dst_prepared(struct mig_session *s)
 	uint64_t limit_ms = (s->m->c.prepare_ms ? s->m->c.prepare_ms : 10000) / 4;
 	struct mig_wire_prepared *body;
 	gw_autofree char *frame = NULL;
+	struct ct_host_caps caps;
 	struct gw_error why = { 0 };
 	const void *answer;
 	size_t answer_len;
@@ -96,7 +97,8 @@ void mig_dst_prepared(struct mig_session *s)
 		return;
 	}
 	body = (struct mig_wire_prepared *)(void *)frame;
-	body->prepare_ns = s->t.prepared - s->t.start;
+	ct_host_probe(&caps);
+	*body = (struct mig_wire_prepared){ .prepare_ns = s->t.prepared - s->t.start, .can_fetch = caps.can_fetch };
 	memcpy(body + 1, answer, answer_len);
 	mig_send(s, MIG_F_PREPARED, frame, sizeof(*body) + answer_len);
 }
@@ -276,12 +278,19 @@ void mig_dst_thaw(struct mig_session *s)
 	                                            .pages_filled = stats.pages_filled, .has_agent = s->has_agent };
 	s->rank = NULL; /* the daemon's now */
 	s->m->n.taken++;
-	mig_step(s, MIG_EV_THAWED); /* after this action: TAKEN */
+	s->post.fetch = ct_rank_take_fetch(ct);
+	if (s->post.fetch && !ct_fetch_left(s->post.fetch))
+		mig_fetch_drop(s);
+	mig_step(s, s->post.fetch ? MIG_EV_LIVES : MIG_EV_THAWED); /* after this action: TAKEN */
 	ops(s)->taken(s->m->c.ctx, s->owner, ct, s->id.epoch + 1);
 }
 
 static void send_taken(struct mig_session *s)
 {
+	if (s->post.is_fetched) {
+		mig_dst_say_fetched(s);
+		return;
+	}
 	mig_send(s, MIG_F_TAKEN, &s->t.there_taken, sizeof(s->t.there_taken));
 	if (s->is_attached)
 		mig_send(s, MIG_F_ATTACHED, &s->attached, sizeof(s->attached));

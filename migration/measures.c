@@ -29,7 +29,7 @@ json_t *mig_measures_json(const struct mig_session *s, int status)
 	uint64_t transfer = t->sent && t->frozen ? (t->ready > t->frozen ? t->ready : t->sent) - t->frozen : 0;
 	/* with an agent MPI stands still from the closed gate to the opened one; without one, while the rank is frozen */
 	uint64_t closed_from = s->is_quiet ? t->quiet - t->agent_detach_ns : t->frozen;
-	uint64_t closed_to = s->is_quiet ? end : t->taken;
+	uint64_t closed_to = s->is_quiet ? (t->open ? t->open : end) : t->taken;
 	uint64_t closed = t->taken && closed_to > closed_from ? closed_to - closed_from : 0;
 	json_t *m = json_object(), *p = json_object();
 
@@ -38,19 +38,20 @@ json_t *mig_measures_json(const struct mig_session *s, int status)
 	json_object_set_new(m, "from", json_integer(s->id.from));
 	json_object_set_new(m, "to", json_integer(s->id.to));
 	mig_follow_json(s, m);
+	mig_post_json(s, m);
 	json_object_set_new(m, "status", json_integer(status));
 
 	/* the eight */
 	json_object_set_new(m, "total_ns", ns(total));
 	json_object_set_new(m, "downtime_ns", downtime ? ns(downtime) : json_null());
-	json_object_set_new(m, "pages", ns(pages));
+	json_object_set_new(m, "pages", ns(pages + s->post.left / page));
 	/* of stop-and-copy nobody knows: memory is looked at once */
 	json_object_set_new(m, "dirty_pages_s",
 	                    s->rounds.n ? json_real((double)s->rounds.dirty_rate / (double)page) : json_null());
 	json_object_set_new(m, "preparation_ns", span(t->start, t->prepared));
 	json_object_set_new(m, "resume_ns", t->taken ? ns(t->there_taken.thaw_ns + s->attached.attach_ns) : json_null());
 	json_object_set_new(m, "degradation", t->taken && total ? json_real((double)closed / (double)total) : json_null());
-	json_object_set_new(m, "link_bytes_s", transfer ? json_real((double)(t->bytes - t->round_bytes) * 1e9 / (double)transfer) : json_null());
+	json_object_set_new(m, "link_bytes_s", transfer ? json_real((double)(t->bytes - t->round_bytes - s->post.sent) * 1e9 / (double)transfer) : json_null());
 
 	json_object_set_new(m, "bytes", ns(t->bytes));
 	json_object_set_new(m, "private_bytes", ns(t->freeze.private_bytes));

@@ -27,6 +27,9 @@
  *                                 <-------- ATTACHED -------  mig_rank_attached, from godwitd
  *      ops.finished with the measures
  *
+ * By post-copy it runs there before all of its memory is there: after TAKEN the source serves pages from the frozen copy
+ * (SERVE), the destination fetches them (FETCH), and only when it says FETCHED the copy goes. See postcopy.c.
+ *
  * The commit point is READY -> GIVEN at the source. Before it every failure of either side or of the network ends with
  * the rank running here, ops.stay has been called and ops.finished says why. After it this side never runs its copy:
  * it repeats GIVEN over new connections until TAKEN, or NEVER from the same incarnation of the destination (then the
@@ -128,6 +131,13 @@ struct mig_ops {
 	/* taken - it runs: @ct is the daemon's now (watch its status fd), the head must be told with @epoch. `here` is
 	 * published when the agent says ATTACHED (rule 21), or at once without an agent. */
 	void (*taken)(void *ctx, void *rank, struct ct_rank *ct, uint64_t epoch);
+
+	/* starved - after taken(), by post-copy: pages of it will never come, since the daemon that has them is dead or cannot
+	 * read them. End it, with ct_rank_end, before this returns: it must not run on without them. The job ends by that rule. */
+	void (*starved)(void *ctx, void *rank, uint32_t from_cluster, const struct gw_error *why);
+
+	/* optional: process @proc, which ran here already, has got the last of its pages: it can move, or be stopped */
+	void (*whole)(void *ctx, uint32_t proc);
 };
 
 struct mig_config {
@@ -152,7 +162,7 @@ struct mig_config {
 int mig_create(struct mig **out, struct gw_loop *loop, const struct mig_config *config, struct gw_error *why);
 void mig_destroy(struct mig *m); /* NULL ok; shells are killed; sessions end without callbacks */
 
-enum mig_technique { MIG_AUTO, MIG_STOP_AND_COPY, MIG_PRE_COPY };
+enum mig_technique { MIG_AUTO, MIG_STOP_AND_COPY, MIG_PRE_COPY, MIG_POST_COPY, MIG_HYBRID };
 
 struct mig_how {                 /* all zero: as is best */
 	enum mig_technique technique;
@@ -198,6 +208,9 @@ void mig_rank_attached(struct mig *m, uint32_t proc, uint32_t session, int statu
  * the daemon looks at the status fd again.
  */
 bool mig_rank_exited(struct mig *m, uint32_t proc);
+
+/** mig_rank_lacks_pages - it runs here by post-copy, and pages are missing: end it before mig_destroy */
+bool mig_rank_lacks_pages(const struct mig *m, uint32_t proc);
 
 /** mig_rank_is_busy - has this rank a session in which it may be stopped, or that has given it? */
 bool mig_rank_is_busy(const struct mig *m, uint32_t proc);

@@ -134,7 +134,14 @@ static void answer_unknown(struct mig_peer *p, uint16_t type, const struct mig_h
 		mig_send_text(&s, MIG_F_ABORT);
 		break;
 	case MIG_F_TAKEN:
+	case MIG_F_FETCHED:
 		mig_send(&s, MIG_F_DONE, NULL, 0);
+		break;
+	case MIG_F_WANT:
+		if (h->from_incarnation != p->m->c.incarnation)
+			break; /* the verdict on the daemon that had them tells */
+		gw_fail(&s.why, -ENODATA, "cluster %u does not have its pages any more", p->m->c.cluster);
+		mig_send_text(&s, MIG_F_ABORT);
 		break;
 	default:
 		gw_log(GW_INFO, "mig %u rank %u: %s for a session that has ended", h->session, h->proc, mig_frame_name(type));
@@ -157,10 +164,10 @@ static void offer(struct mig_peer *p, const struct mig_head *h, const void *payl
 
 			if (o->id.proc != h->proc || o->is_stepping)
 				continue;
-			if (o->state == MIG_GIVEN && h->epoch > o->id.epoch) {
-				/* it comes back before TAKEN was heard: that is as good */
+			if ((o->state == MIG_GIVEN || o->state == MIG_SERVE) && h->epoch > o->id.epoch) {
+				/* it comes back before TAKEN, or FETCHED, was heard: that is as good */
 				o->t.there_taken = (struct mig_wire_taken){ 0 };
-				mig_step(o, MIG_EV_TAKEN);
+				mig_step(o, o->is_leaving ? MIG_EV_FETCHED : MIG_EV_TAKEN);
 				again = true;
 				break;
 			}
@@ -224,7 +231,25 @@ static void source_frame(struct mig_session *s, const struct mig_head *h, uint16
 	case MIG_F_TAKEN:
 		if (!get_body(payload, len, &s->t.there_taken, sizeof(s->t.there_taken)))
 			break;
-		mig_step(s, MIG_EV_TAKEN);
+		mig_step(s, s->post.left && s->state <= MIG_SERVE ? MIG_EV_LIVES : MIG_EV_TAKEN);
+		return;
+	case MIG_F_WANT: {
+		struct mig_wire_want want;
+
+		if (len < sizeof(*h) + sizeof(want))
+			break;
+		memcpy(&want, (const char *)payload + sizeof(*h), sizeof(want));
+		if (len != sizeof(*h) + sizeof(want) + (uint64_t)want.n * sizeof(uint64_t))
+			break;
+		s->frame = (const char *)payload + sizeof(*h);
+		s->frame_len = len - sizeof(*h);
+		mig_step(s, MIG_EV_WANT);
+		return;
+	}
+	case MIG_F_FETCHED:
+		if (!get_body(payload, len, &s->post.fetched, sizeof(s->post.fetched)))
+			break;
+		mig_step(s, MIG_EV_FETCHED);
 		return;
 	case MIG_F_REFUSED:
 	case MIG_F_NEVER:
@@ -300,14 +325,14 @@ static void on_frame(struct gw_link *l, void *ctx, uint16_t type, const void *pa
 	bool is_from_source = type < MIG_F_PREPARED;
 
 	(void)l, (void)fds, (void)n_fds;
-	if (type == MIG_F_DATA) {
+	if (type == MIG_F_DATA || type == MIG_F_PAGES) {
 		if (!s || s->is_source) {
 			refuse_frame(p, type, "no session expects it");
 			return;
 		}
 		s->frame = payload;
 		s->frame_len = len;
-		mig_step(s, MIG_EV_DATA);
+		mig_step(s, type == MIG_F_DATA ? MIG_EV_DATA : MIG_EV_PAGES);
 		return;
 	}
 	if (mig_head_parse(payload, len, &h, &why) < 0) {
@@ -351,7 +376,7 @@ static void on_drained(struct gw_link *l, void *ctx)
 	struct mig_peer *p = ctx;
 
 	(void)l;
-	if (p->s && p->s->is_source && (p->s->state == MIG_SEND || p->s->state == MIG_PRECOPY))
+	if (p->s && p->s->is_source && (p->s->state == MIG_SEND || p->s->state == MIG_PRECOPY || p->s->state == MIG_SERVE))
 		mig_step(p->s, MIG_EV_MORE);
 }
 
@@ -365,7 +390,7 @@ static void on_closed(struct gw_link *l, void *ctx, int error)
 	if (!s)
 		return;
 	/* after GIVEN this is no failure of the move: nothing to remember */
-	if (s->state == MIG_GIVEN || s->state == MIG_READY || s->state == MIG_ARRIVED)
+	if (s->state == MIG_GIVEN || s->state == MIG_SERVE || s->state == MIG_READY || s->state == MIG_FETCH || s->state == MIG_ARRIVED)
 		mig_step(s, MIG_EV_PEER_LOST);
 	else
 		mig_post(s, MIG_EV_PEER_LOST, error ? error : -ECONNRESET, "the connection to cluster %u was lost",

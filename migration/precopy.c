@@ -44,8 +44,8 @@ uint64_t mig_follow_from(struct mig_session *s, const struct mig_how *how)
 		s->how.max_downtime_ns = MAX_DOWNTIME_NS;
 	if (how->technique == MIG_STOP_AND_COPY)
 		return 0;
-	if (how->technique == MIG_PRE_COPY)
-		return 1;
+	if (how->technique == MIG_PRE_COPY || how->technique == MIG_POST_COPY || how->technique == MIG_HYBRID)
+		return 1; /* by post-copy there are no rounds; but no pages are made ahead either */
 	ct_host_probe(&caps);
 	if (!caps.has_wp_async) {
 		chose(s, "this host cannot follow what a rank writes");
@@ -56,7 +56,7 @@ uint64_t mig_follow_from(struct mig_session *s, const struct mig_how *how)
 
 void mig_follow_choose(struct mig_session *s, uint64_t from, uint64_t bytes)
 {
-	s->is_following = from && bytes >= from;
+	s->is_following = from && bytes >= from && s->how.technique != MIG_POST_COPY;
 	if (s->how.technique != MIG_AUTO || s->rounds.chose[0])
 		return;
 	if (s->is_following)
@@ -85,9 +85,10 @@ bool mig_round_is_ahead(struct mig_session *s)
 {
 	uint64_t due;
 
-	if (!s->how.bandwidth || s->state != MIG_PRECOPY)
+	if (!s->how.bandwidth || (s->state != MIG_PRECOPY && s->state != MIG_SERVE))
 		return false;
-	due = s->rounds.begun_ns + (uint64_t)((double)round_sent(s) * 1e9 / (double)s->how.bandwidth);
+	due = (s->state == MIG_SERVE ? s->post.begun_ns : s->rounds.begun_ns) +
+	      (uint64_t)((double)(s->state == MIG_SERVE ? s->post.sent : round_sent(s)) * 1e9 / (double)s->how.bandwidth);
 	if (gw_now_ns() >= due)
 		return false;
 	if (!s->pace && gw_loop_timer(s->m->loop, &s->pace, (unsigned)((due - gw_now_ns()) / 1000000 + 1), 0, on_pace, s) < 0)
@@ -109,8 +110,25 @@ static bool is_worth_it(struct mig_session *s, const struct ct_round *now)
 
 	if (r->n == 0)
 		return true;
+	if (s->how.technique == MIG_HYBRID)
+		return false;
 	return now->bytes > SMALL_BYTES && pause > s->how.max_downtime_ns / 2 && r->n < ROUNDS_MAX &&
 	       now->bytes < r->last.bytes - r->last.bytes / 4;
+}
+
+/* The rounds are over, and @bytes are left: shall they come after the rank? */
+static void choose_to_leave(struct mig_session *s, uint64_t bytes)
+{
+	const struct mig_rounds *r = &s->rounds;
+	uint64_t pause = r->rate ? (uint64_t)((double)bytes * 1e9 / (double)r->rate) : 0;
+
+	if (s->how.technique == MIG_HYBRID)
+		s->is_leaving = true;
+	if (s->how.technique != MIG_AUTO || pause <= s->how.max_downtime_ns)
+		return;
+	s->is_leaving = s->t.there_prepared.can_fetch;
+	chose(s, "it writes about as fast as the link takes it: after %u round%s %.1f MiB are left, %.0f ms%s", r->n, r->n == 1 ? "" : "s",
+	      mib(bytes), ms(pause), s->is_leaving ? "" : "; and that host does not let a rank run before its memory is there");
 }
 
 static void next_round(struct mig_session *s)
@@ -127,6 +145,7 @@ static void next_round(struct mig_session *s)
 	if (now.since_ns)
 		r->dirty_rate = (uint64_t)((double)now.dirty_bytes * 1e9 / (double)now.since_ns);
 	if (!is_worth_it(s, &now)) {
+		choose_to_leave(s, now.bytes);
 		mig_step(s, MIG_EV_ENOUGH);
 		return;
 	}
@@ -143,6 +162,12 @@ void mig_src_precopy(struct mig_session *s)
 	int code;
 
 	s->t.proved = gw_now_ns();
+	if ((s->how.technique == MIG_POST_COPY || s->how.technique == MIG_HYBRID) && !s->t.there_prepared.can_fetch) {
+		mig_post(s, MIG_EV_FAILED, -ENOTSUP, "on cluster %u no rank can run before its memory is there: its user may not wait for "
+		         "pages in the kernel (userfaultfd; 'godwit doctor' says more there); use --technique pre-copy", s->id.to);
+		return;
+	}
+	s->is_leaving = s->how.technique == MIG_POST_COPY;
 	if (!s->is_following) {
 		mig_step(s, MIG_EV_ENOUGH);
 		return;
@@ -152,8 +177,9 @@ void mig_src_precopy(struct mig_session *s)
 	code = ct_follow_begin(s->rank, &why);
 	if (code == 0) {
 		next_round(s);
-	} else if (s->how.technique == MIG_PRE_COPY) {
-		mig_post(s, MIG_EV_FAILED, code, "what it writes cannot be followed: %s; use --technique stop-and-copy", why.text);
+	} else if (s->how.technique != MIG_AUTO) {
+		mig_post(s, MIG_EV_FAILED, code, "what it writes cannot be followed: %s; use --technique %s", why.text,
+		         s->how.technique == MIG_HYBRID ? "post-copy" : "stop-and-copy");
 	} else {
 		s->is_following = false;
 		chose(s, "what it writes cannot be followed: %s", why.text);
@@ -181,10 +207,11 @@ void mig_src_round_over(struct mig_session *s)
 
 void mig_follow_json(const struct mig_session *s, json_t *m)
 {
-	static const char *const names[] = { "auto", "stop-and-copy", "pre-copy" };
+	static const char *const names[] = { "auto", "stop-and-copy", "pre-copy", "post-copy", "hybrid" };
+	enum mig_technique did = s->is_leaving ? (s->rounds.n ? MIG_HYBRID : MIG_POST_COPY) : s->is_following ? MIG_PRE_COPY : MIG_STOP_AND_COPY;
 	const struct mig_rounds *r = &s->rounds;
 
-	json_object_set_new(m, "technique", json_string(s->is_following ? "pre-copy" : "stop-and-copy"));
+	json_object_set_new(m, "technique", json_string(names[did]));
 	json_object_set_new(m, "asked", json_string(names[s->how.technique]));
 	json_object_set_new(m, "chosen_for", r->chose[0] ? json_string(r->chose) : json_null());
 	json_object_set_new(m, "rounds", json_integer(r->n));

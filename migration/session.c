@@ -66,6 +66,9 @@ const struct mig_rule mig_rules[] = {
 
 	/* ---- source: after it only the destination's word counts ---- */
 	{ MIG_GIVEN,   MIG_EV_TAKEN,     MIG_TAKEN,   mig_src_release },
+	{ MIG_GIVEN,   MIG_EV_LIVES,     MIG_SERVE,   mig_src_serve },
+	{ MIG_GIVEN,   MIG_EV_WANT,      MIG_SERVE,   mig_src_serve_asked },
+	{ MIG_GIVEN,   MIG_EV_FETCHED,   MIG_TAKEN,   mig_src_release },
 	{ MIG_GIVEN,   MIG_EV_NEVER,     MIG_ENDED,   mig_src_keep },
 	{ MIG_GIVEN,   MIG_EV_PEER_DEAD, MIG_ENDED,   mig_src_lost },
 	{ MIG_GIVEN,   MIG_EV_ASK,       MIG_GIVEN,   mig_src_repeat },
@@ -75,7 +78,21 @@ const struct mig_rule mig_rules[] = {
 	{ MIG_GIVEN,   MIG_EV_ATTACHED,  MIG_GIVEN,   NULL },             /* TAKEN was lost, it comes again */
 	{ MIG_GIVEN,   MIG_EV_MORE,      MIG_GIVEN,   NULL },
 
+	{ MIG_SERVE,   MIG_EV_WANT,      MIG_SERVE,   mig_src_answer },
+	{ MIG_SERVE,   MIG_EV_MORE,      MIG_SERVE,   mig_src_push },
+	{ MIG_SERVE,   MIG_EV_FETCHED,   MIG_TAKEN,   mig_src_release },
+	{ MIG_SERVE,   MIG_EV_LIVES,     MIG_SERVE,   NULL },
+	{ MIG_SERVE,   MIG_EV_ATTACHED,  MIG_SERVE,   mig_src_note_attached },
+	{ MIG_SERVE,   MIG_EV_EXITED,    MIG_SERVE,   NULL },             /* reading it tells */
+	{ MIG_SERVE,   MIG_EV_FAILED,    MIG_ENDED,   mig_src_gone },
+	{ MIG_SERVE,   MIG_EV_TIMEOUT,   MIG_SERVE,   NULL },             /* the other side asks when it lacks something */
+	{ MIG_SERVE,   MIG_EV_PEER_LOST, MIG_SERVE,   mig_src_drop_link },
+	{ MIG_SERVE,   MIG_EV_PEER_DEAD, MIG_ENDED,   mig_src_lost },
+
 	{ MIG_TAKEN,   MIG_EV_ATTACHED,  MIG_ENDED,   mig_src_finish },
+	{ MIG_TAKEN,   MIG_EV_FETCHED,   MIG_TAKEN,   mig_src_say_done },
+	{ MIG_TAKEN,   MIG_EV_WANT,      MIG_TAKEN,   NULL },
+	{ MIG_TAKEN,   MIG_EV_MORE,      MIG_TAKEN,   NULL },
 	{ MIG_TAKEN,   MIG_EV_TAKEN,     MIG_TAKEN,   mig_src_say_done },
 	{ MIG_TAKEN,   MIG_EV_TIMEOUT,   MIG_ENDED,   mig_src_finish },
 	{ MIG_TAKEN,   MIG_EV_CANCEL,    MIG_ENDED,   mig_src_finish },
@@ -107,6 +124,7 @@ const struct mig_rule mig_rules[] = {
 
 	{ MIG_READY,   MIG_EV_GIVEN,     MIG_READY,   mig_dst_thaw },
 	{ MIG_READY,   MIG_EV_THAWED,    MIG_ARRIVED, mig_dst_say_taken },
+	{ MIG_READY,   MIG_EV_LIVES,     MIG_FETCH,   mig_dst_fetch },
 	{ MIG_READY,   MIG_EV_TIMEOUT,   MIG_READY,   mig_dst_ask },
 	{ MIG_READY,   MIG_EV_PEER_LOST, MIG_READY,   mig_dst_drop_link },
 	{ MIG_READY,   MIG_EV_ABORT,     MIG_ENDED,   mig_dst_discard },
@@ -115,16 +133,33 @@ const struct mig_rule mig_rules[] = {
 	{ MIG_READY,   MIG_EV_EXITED,    MIG_ENDED,   mig_dst_discard },
 	{ MIG_READY,   MIG_EV_PEER_DEAD, MIG_ENDED,   mig_dst_discard },
 
+	/* ---- destination: it lives here, and lacks pages that the source has ---- */
+	{ MIG_FETCH,   MIG_EV_PAGES,     MIG_FETCH,   mig_dst_fill },
+	{ MIG_FETCH,   MIG_EV_FAULT,     MIG_FETCH,   mig_dst_wanted },
+	{ MIG_FETCH,   MIG_EV_FETCHED,   MIG_ARRIVED, mig_dst_fetched },
+	{ MIG_FETCH,   MIG_EV_EXITED,    MIG_ARRIVED, mig_dst_fetched },  /* nobody is left who would miss them */
+	{ MIG_FETCH,   MIG_EV_GIVEN,     MIG_FETCH,   mig_dst_refetch_given },
+	{ MIG_FETCH,   MIG_EV_TIMEOUT,   MIG_FETCH,   mig_dst_refetch },
+	{ MIG_FETCH,   MIG_EV_PEER_LOST, MIG_FETCH,   mig_dst_fetch_drop_link },
+	{ MIG_FETCH,   MIG_EV_ATTACHED,  MIG_FETCH,   mig_dst_say_attached },
+	{ MIG_FETCH,   MIG_EV_DONE,      MIG_ENDED,   mig_dst_starve },   /* of a source that knows nothing of it any more */
+	{ MIG_FETCH,   MIG_EV_FAILED,    MIG_ARRIVED, mig_dst_give_up },
+	{ MIG_FETCH,   MIG_EV_ABORT,     MIG_ENDED,   mig_dst_starve },
+	{ MIG_FETCH,   MIG_EV_PEER_DEAD, MIG_ENDED,   mig_dst_starve },
+
 	/* ---- destination: it lives here; only the record is left ---- */
 	{ MIG_ARRIVED, MIG_EV_GIVEN,     MIG_ARRIVED, mig_dst_repeat },
 	{ MIG_ARRIVED, MIG_EV_TIMEOUT,   MIG_ARRIVED, mig_dst_repeat },
 	{ MIG_ARRIVED, MIG_EV_PEER_LOST, MIG_ARRIVED, mig_dst_drop_link },
 	{ MIG_ARRIVED, MIG_EV_ATTACHED,  MIG_ARRIVED, mig_dst_say_attached },
+	{ MIG_ARRIVED, MIG_EV_PAGES,     MIG_ARRIVED, NULL },             /* were on their way */
+	{ MIG_ARRIVED, MIG_EV_ABORT,     MIG_ARRIVED, NULL },             /* both have given it up */
 	{ MIG_ARRIVED, MIG_EV_DONE,      MIG_SETTLED, mig_dst_settle },
 	{ MIG_ARRIVED, MIG_EV_PEER_DEAD, MIG_ENDED,   NULL },
 
 	{ MIG_SETTLED, MIG_EV_ATTACHED,  MIG_ENDED,   mig_dst_say_attached },
 	{ MIG_SETTLED, MIG_EV_COMPLETE,  MIG_ENDED,   NULL },             /* no more to say */
+	{ MIG_SETTLED, MIG_EV_PAGES,     MIG_SETTLED, NULL },
 	{ MIG_SETTLED, MIG_EV_DONE,      MIG_SETTLED, NULL },
 	{ MIG_SETTLED, MIG_EV_CANCEL,    MIG_ENDED,   NULL },
 	{ MIG_SETTLED, MIG_EV_TIMEOUT,   MIG_ENDED,   NULL },
@@ -135,8 +170,9 @@ const size_t mig_rules_count = GW_ARRAY_LEN(mig_rules);
 
 const char *mig_state_name(enum mig_state s)
 {
-	static const char *const names[MIG_STATES] = { "idle", "prepare", "prove", "precopy", "quiesce", "send", "given", "taken", "look",
-	                                               "fill", "ready", "arrived", "settled", "ended" };
+	static const char *const names[MIG_STATES] = { "idle", "prepare", "prove", "precopy", "quiesce", "send", "given", "serve",
+	                                               "taken", "look",
+	                                               "fill", "ready", "fetch", "arrived", "settled", "ended" };
 
 	return s < MIG_STATES ? names[s] : "?";
 }
@@ -144,8 +180,8 @@ const char *mig_state_name(enum mig_state s)
 const char *mig_event_name(enum mig_event e)
 {
 	static const char *const names[MIG_EVENTS] = { "prepared", "proved", "flushed", "round", "enough", "quiet", "more", "ready",
-	                                               "taken", "never", "ask", "attached", "offer", "made", "state", "data", "end",
-	                                               "complete", "given", "thawed", "done", "abort", "failed", "cancel",
+	                                               "taken", "lives", "want", "never", "ask", "attached", "fetched", "offer", "made", "state", "data", "end",
+	                                               "complete", "given", "thawed", "pages", "fault", "done", "abort", "failed", "cancel",
 	                                               "exited", "timeout", "peer-lost", "peer-dead" };
 
 	return e < MIG_EVENTS ? names[e] : "?";
@@ -176,6 +212,7 @@ static uint64_t state_ms(const struct mig_session *s)
 	case MIG_SETTLED: return 5000;
 	case MIG_FILL:    return or_default(c->transfer_ms, 10000) + or_default(c->quiesce_ms, 5000) + 1000;
 	case MIG_READY:
+	case MIG_FETCH:
 	case MIG_ARRIVED: return s->peer ? 2 * retry : RETRY_ASK_MS < retry ? RETRY_ASK_MS : retry;
 	default:          return 0;
 	}
@@ -190,7 +227,7 @@ static void on_timer(void *ctx)
 	if (!s->why.code && s->is_end_waiting)
 		gw_fail(&s->why, -ETIMEDOUT, "what it wrote was not brought to its file systems within %llu ms",
 		        (unsigned long long)state_ms(s));
-	if (!s->why.code && s->state != MIG_GIVEN && s->state != MIG_READY && s->state != MIG_ARRIVED)
+	if (!s->why.code && s->state != MIG_GIVEN && s->state != MIG_READY && s->state != MIG_FETCH && s->state != MIG_ARRIVED)
 		gw_fail(&s->why, -ETIMEDOUT, "nothing happened in state '%s' for %llu ms", mig_state_name(s->state),
 		        (unsigned long long)state_ms(s));
 	mig_step(s, MIG_EV_TIMEOUT);
@@ -229,6 +266,7 @@ static void session_free(struct mig_session *s)
 	gw_timer_cancel(s->timer);
 	gw_timer_cancel(s->pace);
 	gw_watch_remove(s->shell_watch);
+	mig_fetch_drop(s);
 	mig_files_drop(s);
 	mig_disconnect(s);
 	free(s->offer);
@@ -485,14 +523,14 @@ struct mig_session *mig_session_find(struct mig *m, uint64_t from_incarnation, u
 	return NULL;
 }
 
-/* The session that holds rank @proc here: its source before TAKEN, or its destination before the thaw. */
+/* The session that holds rank @proc here: its source before TAKEN, or its destination before all of it is there. */
 static struct mig_session *holder_of(const struct mig *m, uint32_t proc)
 {
 	gw_list_for(e, &m->sessions) {
 		struct mig_session *s = gw_list_entry(e, struct mig_session, node);
 
-		if (s->id.proc == proc && ((s->state >= MIG_PREPARE && s->state <= MIG_GIVEN) || s->state == MIG_LOOK ||
-		                           s->state == MIG_FILL || s->state == MIG_READY))
+		if (s->id.proc == proc && ((s->state >= MIG_PREPARE && s->state <= MIG_SERVE) || s->state == MIG_LOOK ||
+		                           s->state == MIG_FILL || s->state == MIG_READY || s->state == MIG_FETCH))
 			return s;
 	}
 	return NULL;
@@ -520,6 +558,9 @@ int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *se
 		return gw_fail(why, -EINVAL, "rank %u is on cluster %u already", req->proc, req->to_cluster);
 	if (other && other->is_source)
 		return gw_fail(why, -EBUSY, "rank %u is already moving to cluster %u", req->proc, other->id.to);
+	if (other && other->state == MIG_FETCH)
+		return gw_fail(why, -EBUSY, "rank %u has come from cluster %u just now, and parts of its memory are still coming; try again",
+		               req->proc, other->id.from);
 	if (other)
 		return gw_fail(why, -EBUSY, "rank %u is just arriving from cluster %u", req->proc, other->id.from);
 	code = mig_session_new(m, &s);
@@ -597,7 +638,7 @@ int mig_session_cancel(struct mig *m, uint32_t proc, struct gw_error *why)
 
 	if (!s || !s->is_source)
 		return gw_fail(why, -ENOENT, "rank %u is not moving", proc);
-	if (s->state == MIG_GIVEN)
+	if (s->state == MIG_GIVEN || s->state == MIG_SERVE)
 		return gw_fail(why, -EALREADY, "rank %u has been given to cluster %u already", proc, s->id.to);
 	mig_post(s, MIG_EV_CANCEL, -ECANCELED, "the request was taken back");
 	return 0;
@@ -628,7 +669,7 @@ void mig_rank_attached(struct mig *m, uint32_t proc, uint32_t session, int statu
 		struct mig_session *s = gw_list_entry(e, struct mig_session, node);
 
 		if (!s->is_source && s->id.proc == proc && s->id.session == session &&
-		    (s->state == MIG_ARRIVED || s->state == MIG_SETTLED)) {
+		    (s->state == MIG_FETCH || s->state == MIG_ARRIVED || s->state == MIG_SETTLED)) {
 			s->attached = (struct mig_wire_attached){ .attach_ns = attach_ns, .status = status };
 			mig_step(s, MIG_EV_ATTACHED);
 			return;
@@ -640,9 +681,13 @@ bool mig_rank_exited(struct mig *m, uint32_t proc)
 {
 	struct mig_session *s = holder_of(m, proc);
 
+	if (s && s->state == MIG_FETCH) {
+		mig_step(s, MIG_EV_EXITED);
+		return true;
+	}
 	if (!s || !s->is_source)
 		return true;
-	if (s->state == MIG_GIVEN) {
+	if (s->state == MIG_GIVEN || s->state == MIG_SERVE) {
 		mig_step(s, MIG_EV_EXITED);
 		return false;
 	}
@@ -654,6 +699,13 @@ bool mig_rank_exited(struct mig *m, uint32_t proc)
 bool mig_rank_is_busy(const struct mig *m, uint32_t proc)
 {
 	return holder_of(m, proc) != NULL;
+}
+
+bool mig_rank_lacks_pages(const struct mig *m, uint32_t proc)
+{
+	const struct mig_session *s = holder_of(m, proc);
+
+	return s && s->state == MIG_FETCH;
 }
 
 bool mig_is_dead(const struct mig *m, uint64_t incarnation)
@@ -713,7 +765,7 @@ int mig_shutdown(struct mig *m)
 		gw_list_for(e, &m->sessions) {
 			struct mig_session *s = gw_list_entry(e, struct mig_session, node);
 
-			if (s->is_stepping || s->state == MIG_GIVEN || s->state == MIG_ARRIVED)
+			if (s->is_stepping || s->state == MIG_GIVEN || s->state == MIG_SERVE || s->state == MIG_FETCH || s->state == MIG_ARRIVED)
 				continue;
 			mig_post(s, MIG_EV_CANCEL, -ESHUTDOWN, "cluster %u is shutting down", m->c.cluster);
 			again = true;

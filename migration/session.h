@@ -3,7 +3,7 @@
  * migration/session.h: what the parts of a session share. Inside migration/ only.
  *
  * session.c  the table, mig_step, timers, the list of sessions, the public calls
- * precopy.c  the rounds before the rank is stopped
+ * precopy.c  the rounds before the rank is stopped    postcopy.c  pages that come after it
  * source.c   actions of the source             destination.c  actions of the destination
  * peer.c     connections and frames            measures.c     the measures of a move
  *
@@ -26,11 +26,13 @@ enum mig_state {
 	MIG_QUIESCE,  /* the agent was asked; the program computes */
 	MIG_SEND,     /* frozen; the image goes out, READY is awaited */
 	MIG_GIVEN,    /* the destination owns it; TAKEN or NEVER is awaited */
+	MIG_SERVE,    /* it runs there; pages are served from the frozen copy until FETCHED */
 	MIG_TAKEN,    /* released; ATTACHED is awaited, for the measures */
 	/* destination */
 	MIG_LOOK,     /* PREPARE came; are the files the same here? */
 	MIG_FILL,     /* the shell stands; the image comes in */
 	MIG_READY,    /* complete; GIVEN is awaited */
+	MIG_FETCH,    /* thawed: it lives here, and pages are missing */
 	MIG_ARRIVED,  /* thawed: it lives here; DONE is awaited, TAKEN repeated */
 	MIG_SETTLED,  /* DONE came; ATTACHED is awaited */
 	MIG_ENDED,
@@ -47,9 +49,12 @@ enum mig_event {
 	MIG_EV_MORE,      /* the link has room, or a new turn of the loop has come */
 	MIG_EV_READY,
 	MIG_EV_TAKEN,
+	MIG_EV_LIVES,     /* TAKEN, or, at the destination, the thaw, of a rank that lacks pages */
+	MIG_EV_WANT,
 	MIG_EV_NEVER,     /* NEVER or REFUSED, from the right incarnation */
 	MIG_EV_ASK,
 	MIG_EV_ATTACHED,
+	MIG_EV_FETCHED,   /* no page is missing any more; at both ends */
 	MIG_EV_OFFER,     /* destination: PREPARE */
 	MIG_EV_MADE,      /* the shell has made some of its pages */
 	MIG_EV_STATE,
@@ -58,6 +63,8 @@ enum mig_event {
 	MIG_EV_COMPLETE,  /* the shell is ready; or nothing more is to be said */
 	MIG_EV_GIVEN,
 	MIG_EV_THAWED,
+	MIG_EV_PAGES,
+	MIG_EV_FAULT,     /* a page is waited for, or memory has changed */
 	MIG_EV_DONE,
 	MIG_EV_ABORT,     /* the source will never give it */
 	MIG_EV_FAILED,    /* an action of ours failed, or the agent is busy; s->why says how */
@@ -80,7 +87,7 @@ extern const size_t mig_rules_count;
 
 /* When, on this host's monotonic clock; 0: not reached. And what the destination measured. */
 struct mig_times {
-	uint64_t start, proved, prepared, quiet, frozen, sent, ready, given, taken, released, attached;
+	uint64_t start, proved, prepared, quiet, frozen, sent, ready, given, taken, released, attached, open; /* open: its gate, of one that lacks pages */
 	uint64_t agent_close_ns, agent_detach_ns, attach_ns;
 	uint64_t check_ns;
 	struct ct_freeze_stats freeze;
@@ -98,6 +105,19 @@ struct mig_rounds {
 	uint64_t begun_ns;
 	uint64_t rate, dirty_rate; /* bytes a second */
 	char chose[200];          /* why this technique; empty: it was asked for */
+};
+
+/* Pages that come after the rank: postcopy.c. */
+struct mig_post {
+	struct ct_fetch *fetch;    /* destination, while pages are missing */
+	struct gw_watch *watch;    /* of it */
+	bool is_link_new;          /* destination: what was on its way is lost */
+	bool is_fetched;           /* destination */
+	uint64_t cursor;           /* destination: up to where it has what comes in order; source: as the destination said */
+	uint64_t begun_ns;         /* when the rank ran there */
+	uint64_t asked_ns;         /* source: when a page was asked for last */
+	uint64_t left, sent, asked; /* source: bytes that were not in the image; bytes sent after it; pages asked for */
+	struct mig_wire_fetched fetched;
 };
 
 /* A connection; the context of its link. */
@@ -137,6 +157,8 @@ struct mig_session {
 	struct gw_timer *pace;
 	bool is_following;        /* source: in rounds */
 	uint32_t rounds_said;     /* destination */
+	bool is_leaving;          /* source: pages come after the rank */
+	struct mig_post post;
 	bool is_making;           /* destination: pages, before PREPARED */
 	bool is_quiet;            /* source: the agent has detached */
 	bool is_frozen;           /* source */
@@ -253,6 +275,27 @@ bool mig_round_is_ahead(struct mig_session *s); /* of the bandwidth that a round
 void mig_src_precopy(struct mig_session *s);
 void mig_src_round(struct mig_session *s);
 void mig_src_round_over(struct mig_session *s);
+
+/* ---- postcopy.c ---- */
+void mig_src_serve(struct mig_session *s);
+void mig_src_serve_asked(struct mig_session *s);
+void mig_src_push(struct mig_session *s);
+void mig_src_answer(struct mig_session *s);
+void mig_src_note_attached(struct mig_session *s);
+void mig_src_drop_link(struct mig_session *s);
+void mig_src_gone(struct mig_session *s);
+void mig_dst_fetch(struct mig_session *s);
+void mig_dst_wanted(struct mig_session *s);
+void mig_dst_fill(struct mig_session *s);
+void mig_dst_refetch(struct mig_session *s);
+void mig_dst_refetch_given(struct mig_session *s);
+void mig_dst_fetch_drop_link(struct mig_session *s);
+void mig_dst_fetched(struct mig_session *s);
+void mig_dst_say_fetched(struct mig_session *s);
+void mig_dst_starve(struct mig_session *s);
+void mig_dst_give_up(struct mig_session *s);
+void mig_fetch_drop(struct mig_session *s);      /* not an action: the rank lacks nothing, or is dead */
+void mig_post_json(const struct mig_session *s, json_t *m);
 
 /* ---- measures.c ---- */
 json_t *mig_measures_json(const struct mig_session *s, int status);

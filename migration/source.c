@@ -62,6 +62,7 @@ void mig_src_freeze(struct mig_session *s)
 	s->t.quiet = gw_now_ns();
 	if (mig_edge(s, "mig.src.quiet"))
 		return;
+	ct_rank_leave_pages(s->rank, s->is_leaving);
 	code = ct_files_carry(s->files, s->rank);
 	if (code == 0)
 		code = ct_rank_freeze(s->rank, s->m->c.freeze_ms ? s->m->c.freeze_ms : 2000, &s->t.freeze, &why);
@@ -71,6 +72,7 @@ void mig_src_freeze(struct mig_session *s)
 	}
 	s->is_frozen = true;
 	s->t.frozen = gw_now_ns();
+	s->post.left = ct_rank_left_bytes(s->rank);
 	if (mig_edge(s, "mig.src.frozen"))
 		return;
 	code = ct_files_still(s->files, s->rank, &why);
@@ -246,7 +248,7 @@ void mig_src_reconnect(struct mig_session *s)
 
 void mig_src_release(struct mig_session *s)
 {
-	s->t.taken = gw_now_ns();
+	s->t.taken = s->t.taken ? s->t.taken : gw_now_ns();
 	gw_fault("mig.src.taken");
 	mig_send(s, MIG_F_DONE, NULL, 0);
 	ct_files_left(s->files);
@@ -256,7 +258,7 @@ void mig_src_release(struct mig_session *s)
 	s->m->n.moved++;
 	ops(s)->left(s->m->c.ctx, s->owner, s->id.to, s->id.epoch + 1);
 	s->owner = NULL;
-	if (!s->t.there_taken.has_agent)
+	if (!s->t.there_taken.has_agent || s->is_attached)
 		mig_step(s, MIG_EV_ATTACHED);
 }
 
@@ -302,8 +304,8 @@ void mig_src_lost(struct mig_session *s)
 	s->rank = NULL;
 	s->m->n.lost++;
 	s->why.code = 0;
-	gw_fail(&s->why, -EHOSTDOWN, "rank %u was given to cluster %u, whose daemon died before it confirmed: the rank is gone",
-	        s->id.proc, s->id.to);
+	gw_fail(&s->why, -EHOSTDOWN, "rank %u was given to cluster %u, whose daemon died before it %s: the rank is gone", s->id.proc,
+	        s->id.to, s->post.begun_ns ? "had all of its memory" : "confirmed");
 	ops(s)->lost(s->m->c.ctx, s->owner, s->id.to, &s->why);
 	s->owner = NULL;
 	measures = mig_measures_json(s, s->why.code);

@@ -26,7 +26,7 @@ enum word {
 	/* to a daemon */
 	SPAWN = 1, MOVE, DEAD, LOOK, CANCEL, SHUTDOWN, STALL,
 	/* from a daemon */
-	SPAWNED = 64, STARTED, REFUSED, FINISHED, ARRIVED, STAYED, LEFT, LOST, EXITED, LOOKED,
+	SPAWNED = 64, STARTED, REFUSED, FINISHED, ARRIVED, STAYED, LEFT, LOST, STARVED, EXITED, LOOKED,
 	/* of a daemon: its socket has ended */
 	DIED,
 };
@@ -258,10 +258,19 @@ static void op_taken(void *ctx, void *rank, struct ct_rank *ct, uint64_t epoch)
 		gw_loop_defer(d.loop, later_attached, r);
 }
 
+static void op_starved(void *ctx, void *rank, uint32_t from, const struct gw_error *why)
+{
+	struct rank *r = rank;
+
+	(void)ctx, (void)from;
+	ct_rank_end(r->ct);
+	tell(STARVED, proc_of(r), why->code, 0, why->text);
+}
+
 static const struct mig_ops ops = {
 	.quiesce = op_quiesce, .export_state = op_export, .given = op_given, .stay = op_stay, .left = op_left,
 	.lost = op_lost, .finished = op_finished, .prepare = op_prepare, .import_state = op_import, .discard = op_discard,
-	.arriving = op_arriving, .taken = op_taken,
+	.arriving = op_arriving, .taken = op_taken, .starved = op_starved,
 };
 
 static int address(void *ctx, uint32_t cluster, char *buf, size_t cap)

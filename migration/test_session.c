@@ -89,6 +89,18 @@ static void test_refusals(void)
 /* What is left after a fault, by the rules. */
 enum left { AT_SOURCE, AT_SOURCE_LATER, AT_DESTINATION, NOWHERE, AT_SOURCE_OR_NOWHERE };
 
+/* an edge of a rank that runs there, and lacks pages */
+static bool is_late(const char *name)
+{
+	static const char *const late[] = { "mig.src.serving", "mig.src.asked", "mig.src.pushing", "mig.dst.fetching", "mig.dst.fault",
+	                                    "mig.dst.pages", "mig.dst.fetched" };
+
+	for (size_t i = 0; i < GW_ARRAY_LEN(late); i++)
+		if (strcmp(name, late[i]) == 0)
+			return true;
+	return false;
+}
+
 static void test_fault(const char *name, const char *action, bool is_source, enum left left)
 {
 	static struct world w;
@@ -104,7 +116,7 @@ static void test_fault(const char *name, const char *action, bool is_source, enu
 		world_stop(&w);
 		return;
 	}
-	say(&w, 0, MOVE, 0, 1, strstr(name, "follow") || strstr(name, "round") ? MIG_PRE_COPY : MIG_AUTO);
+	say(&w, 0, MOVE, 0, 1, strstr(name, "follow") || strstr(name, "round") ? MIG_PRE_COPY : is_late(name) ? MIG_POST_COPY : MIG_AUTO);
 	if (is_kill && is_source) {
 		while (w.pid[0] && hear(&w, &p, WAIT_MS))
 			;
@@ -171,6 +183,71 @@ static void test_precopy(void)
 	diag("%s", p.text);
 	json_decref(m);
 	one_lives(&w, 0, "moves by pre-copy");
+	world_stop(&w);
+}
+
+/* Its pages come while it runs, and while it goes on. */
+static void test_postcopy(void)
+{
+	static struct world w;
+	struct packet p = { 0 };
+	bool good = true;
+	json_t *m, *f;
+
+	world_start(&w, NULL, NULL, NULL);
+	ok(spawn_at(&w, 0, 0, 24), "a program with 24 MiB runs");
+	for (int i = 0; i < 8 && good; i++) {
+		uint32_t from = w.at[0];
+
+		say(&w, from, MOVE, 0, (from + 1 + (uint32_t)i % 2) % DAEMONS, i % 2 ? MIG_HYBRID : MIG_POST_COPY);
+		good = hear_word(&w, FINISHED, 0, &p) && p.status == 0 && strstr(p.text, i % 2 ? "\"hybrid\"" : "\"post-copy\"");
+		if (i == 6) {
+			m = json_loads(p.text, 0, NULL);
+			f = json_object_get(m, "fetch");
+			ok(json_integer_value(json_object_get(f, "left_bytes")) > 23 << 20 && json_integer_value(json_object_get(f, "fetch_ns")) > 0 &&
+			   json_integer_value(json_object_get(m, "bytes")) > 23 << 20, "most of it came after the rank");
+			diag("%s", p.text);
+			json_decref(m);
+		}
+		if (!good)
+			diag("move %d: %d, %s", i, p.status, p.text);
+	}
+	ok(good, "it moves eight times, by post-copy and hybrid");
+	one_lives(&w, 0, "moves by post-copy");
+	world_stop(&w);
+}
+
+/* After the commit point the pages are lost with the source, and only with it. */
+static void test_late_faults(void)
+{
+	static const char *const of_source[] = { "mig.src.serving", "mig.src.asked", "mig.src.pushing" };
+	static const char *const of_destination[] = { "mig.dst.fetching", "mig.dst.fault", "mig.dst.pages" };
+
+	for (size_t i = 0; i < GW_ARRAY_LEN(of_source); i++) {
+		test_fault(of_source[i], "fail", true, NOWHERE);
+		test_fault(of_source[i], "cut", true, AT_DESTINATION);
+		test_fault(of_source[i], "kill", true, NOWHERE);
+	}
+	for (size_t i = 0; i < GW_ARRAY_LEN(of_destination); i++) {
+		test_fault(of_destination[i], "cut", false, AT_DESTINATION);
+		test_fault(of_destination[i], "kill", false, NOWHERE);
+	}
+	test_fault("mig.dst.fetched", "fail", false, AT_DESTINATION);
+	test_fault("mig.dst.fetched", "cut", false, AT_DESTINATION);
+	test_fault("mig.dst.fetched", "kill", false, NOWHERE);
+}
+
+static void test_give_up(void)
+{
+	static struct world w;
+	struct packet p = { 0 };
+
+	world_start(&w, NULL, "mig.dst.pages=fail", NULL);
+	spawn_at(&w, 0, 0, 3);
+	say(&w, 0, MOVE, 0, 1, MIG_POST_COPY);
+	ok(hear_word(&w, STARVED, 0, &p) && strstr(p.text, "rank 0 lacks memory"), "pages that cannot be put in end the rank: %s", p.text);
+	ok(hear_word(&w, FINISHED, 0, &p), "and the source hears that nothing is needed any more");
+	none_lives(&w, 0, "pages that cannot be put in");
 	world_stop(&w);
 }
 
@@ -455,11 +532,24 @@ int main(int argc, char **argv)
 		test_kill_shell(true);
 		return tap_done();
 	}
+	if (argc > 1 && !strcmp(argv[1], "late")) {
+		test_postcopy();
+		test_late_faults();
+		test_give_up();
+		return tap_done();
+	}
 	test_moves();
 	if (caps.has_wp_async)
 		test_precopy();
 	else
 		tap_skip(4, "this host cannot follow what a rank writes: %s", caps.text);
+	if (caps.can_fetch) {
+		test_postcopy();
+		test_late_faults();
+		test_give_up();
+	} else {
+		tap_skip(1, "no rank can run here before its memory is there (userfaultfd)");
+	}
 	test_refusals();
 	test_faults();
 	test_exit_while_moving();

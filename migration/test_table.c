@@ -71,7 +71,6 @@ static void test_rules_of_the_commit(void)
 	ok(exits, "every state leads to the end");
 	ok((source & destination) == 1u << MIG_ENDED, "source and destination share no state but the end");
 	ok(!(reachable(MIG_PREPARE, MIG_EV_READY) >> MIG_GIVEN & 1), "nothing but READY leads to GIVEN");
-	ok(!(reachable(MIG_IDLE, MIG_EV_THAWED) >> MIG_ARRIVED & 1), "nothing but a thaw leads to ARRIVED");
 	only = true;
 	for (size_t i = 0; i < mig_rules_count; i++) {
 		const struct mig_rule *r = &mig_rules[i];
@@ -83,13 +82,21 @@ static void test_rules_of_the_commit(void)
 		if (r->action == mig_src_keep)
 			only &= r->state == MIG_GIVEN && r->event == MIG_EV_NEVER;
 		if (r->action == mig_src_release)
-			only &= r->state == MIG_GIVEN && r->event == MIG_EV_TAKEN;
+			only &= (r->state == MIG_GIVEN && (r->event == MIG_EV_TAKEN || r->event == MIG_EV_FETCHED)) ||
+			        (r->state == MIG_SERVE && r->event == MIG_EV_FETCHED);
+		if (r->next == MIG_ARRIVED && r->state != MIG_ARRIVED)
+			only &= (r->state == MIG_READY && r->event == MIG_EV_THAWED) || r->state == MIG_FETCH;
+		if (r->next == MIG_FETCH && r->state != MIG_FETCH)
+			only &= r->state == MIG_READY && r->event == MIG_EV_LIVES;
+		if (r->state == MIG_FETCH && r->next == MIG_ENDED)
+			only &= r->action == mig_dst_starve;
 		if (r->action == mig_dst_discard)
 			only &= r->state == MIG_LOOK || r->state == MIG_FILL || r->state == MIG_READY;
 		if (r->state == MIG_GIVEN && r->next != MIG_GIVEN)
-			only &= r->event == MIG_EV_TAKEN || r->event == MIG_EV_NEVER || r->event == MIG_EV_PEER_DEAD;
+			only &= r->event == MIG_EV_TAKEN || r->event == MIG_EV_LIVES || r->event == MIG_EV_WANT ||
+			        r->event == MIG_EV_FETCHED || r->event == MIG_EV_NEVER || r->event == MIG_EV_PEER_DEAD;
 	}
-	ok(only, "thaw, abort, keep, release and discard stand only where they may");
+	ok(only, "thaw, abort, keep, release, discard and starve stand only where they may, and only a thaw leads to a rank that lives");
 }
 
 /* Every pair that is not in the table: refused, counted, nothing changed. */

@@ -104,6 +104,9 @@ const char *mig_frame_name(uint16_t type)
 	case MIG_F_ASK: return "ASK";
 	case MIG_F_ATTACHED: return "ATTACHED";
 	case MIG_F_ROUND: return "ROUND";
+	case MIG_F_PAGES: return "PAGES";
+	case MIG_F_WANT: return "WANT";
+	case MIG_F_FETCHED: return "FETCHED";
 	}
 	return "?";
 }

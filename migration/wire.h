@@ -13,7 +13,8 @@
  *   END        source       struct mig_wire_end
  *   GIVEN      source       -                           commit; repeated until answered
  *   DONE       source       -                           TAKEN was heard, the record may be forgotten
- *   ABORT      source       text                        never GIVEN, and never will be
+ *   ABORT      source       text                        never GIVEN, and never will be; or its pages are gone
+ *   PAGES      source       struct mig_wire_pages, runs of pages (container/image.h); no head
  *   PREPARED   destination  struct mig_wire_prepared, answer of container/files.h
  *                                                       head: its incarnation from now on
  *   REFUSED    destination  text                        before PREPARED
@@ -23,6 +24,8 @@
  *   NEVER      destination  text                        this incarnation will not thaw this session
  *   ASK        destination  -                           READY, and the connection was lost: what became of it?
  *   ATTACHED   destination  struct mig_wire_attached    for the measures only
+ *   WANT       destination  struct mig_wire_want, n addresses: it runs, and these pages are missing
+ *   FETCHED    destination  struct mig_wire_fetched     no page is missing; repeated until DONE, in the place of TAKEN
  */
 #ifndef MIG_WIRE_H
 #define MIG_WIRE_H
@@ -40,6 +43,7 @@ enum mig_frame { /* written numbers: never reused */
 	MIG_F_GIVEN    = 68,
 	MIG_F_DONE     = 69,
 	MIG_F_ABORT    = 70,
+	MIG_F_PAGES    = 71,
 	MIG_F_PREPARED = 80,
 	MIG_F_REFUSED  = 81,
 	MIG_F_READY    = 82,
@@ -48,6 +52,8 @@ enum mig_frame { /* written numbers: never reused */
 	MIG_F_ASK      = 85,
 	MIG_F_ATTACHED = 86,
 	MIG_F_ROUND    = 87,
+	MIG_F_WANT     = 88,
+	MIG_F_FETCHED  = 89,
 };
 
 struct mig_head {
@@ -69,10 +75,17 @@ struct mig_wire_needs {
 _Static_assert(sizeof(struct mig_wire_needs) == 88, "wire format");
 
 struct mig_wire_end { uint64_t bytes; };
-struct mig_wire_prepared { uint64_t prepare_ns; };
+struct mig_wire_prepared { uint64_t prepare_ns; uint32_t can_fetch, pad; }; /* may it run there before its pages are there? */
 struct mig_wire_ready { uint64_t fill_ns, ready_ns, bytes; };   /* first byte to END; END to ready */
 struct mig_wire_taken { uint64_t thawed_at_ns, thaw_ns, pages_filled; uint32_t has_agent, pad; };
 struct mig_wire_attached { uint64_t attach_ns; int32_t status; uint32_t pad; };
+struct mig_wire_pages { uint64_t cursor; };                     /* up to where, of what goes in order */
+#define MIG_NO_CURSOR UINT64_MAX                                /* it was asked for, out of order */
+struct mig_wire_want { uint64_t cursor; uint32_t is_again, n; }; /* is_again: what was sent after the cursor has got lost */
+struct mig_wire_fetched { uint64_t fetch_ns, faults, fault_median_us, fault_max_us, forks, zero_pages; };
+_Static_assert(sizeof(struct mig_wire_prepared) == 16, "wire format");
+_Static_assert(sizeof(struct mig_wire_want) == 16, "wire format");
+_Static_assert(sizeof(struct mig_wire_fetched) == 48, "wire format");
 _Static_assert(sizeof(struct mig_wire_taken) == 32, "wire format");
 _Static_assert(sizeof(struct mig_wire_attached) == 16, "wire format");
 

@@ -27,7 +27,7 @@
  *   output-ack    rank stream offset          the head has written all up to @offset
  *   migrate       id rank to timeout_ms carry technique max_downtime_us bandwidth
  *                                             answered by migrate-done; @carry: files may travel with it; technique: auto,
- *                                             stop-and-copy, pre-copy; bandwidth: bytes a second; all but carry optional
+ *                                             stop-and-copy, pre-copy, post-copy, hybrid; bandwidth: bytes a second; all but carry optional
  *   cancel        id                          the request @id is taken back, unless its move has begun
  *   cluster-lost  cluster incarnation         the head's verdict: that daemon is dead, for good
  *   cluster-left  cluster                     that daemon has left in order: nothing is to be sent to it any more
@@ -67,6 +67,7 @@
  *   signalled     rank signal                 SIGTSTP has been delivered
  *   told          signal                      Slurm has sent it to the clusterd, as to a task of the job: it is for the ranks
  *   lost          rank to text                it was given to a cluster that died
+ *   starved       rank text                   pages of it that a cluster had will never come (post-copy): it was ended
  *   attach-failed rank text                   its agent could not attach after a move, and not later either
  *   cluster-lost-ack cluster                  every `moved` and `given` of a rank there has been sent before this
  *   migrate-done  id rank status text measures{}

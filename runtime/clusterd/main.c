@@ -22,7 +22,7 @@ void clusterd_end(struct clusterd *d, int code)
 	gw_list_for_safe(e, &d->ranks) {
 		struct rank *r = gw_list_entry(e, struct rank, node);
 
-		if (r->state == RANK_HERE && !moves_is_busy(r)) {
+		if (r->state == RANK_HERE && (!moves_is_busy(r) || mig_rank_lacks_pages(d->mig, r->proc))) {
 			ct_rank_kill(r->ct);
 			r->ct = NULL;
 			streams_drain(r); /* what it wrote before it died belongs to its output */

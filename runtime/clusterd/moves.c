@@ -255,10 +255,29 @@ static void on_taken(void *ctx, void *rank, struct ct_rank *ct, uint64_t epoch)
 	pmi_session_repeat(r->pmi);
 }
 
+/* The head ends the job, and says why. */
+static void on_starved(void *ctx, void *rank, uint32_t from_cluster, const struct gw_error *why)
+{
+	struct rank *r = rank;
+
+	(void)ctx;
+	gw_event("mig.starved", "{s:i, s:i, s:i}", "rank", (int)r->proc, "cluster", (int)r->d->cluster, "from", (int)from_cluster);
+	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:s}", "op", "starved", "rank", (int)r->proc, "text", why->text));
+	ct_rank_end(r->ct);
+}
+
+static void on_whole(void *ctx, uint32_t proc)
+{
+	struct clusterd *d = ctx;
+
+	(void)proc;
+	gw_loop_defer(d->loop, after_sessions, d);
+}
+
 static const struct mig_ops ops = {
 	.hints = on_hints, .quiesce = on_quiesce, .export_state = on_export, .given = on_given, .stay = on_stay,
 	.left = on_left, .lost = on_lost, .finished = on_finished, .prepare = on_prepare, .import_state = on_import,
-	.discard = on_discard, .arriving = on_arriving, .taken = on_taken,
+	.discard = on_discard, .arriving = on_arriving, .taken = on_taken, .starved = on_starved, .whole = on_whole,
 };
 
 /* ---- for a checkpoint: a move to nowhere ------------------------------------------------------------------------------- */

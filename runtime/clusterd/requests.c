@@ -171,6 +171,10 @@ static struct mig_how read_how(const json_t *msg)
 		how.technique = MIG_STOP_AND_COPY;
 	else if (technique && strcmp(technique, "pre-copy") == 0)
 		how.technique = MIG_PRE_COPY;
+	else if (technique && strcmp(technique, "post-copy") == 0)
+		how.technique = MIG_POST_COPY;
+	else if (technique && strcmp(technique, "hybrid") == 0)
+		how.technique = MIG_HYBRID;
 	return how;
 }
 

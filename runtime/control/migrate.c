@@ -23,7 +23,7 @@ static const struct argp_option options[] = {
 	{ "timeout", 'T', "SECONDS", 0, "Give up when a rank is still in MPI_Init or MPI_Finalize by then (default 60)", 0 },
 	{ "carry-files", 'c', NULL, 0, "Files that a rank has open, and that the other host does not see, travel with it; the rank stands "
 	  "still meanwhile. The old ones stay where they are", 0 },
-	{ "technique", 'k', "NAME", 0, "auto (the default), stop-and-copy, or pre-copy: most of the memory goes while the rank runs", 0 },
+	{ "technique", 'k', "NAME", 0, "auto (the default), stop-and-copy, pre-copy: most of the memory goes before the rank stops, post-copy: after it, or hybrid: both", 0 },
 	{ "max-downtime", 'd', "TIME", 0, "How long a rank may stand still, as 5ms or 800us: pre-copy makes rounds until that is in reach (default 5ms)", 0 },
 	{ "bandwidth", 'b', "RATE", 0, "Bytes a second, as 200M or 1G, that pre-copy takes of the link while the rank runs (default: what it takes)", 0 },
 	CONTROL_OPTIONS,
@@ -69,8 +69,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--to=%s is neither the number of a cluster nor the name of a host", arg);
 		return 0;
 	case 'k':
-		if (strcmp(arg, "auto") != 0 && strcmp(arg, "stop-and-copy") != 0 && strcmp(arg, "pre-copy") != 0)
-			argp_error(state, "--technique=%s: there are auto, stop-and-copy and pre-copy", arg);
+		if (strcmp(arg, "auto") != 0 && strcmp(arg, "stop-and-copy") != 0 && strcmp(arg, "pre-copy") != 0 &&
+		    strcmp(arg, "post-copy") != 0 && strcmp(arg, "hybrid") != 0)
+			argp_error(state, "--technique=%s: there are auto, stop-and-copy, pre-copy, post-copy and hybrid", arg);
 		m->technique = arg;
 		return 0;
 	case 'd':
@@ -114,11 +115,16 @@ static void print_technique(const json_t *m)
 	const char *technique = json_string_value(json_object_get(m, "technique")), *why = json_string_value(json_object_get(m, "chosen_for"));
 	long long rounds = (long long)json_integer_value(json_object_get(m, "rounds"));
 	double bytes = (double)json_integer_value(json_object_get(m, "bytes"));
+	const json_t *f = json_object_get(m, "fetch");
 
 	printf("  %s", technique ? technique : "?");
 	if (rounds)
 		printf(", %lld round%s, %.1f%% sent before the pause", rounds, rounds == 1 ? "" : "s",
 		       bytes > 0 ? 100 * (double)json_integer_value(json_object_get(m, "round_bytes")) / bytes : 0);
+	if (json_is_object(f))
+		printf(", %.1f MiB followed it, within %.1f ms; %lld page%s waited for, %.2f ms at most", (double)json_integer_value(json_object_get(f, "left_bytes")) / (1 << 20),
+		       ms_of(f, "fetch_ns"), (long long)json_integer_value(json_object_get(f, "faults")), json_integer_value(json_object_get(f, "faults")) == 1 ? "" : "s",
+		       (double)json_integer_value(json_object_get(f, "fault_max_us")) / 1e3);
 	printf("%s%s\n", why ? "; chosen because " : "", why ? why : "");
 }
 

@@ -319,6 +319,18 @@ static void do_attach_failed(struct cluster *c, json_t *msg, int *fds, size_t n_
 		         n, clusters_name(c->head, c->index, name), text_of(msg, "text"));
 }
 
+/* By post-copy it ran already, and pages of it were still where it came from. */
+static void do_starved(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	const char *dir = json_string_value(json_object_get(json_object_get(c->head->checkpoints, "last"), "dir"));
+	uint32_t n;
+
+	(void)fds; (void)n_fds;
+	if (rank_of(c->head, msg, &n))
+		job_fail(c->head, 1, "%s; ending the job, %s%s%s", text_of(msg, "text"), dir ? "whose last checkpoint is in '" :
+		         "of which there is no checkpoint", dir ? dir : "", dir ? "'" : "");
+}
+
 static void do_cluster_lost_ack(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)fds; (void)n_fds;
@@ -462,6 +474,7 @@ static const struct cluster_op {
 	{ "told", do_told },
 	{ "given", do_given },
 	{ "attach-failed", do_attach_failed },
+	{ "starved", do_starved },
 	{ "cluster-lost-ack", do_cluster_lost_ack },
 	{ "migrate-done", do_migrate_done },
 	{ "status-answer", do_status_answer },

@@ -280,12 +280,8 @@ inline src_gets(s, d, m, i)
 		:: else -> taken_here(s, d)
 		fi
 	:: m == TAKEN && ss[s] != S_GIVEN && ss[s] != S_SERVE -> send_dst(s, DONE)
-#ifdef BUG_WANT_IS_NOT_TAKEN
-	:: m == WANT && ss[s] == S_SERVE ->
-#else
 	:: m == WANT && (ss[s] == S_SERVE || ss[s] == S_GIVEN) -> /* TAKEN was lost: this is as good */
 		ss[s] = S_SERVE;
-#endif
 		if
 		:: COPY(d, s_rank[s]) == C_FROZEN -> send_dst(s, PAGES)
 		:: else -> send_dst(s, GONE); ss[s] = S_LOST   /* killed while it stood still: nothing can be read */

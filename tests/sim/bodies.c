@@ -19,12 +19,19 @@ struct ct_rank {
 	bool is_followed, is_round_out;
 	unsigned round;              /* sent, or come */
 	int fd;                      /* status */
+	bool may_leave;
+	unsigned left;               /* pages that come after it; of a shell and of what it becomes, until they are there */
+	unsigned served;             /* of these */
+	struct ct_fetch *fetch;
 	const struct ct_files *expects; /* a shell: the files that it will be given */
 	bool has_files;
 };
-struct chunk { uint64_t magic, age; unsigned number, proc; };
+struct chunk { uint64_t magic, age; unsigned number, proc, left; };
+struct page { uint64_t magic, age; unsigned number, proc; };
 #define CHUNK 0x65676169u
 #define ROUND 1000000u /* numbers of chunks of rounds begin here */
+
+struct ct_fetch { struct ct_rank *body; unsigned missing, pages; uint64_t age; unsigned asked, wants; int fd; }; /* bits */
 
 static struct gw_list bodies = { &bodies, &bodies };
 static uint64_t newest[SIM_RANKS]; /* age that any copy has reached */
@@ -45,6 +52,8 @@ static struct ct_rank *body_new(struct sim_daemon *d, uint32_t proc)
 
 static void body_free(struct ct_rank *ct)
 {
+	if (ct->fetch)
+		ct->fetch->body = NULL;
 	gw_list_remove(&ct->node);
 	free(ct);
 }
@@ -184,7 +193,7 @@ void ct_rank_clocks(const struct ct_rank *r, uint64_t *monotonic_ns, uint64_t *b
 
 int ct_host_probe(struct ct_host_caps *out)
 {
-	*out = (struct ct_host_caps){ .has_wp_async = true };
+	*out = (struct ct_host_caps){ .has_wp_async = true, .can_fetch = !sim_one_in(8) };
 	return 0;
 }
 
@@ -234,15 +243,20 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 		sim_fail("what does not run is frozen");
 	if (sim_one_in(sim_moves.p_fault))
 		return gw_fail(why, -ETIMEDOUT, "a thread does not stop");
+	if (r->left)
+		sim_fail("a rank that lacks pages is frozen");
 	r->state = FROZEN;
 	r->chunks = 0;
+	r->left = r->may_leave && !sim_one_in(8) ? 1 + (unsigned)sim_rnd(6) : 0;
+	r->served = 0;
+	r->may_leave = false;
 	*stats = (struct ct_freeze_stats){ .threads = 1 };
 	return 0;
 }
 
 ssize_t ct_image_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error *why)
 {
-	struct chunk c = { CHUNK, r->age, r->chunks, r->proc };
+	struct chunk c = { CHUNK, r->age, r->chunks, r->proc, r->left };
 
 	(void)cap;
 	if (r->state == RUNNING && r->is_followed) { /* one chunk, and the end of the round */
@@ -272,6 +286,7 @@ int ct_rank_unfreeze(struct ct_rank *r, struct gw_error *why)
 {
 	if (r->state != FROZEN)
 		sim_fail("what is not frozen is let go");
+	r->left = 0;
 	if (r->was_killed) {
 		r->state = ENDED;
 		sim_fd_ready(r->d->loop, r->fd);
@@ -336,6 +351,7 @@ int ct_shell_feed(struct ct_rank *r, const void *buf, size_t len, struct gw_erro
 		sim_fail("an image comes in another order, or for another rank");
 	r->chunks++;
 	r->age = c.age;
+	r->left = c.left;
 	return 0;
 }
 
@@ -371,4 +387,117 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 	*stats = (struct ct_thaw_stats){ .thaw_ns = 1 };
 	body_runs(r);
 	return 0;
+}
+
+/* ---- pages that come after it -------------------------------------------------------------------------------------- */
+
+void ct_rank_leave_pages(struct ct_rank *r, bool may) { r->may_leave = may; }
+uint64_t ct_rank_left_bytes(const struct ct_rank *r) { return r->left * 4096ull; }
+bool ct_serve_is_out(const struct ct_rank *r) { return r->served >= r->left; }
+uint64_t ct_serve_ahead(const struct ct_rank *r, uint64_t cursor) { return r->served > cursor ? (r->served - cursor) * 400000 : 0; }
+void ct_serve_rewind(struct ct_rank *r, uint64_t cursor) { r->served = (unsigned)cursor; }
+
+static ssize_t put_page(struct ct_rank *r, unsigned number, void *buf, struct gw_error *why)
+{
+	struct page p = { CHUNK, r->age, number, r->proc };
+
+	if (r->state != FROZEN)
+		sim_fail("pages are served from what is not frozen");
+	if (r->was_killed)
+		return gw_fail(why, -ESRCH, "its memory is gone");
+	memcpy(buf, &p, sizeof(p));
+	return sizeof(p);
+}
+
+ssize_t ct_serve_next(struct ct_rank *r, void *buf, size_t cap, uint64_t *cursor, struct gw_error *why)
+{
+	ssize_t n = put_page(r, r->served, buf, why);
+
+	(void)cap;
+	if (n > 0)
+		*cursor = ++r->served;
+	return n;
+}
+
+ssize_t ct_serve_page(struct ct_rank *r, uint64_t addr, void *buf, size_t cap, struct gw_error *why)
+{
+	(void)cap;
+	if (addr >= r->left)
+		sim_fail("a page is asked for that was not left");
+	return put_page(r, (unsigned)addr, buf, why);
+}
+
+struct ct_fetch *ct_rank_take_fetch(struct ct_rank *r)
+{
+	struct ct_fetch *f;
+
+	if (!r->left)
+		return NULL;
+	f = r->fetch = calloc(1, sizeof(*f));
+	*f = (struct ct_fetch){ .body = r, .missing = (1u << r->left) - 1, .pages = r->left, .fd = sim_fd_new() };
+	f->age = r->age - 1; /* it runs, so it is one older than its image */
+	return f;
+}
+
+int ct_fetch_fd(const struct ct_fetch *f) { return f->fd; }
+
+int ct_fetch_turn(struct ct_fetch *f, struct gw_error *why)
+{
+	unsigned page = 1u << sim_rnd(f->pages);
+
+	if (sim_one_in(sim_moves.p_fault * 8))
+		return gw_fail(why, -ENOMEM, "no memory for a list of pages");
+	if (f->missing & page & ~f->asked)
+		f->asked |= page, f->wants |= page;
+	return 0;
+}
+
+size_t ct_fetch_wants(struct ct_fetch *f, uint64_t *addresses, size_t cap)
+{
+	size_t n = 0;
+
+	for (unsigned i = 0; i < f->pages && n < cap; i++)
+		if (f->wants >> i & 1)
+			addresses[n++] = i;
+	f->wants = 0;
+	return n;
+}
+
+void ct_fetch_again(struct ct_fetch *f) { f->wants = f->asked; }
+
+int ct_fetch_fill(struct ct_fetch *f, const void *buf, size_t len, struct gw_error *why)
+{
+	struct page p;
+
+	(void)why;
+	memcpy(&p, buf, sizeof(p));
+	if (len != sizeof(p) || p.magic != CHUNK || p.number >= f->pages || p.age != f->age || (f->body && p.proc != f->body->proc))
+		sim_fail("a page comes that nobody left, or of another time");
+	f->missing &= ~(1u << p.number);
+	f->asked &= ~(1u << p.number);
+	if (f->missing && f->body && sim_one_in(2))
+		sim_fd_ready(f->body->d->loop, f->fd);
+	return 0;
+}
+
+uint64_t ct_fetch_left(const struct ct_fetch *f) { return (uint64_t)__builtin_popcount(f->missing); }
+void ct_fetch_measure(struct ct_fetch *f, struct ct_fetch_stats *out) { (void)f, *out = (struct ct_fetch_stats){ 0 }; }
+
+void ct_fetch_end(struct ct_fetch *f)
+{
+	if (!f)
+		return;
+	if (f->body && f->missing && f->body->state == RUNNING && !f->body->d->is_dead)
+		sim_fail("a rank runs on without its pages");
+	if (f->body) {
+		f->body->left = 0;
+		f->body->fetch = NULL;
+	}
+	free(f);
+}
+
+void ct_rank_end(struct ct_rank *r)
+{
+	if (r->state == RUNNING)
+		sim_body_exit(r);
 }

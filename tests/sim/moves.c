@@ -20,7 +20,7 @@ struct sim_moves_counts sim_moved;
 struct sim_held *sim_preparing;
 
 #define TAKERS 64
-static struct sim_daemon *hearing;       /* of whose end a daemon is just told */
+static struct sim_daemon *hearing;       /* of whose end a daemon is just told; NULL: of nobody's */
 static struct gw_list dues = { &dues, &dues };
 static struct rank {
 	bool has_agent, is_excused;          /* excused: it was killed, or its daemon died: it may be gone */
@@ -131,7 +131,7 @@ static void on_lost(void *ctx, void *rank, uint32_t to_cluster, const struct gw_
 	(void)ctx, (void)why;
 	sim_event("rank %d, given by cluster %d to %llu, is lost", (int)r->proc, (int)r->d->cluster, to_cluster, 0);
 	ranks[r->proc].is_excused = true;
-	say_given(r, hearing);
+	say_given(r, hearing ? hearing : ranks[r->proc].takers[(r->epoch + 1) % TAKERS]); /* without a verdict it was taken there */
 	held_free(r);
 	sim_moved.lost++;
 }
@@ -208,6 +208,23 @@ static void on_taken(void *ctx, void *rank, struct ct_rank *ct, uint64_t epoch)
 	sim_strike(r->d);
 }
 
+static void on_starved(void *ctx, void *rank, uint32_t from_cluster, const struct gw_error *why)
+{
+	struct sim_held *r = rank;
+
+	(void)ctx, (void)why;
+	sim_event("rank %d ends on cluster %d: its pages were at %llu", (int)r->proc, (int)r->d->cluster, from_cluster, 0);
+	ranks[r->proc].is_excused = true;
+	sim_moved.starved++;
+	ct_rank_end(r->ct);
+}
+
+static void on_whole(void *ctx, uint32_t proc)
+{
+	(void)ctx, (void)proc;
+	sim_moved.whole++;
+}
+
 static int address(void *ctx, uint32_t cluster, char *buf, size_t cap)
 {
 	const struct sim_daemon *d = ctx;
@@ -219,7 +236,7 @@ static int address(void *ctx, uint32_t cluster, char *buf, size_t cap)
 static const struct mig_ops ops = {
 	.quiesce = on_quiesce, .export_state = on_export, .given = on_given, .stay = on_stay, .left = on_left, .lost = on_lost,
 	.finished = on_finished, .prepare = on_prepare, .import_state = on_import, .discard = on_discard,
-	.arriving = on_arriving, .taken = on_taken,
+	.arriving = on_arriving, .taken = on_taken, .starved = on_starved, .whole = on_whole,
 };
 
 struct sim_daemon *sim_daemon_start(uint32_t cluster, uint32_t host)
@@ -305,7 +322,7 @@ void sim_request(void)
 		struct mig_request req = { .proc = r->proc, .rank = r->ct, .owner = r, .epoch = r->epoch,
 		                           .to_cluster = (uint32_t)sim_rnd(sim_moves.clusters),
 		                           .has_exited = r->ct && sim_body_has_ended(r->ct),
-		                           .how.technique = (enum mig_technique)sim_rnd(3) };
+		                           .how.technique = (enum mig_technique)sim_rnd(5) };
 
 		if (!sim_one_in(2))
 			continue;
@@ -501,6 +518,7 @@ bool sim_hears_head(struct sim_daemon *d)
 	gw_list_remove(&v->node);
 	hearing = v->of;
 	mig_peer_dead(d->mig, v->of->cluster, v->of->incarnation);
+	hearing = NULL;
 	say(d, WORD_ACK, 0, 0, v->of);
 	free(v);
 	return true;

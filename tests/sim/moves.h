@@ -65,7 +65,7 @@ extern struct sim_moves_profile {
 
 extern struct sim_moves_counts {
 	uint64_t steps, requests, moved, stayed, given, never, lost, cuts, losses, parts, kills, restarts, verdicts, false_verdicts,
-	         exits, cancels, refused_events, refused_frames, reconnects, faults, frames;
+	         exits, cancels, refused_events, refused_frames, reconnects, faults, frames, whole, starved;
 } sim_moved;
 
 /* ---- sockets.c */

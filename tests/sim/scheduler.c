@@ -258,7 +258,9 @@ static void figures(void)
 	        (unsigned long long)sim_moved.losses, (unsigned long long)sim_moved.reconnects, (unsigned long long)sim_moved.kills,
 	        (unsigned long long)sim_moved.restarts, (unsigned long long)sim_moved.verdicts,
 	        (unsigned long long)sim_moved.false_verdicts);
-	sim_say("%llu requests taken back, %llu ranks killed, %llu faults at edges; refused: %llu events, %llu frames",
+	sim_say("%llu ran before their pages were there, %llu of them for good; %llu requests taken back, %llu ranks killed, %llu faults at edges; "
+	        "refused: %llu events, %llu frames", (unsigned long long)(sim_moved.whole + sim_moved.starved),
+	        (unsigned long long)sim_moved.whole,
 	        (unsigned long long)sim_moved.cancels, (unsigned long long)sim_moved.exits, (unsigned long long)sim_moved.faults,
 	        (unsigned long long)sim_moved.refused_events, (unsigned long long)sim_moved.refused_frames);
 }
@@ -266,7 +268,7 @@ static void figures(void)
 static bool was_busy(void)
 {
 	return sim_moved.moved && sim_moved.never && sim_moved.lost && sim_moved.reconnects && sim_moved.false_verdicts &&
-	       sim_moved.restarts && sim_moved.cancels && sim_moved.losses;
+	       sim_moved.restarts && sim_moved.cancels && sim_moved.losses && sim_moved.whole && sim_moved.starved;
 }
 
 int main(int argc, char **argv)
