@@ -76,7 +76,7 @@ size_t ct_host_findings(struct ct_finding *out, size_t cap)
 	const struct ct_trials *t = ct_host_try();
 	struct list l = { out, 0, cap };
 	bool can_move = ct_trials_can_move(t);
-	bool can_follow = t->wp_async == 0 && t->pagemap_scan == 0;
+	bool can_follow = t->wp_async == 0 && t->pagemap_scan == 0, can_fetch = t->userfault_full == 0 && t->userfault_events == 0;
 
 	say(&l, "namespaces", t->namespaces, CT_DEGRADED, geteuid() == 0 ? "PID and mount" : "user, PID and mount",
 	    "cannot be made: ranks run without containers, and cannot move", mend_namespaces(t));
@@ -105,9 +105,10 @@ size_t ct_host_findings(struct ct_finding *out, size_t cap)
 	    "denies userfaultfd");
 	if (t->wp_async < 0)
 		say(&l, "soft-dirty", 0, CT_FINE, t->soft_dirty == 0 ? "works here, and is not used yet" : "has no effect here", "", "");
-	say(&l, "demand paging", t->userfault, CT_DEGRADED, t->userfault_full == 0 ? "userfaultfd, of the kernel too" :
-	    "userfaultfd, of user code only; all: sysctl -w vm.unprivileged_userfaultfd=1", "no userfaultfd: pages cannot be fetched on demand",
-	    FILTER);
+	say(&l, "demand paging", t->userfault, CT_DEGRADED, can_fetch ? "userfaultfd, of the kernel too, and of what is forked" :
+	    t->userfault_full == 0 ? "userfaultfd, but not of what is forked: no rank can run here before its memory is there (post-copy); that needs "
+	    "CAP_SYS_PTRACE" : "userfaultfd, of user code only: no rank can run here before its memory is there (post-copy); that needs root, or "
+	    "CAP_SYS_PTRACE and vm.unprivileged_userfaultfd=1", "no userfaultfd: no rank can run here before its memory is there (post-copy)", FILTER);
 	say(&l, "membarrier", t->membarrier, CT_DEGRADED, "MPI calls pay no fence", "denied: each MPI call pays a fence, some "
 	    "nanoseconds", FILTER);
 	say(&l, "memfd_create", t->memfd, CT_DEGRADED, "shared memory has no file", "denied: shared memory is a deleted file in "
@@ -122,7 +123,8 @@ size_t ct_host_findings(struct ct_finding *out, size_t cap)
 
 		*f = (struct ct_finding){ .name = "moves", .verdict = can_move ? CT_FINE : CT_DEGRADED };
 		snprintf(f->what, sizeof(f->what), "%s", !can_move ? "none: ranks start here and stay, for the reasons above" :
-		         can_follow ? "stop-and-copy, pre-copy" : "stop-and-copy");
+		         can_follow && can_fetch ? "stop-and-copy, pre-copy, post-copy, hybrid" : can_follow ? "stop-and-copy, pre-copy" :
+		         can_fetch ? "stop-and-copy, post-copy" : "stop-and-copy");
 	}
 	return l.n;
 }
