@@ -80,20 +80,35 @@ static void turn_to(struct pool *p, uint32_t id)
 static void seek(struct pool *p)
 {
 	pool_jobs_clear(p);
+	for (int round = 0; round < 2; round++) /* who has resigned when nobody else lives */
+		gw_list_for(e, &p->members) {
+			struct pool_member *m = gw_list_entry(e, struct pool_member, node);
+
+			m->is_here = false;
+			if (m->is_gone || (m->is_resigned && !round))
+				continue;
+			if (pool_is_self(p, m)) {
+				pool_step(p, POOL_EV_CHOSEN);
+				return;
+			}
+			turn_to(p, m->id);
+			return;
+		}
+	pool_step(p, POOL_EV_CHOSEN);
+}
+
+/* The leader hands over: those before the next one are not turned to, but it waits for them, and they join it like everybody. */
+void pool_resigned(struct pool *p, uint32_t leader, uint32_t next)
+{
+	bool is_before = pool_member_of(p, next) != NULL;
+
 	gw_list_for(e, &p->members) {
 		struct pool_member *m = gw_list_entry(e, struct pool_member, node);
 
-		m->is_here = false;
-		if (m->is_gone || m->is_resigned)
-			continue;
-		if (pool_is_self(p, m)) {
-			pool_step(p, POOL_EV_CHOSEN);
-			return;
-		}
-		turn_to(p, m->id);
-		return;
+		is_before &= m->id != next;
+		m->is_resigned |= is_before || m->id == leader;
 	}
-	pool_step(p, POOL_EV_CHOSEN);
+	pool_step(p, POOL_EV_RESIGNED);
 }
 
 static void gather(struct pool *p)
@@ -125,6 +140,8 @@ bool pool_are_all_here(struct pool *p)
 
 static void lead(struct pool *p)
 {
+	json_t *own;
+
 	gw_list_for_safe(e, &p->members) {
 		struct pool_member *m = gw_list_entry(e, struct pool_member, node);
 
@@ -138,7 +155,9 @@ static void lead(struct pool *p)
 		if (j->head && !pool_member_of(p, j->head))
 			pool_job_end(p, j);
 	}
-	pool_publish(p);
+	own = pool_owned(p, "own"); /* what has ended here while it waited for the others, who say so of theirs when they follow */
+	pool_do_own(p, &p->me, own);
+	json_decref(own);
 	pool_ask_again(p, true);
 }
 

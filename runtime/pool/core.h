@@ -44,7 +44,7 @@ struct pool_member {
 	uint16_t port;
 	uint32_t slots;
 	bool is_gone;        /* lost: not to turn to */
-	bool is_resigned;    /* as a leader: not to turn to, but to wait for */
+	bool is_resigned;    /* as a leader, or passed over by one: not to turn to, but to wait for */
 	bool is_here;        /* of a leader: it has joined */
 	bool is_leaving;     /* gets no new jobs; leaves when it has none */
 	unsigned silent_s;   /* of a leader: ticks since it was heard */

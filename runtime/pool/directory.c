@@ -341,6 +341,10 @@ void pool_do_released(struct pool *p, const struct pool_member *from, json_t *ms
 
 	if (!part)
 		return;
+	if (part->state == PART_ASKED) { /* what it had there before; or an earlier release was told twice. The answer comes behind it */
+		part->held = 0;
+		return;
+	}
 	pool_part_remove(j, part);
 	if (j->n_parts == 0 && !(j->is_granted && pool_member_of(p, j->head)))
 		job_drop(j);

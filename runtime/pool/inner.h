@@ -79,6 +79,7 @@ void pool_check_leaving(struct pool *p);
 /* core.c */
 bool pool_step(struct pool *p, enum pool_event ev);
 bool pool_are_all_here(struct pool *p);
+void pool_resigned(struct pool *p, uint32_t leader, uint32_t next);
 
 /* What is done with a word of that name; words.c says whose it may be */
 void pool_do_reserve(struct pool *p, const struct pool_member *from, json_t *msg);

@@ -117,9 +117,38 @@ static void leave_done(struct pool *p, struct pool_member *m)
 	pool_publish(p);
 }
 
+/*
+ * A leader whose host is to leave hands over to the first that is not to leave: everybody turns to that one, and those before
+ * it are not turned to, but waited for. False: there is none.
+ */
+static bool resign(struct pool *p)
+{
+	struct pool_member *next = NULL;
+
+	gw_list_for(e, &p->members) {
+		struct pool_member *m = gw_list_entry(e, struct pool_member, node);
+
+		if (!next && !pool_is_self(p, m) && m->is_here && !m->is_leaving)
+			next = m;
+	}
+	if (!next)
+		return false;
+	pool_publish(p); /* who is to leave */
+	gw_list_for_safe(e, &p->members) {
+		struct pool_member *m = gw_list_entry(e, struct pool_member, node);
+
+		if (!pool_is_self(p, m))
+			pool_send(p, m->id, json_pack("{s:s, s:I}", "op", "resign", "next", (json_int_t)next->id));
+	}
+	pool_resigned(p, p->me.id, next->id);
+	return true;
+}
+
 /* Members without anything left that are to leave */
 void pool_check_leaving(struct pool *p)
 {
+	if (p->me.is_leaving && resign(p))
+		return;
 	gw_list_for_safe(e, &p->members) {
 		struct pool_member *m = gw_list_entry(e, struct pool_member, node);
 		bool is_needed = pool_is_self(p, m);
@@ -163,23 +192,12 @@ int pool_leave(struct pool *p, const char *host, struct gw_error *why)
 		return 0;
 	}
 	p->me.is_leaving = true;
-	gw_list_for(e, &p->members) { /* the leader itself: another one first */
-		struct pool_member *o = gw_list_entry(e, struct pool_member, node);
-
-		if (!pool_is_self(p, o) && o->is_here) {
-			pool_publish(p);
-			gw_list_for_safe(f, &p->members) {
-				struct pool_member *to = gw_list_entry(f, struct pool_member, node);
-
-				if (!pool_is_self(p, to))
-					pool_send(p, to->id, json_pack("{s:s}", "op", "resign"));
-			}
-			m->is_resigned = true;
-			pool_step(p, POOL_EV_RESIGNED);
-			return 0;
-		}
-	}
+	if (resign(p)) /* the leader itself: another one first */
+		return 0;
 	p->me.is_leaving = m->is_leaving = false;
+	gw_list_for(e, &p->members)
+		if (gw_list_entry(e, struct pool_member, node)->is_here && !pool_is_self(p, gw_list_entry(e, struct pool_member, node)))
+			return gw_fail(why, -EBUSY, "all other hosts of the pool are to leave it, too, and '%s' leads it; 'godwit down' ends it", host);
 	return gw_fail(why, -EBUSY, "'%s' is the only host of the pool; 'godwit down' ends it", host);
 }
 

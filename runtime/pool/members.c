@@ -41,7 +41,7 @@ struct pool_member *pool_member_add(struct pool *p, const json_t *j)
 	snprintf(m->address, sizeof(m->address), "%s", pool_text(j, "address"));
 	m->port = (uint16_t)pool_number(j, "port");
 	m->slots = (uint32_t)pool_number(j, "slots");
-	m->is_leaving = json_is_true(json_object_get(j, "leaving"));
+	m->is_leaving |= json_is_true(json_object_get(j, "leaving")); /* for ever: a leader that died may not have told all */
 	return m;
 }
 

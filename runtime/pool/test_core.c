@@ -6,7 +6,7 @@
  */
 #include <stdlib.h>
 
-#include "runtime/pool/core.h"
+#include "runtime/pool/inner.h"
 #include "tests/tap.h"
 
 #define KEEPERS 5
@@ -32,8 +32,8 @@ struct sim_keeper {
 struct sim {
 	struct sim_keeper k[KEEPERS];
 	uint64_t rng;
-	struct { unsigned at; enum { J_NONE, J_ASKED, J_HELD, J_REFUSED, J_OVER } state; json_t *hosts; bool is_lost; } jobs[JOBS + 1];
-	unsigned long refusals, grants, vacated;
+	struct { unsigned at; enum { J_NONE, J_ASKED, J_HELD, J_REFUSED, J_OVER } state; uint32_t ranks; } jobs[JOBS + 1];
+	unsigned long refusals, grants, vacated, added, left;
 	char bad[256];
 };
 
@@ -180,11 +180,21 @@ static void sim_tell(void *ctx, uint32_t job, json_t *msg)
 			from->ended[from->n_ended++] = job; /* its daemons there end in order */
 		k->s->vacated += !is_stuck;
 		pool_vacated(&k->pool, job, is_stuck ? "a rank cannot move" : "");
+	} else if (strcmp(op, "added") == 0) {
+		k->s->added += !*json_string_value(json_object_get(msg, "text"));
 	}
 	json_decref(msg);
 }
 
-static void sim_over(void *ctx, const char *why) { (void)ctx; (void)why; }
+static void sim_over(void *ctx, const char *why)
+{
+	struct sim_keeper *k = ctx;
+
+	(void)why;
+	k->s->left++;
+	if (!k->s->bad[0] && pool_claimed(&k->pool))
+		snprintf(k->s->bad, sizeof(k->s->bad), "keeper %u has left with %u slots of jobs", k->index, pool_claimed(&k->pool));
+}
 static uint32_t sim_random(void *ctx) { struct sim_keeper *k = ctx; return roll(k->s, 0x7fffffff); }
 
 static const struct pool_ops ops = { .send = sim_send, .close = sim_close, .start = sim_start, .stop = sim_stop, .tell = sim_tell,
@@ -243,7 +253,17 @@ static void check_slots(struct sim *s)
 				snprintf(s->bad, sizeof(s->bad), "keepers %u and %u lead in one term", i, j);
 }
 
-static void fault(struct sim *s, bool is_leave_allowed)
+/* Somebody is told that a host is to leave; it may be that of the leader, which resigns. It stays while it has jobs */
+static void leave(struct sim *s)
+{
+	struct sim_keeper *k = &s->k[roll(s, KEEPERS)], *told = &s->k[roll(s, KEEPERS)];
+	struct gw_error why = { 0 };
+
+	if (!told->is_dead && told->pool.state != POOL_OVER)
+		pool_leave(&told->pool, k->pool.me.host, &why);
+}
+
+static void fault(struct sim *s)
 {
 	unsigned i = roll(s, KEEPERS), dead = 0;
 	struct sim_keeper *k = &s->k[i];
@@ -270,12 +290,7 @@ static void fault(struct sim *s, bool is_leave_allowed)
 		k->is_stopped = !k->is_stopped;
 		return;
 	case 4:
-		for (unsigned j = 0; j < KEEPERS && is_leave_allowed; j++)
-			if (!s->k[j].is_dead && s->k[j].pool.state == POOL_LEAD) { /* it may be itself: it resigns. It stays while it has jobs */
-				struct gw_error why = { 0 };
-
-				pool_leave(&s->k[j].pool, k->pool.me.host, &why);
-			}
+		leave(s);
 		return;
 	default:
 		snap(k, &s->k[roll(s, KEEPERS)]);
@@ -291,7 +306,10 @@ static void job_event(struct sim *s)
 		return;
 	if (s->jobs[job].state == J_NONE) {
 		s->jobs[job].state = J_ASKED;
-		pool_ask(&k->pool, job, 1 + roll(s, 2 * SLOTS), "job");
+		s->jobs[job].ranks = 1 + roll(s, 2 * SLOTS);
+		pool_ask(&k->pool, job, s->jobs[job].ranks, "job");
+	} else if (s->jobs[job].state == J_HELD && roll(s, 3)) {
+		pool_more(&k->pool, job, s->k[roll(s, KEEPERS)].pool.me.host);
 	} else if (s->jobs[job].state == J_HELD) {
 		s->jobs[job].state = J_OVER;
 		pool_job_over(&k->pool, job);
@@ -355,6 +373,31 @@ static void check_calm(struct sim *s)
 	}
 }
 
+/* Where nobody has died, nor was cut off: jobs have what they were given, and who is to leave and has nothing has left */
+static void check_kept(struct sim *s)
+{
+	for (uint32_t job = 1; job <= JOBS; job++) {
+		uint32_t slots = 0;
+
+		for (unsigned i = 0; i < KEEPERS; i++) {
+			const struct pool_claim *c = pool_claim_of(&s->k[i].pool, job);
+
+			slots += c ? c->slots : 0;
+		}
+		if (!s->bad[0] && s->jobs[job].state == J_HELD && slots < s->jobs[job].ranks)
+			snprintf(s->bad, sizeof(s->bad), "job %u runs with %u ranks on %u slots", job, s->jobs[job].ranks, slots);
+	}
+	for (unsigned i = 0; i < KEEPERS && !s->bad[0]; i++) {
+		const struct pool *p = &s->k[i].pool;
+		bool is_last = true; /* who leads stays when nobody else does */
+
+		for (unsigned j = 0; j < KEEPERS; j++)
+			is_last &= s->k[j].pool.state == POOL_OVER || s->k[j].pool.me.is_leaving;
+		if (!(is_last && p->state == POOL_LEAD) && p->state != POOL_OVER && p->me.is_leaving && gw_list_is_empty(&p->claims) && gw_list_is_empty(&p->grants))
+			snprintf(s->bad, sizeof(s->bad), "keeper %u is to leave, has nothing, and is %s", i, pool_state_name(p->state));
+	}
+}
+
 static void begin(struct sim *s, uint64_t seed)
 {
 	json_t *members = json_array();
@@ -394,15 +437,20 @@ static void fini(struct sim *s)
 	}
 }
 
-static void run(struct sim *s, uint64_t seed, unsigned faults)
+enum what { CALM, LEAVES, FAULTS };
+
+static void run(struct sim *s, uint64_t seed, enum what may)
 {
+	unsigned faults = may == FAULTS ? 8 : may == LEAVES ? 3 : 0;
+
 	begin(s, seed);
 	for (unsigned n = 0; n < STEPS && !s->bad[0]; n++) {
 		unsigned what = roll(s, 100);
 
-		if (what < 70)
-			deliver(s, roll(s, KEEPERS));
-		else if (what < 85)
+		if (what < 87)
+			for (uint64_t i = seed % 4; i < 4; i++) /* words may pile up */
+				deliver(s, roll(s, KEEPERS));
+		else if (what < 94)
 			job_event(s);
 		else if (what < 97 || !faults)
 			for (unsigned i = 0; i < KEEPERS; i++) {
@@ -410,7 +458,7 @@ static void run(struct sim *s, uint64_t seed, unsigned faults)
 					pool_tick(&s->k[i].pool);
 			}
 		else if (roll(s, 4) == 0)
-			faults--, fault(s, true);
+			faults--, may == LEAVES ? leave(s) : fault(s);
 		check_slots(s);
 	}
 	for (unsigned i = 0; i < KEEPERS; i++)
@@ -419,6 +467,8 @@ static void run(struct sim *s, uint64_t seed, unsigned faults)
 		settle(s);
 	if (!s->bad[0])
 		check_calm(s);
+	if (!s->bad[0] && may != FAULTS)
+		check_kept(s);
 	for (unsigned i = 0; i < KEEPERS && s->bad[0] && getenv("POOL_SHOW"); i++)
 	{
 		gw_list_for(e, &s->k[i].pool.gone) {
@@ -428,6 +478,13 @@ static void run(struct sim *s, uint64_t seed, unsigned faults)
 		gw_list_for(e, &s->k[i].pool.members) {
 			struct pool_member *m = gw_list_entry(e, struct pool_member, node);
 			diag("   member %x at %s:%u here %d gone %d", m->id, m->address, m->port, m->is_here, m->is_gone);
+		}
+		gw_list_for(e, &s->k[i].pool.jobs) {
+			const struct pool_job *j = gw_list_entry(e, struct pool_job, node);
+
+			diag("   job %u of %x, %u ranks, granted %d ending %d", j->job, j->head, j->ranks, j->is_granted, j->is_ending);
+			for (size_t n = 0; n < j->n_parts; n++)
+				diag("      %x: %u slots, %u held, state %d", j->parts[n].member, j->parts[n].slots, j->parts[n].held, j->parts[n].state);
 		}
 		diag("keeper %u: id %x, %s, term %llx, leader %x, %s, %u links", i, s->k[i].pool.me.id, pool_state_name(s->k[i].pool.state),
 		     (unsigned long long)s->k[i].pool.term, s->k[i].pool.leader, s->k[i].is_dead ? "dead" : "lives", s->k[i].n_links);
@@ -444,41 +501,45 @@ static void test_table(void)
 	ok(has_way_out, "every state can be left when others are lost, and ended");
 }
 
-int main(int argc, char **argv)
+/* So many runs from a seed on, and what happened in all of them */
+static bool runs_are_good(struct sim *all, uint64_t first, unsigned long runs, enum what may)
 {
 	static struct sim s;
-	unsigned long runs = argc > 2 ? strtoul(argv[2], NULL, 10) : 25, grants = 0, refusals = 0, vacated = 0;
-	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1, bad = 0;
-	char why[256] = "";
+
+	memset(all, 0, sizeof(*all));
+	for (uint64_t seed = first; seed < first + runs; seed++) {
+		run(&s, seed, may);
+		all->grants += s.grants;
+		all->refusals += s.refusals;
+		all->vacated += s.vacated;
+		all->added += s.added;
+		all->left += s.left;
+		fini(&s);
+		if (s.bad[0]) {
+			diag("seed %llu: %s", (unsigned long long)seed, s.bad);
+			return false;
+		}
+	}
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned long runs = argc > 2 ? strtoul(argv[2], NULL, 10) : 20;
+	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+	static struct sim s;
+	bool is_good;
 
 	test_table();
-	for (uint64_t seed = first; seed < first + runs && !bad; seed++) {
-		run(&s, seed, 0);
-		if (s.bad[0]) {
-			bad = seed;
-			memcpy(why, s.bad, sizeof(why));
-		}
-		grants += s.grants;
-		refusals += s.refusals;
-		fini(&s);
-	}
-	ok(!bad && grants && refusals, "without faults slots are given once, and every job is answered (%lu given, %lu refused)", grants, refusals);
-	if (bad)
-		diag("seed %llu: %s", (unsigned long long)bad, why);
-	grants = refusals = bad = 0;
-	for (uint64_t seed = first; seed < first + runs && !bad; seed++) {
-		run(&s, seed, 8);
-		if (s.bad[0]) {
-			bad = seed;
-			memcpy(why, s.bad, sizeof(why));
-		}
-		grants += s.grants;
-		vacated += s.vacated;
-		fini(&s);
-	}
-	ok(!bad && grants && vacated, "with deaths, cuts, stops and hosts that leave, too; and in the end one leads (%lu given, %lu moved away)",
-	   grants, vacated);
-	if (bad)
-		diag("seed %llu: %s", (unsigned long long)bad, why);
+	is_good = runs_are_good(&s, first, runs, CALM);
+	ok(is_good && s.grants && s.refusals && s.added,
+	   "without faults slots are given once, and every job is answered (%lu given, %lu refused, %lu hosts added)", s.grants, s.refusals,
+	   s.added);
+	is_good = runs_are_good(&s, first, runs, LEAVES);
+	ok(is_good && s.vacated && s.left,
+	   "hosts leave, the leader's too: jobs keep as many slots as they were given (%lu moved away, %lu hosts left)", s.vacated, s.left);
+	is_good = runs_are_good(&s, first, runs, FAULTS);
+	ok(is_good && s.grants,
+	   "with deaths, cuts and stops, too; and in the end one leads (%lu given, %lu moved away)", s.grants, s.vacated);
 	return tap_done();
 }

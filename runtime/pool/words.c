@@ -110,12 +110,7 @@ static void do_probe(struct pool *p, const struct pool_member *from, json_t *msg
 
 static void do_resigned(struct pool *p, const struct pool_member *from, json_t *msg)
 {
-	struct pool_member *m = pool_member_of(p, from->id);
-
-	(void)msg;
-	if (m)
-		m->is_resigned = true; /* it joins the next one like everybody */
-	pool_step(p, POOL_EV_RESIGNED);
+	pool_resigned(p, from->id, (uint32_t)pool_number(msg, "next"));
 }
 
 static void do_down(struct pool *p, const struct pool_member *from, json_t *msg)

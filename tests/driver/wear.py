@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""One rank moves very often: rank, daemons and mpirun hold no more of anything than after the first tenth of its moves.
+"""One rank moves very often: rank, daemons and mpirun hold no more of anything than after a tenth of its moves, or 500.
 
 Two ranks exchange messages all the time; rank 1 goes round the clusters but that of rank 0. It is looked at where it has come from
 a whole number of times round, at rest between two moves: memory of its own, descriptors, mappings, threads, children,
@@ -18,7 +18,7 @@ p.add_argument("--seconds", type=int, default=3000)
 p.add_argument("--grow-kb", type=int, default=256, help="so much more memory is not growth")
 a = p.parse_args()
 
-LOOKS = 20  # stages, and the first two of them are a tenth
+LOOKS = 20  # stages
 AGAIN = 4   # looks of each stage
 tap = Tap(a.seconds + 120)
 work = work_dir("wear")
@@ -41,7 +41,8 @@ def look(pid):
 	kb = lambda name: int(re.search(r"^%s:\s+(\d+) kB" % name, text, re.M).group(1))
 	with open(at + "maps") as f:
 		mappings = len(f.readlines())
-	return {"private kB": kb("Private_Clean") + kb("Private_Dirty") + kb("Swap"), "Pss kB": kb("Pss"), "descriptors": len(os.listdir(at + "fd")),
+	# clean pages of files are private as soon as nobody else has the file mapped
+	return {"private kB": kb("Private_Dirty") + kb("Swap"), "Pss kB": kb("Pss"), "descriptors": len(os.listdir(at + "fd")),
 	        "mappings": mappings, "threads": len(os.listdir(at + "task"))}
 
 
@@ -106,7 +107,7 @@ for name, d in sorted(downtime.items()):
 	tap.diag("%s: %d moves, downtime ms: median %.2f, most %.2f" % (name, len(d), median(d), max(d)))
 
 if len(stages) > 3:
-	early, late = stages[max(1, len(stages) // 10) - 1], stages[-1]
+	early, late = [s for s in stages if s[0] >= min(moves // 2, max(moves // 10, 500))][0], stages[-1]
 	for role in early[1]:
 		# what is shared with a child counts for half, and whole again when that ends
 		room = {"private kB": a.grow_kb, "Pss kB": 4 * a.grow_kb}
