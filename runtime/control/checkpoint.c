@@ -109,7 +109,8 @@ static int write_it(struct checkpoint *p, const char *dir)
 
 /* ---- verify ---------------------------------------------------------------------------------------------------------- */
 
-static int verify_images(int dirfd, const char *dir, const json_t *m)
+/* How many things are wrong, each with a sentence to @out */
+static int verify_images(int dirfd, const char *dir, const json_t *m, FILE *out)
 {
 	const json_t *images = json_object_get(m, "images"), *image;
 	const char *cut = json_string_value(json_object_get(m, "directory"));
@@ -118,22 +119,46 @@ static int verify_images(int dirfd, const char *dir, const json_t *m)
 	size_t i;
 
 	if (fd < 0) {
-		fprintf(stderr, "godwit: %s/%s, where the images are, cannot be opened\n", dir, cut ? cut : "?");
+		fprintf(out, "godwit: %s/%s, where the images are, cannot be opened\n", dir, cut ? cut : "?");
 		return 1;
 	}
 	if ((json_int_t)json_array_size(images) != json_integer_value(json_object_get(m, "ranks_total"))) {
-		fprintf(stderr, "godwit: %s lists %zu images\n", dir, json_array_size(images));
+		fprintf(out, "godwit: %s lists %zu images\n", dir, json_array_size(images));
 		wrong++;
 	}
 	json_array_foreach((json_t *)(uintptr_t)images, i, image) {
 		struct gw_error why = { 0 };
 
 		if (cold_image_verify(fd, image, &why) < 0) {
-			fprintf(stderr, "godwit: %s/%s/%s\n", dir, cut, why.text);
+			fprintf(out, "godwit: %s/%s/%s\n", dir, cut, why.text);
 			wrong++;
 		}
 	}
 	return wrong;
+}
+
+/* A job that writes there may have replaced what was being read: then what came after it is looked at. Return as verify_images */
+static int verify_newest(int dirfd, const char *dir, json_t **m, struct gw_error *why)
+{
+	for (;;) {
+		gw_autofree char *text = NULL;
+		size_t len = 0;
+		FILE *out = open_memstream(&text, &len);
+		int wrong = out ? verify_images(dirfd, dir, *m, out) : gw_fail(why, -ENOMEM, "out of memory"), code = 0;
+		json_t *now = NULL;
+
+		if (out)
+			fclose(out);
+		if (wrong > 0)
+			code = cold_manifest_read(dirfd, dir, &now, why);
+		if (wrong <= 0 || code < 0 || json_equal(now, *m)) {
+			json_decref(now);
+			fputs(wrong > 0 && code == 0 ? text : "", stderr);
+			return code < 0 ? code : wrong;
+		}
+		json_decref(*m);
+		*m = now;
+	}
 }
 
 static int verify(const struct checkpoint *p, const char *dir)
@@ -152,7 +177,9 @@ static int verify(const struct checkpoint *p, const char *dir)
 		fprintf(stderr, "godwit: %s\n", why.text);
 		return CONTROL_FAILED;
 	}
-	wrong = verify_images(fd, dir, m);
+	wrong = verify_newest(fd, dir, &m, &why);
+	if (wrong < 0)
+		fprintf(stderr, "godwit: %s\n", why.text);
 	if (p->c.is_json) {
 		json_dumpf(m, stdout, JSON_INDENT(2));
 		putchar('\n');

@@ -232,7 +232,7 @@ int checkpoint_prepare(struct head *h, const char *dir, bool is_stopping, struct
 	int code;
 
 	if (h->checkpoint || h->suspend.state != SUSPEND_NONE)
-		return h->checkpoint ? gw_fail(why, -EBUSY, "a checkpoint is just being written") : suspend_refuse(h, why);
+		return suspend_refuse(h, why);
 	for (uint32_t r = 0; r < h->size; r++)
 		if (h->ranks[r].state == RANK_ENDED)
 			return gw_fail(why, -ESRCH, "rank %u has ended: the job is about to", r);

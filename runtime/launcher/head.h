@@ -367,6 +367,7 @@ void signals_delivered(struct head *h, uint32_t rank, int sig);
 void signals_rank_ended(struct head *h);
 void signals_suspended(struct head *h);
 void signals_told(struct cluster *c, int sig);            /* Slurm has sent it to a daemon */
+bool signals_have_hearers(const struct head *h);          /* does a rank run? */
 void signals_pass(struct head *h, int sig, bool is_told); /* it came, and was not for schedule.c after all. @is_told: as that */
 
 /* ---- input.c ---- */

@@ -220,14 +220,6 @@ void schedule_over(struct head *h, int code, const char *text)
 
 /* ---- signals ----------------------------------------------------------------------------------------------------------- */
 
-static bool is_any_running(const struct head *h)
-{
-	for (uint32_t r = 0; r < h->size; r++)
-		if (h->ranks[r].state == RANK_RUNNING)
-			return true;
-	return false;
-}
-
 /*
  * After the first one. Slurm sends SIGTERM more than once, to the daemons and to mpirun, and kills what is there when its time is
  * over: until then the checkpoint may become complete.
@@ -257,7 +249,7 @@ bool schedule_signal(struct head *h, int sig, bool is_told)
 		return false;
 	if (s->signal)
 		return second(h, sig, is_told);
-	if (sig <= 0 || sig > 31 || !(h->spec->checkpoint_on & 1u << sig) || !is_any_running(h))
+	if (sig <= 0 || sig > 31 || !(h->spec->checkpoint_on & 1u << sig) || !signals_have_hearers(h))
 		return false;
 	s->signal = sig;
 	s->is_told = is_told;

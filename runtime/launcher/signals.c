@@ -142,7 +142,7 @@ static void on_term_grace(void *ctx)
 	job_fail(h, 128 + SIGKILL, "ranks have not ended %d s after the signal; killing them", TERM_GRACE_MS / 1000);
 }
 
-static bool is_any_running(const struct head *h)
+bool signals_have_hearers(const struct head *h)
 {
 	for (uint32_t r = 0; r < h->size; r++)
 		if (h->ranks[r].state == RANK_RUNNING)
@@ -157,7 +157,7 @@ static void end_all(struct head *h, int sig)
 	h->is_told_itself = true;
 	if (is_again)
 		return;
-	if (h->is_told_to_end || !is_any_running(h)) {
+	if (h->is_told_to_end || !signals_have_hearers(h)) {
 		job_fail(h, 128 + sig, "%s", ""); /* a second time, or before there is anybody to forward to */
 		return;
 	}
@@ -182,7 +182,7 @@ static void end_by_slurm(struct head *h)
 	h->is_told_by_slurm = true;
 	gw_timer_cancel(h->grace);
 	h->grace = NULL;
-	if (!is_any_running(h)) {
+	if (!signals_have_hearers(h)) {
 		job_fail(h, 128 + SIGTERM, "Slurm ends this job before its ranks have begun (SIGTERM: it was cancelled, or its time is over)");
 		return;
 	}

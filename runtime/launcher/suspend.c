@@ -17,7 +17,7 @@ int suspend_refuse(const struct head *h, struct gw_error *why)
 	if (h->suspend.state == SUSPEND_NONE)
 		return 0;
 	if (h->checkpoint)
-		return gw_fail(why, -EBUSY, "a checkpoint is just being written");
+		return gw_fail(why, -EBUSY, "a checkpoint is just being written; try again when it is complete");
 	return gw_fail(why, -EBUSY, "the job is suspended; 'godwit resume %s' lets it go on", h->kvsname + strlen("godwit-"));
 }
 

@@ -102,7 +102,7 @@ tap.ok(tried and status == 143 and "before the job was written down" in job.out(
 # ---- every so often ---------------------------------------------------------------------------------------------------------
 
 to = new_path()
-job, head, stop = start(to, "-clusters", 2, "-checkpoint-every", "300ms", "-checkpoint-keep", 3)
+job, head, stop = start(to, "-clusters", 2, "-checkpoint-every", "150ms", "-checkpoint-keep", 3)
 id = job.head_name().split("/")[2]
 reached = wait_last(head, 5)
 code, out, err = godwit("status", "--job", id)
@@ -114,9 +114,9 @@ tap.ok([r.returncode for r in runs] == [1, 1] and "job %s runs on this host; it 
 tap.ok("another job: %s carry 1 %s (4 ranks, in %s)" % (CONDUCT, stop, os.getcwd()) in runs[1].stderr, "nor another one there", runs[1])
 mover = Mover(job, 4, 2, 7, pace_ms=5)
 before = last(head)
-amid = wait_last(head, before + 4)
+amid = wait_last(head, before + 4) and wait_for(lambda: len(mover.moves) > 4 or mover.error)
 mover.finish()
-tap.ok(amid and len(mover.moves) > 4 and not mover.error and all("checkpoint" in m["text"] or "suspended" in m["text"] for m in mover.refused),
+tap.ok(amid and not mover.error and all("checkpoint" in m["text"] or "suspended" in m["text"] for m in mover.refused),
        "while ranks move", mover.error, len(mover.moves), *mover.refused[:5])
 answers, other, before = [], new_path(), last(head)
 os.mkdir(other)
@@ -141,6 +141,12 @@ kept = cuts(to)
 tap.ok(len(kept) == 3 and [number(os.path.join(to, c)) for c in kept] == [number(to) - 2, number(to) - 1, number(to)] and
        not leftovers(to) and not said, "the last three are there and whole, each by its name", kept, number(to), leftovers(to), *said)
 tap.ok(lines_of(os.path.join(to, "ENDED"))[0] == id, "and are not needed any more", lines_of(os.path.join(to, "ENDED")))
+
+was = number(to)
+older = Job(tap, ["-restart", os.path.join(to, kept[0])])
+status = older.end(40)
+tap.ok(status == 0 and len([l for l in older.out() if l.startswith("carried")]) == 4 and number(to) == was, "a job is continued from an older one, too",
+       status, *older.tail())
 
 # ---- clusters that come and go ------------------------------------------------------------------------------------------------
 
@@ -171,15 +177,14 @@ end_carry(job, stop, "that job ends well, too")
 
 # ---- signals -------------------------------------------------------------------------------------------------------------------
 
-for sig in (signal.SIGUSR1, signal.SIGTERM):
-	to = new_path()
-	job, head, stop = start(to, "-clusters", 2, "-checkpoint-on", "USR1,TERM")
-	began = time.monotonic()
-	os.kill(job.proc.pid, sig)
-	status = job.end(30)
-	tap.diag("from %s to the end: %.0f ms" % (sig.name, (time.monotonic() - began) * 1000))
-	tap.ok(status == 75 and number(to) == 1 and not job.gone() and job.wait_line("%s: the job is written down" % sig.name, 1, "err") and
-	       not os.path.exists(os.path.join(to, "ENDED")), "%s: the job is written down, and ends with status 75" % sig.name, status, number(to), *job.tail())
+to = new_path()
+job, head, stop = start(to, "-clusters", 2, "-checkpoint-on", "USR1,TERM")
+began = time.monotonic()
+os.kill(job.proc.pid, signal.SIGTERM)
+status = job.end(30)
+tap.diag("from the signal to the end: %.0f ms" % ((time.monotonic() - began) * 1000))
+tap.ok(status == 75 and number(to) == 1 and not job.gone() and job.wait_line("SIGTERM: the job is written down", 1, "err") and
+       not os.path.exists(os.path.join(to, "ENDED")), "the job is written down, and ends with status 75", status, number(to), *job.tail())
 to = new_path()
 job, head, stop = start(to, "-clusters", 2, "-checkpoint-on", "INT", "-checkpoint-every", "100ms")
 suspended = wait_for(lambda: godwit("suspend", job.head_name().split("/")[2])[0] == 0)
@@ -194,20 +199,20 @@ tap.ok(job.end(30) == 143 and not cuts(to), "without -checkpoint-on a signal is 
 # ---- the same command once more ---------------------------------------------------------------------------------------------------
 
 to = new_path()
-plate = [JACOBI, "--size", 300, "--iterations", 3000, "--report", 50]
+plate = [JACOBI, "--size", 300, "--iterations", 1500, "--report", 20]
 job = Job(tap, ["-n", 4, "-clusters", 2] + plate)
 job.end(60)
 expected = job.out()[-1].split("checksum=")[-1]
 legs, ends = 0, []
-for words in (["-clusters", 2], ["-clusters", 1], ["-launcher", "fork", "-hosts", "a,b"], ["-clusters", 3]):
+for words in (["-clusters", 2], ["-launcher", "fork", "-hosts", "a,b"], ["-clusters", 3]):
 	job = Job(tap, ["-n", 4, "-checkpoint-dir", to, "-checkpoint-on", "USR1"] + words + plate)
 	begun = job.wait_line(r"^jacobi: iteration", 40, "out", 4)
 	if words != ["-clusters", 3]:
 		os.kill(job.proc.pid, signal.SIGUSR1)
 	ends.append(job.end(60))
 	legs += any("goes on from checkpoint %d of" % n in l for n, l in enumerate(job.out("err")[:1], len(ends) - 1))
-tap.ok(ends == [75, 75, 75, 0] and legs == 3 and job.out()[-1].split("checksum=")[-1] == expected and len(expected) == 16,
-       "the same command goes on three times, on other clusters and hosts: the same answer to the last bit", ends, legs, expected, *job.tail())
+tap.ok(ends == [75, 75, 0] and legs == 2 and job.out()[-1].split("checksum=")[-1] == expected and len(expected) == 16,
+       "the same command goes on twice, on other clusters and hosts: the same answer to the last bit", ends, legs, expected, *job.tail())
 p = subprocess.run([MPIRUN, "-checkpoint-dir", to, "true"], capture_output=True, text=True, timeout=60)
 tap.ok(p.returncode == 0 and not p.stderr, "when it has ended well another job may begin there", p)
 
