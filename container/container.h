@@ -278,6 +278,12 @@ struct ct_freeze_stats {
 };
 
 /**
+ * ct_rank_freeze_prepare - what can be looked up and touched before: about as long as a small rank then stands still
+ * For the next ct_rank_freeze, which does it itself otherwise. The rank goes on as before, whatever happens.
+ */
+int ct_rank_freeze_prepare(struct ct_rank *r, struct gw_error *why);
+
+/**
  * ct_rank_freeze - seize and stop every thread (PTRACE_O_EXITKILL in the seize, rule 17), and capture the metadata
  * On failure (deadline, something immovable appeared) every thread runs on as before.
  */

@@ -361,10 +361,15 @@ static int prepare(struct ct_rank *r, struct gw_error *why)
 		return gw_fail(why, -ENOMEM, "no memory for an image");
 	memset(r->remote.local + CT_PAGE, 0, 65536);
 	memset(r->remote.local + CT_HOLE_SIZE - 65536, 0, 65536);
-	rc = sample_threads(r);
-	if (rc < 0)
-		return gw_fail(why, rc, "pid %d has ended", (int)r->pid);
 	return ct_capture_prepare(r, why);
+}
+
+int ct_rank_freeze_prepare(struct ct_rank *r, struct gw_error *why)
+{
+	int rc = r->state == CT_RUNNING ? prepare(r, why) : 0;
+
+	r->is_prepared = r->state == CT_RUNNING && rc == 0;
+	return rc < 0 ? ct_proc_blame_end(r->pid, rc, why) : 0;
 }
 
 int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why)
@@ -379,7 +384,10 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 
 	if (r->state != CT_RUNNING)
 		return gw_fail(why, -EBUSY, "pid %d cannot be frozen: it is not running here", (int)r->pid);
-	rc = prepare(r, why);
+	rc = r->is_prepared ? 0 : prepare(r, why);
+	r->is_prepared = false; /* for one freeze */
+	if (rc == 0 && sample_threads(r) < 0)
+		rc = gw_fail(why, -ESRCH, "pid %d has ended", (int)r->pid);
 	if (rc < 0)
 		return ct_proc_blame_end(r->pid, rc, why);
 	sigemptyset(&chld);

@@ -280,6 +280,7 @@ struct ct_rank {
 	bool is_baseline;              /* it was told to keep to that */
 	struct ct_maps look;           /* with flags, from the last check */
 	bool has_look;
+	bool is_prepared;              /* ct_rank_freeze_prepare() was there, and no freeze since */
 	struct ct_holds *holds;        /* while all that holds it is being collected; else NULL */
 
 	enum ct_way way;

@@ -42,9 +42,15 @@ void mig_src_quiesce(struct mig_session *s)
 	struct gw_error why = { 0 };
 	int code;
 
+	/* while MPI still goes: from the closed gate on, peers wait */
+	code = ct_rank_freeze_prepare(s->rank, &why);
 	s->t.prepared = gw_now_ns();
 	if (mig_edge(s, "mig.src.prepared"))
 		return;
+	if (code < 0) {
+		mig_post(s, MIG_EV_FAILED, code, "it could not be stopped: %s", why.text);
+		return;
+	}
 	code = ops(s)->quiesce(s->m->c.ctx, s->owner, s->id.session, deadline_ms, &why);
 	if (code < 0)
 		mig_post(s, MIG_EV_FAILED, code, "%s", why.text);

@@ -234,6 +234,11 @@ void ct_follow_end(struct ct_rank *r) { r->is_followed = false; }
 uint32_t ct_shell_rounds(const struct ct_rank *r) { return r->round; }
 
 
+int ct_rank_freeze_prepare(struct ct_rank *r, struct gw_error *why)
+{
+	return r->state == ENDED ? gw_fail(why, -ESRCH, "it has ended") : 0;
+}
+
 int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why)
 {
 	(void)deadline_ms;
