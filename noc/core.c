@@ -39,6 +39,7 @@ static struct fi_info *core_ask(const struct core *core, const struct noc_addres
 		return NULL;
 	hints->ep_attr->type = FI_EP_MSG;
 	hints->caps = FI_MSG;
+	hints->domain_attr->threading = FI_THREAD_DOMAIN; /* the gate gives all of it one thread at a time: no locks */
 	hints->domain_attr->mr_mode = FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY;
 	hints->fabric_attr->prov_name = strdup(core->name);
 	hints->addr_format = FI_SOCKADDR;

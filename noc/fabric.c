@@ -91,6 +91,7 @@ static struct {
 	uint16_t port;                       /* we listen at; network order */
 	uint8_t secret[32];
 	struct gw_list conns, closed;
+	struct token *late;                  /* a buffer that was read and is not posted again yet; counted in its posted */
 	uint64_t uses;                       /* frames so far */
 	bool is_making_room;
 } net; /* process-wide; cluster side: nothing of it outlives detach() */
@@ -314,6 +315,8 @@ static void conn_up(struct noc_conn *c)
 		return;
 	}
 	c->state = CONN_UP;
+	if (c->peer->silences)
+		c->peer->silences--; /* it answers again, if not at once */
 	c->since_ns = gw_now_ns();
 	c->used = ++net.uses;
 	c->posted++;
@@ -509,23 +512,43 @@ wrong:
 	conn_lost(c);
 }
 
+static void token_done(struct noc_conn *c)
+{
+	c->posted--;
+	if (!c->ep && !c->posted)
+		conn_free(c);
+}
+
+/* What was read last is posted again at the next look, when the answer to it may be on its way already. */
+static void post_late(void)
+{
+	struct token *t = net.late;
+	struct noc_conn *c = t->conn;
+
+	net.late = NULL;
+	if (c->ep && post_rx(c, t->index))
+		conn_lost(c);
+	token_done(c);
+}
+
 static int cq_poll(void)
 {
 	struct fi_cq_msg_entry e[16];
 	struct fi_cq_err_entry err = { 0 };
-	ssize_t n = fi_cq_read(net.cq, e, GW_ARRAY_LEN(e));
+	ssize_t n;
 
+	if (net.late)
+		post_late();
+	n = fi_cq_read(net.cq, e, GW_ARRAY_LEN(e));
 	if (n == -FI_EAVAIL) {
 		struct token *t;
 
 		if (fi_cq_readerr(net.cq, &err, 0) != 1 || !err.op_context)
 			return 1;
 		t = err.op_context;
-		t->conn->posted--;
 		if (t->conn->ep)
 			conn_lost(t->conn);
-		else if (!t->conn->posted)
-			conn_free(t->conn);
+		token_done(t->conn);
 		return 1;
 	}
 	for (ssize_t i = 0; i < n; i++) {
@@ -539,12 +562,14 @@ static int cq_poll(void)
 			c->tx_busy &= ~(1u << t->index);
 		} else if (c->ep) {
 			on_frame(c, c->rx[t->index], e[i].len);
+			if (!net.late) { /* one; further ones are not in anybody's way */
+				net.late = t;
+				continue;
+			}
 			if (c->ep && post_rx(c, t->index))
 				conn_lost(c);
 		}
-		c->posted--;
-		if (!c->ep && !c->posted)
-			conn_free(c);
+		token_done(c);
 	}
 	return n > 0 ? (int)n : 0;
 }
