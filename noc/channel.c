@@ -449,8 +449,12 @@ static int poll_net(int n)
 		m->net_credit = NOC_NET_CREDIT;
 	}
 	is_idle |= m->idle_polls % NET_SELDOM == NET_SELDOM / 2;
-	if (n + from_net == 0 && is_idle && !gw_list_is_empty(&m->acks_due))
-		noc_path_acks();
+	if (n + from_net == 0) {
+		if (m->acker)
+			noc_path_settle();
+		if (is_idle && !gw_list_is_empty(&m->acks_due))
+			noc_path_acks();
+	}
 	return from_net;
 }
 

@@ -150,6 +150,7 @@ struct noc_peer {
 	struct gw_list link;   /* in member.waiting while pending is not empty */
 	struct gw_list retained; /* sent over the network, by number */
 	size_t retained_bytes;
+	uint64_t acked;        /* it expects this number next: what is retained below it can be forgotten */
 	uint64_t unacked;      /* messages that came over the network since we said next_in; and bytes: */
 	uint64_t unacked_bytes;
 	struct gw_list ack_link; /* in member.acks_due while unacked > 0 */
@@ -224,6 +225,7 @@ struct noc_member {
 	size_t retained_bytes;    /* sent over the network and not acknowledged, all peers together */
 	uint64_t retained;
 	struct gw_list acks_due;  /* peers */
+	struct noc_peer *acker;   /* has acknowledged what we still retain: forgotten when there is time */
 	uint32_t idle_polls;      /* since something came from the network */
 	uint32_t net_credit;      /* polls in vain that will look at the network */
 	uint32_t looks;           /* at the network */
@@ -260,6 +262,7 @@ int noc_path_send(struct noc_peer *p, struct noc_pending *m, const struct iovec 
 int noc_path_chunk(const struct noc_bulk_word *w, const struct iovec *bytes, size_t n);
 void noc_path_detach(void);                    /* all connections are gone */
 void noc_path_attach(void);                    /* open them again, if they are few */
+void noc_path_settle(void);                    /* forget what was acknowledged */
 int noc_path_acks(void);                       /* say what we have; how many were said */
 bool noc_path_lingers(void);                   /* something is retained for a peer that may still read it */
 

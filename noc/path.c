@@ -57,15 +57,35 @@ static void retained_forget(struct noc_peer *p, struct noc_pending *m)
 	ct_area_free(m, m->alloc_size);
 }
 
-static void acknowledged(struct noc_peer *p, uint64_t next)
+static void forget_acknowledged(struct noc_peer *p)
 {
 	while (!gw_list_is_empty(&p->retained)) {
 		struct noc_pending *m = gw_list_entry(p->retained.next, struct noc_pending, link);
 
-		if (m->seq >= next)
+		if (m->seq >= p->acked)
 			break;
 		retained_forget(p, m);
 	}
+}
+
+void noc_path_settle(void)
+{
+	struct noc_peer *p = noc_me->acker;
+
+	noc_me->acker = NULL;
+	forget_acknowledged(p);
+}
+
+/* The message that brings the word comes first: what is retained is forgotten when the next poll finds nothing, when
+ * another peer says so, or when somebody asks for the room. */
+static void acknowledged(struct noc_peer *p, uint64_t next)
+{
+	if (next <= p->acked)
+		return;
+	p->acked = next;
+	if (noc_me->acker && noc_me->acker != p)
+		noc_path_settle();
+	noc_me->acker = p;
 }
 
 /* All that was not acknowledged goes back to the head of the queue, oldest first. */
@@ -103,6 +123,7 @@ static void path_leave(struct noc_peer *p)
 	p->conn = NULL;
 	p->path = NOC_PATH_NONE;
 	ack_is_said(p); /* whoever takes a new path says it anew */
+	forget_acknowledged(p);
 	retained_requeue(p);
 	noc_peer_wait(p);
 	if (was_net)
@@ -173,6 +194,17 @@ static struct noc_frame frame_of(struct noc_peer *p, const struct noc_pending *m
 		.peer_id = m->peer_id };
 }
 
+static bool has_room(const struct noc_peer *p, size_t size)
+{
+	for (;;) {
+		if (GW_LIKELY(p->retained_bytes + size <= NOC_WINDOW_BYTES && noc_me->retained_bytes + size <= NOC_RETAINED_MAX))
+			return true;
+		if (!noc_me->acker)
+			return false;
+		noc_path_settle();
+	}
+}
+
 int noc_path_send(struct noc_peer *p, struct noc_pending *m, const struct iovec *iov, size_t iovs, bool is_queued)
 {
 	size_t bytes = m->kind == NOC_KIND_EAGER ? m->len : 0, size = sizeof(*m) + bytes;
@@ -188,13 +220,13 @@ int noc_path_send(struct noc_peer *p, struct noc_pending *m, const struct iovec 
 			ack_is_said(p);
 		return rc ? -EAGAIN : 0;
 	}
-	if (p->retained_bytes + size > NOC_WINDOW_BYTES || noc_me->retained_bytes + size > NOC_RETAINED_MAX)
+	if (!has_room(p, size))
 		return -EAGAIN;
 	if (!is_queued || !m->is_copy) {
 		kept = ct_area_alloc(size);
 		if (!kept)
 			return -EAGAIN;
-		*kept = *m;
+		memcpy(kept, m, offsetof(struct noc_pending, frame)); /* the frame comes below */
 		kept->is_copy = true;
 		kept->iovs = 0;
 		kept->context = NULL;
@@ -253,6 +285,8 @@ bool noc_path_lingers(void)
 {
 	struct noc_member *m = noc_me;
 
+	if (m->acker)
+		noc_path_settle();
 	if (!m->retained)
 		return false;
 	for (uint32_t i = 0; i < m->names_max; i++) {
@@ -262,13 +296,16 @@ bool noc_path_lingers(void)
 			continue;
 		if (noc_path_of(p) != -EHOSTUNREACH)
 			return true;
-		acknowledged(p, UINT64_MAX); /* nobody will read it */
+		p->acked = UINT64_MAX; /* nobody will read it */
+		forget_acknowledged(p);
 	}
 	return false;
 }
 
 bool noc_path_is_idle(const struct noc_peer *p)
 {
+	if (noc_me->acker)
+		noc_path_settle();
 	return gw_list_is_empty(&p->retained) && gw_list_is_empty(&p->pending) && !p->unacked && !noc_bulk_is_busy(p);
 }
 
