@@ -392,10 +392,21 @@ static void sleep_on_doorbell(long limit_ns)
 	atomic_store_explicit(&noc_me->inbox->asleep, 0, memory_order_relaxed);
 }
 
+/* Messages wait for a peer that is under way: whoever carries it here or there may want this core. */
+static bool waits_for_mover(void)
+{
+	const struct gw_list *first = noc_me->waiting.next;
+
+	return first != &noc_me->waiting && gw_list_entry(first, struct noc_peer, link)->path == NOC_PATH_NONE;
+}
+
 void noc_wait(uint32_t empty_polls)
 {
 	if (!cluster_is_crowded() || empty_polls < 8) {
-		__builtin_ia32_pause();
+		if (GW_UNLIKELY(waits_for_mover()))
+			sched_yield();
+		else
+			__builtin_ia32_pause();
 		return;
 	}
 	if (noc_me->queued || !gw_list_is_empty(&noc_me->streaming)) {
