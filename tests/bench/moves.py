@@ -95,5 +95,7 @@ def bench_pause(directory, moves, results):
         print(f"\n{len(answers)} moves between two hosts of a rank whose peer on a third sends to it all the time, "
               f"{'each on its own core' if options else 'unpinned'}\n  godwit: mpirun {' '.join(hosts + program)}")
         table([("pause between two messages", pause), ("downtime, from outside", [m["downtime_ns"] / 1e6 for m in answers]),
-               ("pause beyond the downtime", [p - m["downtime_ns"] / 1e6 for p, m in zip(pause, answers)])] + phases(answers))
+               ("pause before the rank stops", [(m["frozen_at_ns"] - p[0]) / 1e6 for p, m in zip(seen, answers)]),
+               ("pause after it runs again", [(p[1] - m["thawed_at_ns"]) / 1e6 for p, m in zip(seen, answers)])] +
+              phases(answers))
         results.append({"what": "pause", "pinned": bool(options), "moves": answers, "pause_ms": pause})
