@@ -18,7 +18,7 @@
 #include "tests/sim/sim.h"
 
 #define MESSAGES_MAX 60u
-#define QUIET_STEPS  400000u /* and everything must have arrived */
+#define QUIET_STEPS  4000000u /* and everything must have arrived; where each may have one connection only, half of it is used */
 
 struct news { struct gw_list link; struct noc_place place; };
 
