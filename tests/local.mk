@@ -113,11 +113,11 @@ check-hosts: all $(check_PROGRAMS)
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_preempt.sh --long
 
 # Fifty checkpoints in a row during a storm of moves and messages, over memory and over a network, and on from the last of each:
-# make check-cold CHECKPOINTS=50 STORM_SEED=17
+# and one storm with forty lives: make check-cold CHECKPOINTS=50 STORM_SEED=17
 CHECKPOINTS = 50
 .PHONY: check-cold
 check-cold: all $(check_PROGRAMS)
-	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_restart.sh --storm $(CHECKPOINTS)
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_restart.sh --storm $(CHECKPOINTS) --lives 40
 
 # Many ranks on four real hosts of a rig, each of which sends to each; and a storm over three of them, by ssh
 CROWD = 200

@@ -413,6 +413,8 @@ int moves_init(struct clusterd *d, struct gw_error *why)
 		*why = (struct gw_error){ 0 };
 		d->listener = gw_listen_unix(name, why);
 	}
+	if (d->listener == -EADDRINUSE && d->is_restarting)
+		return gw_fail(why, -EBUSY, "job %08x has a daemon on this host already, and must not run twice", d->job);
 	if (d->listener < 0)
 		return d->listener;
 	code = gw_loop_watch(d->loop, &d->listener_watch, d->listener, EPOLLIN, on_connection, d);

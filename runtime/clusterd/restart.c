@@ -18,7 +18,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "container/cold.h"
@@ -349,26 +348,20 @@ static void publish_names(struct clusterd *d, const json_t *names)
 	}
 }
 
-static uint64_t clock_ns(clockid_t id)
-{
-	struct timespec t;
-
-	clock_gettime(id, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static int read_request(struct restart *s)
 {
 	json_t *ranks = json_object_get(s->request, "ranks"), *r;
 	const char *dir = json_string_value(json_object_get(s->request, "dir"));
 	json_int_t elapsed = json_integer_value(json_object_get(s->request, "elapsed_ns"));
+	struct ct_needs now = { 0 };
 	size_t i;
 
 	if (!dir || !json_is_array(ranks))
 		return -EPROTO;
 	s->dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	s->heard_monotonic_ns = clock_ns(CLOCK_MONOTONIC) - (uint64_t)elapsed;
-	s->heard_boottime_ns = clock_ns(CLOCK_BOOTTIME) - (uint64_t)elapsed;
+	ct_needs_heard(&now);
+	s->heard_monotonic_ns = now.heard_monotonic_ns - (uint64_t)elapsed;
+	s->heard_boottime_ns = now.heard_boottime_ns - (uint64_t)elapsed;
 	s->items = calloc(json_array_size(ranks) + 1, sizeof(*s->items));
 	if (!s->items)
 		return -ENOMEM;

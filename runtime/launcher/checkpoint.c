@@ -179,7 +179,7 @@ static json_t *manifest(const struct head *h, const struct checkpoint *c)
 	                 "barriers_done", (json_int_t)h->barriers_done, "barrier_count", (int)h->barrier_count, "barrier_puts",
 	                 h->barrier_puts, "space", h->space, "services", h->services, "images", c->images);
 	if (m)
-		remember_write(h, m, c->images);
+		remember_write(h, m, c->images, c->is_stopping);
 	return m;
 }
 

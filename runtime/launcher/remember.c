@@ -27,16 +27,17 @@ static json_t *options_json(const struct job_spec *spec)
 	return o;
 }
 
-/* Lines that have no end yet: the head has taken them, and nobody has seen them. */
-static json_t *lines_json(const struct head *h)
+/* Lines that have no end yet: the head has taken them, and nobody has seen them. When it ends it writes them, but files are cut. */
+static json_t *lines_json(const struct head *h, bool is_stopping)
 {
 	json_t *list = json_array();
+	uint64_t length;
 
 	for (uint32_t r = 0; r < h->size; r++)
 		for (int i = 0; i < 2; i++) {
 			const struct joined *j = &h->ranks[r].out[i];
 
-			if (j->line_len)
+			if (j->line_len && (!is_stopping || sink_written(h->ranks[r].sink[i], &length)))
 				json_array_append_new(list, json_pack("{s:i, s:i, s:o}", "rank", (int)r, "stream", i, "text",
 				                                      checkpoint_text(j->line, j->line_len)));
 		}
@@ -98,7 +99,7 @@ static void input_file(const struct head *h, json_t *input)
 	json_object_set_new(input, "position", json_integer((json_int_t)at));
 }
 
-void remember_write(const struct head *h, json_t *m, const json_t *images)
+void remember_write(const struct head *h, json_t *m, const json_t *images, bool is_stopping)
 {
 	static const char *const of_job[] = { "apps", "environment", "cwd" };
 	json_t *files = json_array();
@@ -106,7 +107,7 @@ void remember_write(const struct head *h, json_t *m, const json_t *images)
 	merge_files(files, images);
 	json_object_set_new(m, "files", files);
 	json_object_set_new(m, "options", options_json(h->spec));
-	json_object_set_new(m, "lines", lines_json(h));
+	json_object_set_new(m, "lines", lines_json(h, is_stopping));
 	json_object_set_new(m, "outfiles", outfiles_json(h));
 	input_file(h, json_object_get(m, "input"));
 	for (size_t i = 0; h->spec->restart && i < GW_ARRAY_LEN(of_job); i++) /* not those of who continued it */

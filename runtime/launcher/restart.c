@@ -240,13 +240,22 @@ void restart_cluster(struct head *h, struct cluster *c)
 	                                        json_object_get(r->manifest, "files"), "ranks", ranks));
 }
 
-static void ask_all(struct head *h, const char *op)
+/* All that have ranks: the end of one of these is the job's. Return how many they are. */
+static uint32_t tell(struct head *h, const char *op)
 {
-	struct restart *r = h->spec->restart;
+	gw_autofree bool *has = calloc(h->n_clusters, sizeof(*has));
+	uint32_t n = 0;
 
-	for (uint32_t c = 0; c < h->n_clusters; c++)
-		if (h->clusters[c].state == CLUSTER_UP && job_cluster_send(h, c, json_pack("{s:s}", "op", op)))
-			r->cuts_due++;
+	for (uint32_t i = 0; has && i < h->size; i++) {
+		uint32_t c = h->ranks[i].cluster;
+
+		if (!has[c])
+			n += job_cluster_send(h, c, json_pack("{s:s}", "op", op));
+		has[c] = true;
+	}
+	if (!has)
+		job_fail(h, 1, "out of memory");
+	return n;
 }
 
 static void give_up(struct cluster *c, json_t *msg)
@@ -272,12 +281,12 @@ void restart_heard(struct cluster *c, json_t *msg)
 	} else if (strcmp(op, "restored") == 0 && ++r->restored == h->size && !r->is_cutting) {
 		gw_fault("rt.restart.restored");
 		r->is_cutting = true;
-		ask_all(h, "restart-cut");
+		r->cuts_due = tell(h, "restart-cut");
 	} else if (strcmp(op, "restart-cut") == 0 && r->is_cutting && --r->cuts_due == 0) {
 		r->is_going = true;
 		gw_event("job.restarted", "{s:s, s:I}", "dir", r->dir, "checkpoint",
 		         json_integer_value(json_object_get(r->manifest, "checkpoint")));
-		ask_all(h, "restart-go");
+		tell(h, "restart-go");
 	}
 }
 

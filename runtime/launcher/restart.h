@@ -19,7 +19,7 @@ struct restart {
 };
 
 /* ---- remember.c: what a manifest says of options, output, input and PMI; both ways ---- */
-void remember_write(const struct head *h, json_t *manifest, const json_t *images);
+void remember_write(const struct head *h, json_t *manifest, const json_t *images, bool is_stopping); /* is_stopping: then the job ends */
 int remember_options(struct job_spec *spec, struct restart *r, struct gw_error *why); /* programs, and what was asked for */
 int remember_head(struct head *h, const struct restart *r, struct gw_error *why);     /* the rest */
 

@@ -2,15 +2,17 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Jobs that are continued from a checkpoint: elsewhere, on another number of clusters, with the answer of a run without an end.
 
-With --storm: fifty checkpoints in a row while random ranks move and all kinds of messages are under way, then on from the last.
+With --storm: fifty checkpoints in a row while random ranks move and all kinds of messages are under way, then on from the last; and
+one storm with many lives.
 """
-import argparse
+import argparse, random
 
 import rig, rig_mpi
 from godwit import *
 
 p = argparse.ArgumentParser()
 p.add_argument("--storm", type=int, default=0, help="so many checkpoints in a row, and nothing else")
+p.add_argument("--lives", type=int, default=0, help="with --storm: so often is one storm killed, and continued, where chance wants it")
 p.add_argument("--brief", action="store_true", help="one life after the other, streams, and refusals of a second one only")
 p.add_argument("--seed", type=int, default=int(os.environ.get("STORM_SEED", time.time_ns() // 1000 % 10**9)))
 a = p.parse_args()
@@ -86,10 +88,45 @@ def storm_answer(job):
 	return [fields(l).get("checksum") for l in job.out() if l.startswith("STORM OK")]
 
 
+def many_lives():
+	"""A storm that is killed again and again, at any moment after a checkpoint, and goes on wherever."""
+	rng, stop, to = random.Random(a.seed), new_path(), new_path()
+	places = [["-clusters", n] for n in (1, 2, 3, 4)] + [HOSTS + [h] for h in ("a:4,b:4", "a:1,b:6,c:1", "x:5,y:3")]
+	job, wrong, where = storm(places[1], "--stop-file", stop), [], []
+	job.wait_line("^STORM START", 60)
+	for life in range(a.lives):
+		mover = Mover(job, 8, len(job.head().clusters()), a.seed + life, pace_ms=20) if len(job.head().clusters()) > 1 else None
+		threading.Event().wait(rng.uniform(0, 0.7))  # any moment will do
+		is_stopping = rng.random() < 0.3
+		for turn in range(rng.choice((1, 1, 2))):
+			m = checkpoint(job, to, stop=is_stopping and turn == 0)
+			if is_stopping:
+				break
+		threading.Event().wait(0 if is_stopping else rng.choice((0, rng.uniform(0, 0.5))))
+		status = job.end(30) if is_stopping else kill(job)
+		if mover:
+			mover.finish()
+		words = rng.choice(places)
+		where.append(" ".join(map(str, words)))
+		job = restart(to, *words)
+		if m.get("status") != 0 or status != (75 if is_stopping else -9) or not running(job):
+			wrong += ["life %d: %s, then status %s; on %s" % (life, m, status, where[-1])] + job.tail()
+			break
+	open(stop, "w").close()
+	status = job.end(120)
+	line = [fields(l) for l in job.out() if l.startswith("STORM OK")]
+	tap.ok(not wrong and status == 0 and line and not job.gone(), "a storm of %d lives, each somewhere else: every message was right" % a.lives,
+	       status, *wrong, *where, *job.tail())
+	if line:
+		unmoved = storm(["-clusters", 1], "--steps", line[0]["steps"])
+		tap.ok(unmoved.end(1200) == 0 and storm_answer(unmoved) == [line[0]["checksum"]], "and its answer that of one (%s steps)" % line[0]["steps"],
+		       line, *unmoved.tail())
+
+
 # ---- a long storm ---------------------------------------------------------------------------------------------------------
 
 if a.storm:
-	for what, places, elsewhere in (("memory", ["-clusters", 3], HOSTS + ["x:3,y:5"]), ("the network", HOSTS + ["a:4,b:4"], ["-clusters", 4])):
+	for what, places, elsewhere in () if a.storm < 2 else (("memory", ["-clusters", 3], HOSTS + ["x:3,y:5"]), ("the network", HOSTS + ["a:4,b:4"], ["-clusters", 4])):
 		tap.diag("seed %d, over %s" % (a.seed, what))
 		stop, to, answers = new_path(), new_path(), []
 		job = storm(places, "--stop-file", stop)
@@ -117,6 +154,8 @@ if a.storm:
 			status = unmoved.end(1200)
 			tap.ok(status == 0 and storm_answer(unmoved) == [line[0]["checksum"]], "and its answer that of a run without any of this (%s steps)" %
 			       line[0]["steps"], status, line, *unmoved.tail())
+	if a.lives:
+		many_lives()
 	sys.exit(tap.done())
 
 # ---- on fewer, on more, on other hosts ---------------------------------------------------------------------------------------
@@ -229,6 +268,15 @@ again.proc.stdin.close()
 tap.ok(m.get("status") == 0 and again.end(30) == 0 and logs() == ["begun:one\ntwo three\n"] * 2, "programs without MPI: what was read and not "
        "taken, and what was written, goes on where it was", m, logs(), *again.tail())
 
+for what, is_stopping, first, second in (("killed", False, [], ["[0] half whole"]), ("stopped", True, ["[0] half"], ["[0]  whole"])):
+	to, job = new_path(), Job(tap, ["-l", "-n", 1, "sh", "-c", "printf half; echo up >&2; read a; echo ' whole'"], stdin=True)
+	job.wait_line("up", 40)
+	m = checkpoint(job, to, stop=is_stopping)
+	job.end(30) if is_stopping else kill(job)
+	again = restart(to, stdin=True)
+	again.proc.stdin.close()
+	tap.ok(m.get("status") == 0 and again.end(30) == 0 and job.out() == first and again.out() == second, "a line that has no end yet, of a "
+	       "job that is %s, is written once" % what, m, job.out(), *again.tail())
 if a.brief:
 	sys.exit(tap.done())
 
