@@ -138,14 +138,6 @@ def damaged(what, name, act, says):
 	tap.ok(code == 1 and name in err and says in err and not out and len(err.splitlines()) == 1, "refused: " + what, code, out, err)
 
 
-def flip(path):
-	with open(path, "r+b") as f:
-		f.seek(os.path.getsize(path) // 2)
-		byte = f.read(1)[0]
-		f.seek(-1, 1)
-		f.write(bytes([byte ^ 1]))
-
-
 def edit(path):
 	with open(path) as f:
 		text = f.read()

@@ -337,6 +337,15 @@ def slabs():
 	return counts
 
 
+def flip(path):
+	"""Change one bit in the middle of a file."""
+	with open(path, "r+b") as f:
+		f.seek(os.path.getsize(path) // 2)
+		byte = f.read(1)[0]
+		f.seek(-1, 1)
+		f.write(bytes([byte ^ 1]))
+
+
 def shm_entries():
 	return {e for e in os.listdir("/dev/shm") if "godwit" in e}
 

@@ -360,14 +360,6 @@ def damaged(what, name, act, says):
 	tap.ok(status == 1 and len(said) == 1 and says in said[0] and is_clean, "refused: " + what, status, *said)
 
 
-def flip(path):
-	with open(path, "r+b") as f:
-		f.seek(os.path.getsize(path) // 2)
-		byte = f.read(1)[0]
-		f.seek(-1, 1)
-		f.write(bytes([byte ^ 1]))
-
-
 def replace(old, new):
 	def change(path):
 		with open(path) as f:
