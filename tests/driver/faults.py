@@ -82,7 +82,8 @@ def one(name, action, technique):
 			said = [json.loads(l)["event"] for l in f if l.endswith("\n")]
 	given = "mig.given" in said
 	# the job's head decides within its own deadlines whether the job can go on
-	is_end = name.startswith("ct.agent.") and action != "fail"  # it has moved, and ends the job then
+	# it has moved, and ends the job then: it does not attach, or what it lacks will not come
+	is_end = (name.startswith("ct.agent.") and action != "fail") or (name in LATE and name != "mig.dst.fetched" and action != "cut")
 	if m["status"] is None or (m["status"] < 0 and action == "kill") or is_end:
 		job.wait(30 if is_end else 3)
 	reached = job.wait_line("fault %s$" % re.escape(fault.split(",")[0]), 5, "err")

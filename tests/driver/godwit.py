@@ -386,7 +386,10 @@ TECHNIQUES = ({"technique": "stop-and-copy"}, {"technique": "auto", "max_downtim
 
 
 # Named faults (doc/faults.md) at edges that not every technique has
-ONLY = {"mig.src.follow": ["pre-copy"], "mig.src.round": ["pre-copy"]}
+ONLY = {"mig.src.follow": ["pre-copy", "hybrid"], "mig.src.round": ["pre-copy", "hybrid"]}
+# and those of a rank that runs at its new place and lacks pages
+LATE = ("mig.src.serving", "mig.src.asked", "mig.src.pushing", "mig.dst.fetching", "mig.dst.fault", "mig.dst.pages", "mig.dst.fetched")
+ONLY.update({name: ["post-copy"] for name in LATE})
 
 
 def can_move():
@@ -394,6 +397,11 @@ def can_move():
 	said = json.loads(subprocess.run([os.path.join(BUILD, "godwit"), "doctor", "--json"], capture_output=True, text=True, timeout=60).stdout)
 	found = {f["name"]: f["text"] for f in said["hosts"][-1]["findings"]}
 	return [t for t in found.get("moves", "").split(", ") if t in ("stop-and-copy", "pre-copy", "post-copy", "hybrid")]
+
+
+def all_ways():
+	"""TECHNIQUES, and those that not every host and user has."""
+	return TECHNIQUES + tuple({"technique": t} for t in can_move() if t in ("post-copy", "hybrid"))
 
 
 class Mover(threading.Thread):
@@ -411,10 +419,11 @@ class Mover(threading.Thread):
 		try:
 			head = self.job.head()
 			where = {r: x["cluster"] for r, x in head.ranks().items()}
+			ways = all_ways()
 			while not self.over.wait(self.rng.expovariate(1000 / self.pace_ms)) and len(self.moves) < self.limit:
 				rank, to = self.rng.randrange(self.ranks), self.rng.randrange(self.clusters - 1)
 				to += to >= where[rank]
-				m = head.migrate([rank], to, **self.rng.choice(TECHNIQUES))[0]
+				m = head.migrate([rank], to, **self.rng.choice(ways))[0]
 				if m["status"] == 0:
 					where[rank] = to
 					self.moves.append(m)
