@@ -192,6 +192,8 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 
 		bool is_renewed = ct_socket_look(r, n, &k);
 
+		if (!is_renewed && ct_pair_look(r, fd))
+			return 0; /* looked at again when all are listed */
 		if (!is_renewed && k.domain == AF_UNIX)
 			return hand_or_hold(r, s, fd, &st, k.text, NULL, why);
 		if (!is_renewed) {
@@ -269,7 +271,7 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 	return 0;
 }
 
-/* both ends of a pipe must be in the rank, or its other end be closed; then it is its own */
+/* both ends of a pipe or pair must be in the rank; then it is its own, and they are numbered in the order of their first ends */
 static int pipes_number(struct ct_rank *r, struct ct_snapshot *s, const struct ct_vec *inodes, struct gw_error *why)
 {
 	uint32_t pipes = 0;
@@ -278,6 +280,17 @@ static int pipes_number(struct ct_rank *r, struct ct_snapshot *s, const struct c
 		struct ct_img_fd *fd = CT_AT(struct ct_img_fd, &s->fds, i);
 		bool has_reader = false, has_writer = false;
 
+		if (fd->kind == CT_FD_PAIR && !fd->plumb) {
+			struct stat st = { .st_dev = CT_AT(struct ct_end, inodes, i)->dev, .st_ino = CT_AT(struct ct_end, inodes, i)->ino };
+			int rc = ct_pair_number(s, inodes, i, pipes + 1);
+
+			pipes += rc > 0;
+			if (rc <= 0)
+				rc = hand_or_hold(r, s, fd, &st, "one of a pair of connected UNIX sockets whose other end is not in the rank, or shut "
+				                  "down, or not told by this kernel (unix_diag)", NULL, why);
+			if (rc < 0)
+				return rc;
+		}
 		if (fd->kind != CT_FD_PIPE)
 			continue;
 		for (size_t j = 0; j < s->fds.n; j++) {

@@ -334,7 +334,7 @@ static int check_fds(const struct ct_snapshot *s, struct gw_error *why)
 	for CT_EACH(const struct ct_img_fd, fd, &s->fds) {
 		if ((i && fd->number <= last) || fd->number > (1u << 20))
 			return bad(why, "descriptors out of order");
-		if (fd->kind < CT_FD_FILE || fd->kind > CT_FD_HANDED || fd->same_as > i ||
+		if (fd->kind < CT_FD_FILE || fd->kind > CT_FD_PAIR || fd->same_as > i ||
 		    CT_AT(struct ct_img_fd, &s->fds, fd->same_as)->kind != fd->kind)
 			return bad(why, "a descriptor of an unknown kind");
 		if (fd->kind == CT_FD_FILE && fd->file >= s->files.n)
@@ -343,8 +343,10 @@ static int check_fds(const struct ct_snapshot *s, struct gw_error *why)
 			return bad(why, "a descriptor of a memory file that is not listed");
 		if (fd->kind == CT_FD_PLUMB && (fd->plumb == 0 || fd->plumb >= CT_PLUMB_MAX))
 			return bad(why, "an unknown plumbing");
-		if (fd->kind == CT_FD_PIPE && (fd->plumb == 0 || fd->plumb > s->fds.n))
+		if ((fd->kind == CT_FD_PIPE || fd->kind == CT_FD_PAIR) && (fd->plumb == 0 || fd->plumb > s->fds.n))
 			return bad(why, "a pipe without a number");
+		if (fd->kind == CT_FD_PAIR && (fd->end > 1 || fd->socket_type == 0 || fd->socket_type > SOCK_SEQPACKET))
+			return bad(why, "a pair of sockets of an unknown type");
 		if (fd->kind == CT_FD_SOCKET && (fd->socket_type == 0 || fd->socket_type > SOCK_SEQPACKET))
 			return bad(why, "a socket of an unknown type");
 		if (fd->kind == CT_FD_HANDED && fd->same_as == i && !ct_handle_of(s, fd->number))

@@ -143,22 +143,24 @@ struct ct_img_vma {
 _Static_assert(sizeof(struct ct_img_vma) == 40, "wire format");
 
 enum ct_fd_kind { CT_FD_FILE = 1, CT_FD_PLUMB = 2, CT_FD_PIPE = 3, CT_FD_EVENTFD = 4, CT_FD_SOCKET = 5, CT_FD_TIMER = 6,
-                  CT_FD_SIGNAL = 7, CT_FD_EPOLL = 8, CT_FD_MEMORY = 9, CT_FD_PID = 10, CT_FD_HANDED = 11 };
+                  CT_FD_SIGNAL = 7, CT_FD_EPOLL = 8, CT_FD_MEMORY = 9, CT_FD_PID = 10, CT_FD_HANDED = 11, CT_FD_PAIR = 12 };
 
 struct ct_img_fd {
 	uint32_t number, kind, status_flags, is_cloexec;
 	union {
 		uint32_t file;        /* FILE: index in FILES; MEMORY: in MEMORIES */
-		uint32_t socket_type; /* SOCKET: SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET; AF_UNIX */
+		uint32_t socket_type; /* SOCKET, PAIR: SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET; AF_UNIX */
 		uint32_t clock;       /* TIMER: CLOCK_* */
 	};
-	uint32_t plumb;     /* PLUMB: enum ct_plumb; PIPE: number of the pipe, from 1 */
+	uint32_t plumb;     /* PLUMB: enum ct_plumb; PIPE, PAIR: number of the pipe or pair, from 1 */
 	uint32_t same_as;   /* index in FDS of the first descriptor of the same open file description; itself when first */
 	union {
 		uint32_t semaphore;  /* EVENTFD */
 		uint32_t is_hung_up; /* SOCKET: its peer has closed; else it never had one */
+		uint32_t end;        /* PAIR: 0 or 1 */
 	};
-	uint64_t offset;    /* FILE, MEMORY: position; EVENTFD: count; PIPE: capacity; SIGNAL: mask; PID: of the process */
+	uint64_t offset;    /* FILE, MEMORY: position; EVENTFD: count; PIPE: capacity; SIGNAL: mask; PID: of the process;
+	                     * PAIR: SO_SNDBUF, and above it SO_RCVBUF */
 };
 _Static_assert(sizeof(struct ct_img_fd) == 40, "wire format");
 
@@ -243,9 +245,13 @@ _Static_assert(sizeof(struct ct_img_siginfo) == 136, "wire format");
 
 struct ct_img_unread {
 	uint32_t plumb;  /* enum ct_plumb, or 0 */
-	uint32_t pipe;   /* number of a pipe of its own, or 0 */
+	uint32_t pipe;   /* number of a pipe of its own, or of a pair and CT_UNREAD_*; or 0 */
 	uint64_t length; /* bytes that follow */
 };
+
+#define CT_UNREAD_PAIR 0x80000000u
+#define CT_UNREAD_END  0x40000000u /* it waits at end 1 */
+#define CT_UNREAD_MASK 0x3fffffffu
 
 struct ct_img_pages {
 	uint64_t vaddr; /* page aligned */

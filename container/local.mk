@@ -41,6 +41,7 @@ libct_la_SOURCES = \
 	%D%/memfile.c \
 	%D%/memory.c \
 	%D%/numa.c \
+	%D%/pairs.c \
 	%D%/plumb.c \
 	%D%/polls.c \
 	%D%/probe.c \

@@ -279,7 +279,7 @@ uint32_t ct_memory_number(const struct ct_rank *r, uint32_t i)
 	uint32_t pipes = 0;
 
 	for CT_EACH(const struct ct_img_fd, fd, &r->snap.fds)
-		if (fd->kind == CT_FD_PIPE && fd->plumb > pipes)
+		if ((fd->kind == CT_FD_PIPE || fd->kind == CT_FD_PAIR) && fd->plumb > pipes)
 			pipes = fd->plumb;
 	return (uint32_t)r->plumb_fd[0] + 16 + 2 * (pipes + 1) + i;
 }

@@ -75,7 +75,7 @@ static int stream_peek(struct ct_snapshot *s, int fd, uint32_t plumb)
 }
 
 /* with a peek offset each MSG_PEEK shows the next packet */
-static int packets_peek(struct ct_snapshot *s, int fd, uint32_t plumb)
+static int packets_peek(struct ct_snapshot *s, int fd, uint32_t plumb, uint32_t pipe)
 {
 	gw_autofree char *buf = malloc(SEQPACKET_MAX);
 	int off = 0, none = -1, rc = 0;
@@ -111,7 +111,7 @@ static int packets_peek(struct ct_snapshot *s, int fd, uint32_t plumb)
 			rc = has_fds ? -EAGAIN : -EMSGSIZE;
 			break;
 		}
-		rc = unread_add(s, plumb, 0, buf, (size_t)n);
+		rc = unread_add(s, plumb, pipe, buf, (size_t)n);
 		if (rc < 0)
 			break;
 	}
@@ -131,7 +131,7 @@ int ct_unread_take(struct ct_rank *r, struct gw_error *why)
 		int type = 0, rc;
 		socklen_t len = sizeof(type);
 
-		if (!is_mine || (fd->kind != CT_FD_PLUMB && fd->kind != CT_FD_PIPE))
+		if (!is_mine || (fd->kind != CT_FD_PLUMB && fd->kind != CT_FD_PIPE && fd->kind != CT_FD_PAIR))
 			continue;
 		if (fd->kind == CT_FD_PLUMB && (done_plumbs & 1u << fd->plumb))
 			continue;
@@ -144,12 +144,14 @@ int ct_unread_take(struct ct_rank *r, struct gw_error *why)
 				if (u->head.pipe == fd->plumb)
 					is_mine = false;
 			rc = is_mine ? pipe_peek(s, copy, 0, fd->plumb) : 0;
+		} else if (fd->kind == CT_FD_PAIR) {
+			rc = packets_peek(s, copy, 0, fd->plumb | CT_UNREAD_PAIR | (fd->end ? CT_UNREAD_END : 0));
 		} else {
 			done_plumbs |= 1u << fd->plumb;
 			if (getsockopt(copy, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
 				rc = pipe_peek(s, copy, fd->plumb, 0);
 			else
-				rc = type == SOCK_SEQPACKET ? packets_peek(s, copy, fd->plumb) : stream_peek(s, copy, fd->plumb);
+				rc = type == SOCK_SEQPACKET ? packets_peek(s, copy, fd->plumb, 0) : stream_peek(s, copy, fd->plumb);
 		}
 		if (rc == -EAGAIN)
 			return gw_fail(why, rc, "a message with a descriptor waits on fd %u; try again", fd->number);
@@ -184,18 +186,26 @@ int ct_unread_give(struct ct_rank *r, const struct ct_snapshot *s, struct gw_err
 	for CT_EACH(const struct ct_unread, u, &s->unread) {
 		const unsigned char *p = (const unsigned char *)s->bytes.at + u->at;
 		const struct ct_img_fd *to = NULL;
-		gw_autoclose int writer = -1;
+		gw_autoclose int writer = -1, copy = -1;
 		ssize_t n;
 		int fd;
 
 		for CT_EACH(const struct ct_img_fd, fd2, &s->fds)
-			if (!to && fd2->plumb == (u->head.plumb ? u->head.plumb : u->head.pipe) &&
+			if (u->head.pipe & CT_UNREAD_PAIR) { /* it was sent at the other end */
+				if (fd2->kind == CT_FD_PAIR && fd2->plumb == (u->head.pipe & CT_UNREAD_MASK) &&
+				    fd2->end == !(u->head.pipe & CT_UNREAD_END))
+					to = fd2;
+			} else if (!to && fd2->plumb == (u->head.plumb ? u->head.plumb : u->head.pipe) &&
 			    fd2->kind == (u->head.plumb ? (uint32_t)CT_FD_PLUMB : (uint32_t)CT_FD_PIPE))
 				to = fd2;
 		if (!to)
 			return gw_fail(why, -EBADMSG, "the image is damaged: unread bytes of a descriptor that is not listed");
 		if (u->head.plumb && r->daemon_fd[u->head.plumb] >= 0) {
 			fd = r->daemon_fd[u->head.plumb];
+		} else if (to->kind == CT_FD_PAIR) {
+			fd = copy = (int)syscall(SYS_pidfd_getfd, r->pidfd, to->number, 0);
+			if (fd < 0)
+				return gw_fail(why, -errno, "cannot reach fd %u of the shell: %s", to->number, strerror(errno));
 		} else {
 			fd = writer = pipe_writer(r, to->number, u->head.length);
 			if (fd < 0)

@@ -489,6 +489,10 @@ int ct_timers_start(struct ct_rank *r, struct gw_error *why);   /* all kinds, ri
 int ct_epoll_read(struct ct_rank *r, struct ct_snapshot *s, uint32_t index, struct gw_error *why); /* all descriptors are listed */
 int ct_epoll_fill(struct ct_rank *r, struct gw_error *why);     /* in the shell, all descriptors are there */
 
+/* pairs.c */
+bool ct_pair_look(const struct ct_rank *r, struct ct_img_fd *fd);
+int ct_pair_number(struct ct_snapshot *s, const struct ct_vec *inodes, size_t i, uint32_t number);
+
 /* sockets.c */
 struct ct_socket {
 	int domain, type;       /* AF_UNIX ..., SOCK_STREAM ... */

@@ -61,12 +61,16 @@ static int make_pipe(struct fds *f, const struct ct_img_fd *fd)
 
 	if (!lowest_two(f, &a, &b))
 		return -EMFILE;
-	CT_CALL(m, "make a pipe", CT_CALL_OK, SYS_pipe2, ct_remote_data(m, NULL, 8), O_CLOEXEC);
+	if (fd->kind == CT_FD_PAIR)
+		CT_CALL(m, "make a pair of sockets", CT_CALL_OK, SYS_socketpair, AF_UNIX, fd->socket_type | SOCK_CLOEXEC, 0,
+		        ct_remote_data(m, NULL, 8));
+	else
+		CT_CALL(m, "make a pipe", CT_CALL_OK, SYS_pipe2, ct_remote_data(m, NULL, 8), O_CLOEXEC);
 	CT_CALL(m, "park a pipe", CT_CALL_EQUAL, SYS_dup3, a, to, O_CLOEXEC)->expect = to;
 	CT_CALL(m, "park a pipe", CT_CALL_EQUAL, SYS_dup3, b, to + 1, O_CLOEXEC)->expect = to + 1;
 	CT_CALL(m, "close", CT_CALL_OK, SYS_close, a);
 	CT_CALL(m, "close", CT_CALL_OK, SYS_close, b);
-	if (fd->offset)
+	if (fd->kind == CT_FD_PIPE && fd->offset)
 		CT_CALL(m, "size a pipe", 0, SYS_fcntl, to, F_SETPIPE_SZ, fd->offset);
 	return 0;
 }
@@ -106,7 +110,7 @@ static int make_fd(struct fds *f, const struct ct_img_fd *fd, struct gw_error *w
 	uint64_t keep = fd->status_flags & ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC | O_CLOEXEC);
 	const struct ct_img_file *file;
 	const char *path;
-	uint32_t at;
+	uint32_t at, is_second;
 	const struct ct_img_handle *handle = ct_handle_of(&r->snap, fd->number);
 	int rc = ct_restore_room(r, 12, 4300, why);
 
@@ -190,6 +194,7 @@ static int make_fd(struct fds *f, const struct ct_img_fd *fd, struct gw_error *w
 		settle(f, fd, at);
 		break;
 	case CT_FD_PIPE:
+	case CT_FD_PAIR:
 		if (fd->plumb > f->pipes) {
 			if (fd->plumb != f->pipes + 1)
 				return gw_fail(why, -EBADMSG, "the image is damaged: pipes out of order");
@@ -198,8 +203,16 @@ static int make_fd(struct fds *f, const struct ct_img_fd *fd, struct gw_error *w
 				return gw_fail(why, rc, "no numbers are free for a pipe");
 			f->pipes++;
 		}
-		dup_to(f, f->high + 16 + 2 * fd->plumb + ((fd->status_flags & O_ACCMODE) == O_WRONLY), fd);
+		is_second = fd->kind == CT_FD_PAIR ? fd->end : (fd->status_flags & O_ACCMODE) == O_WRONLY;
+		dup_to(f, f->high + 16 + 2 * fd->plumb + is_second, fd);
 		CT_CALL(m, "set a pipe's flags", 0, SYS_fcntl, fd->number, F_SETFL, keep & (O_APPEND | O_NONBLOCK));
+		if (fd->kind == CT_FD_PAIR) {
+			uint32_t sizes[2] = { (uint32_t)fd->offset / 2, (uint32_t)(fd->offset >> 32) / 2 }; /* the kernel doubles them */
+			uint64_t data = ct_remote_data(m, sizes, sizeof(sizes));
+
+			CT_CALL(m, "size a socket", 0, SYS_setsockopt, fd->number, SOL_SOCKET, SO_SNDBUF, data, 4);
+			CT_CALL(m, "size a socket", 0, SYS_setsockopt, fd->number, SOL_SOCKET, SO_RCVBUF, data + 4, 4);
+		}
 		break;
 	}
 	f->is_used[fd->number] = 1;

@@ -15,6 +15,7 @@ static const struct state states[] = {
 	{ "locks: flock, F_SETLK, F_OFD_SETLK", .args = { "locks", "@" } },
 	{ "shared locks", .args = { "locks", "@", "shared" }, .is_far_too = true },
 	{ "an inotify instance with events, a message queue, a named pipe, a deleted file, UNIX sockets", .args = { "handles", "@" } },
+	{ "pairs of sockets with bytes and packets that wait", .args = { "pairs" }, .is_far_too = true },
 	{ "personality, prctl, priorities, limits, masks", .args = { "traits" } },
 	{ "inside nested handlers on an alternate stack", .args = { "moments" } },
 	{ "robust mutexes whose owners die, cancellation, destructors of threads", .args = { "mutexes" } },

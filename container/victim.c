@@ -641,6 +641,8 @@ int main(int argc, char **argv)
 		return locked();
 	if (!strcmp(mode, "locks"))
 		return locks(argv[2], argc > 3);
+	if (!strcmp(mode, "pairs"))
+		return pairs();
 	if (!strcmp(mode, "traits"))
 		return traits();
 	if (!strcmp(mode, "moments"))

@@ -22,6 +22,7 @@ int memories(void);
 /* victim_handles.c */
 int locks(const char *dir, bool is_shared);
 int handles(const char *dir);
+int pairs(void);
 
 /* victim_traits.c */
 int traits(void);

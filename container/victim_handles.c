@@ -185,3 +185,62 @@ int handles(const char *dir)
 	say("done");
 	return 7;
 }
+
+/* ---- pairs of sockets ------------------------------------------------------------------------------------------------ */
+
+/* what waits in both directions, packets as packets, is what was sent before */
+static bool is_there(int fd, const char *const *want, bool is_stream)
+{
+	char buf[64];
+
+	for (int i = 0; i < 3; i++) {
+		ssize_t n = recv(fd, buf, is_stream ? strlen(want[i]) : sizeof(buf) - 1, MSG_DONTWAIT);
+
+		if (n != (ssize_t)strlen(want[i]) || memcmp(buf, want[i], (size_t)n) != 0)
+			return false;
+	}
+	return recv(fd, buf, sizeof(buf), MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
+static bool put(int fd, const char *const *words)
+{
+	for (int i = 0; i < 3; i++)
+		if (send(fd, words[i], strlen(words[i]), MSG_DONTWAIT) != (ssize_t)strlen(words[i]))
+			return false;
+	return true;
+}
+
+int pairs(void)
+{
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET };
+	static const char *const to[] = { "one", "second", "3" }, *const fro[] = { "x", "yy", "zzz" };
+	int fd[3][2], high[3], size = 300000, want = 0;
+	char line[64];
+
+	for (int i = 0; i < 3; i++) {
+		if (socketpair(AF_UNIX, types[i], 0, fd[i]) < 0 || (high[i] = dup2(fd[i][1], 400 - i)) < 0 ||
+		    setsockopt(fd[i][0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) < 0 || !put(fd[i][0], to) || !put(high[i], fro))
+			say("bad pair: %s", strerror(errno));
+		fcntl(fd[i][0], F_SETFL, O_NONBLOCK);
+	}
+	getsockopt(fd[0][0], SOL_SOCKET, SO_SNDBUF, &want, &(socklen_t){ sizeof(want) });
+	say("ready");
+	while (hear(line, sizeof(line)) && strcmp(line, "end") != 0) {
+		for (int i = 0; i < 3; i++) {
+			struct { pid_t pid; uid_t uid; gid_t gid; } cred = { 0 };
+			int got = 0;
+
+			getsockopt(fd[i][0], SOL_SOCKET, SO_SNDBUF, &got, &(socklen_t){ sizeof(got) });
+			getsockopt(fd[i][0], SOL_SOCKET, SO_PEERCRED, &cred, &(socklen_t){ sizeof(cred) });
+			if (!is_there(fd[i][1], to, i == 0) || !is_there(fd[i][0], fro, i == 0))
+				say("bad: what waited in pair %d is not there", i);
+			if (!put(fd[i][0], to) || !put(high[i], fro))
+				say("bad: pair %d: %s", i, strerror(errno));
+			if (got != want || cred.pid != getpid() || !(fcntl(fd[i][0], F_GETFL) & O_NONBLOCK) || (fcntl(high[i], F_GETFL) & O_NONBLOCK))
+				say("bad flags of pair %d: %d %d, %d", i, got, want, (int)cred.pid);
+		}
+		say("ok %s", line);
+	}
+	say("done");
+	return 7;
+}
