@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "runtime/cold/cold.h"
-#include "runtime/launcher/head.h"
+#include "runtime/launcher/restart.h"
 
 #define AGAIN_MS          100 /* the job is just busy with something that will be over; twice as long each time, */
 #define PATIENCE_MS     30000 /* then it is worth a word */
@@ -135,12 +135,18 @@ static uint64_t ms_since(uint64_t ns)
 	return (gw_now_ns() - ns) / 1000000;
 }
 
+/* Need the job not end of it? */
+static bool may_be_missed(int sig)
+{
+	return sig == SIGUSR1 || sig == SIGUSR2;
+}
+
 /* Nothing could be written after a signal: it is as if there had been no -checkpoint-on. */
 static void give_up(struct head *h, const char *text)
 {
 	struct schedule *s = h->schedule;
 	int sig = s->signal;
-	bool goes_on = sig == SIGUSR1 || sig == SIGUSR2;
+	bool goes_on = may_be_missed(sig);
 
 	job_say(h, "mpirun: the job could not be written down after SIG%s: %s; %s", options_signal_name(sig), text, goes_on ? "it goes on" :
 	        "the signal is passed on to the ranks");
@@ -249,8 +255,17 @@ bool schedule_signal(struct head *h, int sig, bool is_told)
 		return false;
 	if (s->signal)
 		return second(h, sig, is_told);
-	if (sig <= 0 || sig > 31 || !(h->spec->checkpoint_on & 1u << sig) || !signals_have_hearers(h))
+	if (sig <= 0 || sig > 31 || !(h->spec->checkpoint_on & 1u << sig))
 		return false;
+	if (!signals_have_hearers(h)) { /* they are being made */
+		if (h->spec->restart && strcmp(h->spec->restart->dir, s->dir) == 0) {
+			job_fail(h, SUSPEND_EXIT_STOPPED, "SIG%s, before the job went on: what was written down is as it was, and the same command "
+			         "continues it", options_signal_name(sig));
+			return true;
+		}
+		if (!may_be_missed(sig))
+			return false;
+	}
 	s->signal = sig;
 	s->is_told = is_told;
 	s->signal_ns = gw_now_ns();

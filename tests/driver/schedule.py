@@ -210,9 +210,17 @@ for words in (["-clusters", 2], ["-launcher", "fork", "-hosts", "a,b"], ["-clust
 	if words != ["-clusters", 3]:
 		os.kill(job.proc.pid, signal.SIGUSR1)
 	ends.append(job.end(60))
+	if len(ends) == 1:  # the same, with a signal before its ranks run: mpirun rests until it is there
+		early = Job(tap, ["-n", 4, "-checkpoint-dir", to, "-checkpoint-on", "TERM"] + plate, env={"GODWIT_FAULT": "rt.restart.restored=stop"})
+		rests = wait_for(lambda: proc_stat(early.proc.pid)[0] == "T")
+		os.kill(early.proc.pid, signal.SIGTERM)
+		os.kill(early.proc.pid, signal.SIGCONT)
+		early.end(30)
 	legs += any("goes on from checkpoint %d of" % n in l for n, l in enumerate(job.out("err")[:1], len(ends) - 1))
 tap.ok(ends == [75, 75, 0] and legs == 2 and job.out()[-1].split("checksum=")[-1] == expected and len(expected) == 16,
        "the same command goes on twice, on other clusters and hosts: the same answer to the last bit", ends, legs, expected, *job.tail())
+tap.ok(rests and early.proc.returncode == 75 and not early.gone() and "before the job went on" in early.out("err")[-1],
+       "a signal before it goes on leaves all as it was", early.proc.returncode, *early.tail())
 p = subprocess.run([MPIRUN, "-checkpoint-dir", to, "true"], capture_output=True, text=True, timeout=60)
 tap.ok(p.returncode == 0 and not p.stderr, "when it has ended well another job may begin there", p)
 
