@@ -401,11 +401,11 @@ tap.ok(wait_for(lambda: all(proc_stat(p)[0] != "T" for p in ranks + [job.proc.pi
 os.kill(ranks[0], signal.SIGSTOP)
 wait_for(lambda: proc_stat(ranks[0])[0] == "T")
 m = head.migrate([0], 1)[0]
-tap.ok(m["status"] < 0 and "rank 0 is stopped" in m["text"] and proc_stat(ranks[0])[0] == "T", "a rank that is stopped is not moved: %s" % m["text"])
-os.kill(ranks[0], signal.SIGCONT)
-wait_for(lambda: proc_stat(ranks[0])[0] != "T")
-m = head.migrate([0], 1)[0]
-tap.ok(m["status"] == 0, "continued, it is", m["text"])
+there = head.ranks()[0]["pid"]
+tap.ok(m["status"] == 0 and there != ranks[0] and wait_for(lambda: proc_stat(there)[0] == "T"), "a rank that is stopped moves, and stays stopped",
+       m["text"], proc_stat(there))
+os.kill(there, signal.SIGCONT)
+tap.ok(wait_for(lambda: proc_stat(there)[0] != "T"), "until it is continued there", proc_stat(there))
 job.proc.send_signal(signal.SIGUSR1)
 tap.ok(job.wait_line("^got %d$" % signal.SIGUSR1, 20, count=2), "and gets its signals there", *job.tail())
 job.proc.kill()
