@@ -22,7 +22,7 @@ def doctor(prefix, *args):
 	return p.returncode, {f["name"]: f for f in said["hosts"][-1]["findings"]}, said
 
 
-def move_under(prefix):
+def move_under(prefix, **how):
 	"""A job of two ranks that exchange 4 MiB while rank 0 moves: did it start, the move's answer, did it end well."""
 	stop = os.path.join(work, "stop%d" % next(numbers))
 	job = Job(tap, ["-n", 2, "-clusters", 2, CONDUCT, "carry", 4, stop], launcher=prefix + [MPIRUN])
@@ -30,7 +30,7 @@ def move_under(prefix):
 	m = {"status": None, "text": "the job did not start"}
 	if started:
 		try:
-			m = job.head().migrate([0], 1)[0]
+			m = job.head().migrate([0], 1, **how)[0]
 		except (OSError, EOFError, RuntimeError) as e:
 			m["text"] = repr(e)
 	open(stop, "w").close()
@@ -71,6 +71,9 @@ if "cannot" in findings["moves"]["text"] or findings["moves"]["state"] != "ok":
 	tap.skip("mechanisms are denied one by one", "ranks do not move here anyway: %s" % findings["moves"]["text"])
 	sys.exit(tap.done())
 
+well, m, more = move_under([DENY, "EPERM", "userfaultfd"], technique="post-copy")
+tap.ok(well and m["status"] < 0 and "--technique pre-copy" in m["text"],
+       "without userfaultfd a move by post-copy is refused, and the rank runs on: %s" % m["text"], *more)
 for calls, error, moves, name, words in CASES:
 	prefix = [DENY, error, calls]
 	short = calls if len(calls) < 60 else "%d of them" % (calls.count(",") + 1)
