@@ -6,10 +6,10 @@ import sys
 from base import HERE, BenchError, mpis, spread
 from moves import Jobs
 
-TECHNIQUES = ("stop-and-copy", "pre-copy", "auto")
+TECHNIQUES = ("stop-and-copy", "pre-copy", "post-copy", "hybrid", "auto")
 
 # MiB of memory, MiB/s written, to how much of it (0: all)
-CASES = ((1, 0, 0), (64, 0, 0), (256, 0, 0), (256, 50, 0), (256, 500, 16), (256, 2000, 0), (1024, 100, 0))
+CASES = ((1, 0, 0), (64, 0, 0), (256, 0, 0), (256, 50, 0), (256, 500, 16), (256, 2000, 0), (1024, 0, 0), (1024, 100, 0), (1024, 2000, 0))
 
 
 def moves_of(program, memory, stop, moves):
@@ -18,14 +18,15 @@ def moves_of(program, memory, stop, moves):
     sys.path.insert(0, os.path.join(HERE, "..", "driver"))
     import godwit  # what the system tests share
 
+    techniques = [t for t in TECHNIQUES if t == "auto" or t in godwit.can_move()]
     job = godwit.Job(Jobs(), ["-n", "2", "-clusters", "2", program, stop] + memory)
-    found = {t: [] for t in TECHNIQUES}
+    found = {t: [] for t in techniques}
     try:
         if not job.wait_line(r"^ready rank=1", 60):
             raise BenchError("the program did not start: " + "; ".join(job.tail()))
         head = job.head()
         for i in range(moves):
-            for technique in TECHNIQUES if i % 2 == 0 else reversed(TECHNIQUES):
+            for technique in techniques if i % 2 == 0 else reversed(techniques):
                 answer = head.migrate([1], 1 - head.ranks()[1]["cluster"], technique=technique)[0]
                 if answer["status"] != 0:
                     raise BenchError(f"{technique}: {answer['text']}")
