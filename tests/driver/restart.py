@@ -161,7 +161,7 @@ if a.storm:
 # ---- on fewer, on more, on other hosts ---------------------------------------------------------------------------------------
 
 if not a.brief:
-	plate = [JACOBI, "--size", 200, "--iterations", 2500, "--report", 250]
+	plate = [JACOBI, "--size", 200, "--iterations", 1500, "--report", 100]
 	job = Job(tap, ["-n", 8, "-clusters", 2] + plate)
 	job.end(60)
 	expected = job.out()[-1].split("checksum=")[-1]
@@ -181,10 +181,10 @@ if not a.brief:
 # ---- everything in flight at the cut ------------------------------------------------------------------------------------------
 
 if not a.brief:
-	unmoved = storm(["-clusters", 2], "--steps", 150)
+	unmoved = storm(["-clusters", 2], "--steps", 80)
 	unmoved.end(60)
 	for what, places, elsewhere in (("two clusters", ["-clusters", 2], HOSTS + ["x:3,y:5"]), ("two hosts", HOSTS + ["a:4,b:4"], ["-clusters", 3])):
-		to, job = new_path(), storm(places, "--steps", 150, "--progress")
+		to, job = new_path(), storm(places, "--steps", 80, "--progress")
 		job.wait_line("^STORM step=", 60)
 		m = checkpoint(job, to)
 		kill(job)
@@ -232,7 +232,7 @@ if job.is_running():
 # ---- threads, clocks, streams -----------------------------------------------------------------------------------------------------
 
 if not a.brief:
-	job, to = Job(tap, ["-n", 4, "-clusters", 2, CONDUCT, "threads", 1500]), new_path()
+	job, to = Job(tap, ["-n", 4, "-clusters", 2, CONDUCT, "threads", 800]), new_path()
 	job.wait_line("^ready", 40)
 	m = checkpoint(job, to)
 	kill(job)
