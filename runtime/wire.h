@@ -75,7 +75,7 @@
  *   networked     address port text           as with up, when all ranks here have a network; @text: why that cannot be
  *   suspend-quiet id                          no rank here is in MPI any more, nor will be
  *   suspended     id                          all ranks here are stopped
- *   checkpointed  id images[] status text     images: rank name bytes size hash, on the disk; @text: why not
+ *   checkpointed  id images[] status text     images: rank name bytes size hash real_ns files[], on the disk; @text: why not
  *   image-ask     rank offset bytes           of the file with its image; answered by a frame RT_FRAME_IMAGE
  *   restored      rank                        it is ready to run
  *   restore-failed rank text                  it cannot be made; nothing more will be here

@@ -49,10 +49,13 @@ static void answer(struct checkpoint *c, const struct gw_error *why)
 {
 	json_t *images = json_array();
 
-	for (size_t i = 0; i < c->n && !why; i++)
-		json_array_append_new(images, json_pack("{s:i, s:s, s:I, s:O, s:I, s:I, s:s}", "rank", (int)c->images[i].rank->proc, "name",
-		                      c->images[i].name, "real_ns", (json_int_t)c->images[i].real_ns, "files", c->images[i].files, "bytes", (json_int_t)c->images[i].bytes, "size", (json_int_t)c->images[i].size,
-		                      "hash", c->images[i].hash));
+	for (size_t k = 0; k < c->n && !why; k++) {
+		const struct image *i = &c->images[k];
+
+		json_array_append_new(images, json_pack("{s:i, s:s, s:I, s:O, s:I, s:I, s:s}", "rank", (int)i->rank->proc, "name", i->name,
+		                      "real_ns", (json_int_t)i->real_ns, "files", i->files, "bytes", (json_int_t)i->bytes, "size",
+		                      (json_int_t)i->size, "hash", i->hash));
+	}
 	gw_link_send_json(c->d->head, json_pack("{s:s, s:I, s:o, s:i, s:s*}", "op", "checkpointed", "id", (json_int_t)c->id, "images", images,
 	                                        "status", why ? why->code : 0, "text", why ? why->text : NULL));
 }

@@ -24,7 +24,7 @@
 static int check_options(const struct job_spec *spec, struct gw_error *why)
 {
 	if (spec->pool)
-		return gw_fail(why, -ENOTSUP, "a job cannot be continued in a pool, which numbers its jobs itself; name hosts, or leave out -pool");
+		return gw_fail(why, -ENOTSUP, "a job cannot be continued in a pool, which numbers its jobs itself; name hosts, or leave out -pool (GODWIT_POOL)");
 	return 0;
 }
 
@@ -72,7 +72,7 @@ static int take(struct job_spec *spec, struct restart *r, struct gw_error *why)
 	int code;
 
 	r->imagesfd = -1;
-	if (fd < 0 || strlen(path) >= sizeof(r->dir))
+	if (fd < 0)
 		return gw_fail(why, -errno, "the directory '%s' cannot be opened: %s; name one that 'godwit checkpoint' wrote", spec->restart_dir,
 		               strerror(errno));
 	snprintf(r->dir, sizeof(r->dir), "%s", path);

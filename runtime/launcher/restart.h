@@ -10,7 +10,7 @@
 struct restart {
 	char dir[4096], images[4096 + 64]; /* full paths: where the manifest is, and the images */
 	int imagesfd;
-	json_t *manifest, *files;          /* files: path, ino, length of those that ranks append to; each once */
+	json_t *manifest;
 	uint32_t job, base_pid;
 	struct strings texts;              /* what the job's options point into */
 	uint64_t began_ns, stood_ns;       /* stood_ns: CLOCK_REALTIME when the last rank was looked at */
