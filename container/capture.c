@@ -403,7 +403,7 @@ static int inside(struct ct_rank *r, struct gw_error *why)
 	return rc;
 }
 
-int ct_capture(struct ct_rank *r, struct gw_error *why)
+int ct_capture(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *why)
 {
 	struct ct_snapshot *s = &r->snap;
 	struct ct_img_process *p = &s->process;
@@ -445,9 +445,7 @@ int ct_capture(struct ct_rank *r, struct gw_error *why)
 	if (rc == 0)
 		rc = ct_unread_take(r, why);
 	if (rc == 0)
-		rc = ct_extents_scan(r, s, &r->extents, why);
-	if (rc == 0 && r->follow)
-		rc = ct_follow_last(r, why);
+		rc = r->follow ? ct_follow_last(r, st, why) : ct_extents_scan(r, s, &r->extents, why);
 	if (rc == 0 && r->may_leave)
 		rc = ct_serve_plan(r, why);
 	if (rc == 0 && ct_snapshot_write(s, &r->meta) < 0)

@@ -275,6 +275,8 @@ struct ct_freeze_stats {
 	uint64_t private_bytes;   /* that ct_image_next will send */
 	uint64_t zero_pages;      /* found and not sent */
 	uint64_t capture_ns;      /* metadata */
+	uint64_t dirty_bytes;     /* of a rank that is followed: written again since the last look, */
+	uint64_t since_ns;        /* which was so long ago; 0: it is not followed */
 };
 
 /**

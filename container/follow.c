@@ -157,14 +157,8 @@ int ct_follow_begin(struct ct_rank *r, struct gw_error *why)
 
 /* ---- one look ------------------------------------------------------------------------------------------------------ */
 
-static bool is_followable(const struct ct_img_vma *v)
-{
-	return v->kind == CT_VMA_ANON || v->kind == CT_VMA_FILE;
-}
-
-/* What was written since the last look, ascending; a mapping that is not followed counts as written. Protects it again when
- * the rank runs on. */
-static int look_written(struct ct_rank *r, const struct ct_snapshot *now, bool is_last, struct gw_error *why)
+/* What was written since the last look, ascending; a mapping that is not followed counts as written. Protects it again. */
+static int look_written(struct ct_rank *r, const struct ct_snapshot *now, struct gw_error *why)
 {
 	struct ct_follow *f = r->follow;
 
@@ -173,11 +167,10 @@ static int look_written(struct ct_rank *r, const struct ct_snapshot *now, bool i
 		struct uffd_register reg = { v->start, v->end - v->start, UFFD_MODE_WP, 0 };
 		int rc;
 
-		if (!is_followable(v))
+		if (!ct_vma_is_followable(v))
 			continue;
-		if (!is_last)
-			(void)ioctl(f->uffd, UFFDIO_REGISTER_, &reg); /* the scan tells whether it is followed */
-		rc = ct_written_scan(r, v->start, v->end, !is_last, &f->written);
+		(void)ioctl(f->uffd, UFFDIO_REGISTER_, &reg); /* the scan tells whether it is followed */
+		rc = ct_written_scan(r, v->start, v->end, &f->written);
 		if (rc == -EPERM)
 			rc = ct_spans_add(&f->written, v->start, v->end);
 		if (rc < 0)
@@ -244,7 +237,7 @@ static void leave_out_shared(const struct ct_snapshot *s, struct ct_vec *extents
 	for CT_EACH(const struct ct_extent, e, extents) {
 		while (v < end && v->end <= e->start)
 			v++;
-		if (v < end && is_followable(v))
+		if (v < end && ct_vma_is_followable(v))
 			*CT_AT(struct ct_extent, extents, n++) = *e;
 	}
 	extents->n = n;
@@ -268,7 +261,7 @@ int ct_follow_round(struct ct_rank *r, struct ct_round *out, struct gw_error *wh
 	else
 		rc = ct_vmas_scan(r, &r->look, &f->next_seen, why);
 	if (rc == 0)
-		rc = look_written(r, &f->next_seen, false, why);
+		rc = look_written(r, &f->next_seen, why);
 	if (rc == 0)
 		rc = ct_extents_scan(r, &f->next_seen, &f->present, why);
 	if (rc == 0) {
@@ -304,14 +297,16 @@ void ct_follow_sent(struct ct_rank *r)
 		f->valid.n = 0; /* sent once more */
 }
 
-int ct_follow_last(struct ct_rank *r, struct gw_error *why)
+int ct_follow_last(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *why)
 {
 	struct ct_follow *f = r->follow;
-	int rc = look_written(r, &r->snap, true, why);
+	uint64_t before = ct_spans_bytes(&f->valid);
+	int rc = ct_extents_scan_written(r, &r->snap, &f->present, &f->written, why);
 
 	if (rc < 0)
 		return rc;
-	swap(&f->present, &r->extents);
 	rc = compare(f, &r->snap, &f->present, &r->extents, &r->snap.dropped);
+	st->dirty_bytes = before - ct_spans_bytes(&f->valid);
+	st->since_ns = f->rounds ? gw_now_ns() - f->looked_ns : 0;
 	return rc < 0 ? gw_fail(why, rc, "no memory to follow a rank") : 0;
 }

@@ -418,7 +418,7 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 			r->snap.process.is_stopped |= t->is_job_stopped;
 		r->snap.process.realtime_ns = st.frozen_at_ns;
 		r->snap.process.monotonic_ns = stopped + (uint64_t)r->monotonic_offset_ns;
-		rc = ct_capture(r, why);
+		rc = ct_capture(r, &st, why);
 	}
 	r->may_leave = false; /* a later image, as of a checkpoint, is whole */
 	if (rc < 0)

@@ -103,6 +103,9 @@ struct ct_remote {
 
 int ct_remote_init(struct ct_remote *m, pid_t pid, uint64_t base, size_t size, void *shared);
 void ct_remote_fini(struct ct_remote *m);
+/* CT_HOLE_SIZE bytes of shared memory, for a shell that is about to be forked; NULL: no memory. ct_remote_fini gives them back */
+void *ct_area_take(void);
+void ct_area_give(void *area);
 void ct_remote_reset(struct ct_remote *m);                       /* an empty table */
 bool ct_remote_has_room(const struct ct_remote *m, size_t calls, size_t bytes);
 uint64_t ct_remote_data(struct ct_remote *m, const void *p, size_t len); /* its address there; @p NULL: zeroes */
@@ -511,12 +514,17 @@ bool ct_socket_is_network(const struct ct_rank *r, int number); /* of the agent'
 int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapshot *s, struct gw_error *why);
 void ct_memory_forget(struct ct_rank *r); /* close what shows its memory: after an exec it would show what was before */
 int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct gw_error *why);
-/* pages of [start, end) that were written since they were protected last, to the end of @spans; -EPERM: it is not followed */
-int ct_written_scan(struct ct_rank *r, uint64_t start, uint64_t end, bool is_protecting, struct ct_vec *spans);
+/* pages of [start, end) that were written since they were protected last, to the end of @spans, and protect them again;
+ * -EPERM: it is not followed */
+int ct_written_scan(struct ct_rank *r, uint64_t start, uint64_t end, struct ct_vec *spans);
+bool ct_vma_is_followable(const struct ct_img_vma *v);
+/* both at once, of a rank that stands still; in @written is all of a mapping that is not followed */
+int ct_extents_scan_written(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct ct_vec *written,
+                            struct gw_error *why);
 
 /* follow.c */
 const struct ct_snapshot *ct_follow_mappings(const struct ct_rank *r); /* of the round that is handed out */
-int ct_follow_last(struct ct_rank *r, struct gw_error *why); /* frozen: what has to go of r->extents, into it */
+int ct_follow_last(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *why); /* frozen: what has to go, into r->extents */
 
 /* serve.c */
 int ct_serve_plan(struct ct_rank *r, struct gw_error *why); /* frozen: of r->extents, take out what may come after the rank */
@@ -558,7 +566,7 @@ int ct_xstate_convert(unsigned char *to, size_t to_len, const struct ct_img_layo
 /* capture.c */
 bool ct_is_zero_page(const unsigned char *p);
 int ct_capture_prepare(struct ct_rank *r, struct gw_error *why); /* the rank still runs; snap.process has its vdso */
-int ct_capture(struct ct_rank *r, struct gw_error *why);
+int ct_capture(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *why);
 void ct_image_begin(struct ct_rank *r, bool is_round, bool can_skip_zeroes); /* extents and meta are what it hands out */
 
 /* plumb.c */

@@ -371,9 +371,7 @@ int ct_restore_rest(struct ct_rank *r, struct gw_error *why)
 	if (rc == 0)
 		rc = set_process(r, why);
 	if (rc == 0)
-		rc = ct_restore_run(r, why);
-	if (rc == 0)
-		rc = make_threads(r, why);
+		rc = make_threads(r, why); /* runs, before its own, what is queued, where there are other threads */
 	if (rc == 0)
 		rc = ct_timers_make(r, why);
 	if (rc == 0)

@@ -157,10 +157,9 @@ static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struc
 		if (plumbing->rank_fd[i] >= s.park_from)
 			s.park_from = plumbing->rank_fd[i] + 1;
 	ct_clock_choose(needs, &d->needs, &s.monotonic_offset_ns, &s.boottime_offset_ns);
-	area = mmap(NULL, CT_HOLE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (area == MAP_FAILED)
+	area = ct_area_take();
+	if (!area)
 		return gw_fail(why, -errno, "no memory for a shell: %s", strerror(errno));
-	memset(area, 0, CT_HOLE_SIZE); /* touched before anything is frozen */
 	s.area = area;
 	ct_numa_enter(r, &policy); /* of the shell too, until the image says of the rank's own */
 	rc = ct_container_start(r, &s, why);
@@ -190,7 +189,7 @@ static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struc
 		rc = follow_hints(r, d, why);
 	ct_pin_end(&pin);
 	if (r->remote.local != area)
-		munmap(area, CT_HOLE_SIZE);
+		ct_area_give(area);
 	if (rc == 0) {
 		r->mem_fd = open(path, O_RDWR | O_CLOEXEC);
 		if (r->mem_fd < 0)

@@ -128,6 +128,11 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 	return 0;
 }
 
+static bool is_shared(const struct ct_img_vma *v)
+{
+	return v->kind == CT_VMA_SHARED_FILE || v->kind == CT_VMA_SHARED_ANON || v->kind == CT_VMA_SHARED_MEMORY;
+}
+
 /* ---- present pages --------------------------------------------------------------------------------------------- */
 
 struct pm_scan_arg {
@@ -175,13 +180,13 @@ static int scan_open(struct ct_rank *r, struct gw_error *why)
 	return r->pagemap_fd < 0 ? gw_fail(why, -errno, "cannot open %s: %s", path, strerror(errno)) : 0;
 }
 
-int ct_written_scan(struct ct_rank *r, uint64_t start, uint64_t end, bool is_protecting, struct ct_vec *spans)
+int ct_written_scan(struct ct_rank *r, uint64_t start, uint64_t end, struct ct_vec *spans)
 {
 	/* only what is there: a place without a page counts as written too, and protecting it makes an entry for it, which for a
 	 * range that is only reserved would be many */
 	struct pm_scan_arg arg = { .size = sizeof(arg), .start = start, .end = end, .vec_len = REGIONS,
 		.category_anyof_mask = PM_PRESENT | PM_SWAPPED,
-		.flags = PM_SCAN_CHECK_WPASYNC | (is_protecting ? PM_SCAN_WP_MATCHING : 0), .category_mask = PM_WRITTEN,
+		.flags = PM_SCAN_CHECK_WPASYNC | PM_SCAN_WP_MATCHING, .category_mask = PM_WRITTEN,
 		.return_mask = PM_WRITTEN };
 	int rc = scan_open(r, NULL), n;
 
@@ -263,64 +268,41 @@ static int walk_pagemap(struct ct_rank *r, const struct ct_vec *spans, struct pm
 	return n;
 }
 
-static int scan_extents(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct ct_vec *used,
-                        struct gw_error *why)
+/* @n regions that a scan has found, cut at the borders of mappings; @v: the first mapping that can be meant */
+static int take_regions(struct ct_rank *r, int n, const struct ct_img_vma **v, const struct ct_img_vma *end, struct ct_vec *extents)
 {
-	struct pm_scan_arg arg = { .size = sizeof(arg), .end = 0x7ffffffff000ull, .vec_len = REGIONS,
-		.category_inverted = PM_FILE | PM_PFNZERO, .category_mask = PM_FILE | PM_PFNZERO,
-		.category_anyof_mask = PM_PRESENT | PM_SWAPPED, .return_mask = PM_PRESENT };
-	const struct ct_img_vma *v = s->vmas.at, *end = v + s->vmas.n;
-	bool is_walked = false;
-	int n, rc;
+	for (int i = 0; i < n; i++) {
+		struct page_region *p = CT_AT(struct page_region, &r->regions, i);
 
-	extents->n = 0;
-	rc = scan_open(r, why);
-	if (rc < 0)
-		return rc;
-	arg.vec = (uint64_t)(uintptr_t)r->regions.at;
-	do {
-		n = is_walked ? walk_pagemap(r, used, &arg) : (int)syscall(SYS_ioctl, r->pagemap_fd, PAGEMAP_SCAN_, &arg);
-		if (n < 0 && !is_walked && (errno == ENOTTY || errno == EINVAL || errno == EPERM || errno == ENOSYS)) {
-			is_walked = true; /* before Linux 6.7, or denied */
-			rc = find_used(r, used);
-			if (rc < 0)
-				return gw_fail(why, rc, "cannot read /proc/%d/smaps: %s", (int)r->pid, strerror(-rc));
-			n = walk_pagemap(r, used, &arg);
+		while (*v < end && (*v)->end <= p->start)
+			(*v)++;
+		for (const struct ct_img_vma *w = *v; w < end && w->start < p->end; w++) {
+			struct ct_extent e = { .start = p->start > w->start ? p->start : w->start,
+				.end = p->end < w->end ? p->end : w->end, .is_forced = !(w->prot & PROT_READ) };
+			struct ct_extent *last = extents->n ? CT_AT(struct ct_extent, extents, extents->n - 1) : NULL;
+
+			if (is_shared(w))
+				continue;
+			if (last && last->end == e.start && last->is_forced == e.is_forced && e.start != w->start)
+				last->end = e.end;
+			else if (ct_vec_append(extents, &e, 1) < 0)
+				return -ENOMEM;
 		}
-		if (n < 0 && errno == ESRCH) /* the memory that we look at has gone */
-			return gw_fail(why, -EAGAIN, "pid %d has executed another program just now, or has ended; try again", (int)r->pid);
-		if (n < 0)
-			return gw_fail(why, -errno, "cannot find the pages in use (/proc/%d/pagemap): %s", (int)r->pid,
-			               strerror(errno));
-		for (int i = 0; i < n; i++) {
-			struct page_region *p = CT_AT(struct page_region, &r->regions, i);
+	}
+	return 0;
+}
 
-			while (v < end && v->end <= p->start)
-				v++;
-			for (const struct ct_img_vma *w = v; w < end && w->start < p->end; w++) {
-				struct ct_extent e = { .start = p->start > w->start ? p->start : w->start,
-					.end = p->end < w->end ? p->end : w->end, .is_forced = !(w->prot & PROT_READ) };
-				struct ct_extent *last = extents->n ? CT_AT(struct ct_extent, extents, extents->n - 1) : NULL;
-
-				if (w->kind == CT_VMA_SHARED_FILE || w->kind == CT_VMA_SHARED_ANON || w->kind == CT_VMA_SHARED_MEMORY)
-					continue;
-				if (last && last->end == e.start && last->is_forced == e.is_forced && e.start != w->start)
-					last->end = e.end;
-				else if (ct_vec_append(extents, &e, 1) < 0)
-					return gw_fail(why, -ENOMEM, "no memory for a list of pages");
-			}
-		}
-		arg.start = arg.walk_end;
-	} while (n == REGIONS && arg.start < arg.end);
-	/* pages of anonymous shared memory are the kernel's file pages, mapped or not: all of it goes */
-	for (const struct ct_img_vma *w = s->vmas.at; w < end; w++)
+/* pages of anonymous shared memory are the kernel's file pages, mapped or not: all of it goes */
+static int add_shared(const struct ct_snapshot *s, struct ct_vec *extents)
+{
+	for CT_EACH(const struct ct_img_vma, w, &s->vmas)
 		if (w->kind == CT_VMA_SHARED_ANON) {
 			size_t at = 0;
 
 			while (at < extents->n && CT_AT(struct ct_extent, extents, at)->start < w->start)
 				at++;
 			if (!ct_vec_add(extents, 1))
-				return gw_fail(why, -ENOMEM, "no memory for a list of pages");
+				return -ENOMEM;
 			memmove(CT_AT(struct ct_extent, extents, at + 1), CT_AT(struct ct_extent, extents, at),
 			        (extents->n - 1 - at) * sizeof(struct ct_extent));
 			*CT_AT(struct ct_extent, extents, at) = (struct ct_extent){ .start = w->start, .end = w->end,
@@ -329,13 +311,131 @@ static int scan_extents(struct ct_rank *r, const struct ct_snapshot *s, struct c
 	return 0;
 }
 
+static int scan_failed(const struct ct_rank *r, struct gw_error *why)
+{
+	if (errno == ESRCH) /* the memory that we look at has gone */
+		return gw_fail(why, -EAGAIN, "pid %d has executed another program just now, or has ended; try again", (int)r->pid);
+	return gw_fail(why, -errno, "cannot find the pages in use (/proc/%d/pagemap): %s", (int)r->pid, strerror(errno));
+}
+
+static int walk_extents(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct ct_vec *used,
+                        struct gw_error *why)
+{
+	struct pm_scan_arg arg = { .end = 0x7ffffffff000ull };
+	const struct ct_img_vma *v = s->vmas.at, *end = v + s->vmas.n;
+	int n, rc = find_used(r, used);
+
+	if (rc < 0)
+		return gw_fail(why, rc, "cannot read /proc/%d/smaps: %s", (int)r->pid, strerror(-rc));
+	do {
+		n = walk_pagemap(r, used, &arg);
+		if (n < 0)
+			return scan_failed(r, why);
+		if (take_regions(r, n, &v, end, extents) < 0)
+			return gw_fail(why, -ENOMEM, "no memory for a list of pages");
+		arg.start = arg.walk_end;
+	} while (n == REGIONS && arg.start < arg.end);
+	return 0;
+}
+
+bool ct_vma_is_followable(const struct ct_img_vma *v)
+{
+	return v->kind == CT_VMA_ANON || v->kind == CT_VMA_FILE;
+}
+
+#define SCAN_ALONE (4u << 20) /* bytes of a mapping for which a call of its own is worth it */
+
+/* Neighbours for which one call will do. Whether a page is a file's is written in its description, and to look at that is ten
+ * times as much as all the rest: of large anonymous memory it is not asked. */
+static bool is_large(const struct ct_img_vma *v)
+{
+	return v->kind == CT_VMA_ANON && v->end - v->start >= SCAN_ALONE;
+}
+
+/*
+ * The pages that are there, and, of a rank that stands still and is followed, in the same walk what it has written since the last
+ * look (@written, or NULL). When a mapping is not followed after all, the kernel says so for all that it was asked of: then they
+ * are asked for one by one, and all of it counts as written.
+ */
+static int scan_extents(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct ct_vec *written,
+                        struct gw_error *why)
+{
+	struct pm_scan_arg arg = { .size = sizeof(arg), .vec_len = REGIONS, .vec = (uint64_t)(uintptr_t)r->regions.at,
+		.category_anyof_mask = PM_PRESENT | PM_SWAPPED, .return_mask = PM_PRESENT | (written ? PM_WRITTEN : 0) };
+	const struct ct_img_vma *v = s->vmas.at, *end = v + s->vmas.n, *to, *cursor = v, *alone = v;
+	int n, rc = 0;
+
+	for (; rc == 0 && v < end; v = to) {
+		bool is_followed = written && ct_vma_is_followable(v);
+
+		to = v + 1;
+		if (is_shared(v))
+			continue;
+		while (v >= alone && !is_large(v) && to < end && !is_large(to) && !is_shared(to) &&
+		       ct_vma_is_followable(to) == ct_vma_is_followable(v))
+			to++;
+		arg.category_inverted = arg.category_mask = PM_PFNZERO | (is_large(v) ? 0 : PM_FILE);
+		arg.start = v->start;
+		while (rc == 0 && arg.start < to[-1].end) {
+			arg.end = to[-1].end;
+			arg.flags = is_followed ? PM_SCAN_CHECK_WPASYNC : 0;
+			n = (int)syscall(SYS_ioctl, r->pagemap_fd, PAGEMAP_SCAN_, &arg);
+			if (n < 0 && errno == EPERM && is_followed && to - v > 1) {
+				alone = to;
+				while (v->end <= arg.start)
+					v++;
+				to = v + 1;
+				continue;
+			}
+			if (n < 0 && errno == EPERM && is_followed) {
+				is_followed = false;
+				rc = ct_spans_add(written, arg.start, v->end);
+				continue;
+			}
+			if (n < 0 && errno != ESRCH)
+				return -errno;
+			if (n < 0)
+				return scan_failed(r, why);
+			rc = take_regions(r, n, &cursor, end, extents);
+			for (int i = 0; rc == 0 && is_followed && i < n; i++) {
+				const struct page_region *p = CT_AT(struct page_region, &r->regions, i);
+
+				if (p->categories & PM_WRITTEN)
+					rc = ct_spans_add(written, p->start, p->end);
+			}
+			arg.start = arg.walk_end;
+		}
+	}
+	return rc;
+}
+
+int ct_extents_scan_written(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct ct_vec *written,
+                            struct gw_error *why)
+{
+	struct gw_error own = { 0 };
+	int rc = scan_open(r, &own);
+
+	extents->n = 0;
+	if (written)
+		written->n = 0;
+	if (rc == 0)
+		rc = scan_extents(r, s, extents, written, &own);
+	if (rc < 0 && !own.code && !written && rc != -ENOMEM) { /* before Linux 6.7, or denied */
+		struct ct_vec used;
+
+		extents->n = 0;
+		ct_vec_init(&used, sizeof(struct ct_img_extent));
+		rc = walk_extents(r, s, extents, &used, &own);
+		ct_vec_fini(&used);
+	}
+	if (rc == 0)
+		rc = add_shared(s, extents);
+	if (rc < 0 && own.code)
+		return gw_fail(why, own.code, "%s", own.text);
+	return rc < 0 ? gw_fail(why, rc, "cannot find the pages in use (/proc/%d/pagemap): %s", (int)r->pid, strerror(-rc)) : 0;
+}
+
 int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct gw_error *why)
 {
-	struct ct_vec used;
-	int rc;
-
-	ct_vec_init(&used, sizeof(struct ct_img_extent));
-	rc = scan_extents(r, s, extents, &used, why);
-	ct_vec_fini(&used);
-	return rc;
+	return ct_extents_scan_written(r, s, extents, NULL, why);
 }

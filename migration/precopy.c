@@ -102,18 +102,25 @@ void mig_src_round(struct mig_session *s)
 		s->rounds.is_sent = true;
 }
 
-/* Is what would have to go now @now worth another round? */
-static bool is_worth_it(struct mig_session *s, const struct ct_round *now)
+/* Would sending that many bytes be noticed in the pause? */
+static bool is_much(const struct mig_session *s, uint64_t bytes)
 {
 	const struct mig_rounds *r = &s->rounds;
-	uint64_t pause = r->rate ? (uint64_t)((double)now->bytes * 1e9 / (double)r->rate) : 0;
+	uint64_t pause = r->rate ? (uint64_t)((double)bytes * 1e9 / (double)r->rate) : 0;
+
+	return bytes > SMALL_BYTES && pause > s->how.max_downtime_ns / 2;
+}
+
+/* Is what would have to go now @now worth another round? */
+static bool is_worth_it(const struct mig_session *s, const struct ct_round *now)
+{
+	const struct mig_rounds *r = &s->rounds;
 
 	if (r->n == 0)
 		return true;
 	if (s->how.technique == MIG_HYBRID)
 		return false;
-	return now->bytes > SMALL_BYTES && pause > s->how.max_downtime_ns / 2 && r->n < ROUNDS_MAX &&
-	       now->bytes < r->last.bytes - r->last.bytes / 4;
+	return is_much(s, now->bytes) && r->n < ROUNDS_MAX && now->bytes < r->last.bytes - r->last.bytes / 4;
 }
 
 /* The rounds are over, and @bytes are left: shall they come after the rank? */
@@ -200,7 +207,10 @@ void mig_src_round_over(struct mig_session *s)
 	ct_follow_sent(s->rank);
 	r->rate = took ? (uint64_t)((double)round_sent(s) * 1e9 / (double)took) : 0;
 	s->t.round_bytes = s->t.bytes;
-	next_round(s);
+	if (is_much(s, r->last.bytes) || s->how.technique == MIG_HYBRID)
+		next_round(s);
+	else /* even if all of it has been written again: to look now would only cost the rank time */
+		mig_step(s, MIG_EV_ENOUGH);
 }
 
 /* ---- what became of it ---------------------------------------------------------------------------------------------- */

@@ -79,6 +79,8 @@ void mig_src_freeze(struct mig_session *s)
 	s->is_frozen = true;
 	s->t.frozen = gw_now_ns();
 	s->post.left = ct_rank_left_bytes(s->rank);
+	if (s->t.freeze.since_ns)
+		s->rounds.dirty_rate = (uint64_t)((double)s->t.freeze.dirty_bytes * 1e9 / (double)s->t.freeze.since_ns);
 	if (mig_edge(s, "mig.src.frozen"))
 		return;
 	code = ct_files_still(s->files, s->rank, &why);
