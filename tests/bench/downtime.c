@@ -2,14 +2,17 @@
 /*
  * downtime: an MPI hello whose ranks do nothing but watch the clock, for measuring a move from inside.
  *
- *	mpirun -n 2 downtime END [MIB [MIB_PER_SECOND [HOT_MIB]]]
+ *	mpirun -n 2 downtime END [MIB [MIB_PER_SECOND [HOT_MIB [work]]]]
  *
  * They end after END seconds; when END is the path of a file, as soon as that is there.
  *
  * With MIB they have that much memory, all of it written, and with MIB_PER_SECOND they write to it at that rate, page after
  * page of all of it or of the first HOT_MIB, and check in the end that each page holds what was written last.
  *
- * Every pause of more than 100 microseconds is printed at once: when it began and ended by CLOCK_REALTIME, and by how
+ * With 'work' the rate is not kept by the clock but by work between two pages, as much as makes that rate when nothing disturbs
+ * it: who is slowed down does not catch up. Every 10 ms how far it is, is noted, and printed in the end.
+ *
+ * Every pause of more than 300 microseconds is printed at once: when it began and ended by CLOCK_REALTIME, and by how
  * much CLOCK_MONOTONIC advanced over it. Rank 0 waits in MPI_Recv until the others are done, so that a job has both.
  */
 #include <mpi.h>
@@ -66,7 +69,19 @@ struct memory {
 	uint64_t turn;           /* what a page of the hot part holds that was written in this turn; before: one less */
 	uint64_t begin_ns, written;
 	double per_ns;           /* pages */
+	unsigned work;           /* turns of a loop between two pages; 0: the clock keeps the rate */
+	struct note { uint64_t real, written; } *notes;
+	size_t noted;
 };
+
+#define NOTES   65536
+#define NOTE_NS 10000000u
+
+static void work(unsigned turns)
+{
+	for (volatile unsigned i = 0; i < turns; i++)
+		;
+}
 
 static void memory_make(struct memory *m, size_t mib, double rate, size_t hot_mib)
 {
@@ -84,7 +99,9 @@ static void memory_make(struct memory *m, size_t mib, double rate, size_t hot_mi
 /* One page, when its time has come. */
 static void memory_write(struct memory *m, uint64_t mono)
 {
-	if (!m->hot || (double)m->written >= (double)(mono - m->begin_ns) * m->per_ns)
+	if (m->work)
+		work(m->work);
+	else if (!m->hot || (double)m->written >= (double)(mono - m->begin_ns) * m->per_ns)
 		return;
 	m->at[m->next * PAGE / sizeof(uint64_t)] = m->turn;
 	m->written++;
@@ -92,6 +109,32 @@ static void memory_write(struct memory *m, uint64_t mono)
 		m->next = 0;
 		m->turn++;
 	}
+}
+
+/* How much work makes the rate, from the fastest of some tries. */
+static void memory_calibrate(struct memory *m)
+{
+	uint64_t best = UINT64_MAX;
+
+	for (int i = 0; i < 20; i++) {
+		uint64_t begin = now(CLOCK_MONOTONIC), took;
+
+		work(1000000);
+		took = now(CLOCK_MONOTONIC) - begin;
+		best = took < best ? took : best;
+	}
+	m->work = (unsigned)(1e6 / m->per_ns / (double)best) + 1;
+	m->notes = calloc(NOTES, sizeof(*m->notes));
+	if (!m->notes)
+		MPI_Abort(MPI_COMM_WORLD, 1);
+	memset(m->notes, 1, NOTES * sizeof(*m->notes));
+}
+
+static void memory_note(struct memory *m, uint64_t real)
+{
+	if (m->noted == NOTES || (m->noted && real - m->notes[m->noted - 1].real < NOTE_NS))
+		return;
+	m->notes[m->noted++] = (struct note){ real, m->written };
 }
 
 static void memory_check(const struct memory *m, int rank)
@@ -128,6 +171,8 @@ int main(int argc, char **argv)
 	}
 	if (argc > 2)
 		memory_make(&memory, (size_t)atol(argv[2]), argc > 3 ? atof(argv[3]) : 0, argc > 4 ? (size_t)atol(argv[4]) : 0);
+	if (argc > 5 && strcmp(argv[5], "work") == 0 && memory.per_ns > 0)
+		memory_calibrate(&memory);
 	print_size(rank);
 	now_both(&real, &mono);
 	end = mono + (file ? LOOK_NS : (uint64_t)(seconds * 1e9));
@@ -136,15 +181,20 @@ int main(int argc, char **argv)
 		uint64_t r, m;
 
 		now_both(&r, &m);
-		if (r - real > 100000)
+		if (r - real > 300000)
 			printf("pause rank=%d from_ns=%llu to_ns=%llu monotonic_ns=%llu\n", rank,
 			       (unsigned long long)real, (unsigned long long)r, (unsigned long long)(m - mono));
 		real = r;
 		mono = m;
 		memory_write(&memory, m);
+		if (memory.notes)
+			memory_note(&memory, r);
 		if (file && mono >= end && access(file, F_OK) < 0)
 			end = mono + LOOK_NS;
 	}
+	for (size_t i = 0; i < memory.noted; i++)
+		printf("note rank=%d at_ns=%llu written_pages=%llu\n", rank, (unsigned long long)memory.notes[i].real,
+		       (unsigned long long)memory.notes[i].written);
 	memory_check(&memory, rank);
 	MPI_Send(&nothing, 1, MPI_INT, 0, 1, MPI_COMM_WORLD);
 	MPI_Finalize();
