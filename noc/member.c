@@ -403,10 +403,12 @@ static bool waits_for_mover(void)
 void noc_wait(uint32_t empty_polls)
 {
 	if (!cluster_is_crowded() || empty_polls < 8) {
-		if (GW_UNLIKELY(waits_for_mover()))
+		if (GW_UNLIKELY(waits_for_mover())) {
 			sched_yield();
-		else
+			noc_me->has_slept = true; /* it will connect: look there at every turn */
+		} else {
 			__builtin_ia32_pause();
+		}
 		return;
 	}
 	if (noc_me->queued || !gw_list_is_empty(&noc_me->streaming)) {
