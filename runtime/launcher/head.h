@@ -467,13 +467,13 @@ int checkpoint_prepare(struct head *h, const char *dir, bool is_stopping, struct
 json_t *checkpoint_request(const struct head *h);            /* for daemons */
 void checkpoint_heard(struct cluster *c, json_t *msg);       /* `checkpointed` */
 json_t *checkpoint_end(struct head *h, struct gw_error *why, bool *is_stopping); /* the answer; @why: it is given up */
+struct cold_dir;
 const struct cold_dir *checkpoint_dir(const struct head *h); /* of that which is being written */
 void checkpoint_stop_after(struct head *h);                  /* it was not wanted so: the job ends when it is complete */
 void checkpoint_note_failure(struct head *h, const char *text); /* for status */
 void checkpoint_fini(struct head *h);                        /* what is not complete goes */
 json_t *checkpoint_text(const char *text, size_t len);       /* a string; of what is not UTF-8 an object with a list of bytes */
 /** checkpoint_hold - the directory @path, where nobody else writes until mpirun ends. It may be asked for again */
-struct cold_dir;
 int checkpoint_hold(struct head *h, const char *path, struct cold_dir **out, struct gw_error *why);
 void checkpoint_release(struct head *h);
 
