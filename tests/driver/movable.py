@@ -4,7 +4,7 @@
 
 Each program is really in its state; all of them are ranks of one job, which ends right afterwards. Then what passes by
 itself, sockets of libraries that reconnect, pins, odd moments, and the manners of the command."""
-import ctypes, signal
+import ctypes, fcntl, signal
 from godwit import *
 
 tap = Tap(200)
@@ -245,6 +245,34 @@ for hosts in (["-clusters", 2], ["-hosts", "a,b", "-launcher", "fork"]):
 	tap.ok(not wrong, "between two hosts each is refused" if is_far else "they move three times", wrong)
 	touch("stop")
 	ends(job, "and go on with what they have")
+
+# ---- locks in an image on disk --------------------------------------------------------------------------------------
+
+
+def has_lock(name):
+	"""Does somebody? To try it would be in the way of who wants to have it."""
+	inode = ":%d " % os.stat(path(name)).st_ino
+	with open("/proc/locks") as f:
+		return any("FLOCK" in line and inode in line for line in f)
+
+
+os.unlink(path("stop"))
+job = Job(tap, ["-n", 2, "-clusters", 2, held, path("stop"), "flock=" + path("l1"), "ofd=" + path("l3")])
+job.wait_line(r"^ready", 30, count=2)
+code, out, err = tool(job, "checkpoint", "--stop", path("image"))
+tap.ok(code == 0 and job.wait(60) == 75 and not has_lock("l1"), "ranks with exclusive locks are written down, and end", err, *job.tail())
+with open(path("l1")) as rival:
+	fcntl.flock(rival, fcntl.LOCK_EX)
+	again = Job(tap, [path("image"), "-clusters", 1], launcher=[godwit, "restart"])
+	tap.ok(again.wait(60) not in (0, None) and path("l1") in "\n".join(again.tail()), "somebody else has one by now: they are not continued",
+	       *again.tail())
+again = Job(tap, [path("image"), "-clusters", 1], launcher=[godwit, "restart"])
+deadline = time.monotonic() + 30
+while not has_lock("l1") and time.monotonic() < deadline:
+	pass
+tap.ok(has_lock("l1"), "when he has let it go they are, with their locks", *again.tail())
+touch("stop")
+ends(again, "and end right")
 
 # ---- MPI-IO: locks that are held for a moment, all the time --------------------------------------------------------
 
