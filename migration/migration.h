@@ -17,7 +17,7 @@
  *      PROVE      ct_files_check: contents of files
  *      PRECOPY    rounds, perhaps --------- DATA* --------->  ct_shell_feed
  *                                 <-------- ROUND ----------
- *      QUIESCE    ops.quiesce ... mig_session_quiet
+ *      QUIESCE    ct_rank_freeze_prepare, ops.quiesce ... mig_session_quiet
  *      SEND       ct_rank_freeze, ops.export_state, image
  *                                 --- STATE, DATA*, END --->  ct_shell_feed, ops.import_state, ct_shell_ready
  *                                 <-------- READY ----------  READY
