@@ -10,8 +10,9 @@
 3. What a peer that sends all the time sees of a move to another host: the pause between two messages.
 4. The downtime of stop-and-copy moves of an MPI hello after MPI_Init: from outside, as the daemons measured it, and from
    inside, as the rank saw it by CLOCK_REALTIME; and by how much CLOCK_MONOTONIC advanced meanwhile.
-5. How long a rank with up to 1 GiB stands still, which it writes at several rates, by each technique; all of its memory is
-   checked in the end.
+5. How long a rank with up to 1 GiB stands still, which it writes at several rates, by each technique, in a halo exchange, and on
+   a busy host; all of its memory is checked in the end. By how much it is slowed down before. Beside one copy of the same bytes
+   over the same kind of socket, and CRIU where it works.
 6. What grows with hosts: messages and time of the name service per move; start-up and memory of 200 ranks on four hosts.
 
 The programs are compiled here, by each MPI's own wrapper with -O2, in a temporary directory. --json FILE keeps all samples.
@@ -63,7 +64,7 @@ def bench_speed(directory, pairs, is_quick, results):
 def main():
     parser = argparse.ArgumentParser(description="Godwit's benchmarks")
     parser.add_argument("--pairs", type=int, default=12, help="pairs for each ratio (12)")
-    parser.add_argument("--moves", type=int, default=30, help="moves that are measured (30); of migrate, a sixth of them by each technique and case")
+    parser.add_argument("--moves", type=int, default=30, help="moves that are measured (30); of migrate, in proportion to what its table says")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     parser.add_argument("--fifo", action="store_true", help="net: ranks get the cores before all other work (SCHED_FIFO)")
     parser.add_argument("--only", choices=["speed", "net", "pause", "downtime", "migrate", "hosts"], help="one of them")
