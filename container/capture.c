@@ -411,6 +411,7 @@ int ct_capture(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *w
 
 	s->strings.n = s->files.n = s->xstate.n = s->dropped.n = s->later.n = 0;
 	r->serve.pages = r->serve.total = 0;
+	r->serve.is_whole = false;
 	p->boottime_ns = ct_clock_ns(CLOCK_BOOTTIME) + (uint64_t)r->boottime_offset_ns;
 	p->ns_pid = (uint32_t)r->ns_pid;
 	p->threads = (uint32_t)r->threads.n;
@@ -444,6 +445,8 @@ int ct_capture(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *w
 		rc = read_infos(r, r->pid, 0, why);
 	if (rc == 0)
 		rc = ct_unread_take(r, why);
+	if (rc == 0)
+		rc = r->may_leave && !r->follow ? ct_serve_choose(r, why) : 0;
 	if (rc == 0)
 		rc = r->follow ? ct_follow_last(r, st, why) : ct_extents_scan(r, s, &r->extents, why);
 	if (rc == 0 && r->may_leave)

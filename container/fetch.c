@@ -110,7 +110,7 @@ uint64_t ct_pages_index(const struct ct_vec *spans, const struct ct_vec *first, 
 		else if (addr >= e->end)
 			lo = mid + 1;
 		else
-			return *CT_AT(uint64_t, first, mid) + (addr - e->start) / CT_PAGE;
+			return !first ? 0 : *CT_AT(uint64_t, first, mid) + (addr - e->start) / CT_PAGE;
 	}
 	return CT_NO_PAGE;
 }
@@ -637,6 +637,34 @@ int ct_fetch_put(struct ct_fetch *f, uint64_t vaddr, const unsigned char *bytes,
 	return rc < 0 ? gw_fail(why, rc, "a page cannot be filled in: %s", strerror(-rc)) : 0;
 }
 
+/* Pages that were never there: they are made when they are touched, by us as long as others are missing, then by the kernel. */
+static int not_there(struct ct_fetch *f, uint64_t vaddr, uint64_t pages, struct gw_error *why)
+{
+	uint64_t page = index_of(f, vaddr);
+
+	if (page == CT_NO_PAGE || index_of(f, vaddr + (pages - 1) * CT_PAGE) != page + pages - 1)
+		return gw_fail(why, -EBADMSG, "pages are not there that nobody has left behind");
+	for (uint64_t i = 0; i < pages; i++) {
+		bool is_asked = ct_bit_is_set(f->asked, page + i);
+
+		ct_bit_clear(f->asked, page + i);
+		if (is_asked)
+			measure(f, page + i);
+		for (size_t k = 0; k < f->mms.n; k++) {
+			struct mm *m = mm_at(f, k);
+			uint64_t end = vaddr + (i + 1) * CT_PAGE;
+
+			forget_page(m, page + i);
+			if (is_asked && m->uffd >= 0)
+				wake(m, place_of(m, vaddr + i * CT_PAGE, &end), CT_PAGE);
+		}
+	}
+	for (size_t k = 0; k < f->mms.n; k++)
+		if (!mm_at(f, k)->n_missing)
+			mm_settle(mm_at(f, k));
+	return 0;
+}
+
 int ct_fetch_fill(struct ct_fetch *f, const void *buf, size_t len, struct gw_error *why)
 {
 	const unsigned char *p = buf;
@@ -652,11 +680,13 @@ int ct_fetch_fill(struct ct_fetch *f, const void *buf, size_t len, struct gw_err
 		p += sizeof(h);
 		len -= sizeof(h);
 		bytes = h.flags & CT_IMG_PAGES_ZERO ? 0 : (uint64_t)h.pages * CT_PAGE;
-		if (!h.pages || h.vaddr % CT_PAGE || (h.flags & ~CT_IMG_PAGES_ZERO) || bytes > len)
+		if (!h.pages || h.vaddr % CT_PAGE || (h.flags & ~(CT_IMG_PAGES_ZERO | CT_IMG_PAGES_ABSENT)) || bytes > len ||
+		    h.flags == CT_IMG_PAGES_ABSENT)
 			return gw_fail(why, -EBADMSG, "a run of pages of another length");
-		rc = ct_fetch_put(f, h.vaddr, bytes ? p : NULL, h.pages, why);
+		rc = h.flags & CT_IMG_PAGES_ABSENT ? not_there(f, h.vaddr, h.pages, why) :
+		     ct_fetch_put(f, h.vaddr, bytes ? p : NULL, h.pages, why);
 		f->stats.bytes += bytes;
-		f->stats.zero_pages += bytes ? 0 : h.pages;
+		f->stats.zero_pages += bytes || (h.flags & CT_IMG_PAGES_ABSENT) ? 0 : h.pages;
 		p += bytes;
 		len -= bytes;
 	}

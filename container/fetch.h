@@ -12,7 +12,8 @@
 #define CT_NO_PAGE UINT64_MAX
 
 int ct_pages_count(const struct ct_vec *spans, struct ct_vec *first, uint64_t *pages);
-uint64_t ct_pages_index(const struct ct_vec *spans, const struct ct_vec *first, uint64_t addr); /* CT_NO_PAGE: in none */
+uint64_t ct_pages_index(const struct ct_vec *spans, const struct ct_vec *first, uint64_t addr); /* CT_NO_PAGE: in none. @first
+                                                                            * NULL: only that is asked */
 /* the address of page @index, and where the span that it is in ends */
 uint64_t ct_pages_address(const struct ct_vec *spans, const struct ct_vec *first, uint64_t index, uint64_t *end);
 

@@ -420,7 +420,7 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 		r->snap.process.monotonic_ns = stopped + (uint64_t)r->monotonic_offset_ns;
 		rc = ct_capture(r, &st, why);
 	}
-	r->may_leave = false; /* a later image, as of a checkpoint, is whole */
+	r->may_leave = r->serve.is_skipping = false; /* a later image, as of a checkpoint, is whole */
 	if (rc < 0)
 		ct_threads_detach(r, true);
 	ct_pin_end(&pin);

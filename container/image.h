@@ -258,6 +258,7 @@ struct ct_img_pages {
 	uint32_t pages, flags;
 };
 _Static_assert(sizeof(struct ct_img_pages) == 16, "wire format");
+#define CT_IMG_PAGES_ABSENT 2u /* nor here: they were never there */
 #define CT_IMG_PAGES_ZERO 1u /* of pages that come after the rank, which have no section around them: no bytes follow */
 
 struct ct_img_bytes {

@@ -260,6 +260,10 @@ struct ct_serve { /* serve.c: pages that come after the rank, at its source; the
 	struct ct_vec first;     /* uint64_t: of each span */
 	uint64_t pages, total;   /* in spans; of these, not in the image */
 	uint64_t at;             /* the next to be handed out */
+	bool is_whole;           /* the spans are mappings: which pages they have is looked for when it runs */
+	bool is_looked, is_skipping; /* skipping: while the rest is looked for, the rank standing still */
+	struct ct_vec absent;    /* struct ct_img_extent: the pages that they have not */
+	size_t absent_at;        /* of these, told */
 	unsigned char *served;   /* bits; NULL: none come after it */
 };
 
@@ -527,6 +531,7 @@ const struct ct_snapshot *ct_follow_mappings(const struct ct_rank *r); /* of the
 int ct_follow_last(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *why); /* frozen: what has to go, into r->extents */
 
 /* serve.c */
+int ct_serve_choose(struct ct_rank *r, struct gw_error *why); /* frozen, r->extents are those of the last look: snap.later */
 int ct_serve_plan(struct ct_rank *r, struct gw_error *why); /* frozen: of r->extents, take out what may come after the rank */
 void ct_serve_fini(struct ct_serve *s);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The mappings of a rank: how each moves, or why it holds the rank; and which pages are present. */
+#include "container/fetch.h"
 #include "container/spans.h"
 
 #include <fcntl.h>
@@ -369,7 +370,7 @@ static int scan_extents(struct ct_rank *r, const struct ct_snapshot *s, struct c
 		bool is_followed = written && ct_vma_is_followable(v);
 
 		to = v + 1;
-		if (is_shared(v))
+		if (is_shared(v) || (r->serve.is_skipping && is_large(v) && ct_pages_index(&s->later, NULL, v->start) != CT_NO_PAGE))
 			continue;
 		while (v >= alone && !is_large(v) && to < end && !is_large(to) && !is_shared(to) &&
 		       ct_vma_is_followable(to) == ct_vma_is_followable(v))
