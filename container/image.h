@@ -13,7 +13,7 @@
  * PROCESS is first, everything but PAGES and BYTES stands before PAGES, BYTES come after them, END is last. Numbers are never reused; a reader refuses
  * a section of a type or a version that it does not know. Strings are NUL terminated and named by their offset in
  * STRINGS, whose first byte is NUL (offset 0: no string). The same format carries the blob of struct ct_needs: NEEDS,
- * STRINGS, FILES, VMAS, EXTENTS, END; its mappings and extents are hints, with which a shell prepares itself.
+ * STRINGS, FILES, HANDLES, VMAS, EXTENTS, END; its mappings and extents are hints, with which a shell prepares itself.
  *
  * Before the image of a rank that is followed while it runs come rounds, each ROUND, STRINGS, FILES, VMAS, DROPPED, PAGES,
  * ROUND_END: its mappings then, pages that are to be forgotten, and pages as they were. A page that comes again replaces
