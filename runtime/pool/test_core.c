@@ -448,7 +448,7 @@ static void run(struct sim *s, uint64_t seed, enum what may)
 		unsigned what = roll(s, 100);
 
 		if (what < 87)
-			for (uint64_t i = seed % 4; i < 4; i++) /* words may pile up */
+			for (uint64_t i = may == FAULTS ? seed % 4 : 0; i < 4; i++) /* where words pile up a keeper may be given up */
 				deliver(s, roll(s, KEEPERS));
 		else if (what < 94)
 			job_event(s);
