@@ -78,12 +78,16 @@ class Move:
 		"mig.src.sending": ("stays", "gone"), "mig.src.ready": ("gone", "gone"), "mig.src.given": ("gone", "gone"),
 		"mig.src.taken": ("gone", "moved"), "mig.dst.looking": ("stays", "gone"), "mig.dst.prepared": ("stays", "gone"), "mig.dst.filling": ("stays", "gone"),
 		"mig.dst.ready": ("stays", "gone"), "mig.dst.sent": ("gone", "gone moved"), "mig.dst.given": ("gone", "moved"),
-		"mig.dst.taken": ("gone", "moved"),
+		"mig.dst.taken": ("gone", "moved"), "mig.src.pushing": ("gone", "gone"), "mig.src.serving": ("gone", "gone"),
+		"mig.src.asked": ("gone", "gone"), "mig.dst.fetching": ("gone", "gone"), "mig.dst.fault": ("gone", "gone"),
+		"mig.dst.pages": ("gone", "gone"), "mig.dst.fetched": ("gone", "moved"),
 	}
 
 	def __init__(self, r, edge, source, to, technique="stop-and-copy"):
 		self.r, self.edge, self.hosts, self.technique = r, edge, (source, to), technique
 		self.want = self.OUTCOMES[edge][source == 3]
+		if self.want == "moved" and technique in ("post-copy", "hybrid") and edge != "mig.dst.fetched":
+			self.want = "gone moved"  # its memory was on rig3, or had come already
 		third = {1, 2, 3} - {source, to}
 		self.stop = os.path.join(r.shared, "stop%d" % (Job.number + 1))
 		self.job = Job(r, ["-hosts", "rig%d:1,rig%d:1,rig%d:1" % (third.pop(), source, to), "-n", "2", CONDUCT, "carry", "2", self.stop],
@@ -143,7 +147,8 @@ class Move:
 				pass
 		status, out, err = job.end()
 		if is_over:
-			outcome, good = "gone", status == 1 and copies == 0 and "host rig3 does not answer" in err and "rank 1" in err
+			says = "host rig3 does not answer" in err or "rank 1 lacks memory" in err and self.technique in ("post-copy", "hybrid")
+			outcome, good = "gone", status == 1 and copies == 0 and says and "rank 1" in err
 		else:
 			outcome = "moved" if place and place[-1] == 2 else "stays"
 			good = status == 0 and copies == 1 and out.count("carried") == 2

@@ -94,7 +94,7 @@ def one(name, action, technique):
 		left = job.gone()
 		message = [l for l in job.out("err") if l.startswith("mpirun")]
 		own = action == "kill" and proc_stat(daemons[home["cluster"]]) is None
-		tap.ok(reached and status not in (0, None) and message and not left and (given or (action == "kill" and own)),
+		tap.ok(reached and status not in (0, None) and message and "rank 1" in message[0] and not left and (given or (action == "kill" and own)),
 		       "%s: the job ends with status %s: %s" % (what, status, message[0] if message else "(no message)"),
 		       "left: %s" % left, "given: %s" % given, *details)
 		return
