@@ -303,5 +303,6 @@ int ct_look(struct ct_rank *r, struct gw_error *why)
 	if (rc < 0)
 		return gw_fail(why, rc, "cannot read the memory map of pid %d: %s", (int)r->pid, strerror(-rc));
 	r->has_look = true;
+	r->is_prepared = false; /* that was for a freeze which did not come */
 	return 0;
 }

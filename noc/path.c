@@ -296,7 +296,7 @@ bool noc_path_lingers(void)
 			continue;
 		if (noc_path_of(p) != -EHOSTUNREACH)
 			return true;
-		p->acked = UINT64_MAX; /* nobody will read it */
+		p->acked = p->next_out; /* nobody will read it */
 		forget_acknowledged(p);
 	}
 	return false;
