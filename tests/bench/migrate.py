@@ -162,7 +162,7 @@ def bench_copy(mib, seconds, results):
 def criu(*args):
     p = subprocess.run(["criu", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False)
     said = p.stdout.strip().split("\n")
-    return p.returncode == 0, next((l for l in said if l.startswith("Error")), said[-1] or f"status {p.returncode}")
+    return p.returncode == 0, next((l for l in said if l.startswith("Error") and "exited" not in l), said[-1] or f"status {p.returncode}")
 
 
 def bench_criu(directory, results):
