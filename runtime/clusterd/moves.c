@@ -262,7 +262,8 @@ static void on_starved(void *ctx, void *rank, uint32_t from_cluster, const struc
 
 	(void)ctx;
 	gw_event("mig.starved", "{s:i, s:i, s:i}", "rank", (int)r->proc, "cluster", (int)r->d->cluster, "from", (int)from_cluster);
-	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:s}", "op", "starved", "rank", (int)r->proc, "text", why->text));
+	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:i, s:s}", "op", "starved", "rank", (int)r->proc, "from",
+	                                          (int)from_cluster, "text", why->text));
 	ct_rank_end(r->ct);
 }
 

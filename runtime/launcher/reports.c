@@ -323,12 +323,16 @@ static void do_attach_failed(struct cluster *c, json_t *msg, int *fds, size_t n_
 static void do_starved(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	const char *dir = json_string_value(json_object_get(json_object_get(c->head->checkpoints, "last"), "dir"));
-	uint32_t n;
+	json_t *from = json_object_get(msg, "from");
+	uint32_t n, at = (uint32_t)json_integer_value(from);
+	char name[CLUSTER_NAME_MAX] = "elsewhere";
 
 	(void)fds; (void)n_fds;
+	if (json_is_integer(from) && at < c->head->n_clusters)
+		clusters_name(c->head, at, name);
 	if (rank_of(c->head, msg, &n))
-		job_fail(c->head, 1, "%s; ending the job, %s%s%s", text_of(msg, "text"), dir ? "whose last checkpoint is in '" :
-		         "of which there is no checkpoint", dir ? dir : "", dir ? "'" : "");
+		job_fail(c->head, 1, "%s (it came from %s); ending the job, %s%s%s", text_of(msg, "text"), name,
+		         dir ? "whose last checkpoint is in '" : "of which there is no checkpoint", dir ? dir : "", dir ? "'" : "");
 }
 
 static void do_cluster_lost_ack(struct cluster *c, json_t *msg, int *fds, size_t n_fds)

@@ -147,7 +147,7 @@ class Move:
 				pass
 		status, out, err = job.end()
 		if is_over:
-			says = "host rig3 does not answer" in err or "rank 1 lacks memory" in err and self.technique in ("post-copy", "hybrid")
+			says = "host rig3 does not answer" in err or self.technique in ("post-copy", "hybrid") and "(it came from cluster 1 on rig3)" in err
 			outcome, good = "gone", status == 1 and copies == 0 and says and "rank 1" in err
 		else:
 			outcome = "moved" if place and place[-1] == 2 else "stays"
