@@ -65,6 +65,7 @@ struct mm {
 	unsigned char *missing;
 	uint64_t n_missing;
 	struct ct_vec moves;    /* struct move, disjoint */
+	uint64_t no_place;      /* where no mapping was found, and nothing has moved since; 0: none */
 };
 
 struct ct_fetch {
@@ -390,6 +391,7 @@ static int handle(struct ct_fetch *f, struct mm *m)
 			break;
 		case EV_REMAP:
 			rc = remap(m, msg.remap.from, msg.remap.to, msg.remap.len);
+			m->no_place = 0;
 			wake(m, msg.remap.from, msg.remap.len);
 			break;
 		case EV_REMOVE:
@@ -527,7 +529,8 @@ void ct_fetch_end(struct ct_fetch *f)
 
 /* ---- filling -------------------------------------------------------------------------------------------------------- */
 
-/* Put [place, +len) there. Return: bytes that need not be put there any more; 0: not now; what is denied is an error */
+/* Put [place, +len) there. Return: bytes that need not be put there any more; 0: not now, and perhaps elsewhere then; what is denied
+ * is an error */
 static int64_t put(struct ct_fetch *f, struct mm *m, uint64_t place, const unsigned char *bytes, uint64_t len)
 {
 	struct uffd_copy c = { .dst = place, .src = (uint64_t)(uintptr_t)bytes, .len = len };
@@ -546,7 +549,14 @@ static int64_t put(struct ct_fetch *f, struct mm *m, uint64_t place, const unsig
 		wake(m, place, CT_PAGE);
 		return CT_PAGE;
 	case ENOENT: /* not one mapping, or no more at all */
-		return len > CT_PAGE ? put(f, m, place, bytes, CT_PAGE) : CT_PAGE;
+		if (len > CT_PAGE)
+			return put(f, m, place, bytes, CT_PAGE);
+		/* or it is just moving: the kernel may look for the mapping before it looks whether memory is being changed. Then the next
+		 * try is told EAGAIN, until we have read where it is */
+		if (m->no_place == place)
+			return CT_PAGE;
+		m->no_place = place;
+		return handle(f, m) < 0 ? -ENOMEM : 0;
 	case ESRCH:
 		mm_gone(m);
 		return (int64_t)len;

@@ -21,7 +21,7 @@
 static uint64_t *memory;      /* the first half is never written again: pages know what they hold */
 static char *own;             /* a block of the second half for each thread */
 static size_t half;           /* pages */
-static atomic_uint is_bad, is_ending, is_forking, turns[4];
+static atomic_uint is_bad, is_ending, is_forking, turns[5];
 
 static uint64_t word_of(size_t page, size_t i)
 {
@@ -143,6 +143,43 @@ static void *changer(void *arg)
 	return arg;
 }
 
+/* memory that is always on its way from one place to another, where nobody else has any; every other page was never touched, so
+ * that each is put in by itself */
+static void *mover(void *arg)
+{
+	const size_t n = 512;
+	uint64_t seed = 4, *block = (uint64_t *)0x600000000, *there = block + 2 * n * WORDS, *moved;
+
+	block = mmap(block, n * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	if (block == MAP_FAILED) {
+		say("bad mmap: %s", strerror(errno));
+		failed();
+		return arg;
+	}
+	madvise(block, n * PAGE, MADV_NOHUGEPAGE);
+	for (size_t i = 0; i < n; i += 2)
+		block[i * WORDS] = i + 1;
+	while (!atomic_load(&is_ending)) {
+		size_t page = pick(&seed, n / 2) * 2;
+
+		moved = mremap(block, n * PAGE, n * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, there);
+		if (moved == MAP_FAILED) {
+			say("bad mremap: %s", strerror(errno));
+			failed();
+			break;
+		}
+		there = block;
+		block = moved;
+		if (block[page * WORDS] != page + 1) {
+			say("bad page %zu of what moves: %llu", page, (unsigned long long)block[page * WORDS]);
+			failed();
+		}
+		usleep(20);
+		atomic_fetch_add(&turns[4], 1);
+	}
+	return arg;
+}
+
 static void *short_lived(void *arg)
 {
 	volatile char deep[64 << 10];
@@ -193,8 +230,8 @@ static void *parent(void *arg)
 /* "fork", "rest": children are made, or not; else: all is looked at. Each: when every thread has done something since */
 int fetched(unsigned mib)
 {
-	void *(*const bodies[])(void *) = { reader, caller, changer, parent };
-	pthread_t threads[4];
+	void *(*const bodies[])(void *) = { reader, caller, changer, parent, mover };
+	pthread_t threads[5];
 	char line[64];
 
 	half = (size_t)mib * 256 / 2;
@@ -206,11 +243,11 @@ int fetched(unsigned mib)
 		for (size_t i = 0; i < WORDS; i++)
 			memory[p * WORDS + i] = word_of(p, i);
 	memset(own, 7, half * PAGE / 2); /* and a quarter that was never touched */
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 5; i++)
 		pthread_create(&threads[i], NULL, bodies[i], NULL);
 	say("ready");
 	while (hear(line, sizeof(line)) && strcmp(line, "end") != 0) {
-		unsigned before[4];
+		unsigned before[5];
 
 		if (strcmp(line, "fork") == 0)
 			atomic_store(&is_forking, 1);
@@ -220,16 +257,16 @@ int fetched(unsigned mib)
 			for (size_t p = 0; p < half; p++)
 				if (!is_page_right(memory + p * WORDS, p))
 					failed();
-		for (int i = 0; i < 4; i++)
+		for (int i = 0; i < 5; i++)
 			before[i] = atomic_load(&turns[i]);
-		for (int i = 0; i < 4; i++)
+		for (int i = 0; i < 5; i++)
 			while (atomic_load(&turns[i]) < before[i] + 2)
 				sched_yield();
 		if (!atomic_load(&is_bad))
 			say("ok %s", line);
 	}
 	atomic_store(&is_ending, 1);
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 5; i++)
 		pthread_join(threads[i], NULL);
 	say("done");
 	_exit(atomic_load(&is_bad) ? 3 : 7);
