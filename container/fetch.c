@@ -65,6 +65,7 @@ struct mm {
 	unsigned char *missing;
 	uint64_t n_missing;
 	struct ct_vec moves;    /* struct move, disjoint */
+	struct ct_vec left;     /* struct ct_img_extent: places that were moved away from, of which the kernel says UNMAP next */
 	uint64_t no_place;      /* where no mapping was found, and nothing has moved since; 0: none */
 };
 
@@ -276,6 +277,7 @@ static void mm_free(struct mm *m)
 		close(m->uffd);
 	free(m->missing);
 	ct_vec_fini(&m->moves);
+	ct_vec_fini(&m->left);
 	free(m);
 }
 
@@ -288,6 +290,7 @@ static int mm_add(struct ct_fetch *f, int uffd, const struct mm *like)
 	if (m) {
 		m->uffd = -1;
 		ct_vec_init(&m->moves, sizeof(struct move));
+		ct_vec_init(&m->left, sizeof(struct ct_img_extent));
 		m->missing = malloc(f->pages / 8 + 1);
 	}
 	ev.data.ptr = m;
@@ -367,6 +370,30 @@ static int fork_came(struct ct_fetch *f, const struct mm *m, int uffd)
 	return rc;
 }
 
+/* A mapping that moves is said to be unmapped where it was, after the word of the move, which has told all. By then another thread
+ * may have moved something there. Return whether this is that word */
+static bool has_moved_away(struct mm *m, uint64_t start, uint64_t end)
+{
+	for CT_EACH(struct ct_img_extent, e, &m->left)
+		if (e->start == start && e->end == end) {
+			*e = *CT_AT(struct ct_img_extent, &m->left, m->left.n - 1);
+			m->left.n--;
+			return true;
+		}
+	return false;
+}
+
+static int moved_away(struct mm *m, uint64_t start, uint64_t end)
+{
+	struct ct_img_extent e = { start, end };
+
+	/* with MREMAP_DONTUNMAP that word never comes: one for each place is enough */
+	for CT_EACH(const struct ct_img_extent, o, &m->left)
+		if (o->start == start && o->end == end)
+			return 0;
+	return ct_vec_append(&m->left, &e, 1);
+}
+
 /* Everything that the kernel has to say of @m now. */
 static int handle(struct ct_fetch *f, struct mm *m)
 {
@@ -391,11 +418,14 @@ static int handle(struct ct_fetch *f, struct mm *m)
 			break;
 		case EV_REMAP:
 			rc = remap(m, msg.remap.from, msg.remap.to, msg.remap.len);
+			rc = rc < 0 ? rc : moved_away(m, msg.remap.from, msg.remap.from + msg.remap.len);
 			m->no_place = 0;
 			wake(m, msg.remap.from, msg.remap.len);
 			break;
 		case EV_REMOVE:
 		case EV_UNMAP:
+			if (msg.event == EV_UNMAP && has_moved_away(m, msg.remove.start, msg.remove.end))
+				break;
 			each_missing(f, m, msg.remove.start, msg.remove.end, forget_page);
 			wake(m, msg.remove.start, msg.remove.end - msg.remove.start); /* who waits there waits for nothing */
 			break;
