@@ -209,6 +209,8 @@ int ct_reconnecting_add(const char *patterns);
  *   kernel, or what is around the rank, does not allow it; it moves by stop-and-copy
  * ct_follow_round - look what must be sent now; ct_image_next hands it out, while the rank runs
  * ct_follow_sent - all of the round is at the destination
+ * ct_follow_forget - a round without pages: the destination forgets what it has. When it is there, ct_follow_end: the rank is then one
+ *   that was never followed
  * ct_follow_end - it is not followed any more; NULL-safe in every state, and done by the release and the end of a rank
  */
 struct ct_round {
@@ -221,6 +223,7 @@ void ct_rank_follow_from(struct ct_rank *r, uint64_t bytes);
 int ct_follow_begin(struct ct_rank *r, struct gw_error *why);
 int ct_follow_round(struct ct_rank *r, struct ct_round *out, struct gw_error *why);
 void ct_follow_sent(struct ct_rank *r);
+int ct_follow_forget(struct ct_rank *r, struct gw_error *why);
 void ct_follow_end(struct ct_rank *r);
 
 /*

@@ -243,6 +243,21 @@ static void leave_out_shared(const struct ct_snapshot *s, struct ct_vec *extents
 	extents->n = n;
 }
 
+/* its mappings now, to next_seen */
+static int look_mappings(struct ct_rank *r, struct gw_error *why)
+{
+	struct ct_follow *f = r->follow;
+	int rc;
+
+	if (r->state != CT_RUNNING || !f)
+		return gw_fail(why, -EINVAL, "pid %d is not followed", (int)r->pid);
+	ct_snapshot_fini(&f->next_seen);
+	ct_snapshot_init(&f->next_seen);
+	rc = ct_maps_read(&r->look, r->pid, true);
+	return rc < 0 ? gw_fail(why, rc, "cannot read the memory map of pid %d: %s", (int)r->pid, strerror(-rc)) :
+	       ct_vmas_scan(r, &r->look, &f->next_seen, why);
+}
+
 int ct_follow_round(struct ct_rank *r, struct ct_round *out, struct gw_error *why)
 {
 	struct ct_follow *f = r->follow;
@@ -250,16 +265,8 @@ int ct_follow_round(struct ct_rank *r, struct ct_round *out, struct gw_error *wh
 	uint64_t before = f ? ct_spans_bytes(&f->valid) : 0, at = gw_now_ns();
 	int rc;
 
-	if (r->state != CT_RUNNING || !f)
-		return gw_fail(why, -EINVAL, "pid %d is not followed", (int)r->pid);
-	ct_snapshot_fini(&f->next_seen);
-	ct_snapshot_init(&f->next_seen);
 	ct_vec_init(&dropped, sizeof(struct ct_img_extent));
-	rc = ct_maps_read(&r->look, r->pid, true);
-	if (rc < 0)
-		gw_fail(why, rc, "cannot read the memory map of pid %d: %s", (int)r->pid, strerror(-rc));
-	else
-		rc = ct_vmas_scan(r, &r->look, &f->next_seen, why);
+	rc = look_mappings(r, why);
 	if (rc == 0)
 		rc = look_written(r, &f->next_seen, why);
 	if (rc == 0)
@@ -282,6 +289,29 @@ int ct_follow_round(struct ct_rank *r, struct ct_round *out, struct gw_error *wh
 	ct_image_begin(r, true, f->rounds == 0);
 	f->rounds++;
 	f->looked_ns = at;
+	return 0;
+}
+
+int ct_follow_forget(struct ct_rank *r, struct gw_error *why)
+{
+	struct ct_follow *f = r->follow;
+	struct ct_vec dropped;
+	int rc = look_mappings(r, why);
+
+	if (rc < 0)
+		return rc;
+	ct_vec_init(&dropped, sizeof(struct ct_img_extent));
+	rc = ct_maps_kept(&f->seen, &f->next_seen, &f->kept);
+	if (rc == 0)
+		rc = ct_spans_common(&dropped, &f->there, &f->kept);
+	if (rc == 0)
+		rc = write_meta(r, &f->next_seen, &dropped);
+	ct_vec_fini(&dropped);
+	if (rc < 0)
+		return gw_fail(why, rc, "no memory to follow a rank");
+	r->extents.n = f->next_there.n = f->valid.n = 0;
+	ct_image_begin(r, true, false);
+	f->rounds++;
 	return 0;
 }
 

@@ -130,6 +130,7 @@ int main(void)
 	test_hops("children are forked while pages come", 4, false, 100, 0, "fetched", "32", true);
 	test_hops("memory that changes all the time", 6, false, 60, 0, "dirty", "3", false);
 	test_hops("memory that changes all the time, followed before", 6, false, 30, 2, "dirty", "4", false);
+	test_hops("and what came before is forgotten", 6, false, 30, FORGOTTEN + 2, "dirty", "4", false);
 	test_source_dies();
 	return tap_done();
 }

@@ -138,6 +138,24 @@ static void choose_to_leave(struct mig_session *s, uint64_t bytes)
 	      mib(bytes), ms(pause), s->is_leaving ? "" : "; and that host does not let a rank run before its memory is there");
 }
 
+/* Nearly all would come after the rank: the destination would have to throw it away, and we to look for it, while the rank stands.
+ * That is done now, and no more is followed. */
+static void forget(struct mig_session *s)
+{
+	struct mig_rounds *r = &s->rounds;
+	struct gw_error why = { 0 };
+	int code = ct_follow_forget(s->rank, &why);
+
+	if (code < 0) {
+		mig_post(s, MIG_EV_FAILED, code, "its mappings cannot be read any more: %s", why.text);
+		return;
+	}
+	r->is_forgetting = true;
+	r->is_sent = false;
+	r->begun_ns = gw_now_ns();
+	mig_src_round(s);
+}
+
 static void next_round(struct mig_session *s)
 {
 	struct mig_rounds *r = &s->rounds;
@@ -153,9 +171,14 @@ static void next_round(struct mig_session *s)
 		r->dirty_rate = (uint64_t)((double)now.dirty_bytes * 1e9 / (double)now.since_ns);
 	if (!is_worth_it(s, &now)) {
 		choose_to_leave(s, now.bytes);
-		mig_step(s, MIG_EV_ENOUGH);
+		if (s->is_leaving && now.bytes > r->all / 2)
+			forget(s);
+		else
+			mig_step(s, MIG_EV_ENOUGH);
 		return;
 	}
+	if (r->n == 0)
+		r->all = now.bytes;
 	r->last = now;
 	r->n++;
 	r->is_sent = false;
@@ -202,6 +225,12 @@ void mig_src_round_over(struct mig_session *s)
 
 	if (!r->is_sent) {
 		mig_post(s, MIG_EV_FAILED, -EPROTO, "cluster %u has a round before it was sent", s->id.to);
+		return;
+	}
+	if (r->is_forgetting) {
+		ct_follow_end(s->rank);
+		s->t.round_bytes = s->t.bytes;
+		mig_step(s, MIG_EV_ENOUGH);
 		return;
 	}
 	ct_follow_sent(s->rank);

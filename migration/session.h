@@ -101,6 +101,8 @@ struct mig_times {
 struct mig_rounds {
 	uint32_t n;               /* begun */
 	bool is_sent;             /* this one: its end is awaited */
+	bool is_forgetting;       /* this one: what was sent is to be forgotten */
+	uint64_t all;             /* bytes of the first */
 	struct ct_round last;     /* this one */
 	uint64_t begun_ns;
 	uint64_t rate, dirty_rate; /* bytes a second */

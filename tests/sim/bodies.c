@@ -223,6 +223,16 @@ int ct_follow_round(struct ct_rank *r, struct ct_round *out, struct gw_error *wh
 	return 0;
 }
 
+int ct_follow_forget(struct ct_rank *r, struct gw_error *why)
+{
+	if (r->state == ENDED)
+		return gw_fail(why, -ESRCH, "it has ended");
+	if (!r->is_followed || !r->round)
+		sim_fail("what was never sent is to be forgotten");
+	r->is_round_out = false;
+	return 0;
+}
+
 void ct_follow_sent(struct ct_rank *r)
 {
 	if (!r->is_round_out)
