@@ -16,7 +16,8 @@ mkdir -p "$place"/build/.libs "$place"/build/tests/programs "$place"/lib "$place
 cp "$top_builddir"/mpirun "$top_builddir"/godwitd "$top_builddir"/godwit "$place"/build/ &&
 cp -L "$top_builddir"/.libs/libgodwit-fi.so "$place"/build/.libs/ &&
 cp -r "$top_builddir"/.libs/abi "$place"/build/.libs/ &&
-cp "$top_builddir"/tests/programs/conduct "$top_builddir"/tests/programs/held "$place"/build/tests/programs/ &&
+cp "$top_builddir"/tests/programs/conduct "$top_builddir"/tests/programs/held "$top_builddir"/tests/programs/mpiio \
+	"$place"/build/tests/programs/ &&
 cp -a "$MPICH_PREFIX"/lib/lib*.so* "$place"/lib/ &&
 cp -r "$top_srcdir"/runtime/test_*.py "$top_srcdir"/runtime/completion "$place"/src/runtime/ &&
 cp -r "$top_srcdir"/tests/driver "$place"/src/tests/ || exit 1
