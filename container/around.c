@@ -133,6 +133,15 @@ static bool is_field_equal(const char *a, const char *b, const char *key)
 	return len == strcspn(y, "\n") && memcmp(x, y, len) == 0;
 }
 
+/* It ends just now, and has given back what it shared. @name: of its status */
+static bool thread_is_ending(const struct ct_rank *r, const char *name)
+{
+	char text[8192];
+	const char *field = ct_proc_read(r->pid, name, text, sizeof(text)) > 0 ? ct_proc_field(text, "FDSize:") : NULL;
+
+	return !field || atoi(field) == 0;
+}
+
 /* A thread that shares less with the others than threads do: a move would make it like the others. */
 static int thread_check(struct ct_rank *r, const char *leader, pid_t tid, pid_t *tracer, struct gw_error *why)
 {
@@ -145,10 +154,10 @@ static int thread_check(struct ct_rank *r, const char *leader, pid_t tid, pid_t 
 	if (ct_proc_read(r->pid, name, text, sizeof(text)) <= 0)
 		return 0; /* it has just ended */
 	rc = tracer_check(r, text, tracer, why);
-	if (rc == 0 && syscall(SYS_kcmp, r->pid, tid, KCMP_FILES, 0, 0) > 0)
+	if (rc == 0 && syscall(SYS_kcmp, r->pid, tid, KCMP_FILES, 0, 0) > 0 && !thread_is_ending(r, name))
 		rc = ct_hold(r, why, CT_HOLD_THREAD, tid, "thread %d has descriptors of its own (unshare), which cannot move; end "
 		             "it, or keep the rank with 'godwit pin'", (int)tid);
-	if (rc == 0 && syscall(SYS_kcmp, r->pid, tid, KCMP_FS, 0, 0) > 0)
+	if (rc == 0 && syscall(SYS_kcmp, r->pid, tid, KCMP_FS, 0, 0) > 0 && !thread_is_ending(r, name))
 		rc = ct_hold(r, why, CT_HOLD_THREAD, tid, "thread %d has a working directory of its own (unshare), which cannot "
 		             "move; end it, or keep the rank with 'godwit pin'", (int)tid);
 	for (size_t i = 0; rc == 0 && i < GW_ARRAY_LEN(rights); i++)
