@@ -630,7 +630,7 @@ int main(int argc, char **argv)
 	if (!strcmp(mode, "dirty"))
 		return dirty((unsigned)n);
 	if (!strcmp(mode, "fetched"))
-		return fetched((unsigned)n);
+		return fetched((unsigned)n, argc > 3 ? argv[3] : NULL);
 	if (!strcmp(mode, "memories"))
 		return memories();
 	if (!strcmp(mode, "mappings"))

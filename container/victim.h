@@ -35,7 +35,7 @@ int extents(void);
 int locked(void);
 
 /* victim_fetch.c */
-int fetched(unsigned mib);
+int fetched(unsigned mib, const char *path); /* @path: made when something is wrong; NULL: it is only said */
 
 /* victim_memory.c */
 int dirty(unsigned seed);
