@@ -15,6 +15,7 @@
  * Nothing here may wait for the rank: whoever fills its pages would wait for himself.
  */
 #include "container/fetch.h"
+#include "container/proof.h"
 #include "container/spans.h"
 
 #include <fcntl.h>
@@ -74,6 +75,7 @@ struct ct_fetch {
 	struct ct_vec later, first; /* spans of the source */
 	uint64_t pages;
 	struct ct_vec mms;          /* struct mm *; the rank's first, perhaps gone */
+	struct ct_helper keeper;    /* of its userfaultfd: were that closed before the rank is dead, it would go on with zeroes */
 	unsigned char *asked;
 	struct ct_vec wants;        /* uint64_t: pages that the source has yet to be asked for */
 	struct ct_vec waits;        /* struct wait: of faults, to measure them */
@@ -314,9 +316,15 @@ static void mm_gone(struct mm *m)
 	m->n_missing = 0;
 }
 
-/* Nothing is missing there: the kernel makes its pages of zeroes by itself again, and who waits is let go. */
-static void mm_settle(struct mm *m)
+/* When nothing is missing there: the kernel makes its pages of zeroes by itself again, and who waits is let go. */
+static void settle(struct ct_fetch *f, size_t i)
 {
+	struct mm *m = mm_at(f, i);
+
+	if (m->n_missing)
+		return;
+	if (i == 0)
+		ct_keeper_end(&f->keeper);
 	if (m->uffd >= 0)
 		close(m->uffd);
 	m->uffd = -1;
@@ -501,6 +509,7 @@ int ct_fetch_begin(struct ct_rank *r, struct gw_error *why)
 	ct_vec_init(&f->mms, sizeof(struct mm *));
 	ct_vec_init(&f->wants, sizeof(uint64_t));
 	ct_vec_init(&f->waits, sizeof(struct wait));
+	f->keeper.fd = -1;
 	f->epoll = epoll_create1(EPOLL_CLOEXEC);
 	rc = f->epoll < 0 ? -errno : 0;
 	if (rc == 0)
@@ -535,7 +544,10 @@ bool ct_fetch_is_later(const struct ct_fetch *f, uint64_t vaddr)
 struct ct_fetch *ct_rank_take_fetch(struct ct_rank *r)
 {
 	struct ct_fetch *f = r->fetch;
+	int rc = f && f->mms.n ? ct_keeper_start(&f->keeper, r->pidfd, mm_at(f, 0)->uffd) : 0;
 
+	if (rc < 0)
+		gw_log(GW_WARN, "nobody keeps the memory of pid %d should this daemon be killed: %s", (int)r->pid, strerror(-rc));
 	r->fetch = NULL;
 	return f;
 }
@@ -544,6 +556,7 @@ void ct_fetch_end(struct ct_fetch *f)
 {
 	if (!f)
 		return;
+	ct_keeper_end(&f->keeper);
 	for (size_t i = 0; i < f->mms.n; i++)
 		mm_free(mm_at(f, i));
 	if (f->epoll >= 0)
@@ -671,8 +684,7 @@ int ct_fetch_put(struct ct_fetch *f, uint64_t vaddr, const unsigned char *bytes,
 		struct mm *m = mm_at(f, i);
 
 		rc = fill_mm(f, m, page, vaddr, bytes, pages);
-		if (!m->n_missing)
-			mm_settle(m);
+		settle(f, i);
 	}
 	return rc < 0 ? gw_fail(why, rc, "a page cannot be filled in: %s", strerror(-rc)) : 0;
 }
@@ -700,8 +712,7 @@ static int not_there(struct ct_fetch *f, uint64_t vaddr, uint64_t pages, struct 
 		}
 	}
 	for (size_t k = 0; k < f->mms.n; k++)
-		if (!mm_at(f, k)->n_missing)
-			mm_settle(mm_at(f, k));
+		settle(f, k);
 	return 0;
 }
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Helpers: the guard of marks, which also flushes, and the reader of contents. */
+/* Helpers: the guard of marks, which also flushes, the reader of contents, and the keeper of a descriptor. */
 #define XXH_INLINE_ALL /* a fast hash of 128 bits that needs no library at run time */
 #include <xxhash.h>
 
 #include "container/proof.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -255,4 +257,49 @@ static void guard_main(int fd, const void *arg)
 int ct_guard_start(struct ct_helper *h, const struct ct_guard *g)
 {
 	return start(h, guard_main, g);
+}
+
+/* ---- keeper ------------------------------------------------------------------------------------------------------ */
+
+static void keeper_main(int fd, const void *arg)
+{
+	union { struct cmsghdr head; char room[CMSG_SPACE(2 * sizeof(int))]; } control;
+	char what;
+	struct iovec iov = { &what, 1 };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+	struct pollfd there = { .events = POLLIN };
+
+	(void)arg;
+	prctl(PR_SET_NAME, "godwit-pages");
+	if (recvmsg(fd, &m, MSG_CMSG_CLOEXEC) != 1 || m.msg_controllen < CMSG_LEN(2 * sizeof(int)))
+		return;
+	memcpy(&there.fd, CMSG_DATA(&control.head), sizeof(int)); /* the other one is only to be open */
+	if (read(fd, &what, 1) == 1)
+		return;
+	while (poll(&there, 1, -1) < 0 && errno == EINTR) /* the daemon was killed */
+		;
+}
+
+int ct_keeper_start(struct ct_helper *h, int pidfd, int fd)
+{
+	union { struct cmsghdr head; char room[CMSG_SPACE(2 * sizeof(int))]; } control = {
+		.head = { .cmsg_len = CMSG_LEN(2 * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+	struct iovec iov = { (char[1]){ 0 }, 1 };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control.room) };
+	int rc = start(h, keeper_main, NULL);
+
+	if (rc < 0)
+		return rc;
+	memcpy(CMSG_DATA(&control.head), (int[2]){ pidfd, fd }, 2 * sizeof(int));
+	rc = sendmsg(h->fd, &m, MSG_NOSIGNAL) == 1 ? 0 : -errno;
+	if (rc < 0)
+		ct_helper_end(h);
+	return rc;
+}
+
+void ct_keeper_end(struct ct_helper *h)
+{
+	if (h->fd >= 0)
+		put(h->fd, "", 1);
+	ct_helper_end(h);
 }

@@ -55,6 +55,11 @@ int ct_guard_start(struct ct_helper *h, const struct ct_guard *g);
 bool ct_mark_path(char *out, const char *path, uint32_t prefix, const uint8_t nonce[16]);
 #define CT_MARK_PATH 4200
 
+/* ---- keeper ---- */
+/** ct_keeper_start - keep @fd open until ct_keeper_end(), or, should we be killed, until the process of @pidfd has ended */
+int ct_keeper_start(struct ct_helper *h, int pidfd, int fd);
+void ct_keeper_end(struct ct_helper *h);
+
 uint64_t ct_mount_of(const char *path, struct stat *st); /* also of the last component's link; 0 with errno */
 
 /* ---- the rule ---- */

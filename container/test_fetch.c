@@ -117,6 +117,30 @@ static void test_source_dies(void)
 	pair_stop(&p);
 }
 
+/* The daemon that has the rank is killed while threads wait for pages: none of them may find that one holds something else. */
+static void test_destination_dies(void)
+{
+	char witness[80];
+	int killed = 0, fd;
+
+	snprintf(witness, sizeof(witness), "%s/wrong", workdir);
+	for (int i = 0; i < 12; i++) {
+		uint64_t until = gw_now_ns() + 20000000000ull;
+		struct pair p;
+
+		pair_start(&p, NULL, "test.fetching=kill", false);
+		pair_spawn(&p, 4242, victim, "fetched", "16", witness, NULL);
+		p.post = 100000; /* nothing is pushed */
+		killed += is_ready(&p) && pair_move(&p) == -EPIPE;
+		pair_stop(&p);
+		while ((fd = open(victim, O_WRONLY | O_CLOEXEC)) < 0 && errno == ETXTBSY && gw_now_ns() < until)
+			usleep(1000); /* as long as somebody runs it */
+		close(fd);
+	}
+	ok(killed == 12 && access(witness, F_OK) < 0, "the daemon that has the rank is killed while pages are missing: nothing goes on without them");
+	unlink(witness);
+}
+
 int main(void)
 {
 	struct ct_host_caps caps;
@@ -132,5 +156,6 @@ int main(void)
 	test_hops("memory that changes all the time, followed before", 6, false, 30, 2, "dirty", "4", false);
 	test_hops("and what came before is forgotten", 6, false, 30, FORGOTTEN + 2, "dirty", "4", false);
 	test_source_dies();
+	test_destination_dies();
 	return tap_done();
 }

@@ -283,6 +283,9 @@ static int fetch(struct ct_fetch *f, int peer, struct reply *re)
 				return gw_fail(&re->why, -EPIPE, "the source is gone while pages are missing");
 			rc = ct_fetch_fill(f, chunk, m.len, &re->why);
 		}
+		ct_fetch_measure(f, &re->stats.fetch);
+		if (p[1].revents && re->stats.fetch.faults > 20) /* and some wait */
+			gw_fault("test.fetching");
 		while (rc == 0 && (n = ct_fetch_wants(f, wants, GW_ARRAY_LEN(wants))) > 0)
 			rc = peer_say(peer, PEER_WANT, 0, wants, n * sizeof(wants[0]));
 	}
