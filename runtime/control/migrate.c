@@ -25,7 +25,8 @@ static const struct argp_option options[] = {
 	  "still meanwhile. The old ones stay where they are", 0 },
 	{ "technique", 'k', "NAME", 0, "auto (the default), stop-and-copy, pre-copy: most of the memory goes before the rank stops, post-copy: after it, or hybrid: both", 0 },
 	{ "max-downtime", 'd', "TIME", 0, "How long a rank may stand still, as 5ms or 800us: pre-copy makes rounds until that is in reach (default 5ms)", 0 },
-	{ "bandwidth", 'b', "RATE", 0, "Bytes a second, as 200M or 1G, that pre-copy takes of the link while the rank runs (default: what it takes)", 0 },
+	{ "bandwidth", 'b', "RATE", 0, "Bytes a second, as 200M or 1G, that memory takes of the link while the rank runs, before the move or after it "
+	  "(default: what it takes)", 0 },
 	CONTROL_OPTIONS,
 	{ 0 }
 };
