@@ -55,7 +55,8 @@ int cold_manifest_read(int dirfd, const char *dir, json_t **out, struct gw_error
 	json_t *m;
 
 	if (fd < 0)
-		return gw_fail(why, -errno, errno == ENOENT ? "%s holds no complete checkpoint: there is no " COLD_MANIFEST "%s" :
+		return gw_fail(why, -errno, errno == ENOENT ? "%s holds no complete checkpoint: there is no " COLD_MANIFEST
+		               "; name the directory that 'godwit checkpoint' or 'mpirun -checkpoint-dir' was given%s" :
 		               "%s/" COLD_MANIFEST " cannot be read: %s", dir, errno == ENOENT ? "" : strerror(errno));
 	m = json_loadfd(fd, 0, &error);
 	text = json_string_value(json_object_get(m, "hash"));
