@@ -3,8 +3,9 @@
  * migration/wire.h: the frames between two daemons during a session.
  *
  * They are frames of runtime/base/link.h; one connection carries one session. The first frame on a connection names the
- * session (struct mig_head); every frame but DATA begins with that head, and all on one connection must name the same
- * session. A session is identified by the source's incarnation and its number. Fixed width, little endian, version 1.
+ * session (struct mig_head); every frame but DATA and PAGES begins with that head, and all on one connection must name
+ * the same session. A session is identified by the source's incarnation and its number. Fixed width, little endian,
+ * version 1.
  *
  *   type       from         after the head
  *   PREPARE    source       struct mig_wire_needs, needs blob, hints (JSON text), question of container/files.h
