@@ -8,13 +8,13 @@
  *
  *   mm        one address space: the rank's; each child's that was forked meanwhile, with a userfaultfd of its own
  *   missing   pages of the source that this address space has not got, and still has a place for
- *   moves     of these, what is at another place than it was at the source
+ *   places    where these belong: it may be another place than at the source (places.h)
  *   asked     pages that the source was asked for, which have not come
  *
  * A page that is touched and not missing was never there, or was given back: it is a page of zeroes, made here.
  * Nothing here may wait for the rank: whoever fills its pages would wait for himself.
  */
-#include "container/fetch.h"
+#include "container/places.h"
 #include "container/proof.h"
 #include "container/spans.h"
 
@@ -59,13 +59,11 @@ enum { EV_FAULT = 0x12, EV_FORK = 0x13, EV_REMAP = 0x14, EV_REMOVE = 0x15, EV_UN
 #define SAMPLES 4096
 #define PATIENCE_NS 20000000ull /* for a thread that has changed memory, until it goes on */
 
-struct move { uint64_t start, end, to; }; /* of the source; where its begin is here */
-
 struct mm {
 	int uffd;
 	unsigned char *missing;
 	uint64_t n_missing;
-	struct ct_vec moves;    /* struct move, disjoint */
+	struct ct_places places;
 	struct ct_vec left;     /* struct ct_img_extent: places that were moved away from, of which the kernel says UNMAP next */
 	uint64_t no_place;      /* where no mapping was found, and nothing has moved since; 0: none */
 };
@@ -84,111 +82,12 @@ struct ct_fetch {
 };
 struct wait { uint64_t page, since_ns; };
 
-/* ---- pages by number ------------------------------------------------------------------------------------------------ */
-
-int ct_pages_count(const struct ct_vec *spans, struct ct_vec *first, uint64_t *pages)
-{
-	uint64_t n = 0;
-
-	ct_vec_fini(first);
-	ct_vec_init(first, sizeof(uint64_t));
-	for CT_EACH(const struct ct_img_extent, e, spans) {
-		if (ct_vec_append(first, &n, 1) < 0)
-			return -ENOMEM;
-		n += (e->end - e->start) / CT_PAGE;
-	}
-	*pages = n;
-	return 0;
-}
-
-uint64_t ct_pages_index(const struct ct_vec *spans, const struct ct_vec *first, uint64_t addr)
-{
-	size_t lo = 0, hi = spans->n;
-
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-		const struct ct_img_extent *e = CT_AT(const struct ct_img_extent, spans, mid);
-
-		if (addr < e->start)
-			hi = mid;
-		else if (addr >= e->end)
-			lo = mid + 1;
-		else
-			return !first ? 0 : *CT_AT(uint64_t, first, mid) + (addr - e->start) / CT_PAGE;
-	}
-	return CT_NO_PAGE;
-}
-
-uint64_t ct_pages_address(const struct ct_vec *spans, const struct ct_vec *first, uint64_t index, uint64_t *end)
-{
-	size_t lo = 0, hi = spans->n;
-	const struct ct_img_extent *e;
-
-	while (hi - lo > 1) {
-		size_t mid = (lo + hi) / 2;
-
-		if (*CT_AT(uint64_t, first, mid) <= index)
-			lo = mid;
-		else
-			hi = mid;
-	}
-	e = CT_AT(const struct ct_img_extent, spans, lo);
-	*end = e->end;
-	return e->start + (index - *CT_AT(uint64_t, first, lo)) * CT_PAGE;
-}
-
 static uint64_t index_of(const struct ct_fetch *f, uint64_t source)
 {
 	return ct_pages_index(&f->later, &f->first, source);
 }
 
-/* ---- places --------------------------------------------------------------------------------------------------------- */
-
-/* Where the page at @source belongs in @m, and up to where what follows it follows it there too, at most @end. */
-static uint64_t place_of(const struct mm *m, uint64_t source, uint64_t *end)
-{
-	uint64_t until = *end;
-
-	for CT_EACH(const struct move, v, &m->moves) {
-		if (source >= v->start && source < v->end) {
-			*end = v->end < until ? v->end : until;
-			return v->to + (source - v->start);
-		}
-		if (v->start > source && v->start < until)
-			until = v->start;
-	}
-	*end = until;
-	return source;
-}
-
-/* The page of the source that belongs at @place; as a stretch up to *end, at most what it was. CT_NO_PAGE: none can */
-static uint64_t source_of(const struct mm *m, uint64_t place, uint64_t *end)
-{
-	uint64_t until = *end;
-	bool is_moved_away = false;
-
-	for CT_EACH(const struct move, v, &m->moves) {
-		uint64_t there = v->to + (v->end - v->start);
-
-		if (place >= v->to && place < there) {
-			*end = there < until ? there : until;
-			return v->start + (place - v->to);
-		}
-		if (v->to > place && v->to < until)
-			until = v->to;
-	}
-	/* not a place that something was moved to: is its own page still there? */
-	for CT_EACH(const struct move, v, &m->moves) {
-		if (place >= v->start && place < v->end) {
-			is_moved_away = true;
-			until = v->end < until ? v->end : until;
-		} else if (v->start > place && v->start < until) {
-			until = v->start;
-		}
-	}
-	*end = until;
-	return is_moved_away ? CT_NO_PAGE : place;
-}
+/* ---- pages that are missing ------------------------------------------------------------------------------------------- */
 
 static void forget_page(struct mm *m, uint64_t page)
 {
@@ -206,7 +105,7 @@ static void each_missing(struct ct_fetch *f, struct mm *m, uint64_t start, uint6
 		uint64_t source;
 
 		next = end;
-		source = source_of(m, at, &next);
+		source = ct_places_source(&m->places, at, &next);
 		if (source == CT_NO_PAGE)
 			continue;
 		/* jump to the spans: an address range may be far larger than what is missing of it */
@@ -219,49 +118,6 @@ static void each_missing(struct ct_fetch *f, struct mm *m, uint64_t start, uint6
 				each(m, index_of(f, a));
 		}
 	}
-}
-
-static int add_move(struct mm *m, uint64_t start, uint64_t end, uint64_t to)
-{
-	struct move v = { start, end, to };
-
-	return start < end ? ct_vec_append(&m->moves, &v, 1) : 0;
-}
-
-/* What belonged in [from, from + len) belongs at @to now. */
-static int remap(struct mm *m, uint64_t from, uint64_t to, uint64_t len)
-{
-	struct ct_vec old = m->moves;
-	uint64_t at = from;
-	int rc = 0;
-
-	if (from == to)
-		return 0;
-	ct_vec_init(&m->moves, sizeof(struct move));
-	/* what was moved before, in up to three pieces */
-	for CT_EACH(const struct move, v, &old) {
-		uint64_t there = v->to + (v->end - v->start);
-		uint64_t a = v->to > from ? v->to : from, b = there < from + len ? there : from + len;
-
-		if (a >= b) {
-			rc |= add_move(m, v->start, v->end, v->to);
-			continue;
-		}
-		rc |= add_move(m, v->start, v->start + (a - v->to), v->to);
-		rc |= add_move(m, v->start + (a - v->to), v->start + (b - v->to), to + (a - from));
-		rc |= add_move(m, v->start + (b - v->to), v->end, b);
-	}
-	/* and what was at its own place */
-	while (at < from + len) {
-		struct mm before = { .moves = old };
-		uint64_t end = from + len, source = source_of(&before, at, &end);
-
-		if (source == at)
-			rc |= add_move(m, at, end, to + (at - from));
-		at = end;
-	}
-	ct_vec_fini(&old);
-	return rc < 0 ? -ENOMEM : 0;
 }
 
 /* ---- address spaces ------------------------------------------------------------------------------------------------- */
@@ -278,7 +134,7 @@ static void mm_free(struct mm *m)
 	if (m->uffd >= 0)
 		close(m->uffd);
 	free(m->missing);
-	ct_vec_fini(&m->moves);
+	ct_places_fini(&m->places);
 	ct_vec_fini(&m->left);
 	free(m);
 }
@@ -291,12 +147,12 @@ static int mm_add(struct ct_fetch *f, int uffd, const struct mm *like)
 
 	if (m) {
 		m->uffd = -1;
-		ct_vec_init(&m->moves, sizeof(struct move));
+		ct_places_init(&m->places);
 		ct_vec_init(&m->left, sizeof(struct ct_img_extent));
 		m->missing = malloc(f->pages / 8 + 1);
 	}
 	ev.data.ptr = m;
-	if (!m || !m->missing || (like && ct_vec_append(&m->moves, like->moves.at, like->moves.n) < 0) ||
+	if (!m || !m->missing || (like && ct_places_copy(&m->places, &like->places) < 0) ||
 	    epoll_ctl(f->epoll, EPOLL_CTL_ADD, uffd, &ev) < 0 || ct_vec_append(&f->mms, &m, 1) < 0) {
 		mm_free(m);
 		return -ENOMEM;
@@ -414,7 +270,7 @@ static int handle(struct ct_fetch *f, struct mm *m)
 
 		switch (msg.event) {
 		case EV_FAULT:
-			page = source_of(m, place, &end);
+			page = ct_places_source(&m->places, place, &end);
 			page = page == CT_NO_PAGE ? page : index_of(f, page);
 			if (page != CT_NO_PAGE && ct_bit_is_set(m->missing, page))
 				ask(f, page);
@@ -425,7 +281,8 @@ static int handle(struct ct_fetch *f, struct mm *m)
 			rc = fork_came(f, m, (int)msg.fork.fd);
 			break;
 		case EV_REMAP:
-			rc = remap(m, msg.remap.from, msg.remap.to, msg.remap.len);
+			each_missing(f, m, msg.remap.to, msg.remap.to + msg.remap.len, forget_page); /* of what was there */
+			rc = ct_places_move(&m->places, msg.remap.from, msg.remap.to, msg.remap.len);
 			rc = rc < 0 ? rc : moved_away(m, msg.remap.from, msg.remap.from + msg.remap.len);
 			m->no_place = 0;
 			wake(m, msg.remap.from, msg.remap.len);
@@ -641,7 +498,7 @@ static int fill_mm(struct ct_fetch *f, struct mm *m, uint64_t page, uint64_t sou
 			i++;
 			continue;
 		}
-		place = place_of(m, at, &end);
+		place = ct_places_of(&m->places, at, &end);
 		while (at + len < end && ct_bit_is_set(m->missing, page + i + len / CT_PAGE))
 			len += CT_PAGE;
 		done = put(f, m, place, bytes ? bytes + i * CT_PAGE : NULL, len);
@@ -708,7 +565,7 @@ static int not_there(struct ct_fetch *f, uint64_t vaddr, uint64_t pages, struct 
 
 			forget_page(m, page + i);
 			if (is_asked && m->uffd >= 0)
-				wake(m, place_of(m, vaddr + i * CT_PAGE, &end), CT_PAGE);
+				wake(m, ct_places_of(&m->places, vaddr + i * CT_PAGE, &end), CT_PAGE);
 		}
 	}
 	for (size_t k = 0; k < f->mms.n; k++)

@@ -7,10 +7,10 @@ libct_la_SOURCES = \
 	%D%/cold.h \
 	%D%/container.h \
 	%D%/cpu.h \
-	%D%/fetch.h \
 	%D%/files.h \
 	%D%/image.h \
 	%D%/probe.h \
+	%D%/places.h \
 	%D%/proof.h \
 	%D%/rank.h \
 	%D%/room.h \
@@ -42,6 +42,7 @@ libct_la_SOURCES = \
 	%D%/memory.c \
 	%D%/numa.c \
 	%D%/pairs.c \
+	%D%/places.c \
 	%D%/plumb.c \
 	%D%/polls.c \
 	%D%/probe.c \
@@ -69,8 +70,10 @@ TESTS += %D%/test_files %D%/test_image %D%/test_move %D%/test_move_user %D%/test
 %C%_test_files_LDADD = libct.la libgw-base.la
 %C%_test_image_SOURCES = %D%/test_image.c
 %C%_test_image_LDADD = libct.la libgw-base.la
-check_PROGRAMS += %D%/test_room %D%/test_cpu %D%/test_spans
-TESTS += %D%/test_room %D%/test_cpu %D%/test_spans
+check_PROGRAMS += %D%/test_room %D%/test_cpu %D%/test_spans %D%/test_places
+TESTS += %D%/test_room %D%/test_cpu %D%/test_spans %D%/test_places
+%C%_test_places_SOURCES = %D%/test_places.c
+%C%_test_places_LDADD = libct.la libgw-base.la
 %C%_test_spans_SOURCES = %D%/test_spans.c
 %C%_test_spans_LDADD = libct.la libgw-base.la
 %C%_test_cpu_SOURCES = %D%/test_cpu.c

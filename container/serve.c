@@ -10,7 +10,7 @@
  * (userfaultfd). Not memory that is locked, which the kernel wants to have when it locks it again; not stacks that grow; nor
  * what a fork wipes, since the missing pages of a child are filled like its parent's.
  */
-#include "container/fetch.h"
+#include "container/places.h"
 #include "container/spans.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The mappings of a rank: how each moves, or why it holds the rank; and which pages are present. */
-#include "container/fetch.h"
+#include "container/places.h"
 #include "container/spans.h"
 
 #include <fcntl.h>
