@@ -89,7 +89,7 @@ TESTS += %D%/test_room %D%/test_cpu %D%/test_spans %D%/test_places
 %C%_test_move_LDADD = libct.la libgw-base.la
 %C%_test_move_user_SOURCES = %D%/test_move_user.c
 %C%_test_move_user_LDADD = libct.la libgw-base.la
-%C%_test_fetch_SOURCES = %D%/test_fetch.c %D%/test_pair.h
+%C%_test_fetch_SOURCES = %D%/test_fetch.c %D%/test_hops.h %D%/test_pair.h
 %C%_test_fetch_LDADD = libct.la libgw-base.la
 # compiled by the test, which skips what the compilers here cannot do
 EXTRA_DIST += %D%/victim_cxx.cc %D%/victim_omp.c

@@ -1,33 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Ranks that run before their pages are there: all of their memory, used in every way while it comes. */
-#include "container/test_pair.h"
-
-#include "tests/tap.h"
-
-static char victim[128], workdir[64];
-
-static void cleanup(void)
-{
-	if (getpid() != tap_state.pid)
-		return;
-	unlink(victim);
-	rmdir(workdir);
-}
-
-static void setup(void)
-{
-	const char *top = getenv("top_builddir");
-	char cmd[1200];
-
-	strcpy(workdir, "/tmp/godwit-ct-XXXXXX");
-	if (!mkdtemp(workdir))
-		tap_bail("cannot make a directory in /tmp");
-	atexit(cleanup);
-	snprintf(victim, sizeof(victim), "%s/victim", workdir);
-	snprintf(cmd, sizeof(cmd), "cp '%s/container/victim' '%s'", top ? top : ".", victim);
-	if (system(cmd) != 0)
-		tap_bail("cannot copy the victim from %s", top ? top : ".");
-}
+#include "container/test_hops.h"
 
 /* A rank that has another process just now is asked again, as a daemon does. */
 static bool hop(struct pair *p)
@@ -61,16 +34,8 @@ static bool is_ready(struct pair *p)
 	return rank_says(p, line, sizeof(line)) && strcmp(line, "ready") == 0;
 }
 
-static bool ends(struct pair *p)
-{
-	char line[4096];
-
-	return rank_obeys(p, "end", line, sizeof(line)) && strcmp(line, "done") == 0 && pair_op(p, p->at, CMD_REAP, 0) == 0 &&
-	       WIFEXITED(p->last.status) && WEXITSTATUS(p->last.status) == 7;
-}
-
 /* @post, @rounds: of the first hop; every other hop is the other way round */
-static void test_hops(const char *what, int hops, bool is_tcp, int post, int rounds, const char *a0, const char *a1, bool is_forking)
+static void test_uses(const char *what, int hops, bool is_tcp, int post, int rounds, const char *a0, const char *a1, bool is_forking)
 {
 	uint64_t left = 0, faults = 0, forks = 0, median = 0;
 	struct pair p;
@@ -92,7 +57,7 @@ static void test_hops(const char *what, int hops, bool is_tcp, int post, int rou
 		good = good && says(&p, word);
 	}
 	good = good && (!is_forking || says(&p, "rest"));
-	ok(good && left && ends(&p), "%s: %d hops, %.1f MiB came after it", what, hops, (double)left / (1 << 20));
+	ok(good && left && finish(&p), "%s: %d hops, %.1f MiB came after it", what, hops, (double)left / (1 << 20));
 	diag("%llu pages were waited for (half of the last hop's within %llu us), %llu forks meanwhile", (unsigned long long)faults,
 	     (unsigned long long)median, (unsigned long long)forks);
 	pair_stop(&p);
@@ -121,11 +86,11 @@ static void test_source_dies(void)
 static void test_destination_dies(void)
 {
 	char witness[80];
-	int killed = 0, fd;
+	int killed = 0;
 
 	snprintf(witness, sizeof(witness), "%s/wrong", workdir);
+	prctl(PR_SET_CHILD_SUBREAPER, 1); /* what a daemon leaves is ours */
 	for (int i = 0; i < 12; i++) {
-		uint64_t until = gw_now_ns() + 20000000000ull;
 		struct pair p;
 
 		pair_start(&p, NULL, "test.fetching=kill", false);
@@ -133,9 +98,8 @@ static void test_destination_dies(void)
 		p.post = 100000; /* nothing is pushed */
 		killed += is_ready(&p) && pair_move(&p) == -EPIPE;
 		pair_stop(&p);
-		while ((fd = open(victim, O_WRONLY | O_CLOEXEC)) < 0 && errno == ETXTBSY && gw_now_ns() < until)
-			usleep(1000); /* as long as somebody runs it */
-		close(fd);
+		while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+			; /* the rank's init, and with it the rank; helpers */
 	}
 	ok(killed == 12 && access(witness, F_OK) < 0, "the daemon that has the rank is killed while pages are missing: nothing goes on without them");
 	unlink(witness);
@@ -145,16 +109,17 @@ int main(void)
 {
 	struct ct_host_caps caps;
 
+	tap_begin(300);
 	ct_host_probe(&caps);
 	if (!caps.can_fetch)
 		tap_skip_all("missing pages cannot be watched here (userfaultfd of the kernel's own accesses, and of forks)");
 	setup();
-	test_hops("64 MiB, used by every way", 10, true, 1, 0, "fetched", "64", false);
-	test_hops("32 MiB, asked for page by page first", 3, false, 200, 0, "fetched", "32", false);
-	test_hops("children are forked while pages come", 4, false, 100, 0, "fetched", "32", true);
-	test_hops("memory that changes all the time", 6, false, 60, 0, "dirty", "3", false);
-	test_hops("memory that changes all the time, followed before", 6, false, 30, 2, "dirty", "4", false);
-	test_hops("and what came before is forgotten", 6, false, 30, FORGOTTEN + 2, "dirty", "4", false);
+	test_uses("64 MiB, used by every way", 10, true, 1, 0, "fetched", "64", false);
+	test_uses("32 MiB, asked for page by page first", 3, false, 200, 0, "fetched", "32", false);
+	test_uses("children are forked while pages come", 4, false, 100, 0, "fetched", "32", true);
+	test_uses("memory that changes all the time", 6, false, 60, 0, "dirty", "3", false);
+	test_uses("memory that changes all the time, followed before", 6, false, 30, 2, "dirty", "4", false);
+	test_uses("and what came before is forgotten", 6, false, 30, FORGOTTEN + 2, "dirty", "4", false);
 	test_source_dies();
 	test_destination_dies();
 	return tap_done();
