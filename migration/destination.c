@@ -298,16 +298,8 @@ static void send_taken(struct mig_session *s)
 
 void mig_dst_say_taken(struct mig_session *s)
 {
-	switch (gw_fault("mig.dst.taken")) {
-	case GW_FAULT_FAIL: /* as if the frame got lost */
-		return;
-	case GW_FAULT_CUT:
-		mig_disconnect(s);
-		mig_step(s, MIG_EV_PEER_LOST);
-		return;
-	default:
+	if (!mig_word_is_lost(s, "mig.dst.taken"))
 		send_taken(s);
-	}
 }
 
 static bool reconnect(struct mig_session *s)

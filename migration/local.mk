@@ -1,8 +1,19 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # migration: sessions.
 noinst_LTLIBRARIES += libmig.la
-libmig_la_SOURCES = %D%/migration.h %D%/session.h %D%/wire.h %D%/session.c %D%/source.c %D%/destination.c %D%/peer.c %D%/precopy.c %D%/postcopy.c \
-	%D%/wire.c %D%/measures.c
+libmig_la_SOURCES = \
+	%D%/migration.h \
+	%D%/session.h \
+	%D%/wire.h \
+	%D%/destination.c \
+	%D%/measures.c \
+	%D%/peer.c \
+	%D%/postcopy.c \
+	%D%/precopy.c \
+	%D%/session.c \
+	%D%/source.c \
+	%D%/table.c \
+	%D%/wire.c
 libmig_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 
 # test_session moves real containers between three daemons; test_mover is what it moves, a program like any other.

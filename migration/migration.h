@@ -3,7 +3,7 @@
  * migration: sessions that move a rank from this cluster to another, and that receive ranks from others.
  *
  * A struct mig is one daemon's part: it holds every session of that daemon, as source and as destination. A session is
- * a table of states (session.c) and moves one rank once. Everything runs on the daemon's loop, on the thread that
+ * a table of states (table.c) and moves one rank once. Everything runs on the daemon's loop, on the thread that
  * spawned the ranks; nothing waits: bulk bytes go chunk by chunk as the link takes them, so many sessions run at once
  * and a cluster sends and receives at the same time.
  *

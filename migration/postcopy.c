@@ -286,16 +286,8 @@ void mig_dst_fetched(struct mig_session *s)
 
 void mig_dst_say_fetched(struct mig_session *s)
 {
-	switch (gw_fault("mig.dst.fetched")) {
-	case GW_FAULT_FAIL: /* as if the frame got lost */
-		return;
-	case GW_FAULT_CUT:
-		mig_disconnect(s);
-		mig_step(s, MIG_EV_PEER_LOST);
-		return;
-	default:
+	if (!mig_word_is_lost(s, "mig.dst.fetched"))
 		mig_send(s, MIG_F_FETCHED, &s->post.fetched, sizeof(s->post.fetched));
-	}
 }
 
 /* What is missing will never come. It must be dead before the watch over its memory ends: it would go on with zeroes. */

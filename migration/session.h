@@ -2,7 +2,7 @@
 /*
  * migration/session.h: what the parts of a session share. Inside migration/ only.
  *
- * session.c  the table, mig_step, timers, the list of sessions, the public calls
+ * table.c    which event leads to which state       session.c  mig_step, timers, the list of sessions, the public calls
  * precopy.c  the rounds before the rank is stopped    postcopy.c  pages that come after it
  * source.c   actions of the source             destination.c  actions of the destination
  * peer.c     connections and frames            measures.c     the measures of a move
@@ -84,6 +84,8 @@ struct mig_rule {
 };
 extern const struct mig_rule mig_rules[];
 extern const size_t mig_rules_count;
+const char *mig_state_name(enum mig_state s);
+const char *mig_event_name(enum mig_event e);
 
 /* When, on this host's monotonic clock; 0: not reached. And what the destination measured. */
 struct mig_times {
@@ -206,8 +208,6 @@ struct mig {
 
 /* ---- session.c ---- */
 void mig_step(struct mig_session *s, enum mig_event ev);
-const char *mig_state_name(enum mig_state s);
-const char *mig_event_name(enum mig_event e);
 int mig_session_new(struct mig *m, struct mig_session **out);
 struct mig_session *mig_session_find(struct mig *m, uint64_t from_incarnation, uint32_t session);
 bool mig_is_dead(const struct mig *m, uint64_t incarnation);   /* the head's verdict on it was told here */
@@ -218,6 +218,7 @@ void mig_files_drop(struct mig_session *s);
 GW_PRINTF(4, 5) void mig_post(struct mig_session *s, enum mig_event ev, int code, const char *fmt, ...);
 /* a named fault at an edge: true when the step must stop because an event was posted */
 bool mig_edge(struct mig_session *s, const char *name);
+bool mig_word_is_lost(struct mig_session *s, const char *name); /* a word that is to go out now: has a test taken it, or the link? */
 
 /* ---- peer.c ---- */
 int mig_send(struct mig_session *s, uint16_t type, const void *body, size_t len); /* -EPIPE without a connection */

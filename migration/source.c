@@ -222,16 +222,8 @@ void mig_src_give(struct mig_session *s)
 	s->t.given = gw_now_ns();
 	if (ops(s)->given)
 		ops(s)->given(s->m->c.ctx, s->owner, s->id.epoch + 1);
-	switch (gw_fault("mig.src.given")) {
-	case GW_FAULT_FAIL: /* as if the frame got lost */
-		return;
-	case GW_FAULT_CUT:
-		mig_disconnect(s);
-		mig_step(s, MIG_EV_PEER_LOST);
-		return;
-	default:
+	if (!mig_word_is_lost(s, "mig.src.given"))
 		mig_send(s, MIG_F_GIVEN, NULL, 0);
-	}
 }
 
 void mig_src_repeat(struct mig_session *s)
