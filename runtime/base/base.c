@@ -11,6 +11,31 @@
 #include <time.h>
 #include <unistd.h>
 
+/* How many bytes the letter at @p has; 0: that is not UTF-8 */
+static size_t letter(const unsigned char *p)
+{
+	size_t n = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
+
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
+		return 0;
+	return n;
+}
+
+/* Sentences go to others as JSON, which is UTF-8; the name of a file need not be, and the last letter may have been cut. */
+static void make_text(char *text)
+{
+	for (size_t n; *text; text += n) {
+		n = letter((const unsigned char *)text);
+		if (!n) {
+			*text = '?';
+			n = 1;
+		}
+	}
+}
+
 int gw_fail(struct gw_error *why, int code, const char *fmt, ...)
 {
 	if (why) {
@@ -19,6 +44,7 @@ int gw_fail(struct gw_error *why, int code, const char *fmt, ...)
 		va_start(ap, fmt);
 		vsnprintf(why->text, sizeof(why->text), fmt, ap);
 		va_end(ap);
+		make_text(why->text);
 		why->code = code;
 	}
 	return code;
@@ -53,6 +79,7 @@ int gw_fail_more(struct gw_error *why, const char *fmt, ...)
 	memcpy(old, why->text, sizeof(old));
 	/* the tail of a very long sentence is worth less than its head */
 	snprintf(why->text, sizeof(why->text), "%s%.*s", head, (int)(sizeof(why->text) - strlen(head) - 1), old);
+	make_text(why->text);
 	return why->code;
 }
 

@@ -31,7 +31,7 @@
 /* An error that a person will read: what failed, on what, why, and what to do. */
 struct gw_error {
 	int code;       /* negative errno; 0 while nothing failed */
-	char text[768]; /* one sentence, no newline */
+	char text[768]; /* one sentence in UTF-8, no newline */
 };
 
 /**

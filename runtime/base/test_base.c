@@ -17,6 +17,10 @@ static void test_errors(void)
 	is_str(why.text, "no rank 3", "gw_fail formats the sentence");
 	is_int(gw_fail_more(&why, "job %d: ", 7), -ENOENT, "gw_fail_more returns the code that was there");
 	is_str(why.text, "job 7: no rank 3", "gw_fail_more puts its words in front");
+	gw_fail(&why, -EIO, "%s", "n\xc3\xa4 \xe2\x82\xac \xf0\x9f\xa6\x86 a\xe9" "b \xed\xa0\x80 \xc0\xaf \xe2\x82");
+	is_str(why.text, "n\xc3\xa4 \xe2\x82\xac \xf0\x9f\xa6\x86 a?b ??? ?? ??", "what is not UTF-8 is ? in a sentence");
+	gw_fail(&why, -EIO, "%0*d\xc3\xa4", (int)sizeof(why.text) - 2, 0);
+	is_int((unsigned char)why.text[sizeof(why.text) - 2], '?', "and so is a letter that was cut");
 	is_int(gw_fail(NULL, -EIO, "nobody reads this"), -EIO, "a caller that wants no text passes NULL");
 }
 

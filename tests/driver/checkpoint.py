@@ -194,5 +194,12 @@ tap.ok(m["status"] < 0 and m["text"].startswith("rank ") and "process" in m["tex
        "a rank with another process is named, and nothing is written", m, entries(to))
 os.kill(job.proc.pid, signal.SIGTERM)
 tap.ok(job.end(30) == 143 and not job.gone(), "the job has gone on until its end", *job.tail())
+odd = os.fsencode(os.path.join(work, "odd-")) + b"\xe9"
+job = Job(tap, ["-n", 1, "sh", "-c", "exec 7>>\"$1\"; echo up; read a", "sh", os.fsdecode(odd)], stdin=True)
+job.wait_line("^up", 40)
+m = checkpoint(job.head(), new_dir())
+job.proc.stdin.close()
+tap.ok(m["status"] < 0 and "odd-?', which it writes, is not text" in m["text"] and job.end(30) == 1, "nor one whose file has a name that "
+       "is not UTF-8", m, *job.tail())
 
 sys.exit(tap.done())
