@@ -85,7 +85,8 @@ static void fail(struct item *i, const struct gw_error *why)
 {
 	struct clusterd *d = i->restart->d;
 
-	gw_link_send_json(d->head, json_pack("{s:s, s:i, s:s}", "op", "restore-failed", "rank", (int)i->proc, "text", why->text));
+	gw_link_send_json(d->head, json_pack("{s:s, s:i, s:i, s:s}", "op", "restore-failed", "rank", (int)i->proc, "status", why->code,
+	                                     "text", why->text));
 	restart_drop(d);
 }
 
@@ -277,7 +278,7 @@ static int step(struct item *i, struct gw_error *why)
 	}
 	n = pread(i->fd, buf, sizeof(buf), (off_t)i->at);
 	if (n <= 0)
-		return gw_fail(why, n < 0 ? -errno : -ENODATA, "%s cannot be read: %s", i->name, n < 0 ? strerror(errno) : "it ends before its end");
+		return gw_fail(why, n < 0 ? -errno : -EBADMSG, "%s cannot be read: %s", i->name, n < 0 ? strerror(errno) : "it ends before its end");
 	cold_reader_feed(i->reader, buf, (size_t)n);
 	i->at += (uint64_t)n;
 	return 1;
@@ -321,7 +322,7 @@ void restart_piece(struct clusterd *d, const struct rt_piece *p, const void *byt
 		return;
 	s->is_asked = false;
 	if (len == 0 || len > i->size - i->at) {
-		gw_fail(&why, -ENODATA, "%s cannot be read: it ends before its end", i->name);
+		gw_fail(&why, -EBADMSG, "%s cannot be read: it ends before its end", i->name);
 		fail(i, &why);
 		return;
 	}

@@ -55,6 +55,10 @@ bool cold_dir_is_at(const struct cold_dir *d, const char *path); /* is that stil
 void cold_cut_name(char buf[COLD_NAME_MAX], const char *job, uint64_t number);
 /** cold_dir_prune - of the checkpoints of @job the newest @keep stay */
 void cold_dir_prune(const struct cold_dir *d, const char *job, uint32_t keep);
+/** cold_dir_newest - the newest checkpoint in DIR/cut-* that is older than number @before, whose manifest is whole. @job: of that job;
+ *  NULL: of any
+ * Return: its number; 0: there is none */
+uint64_t cold_dir_newest(int dirfd, const char *job, uint64_t before, char name[COLD_NAME_MAX]);
 void cold_dir_end(const struct cold_dir *d, const char *job); /* it has ended well; */
 void cold_dir_begin(int dirfd);                      /* what is there is of one that has not; */
 bool cold_dir_has_ended(int dirfd, const char *job); /* has it? */

@@ -162,6 +162,41 @@ void cold_dir_prune(const struct cold_dir *d, const char *job, uint32_t keep)
 	free(c.numbers);
 }
 
+struct newest {
+	int dirfd;
+	const char *job;
+	uint64_t before, number;
+	char *name;
+};
+
+static void look_at_cut(void *ctx, const char *name)
+{
+	struct newest *n = ctx;
+	bool is_cut = strncmp(name, "cut-", 4) == 0 && strlen(name) < COLD_NAME_MAX;
+	gw_autoclose int fd = is_cut ? openat(n->dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	const char *job;
+	uint64_t number;
+	json_t *m;
+
+	if (fd < 0 || cold_manifest_read(fd, name, &m, NULL) < 0)
+		return;
+	number = (uint64_t)json_integer_value(json_object_get(m, "checkpoint"));
+	job = json_string_value(json_object_get(m, "job"));
+	if (number < n->before && number > n->number && job && (!n->job || strcmp(job, n->job) == 0)) {
+		n->number = number;
+		strcpy(n->name, name);
+	}
+	json_decref(m);
+}
+
+uint64_t cold_dir_newest(int dirfd, const char *job, uint64_t before, char name[COLD_NAME_MAX])
+{
+	struct newest n = { dirfd, job, before, 0, name };
+
+	walk(dirfd, look_at_cut, &n);
+	return n.number;
+}
+
 /* ---- a job that has ended well ------------------------------------------------------------------------------------------ */
 
 void cold_dir_end(const struct cold_dir *d, const char *job)

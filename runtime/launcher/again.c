@@ -81,6 +81,7 @@ int again_take(struct job_spec *spec, struct gw_error *why)
 {
 	gw_autoclose int fd = -1;
 	struct gw_error none = { 0 };
+	char name[COLD_NAME_MAX];
 	const char *job;
 	json_t *m = NULL;
 	int code;
@@ -91,9 +92,11 @@ int again_take(struct job_spec *spec, struct gw_error *why)
 	code = fd < 0 ? -ENOENT : cold_manifest_read(fd, spec->checkpoint_dir, &m, &none);
 	if (code == -ENOENT) /* nothing was written yet; what is wrong with the directory schedule_init() says */
 		return 0;
+	if (code < 0 && cold_dir_newest(fd, NULL, UINT64_MAX, name))
+		return gw_fail(why, code, "%s; continue the job with 'godwit restart %s/%s', or name another directory with -checkpoint-dir", none.text,
+		               spec->checkpoint_dir, name);
 	if (code < 0)
-		return gw_fail(why, code, "%s; name another directory with -checkpoint-dir, or, with 'godwit restart', one of the older checkpoints "
-		               "%s/cut-*", none.text, spec->checkpoint_dir);
+		return gw_fail(why, code, "%s; name another directory with -checkpoint-dir", none.text);
 	job = json_string_value(json_object_get(m, "job"));
 	code = job && cold_dir_has_ended(fd, job) ? 0 : take(spec, m, why);
 	json_decref(m);

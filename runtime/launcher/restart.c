@@ -68,6 +68,8 @@ static int take(struct job_spec *spec, struct restart *r, struct gw_error *why)
 {
 	gw_autofree char *path = realpath(spec->restart_dir, NULL);
 	gw_autoclose int fd = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	struct gw_error damage = { 0 };
+	char cut[COLD_NAME_MAX];
 	const char *job;
 	int code;
 
@@ -76,9 +78,14 @@ static int take(struct job_spec *spec, struct restart *r, struct gw_error *why)
 		return gw_fail(why, -errno, "the directory '%s' cannot be opened: %s; name one that 'godwit checkpoint' wrote", spec->restart_dir,
 		               strerror(errno));
 	snprintf(r->dir, sizeof(r->dir), "%s", path);
-	code = cold_manifest_read(fd, r->dir, &r->manifest, why);
-	if (code == 0)
-		code = open_images(r, fd, why);
+	code = cold_manifest_read(fd, r->dir, &r->manifest, &damage);
+	if (code < 0 && cold_dir_newest(fd, NULL, UINT64_MAX, cut))
+		return gw_fail(why, code, "%s; '%s/%s' can be used instead", damage.text, r->dir, cut);
+	if (code < 0) {
+		*why = damage;
+		return code;
+	}
+	code = open_images(r, fd, why);
 	if (code == 0)
 		code = remember_options(spec, r, why);
 	if (code == 0)
@@ -258,14 +265,33 @@ static uint32_t tell(struct head *h, const char *op)
 	return n;
 }
 
+/* An image is damaged; one of the job's that is older may be whole. */
+static void name_older(const struct restart *r, char *buf, size_t cap)
+{
+	const json_t *m = r->manifest;
+	bool is_cut = strcmp(json_string_value(json_object_get(m, "directory")), ".") == 0;
+	int len = (int)(is_cut ? strrchr(r->dir, '/') - r->dir : (ptrdiff_t)strlen(r->dir));
+	char dir[sizeof(r->dir)], cut[COLD_NAME_MAX];
+	gw_autoclose int fd = -1;
+
+	snprintf(dir, sizeof(dir), "%.*s", len, r->dir);
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0 && cold_dir_newest(fd, json_string_value(json_object_get(m, "job")),
+	                               (uint64_t)json_integer_value(json_object_get(m, "checkpoint")), cut))
+		snprintf(buf, cap, "; '%s/%s', which is older, can be used instead", dir, cut);
+}
+
 static void give_up(struct cluster *c, json_t *msg)
 {
+	const struct restart *r = c->head->spec->restart;
 	const char *text = json_string_value(json_object_get(msg, "text"));
-	char name[CLUSTER_NAME_MAX];
+	char name[CLUSTER_NAME_MAX], older[sizeof(r->dir) + COLD_NAME_MAX + 64] = "";
 
-	job_fail(c->head, 1, "rank %lld cannot be continued on %s: %s; nothing of the job runs, and '%s' is as it was",
-	         (long long)json_integer_value(json_object_get(msg, "rank")), clusters_name(c->head, c->index, name), text ? text : "?",
-	         c->head->spec->restart->dir);
+	if (json_integer_value(json_object_get(msg, "status")) == -EBADMSG)
+		name_older(r, older, sizeof(older));
+	job_fail(c->head, 1, "rank %lld cannot be continued on %s: %s; nothing of the job runs, and '%s' is as it was%s",
+	         (long long)json_integer_value(json_object_get(msg, "rank")), clusters_name(c->head, c->index, name), text ? text : "?", r->dir,
+	         older);
 }
 
 void restart_heard(struct cluster *c, json_t *msg)

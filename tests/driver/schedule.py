@@ -147,6 +147,15 @@ older = Job(tap, ["-restart", os.path.join(to, kept[0])])
 status = older.end(40)
 tap.ok(status == 0 and len([l for l in older.out() if l.startswith("carried")]) == 4 and number(to) == was, "a job is continued from an older one, too",
        status, *older.tail())
+said = []
+for name, words in (("MANIFEST", ["-restart", to]), ("MANIFEST", ["-n", 4, "-checkpoint-dir", to, "true"]), (kept[2] + "/rank-1.zst", ["-restart", to]),
+                    (kept[2] + "/rank-1.zst", ["-restart", os.path.join(to, kept[2])])):
+	flip(os.path.join(to, name))
+	damaged = Job(tap, words)
+	said.append((damaged.end(40), damaged.out("err")))
+	flip(os.path.join(to, name))
+tap.ok([(status, len(err)) for status, err in said] == [(1, 1)] * 4 and all("%s/%s'" % (to, cut) in err[0] for cut, (status, err) in
+       zip((kept[2], kept[2], kept[1], kept[1]), said)), "what is damaged is refused, and one that can be used is named", *said)
 
 # ---- clusters that come and go ------------------------------------------------------------------------------------------------
 
