@@ -41,9 +41,13 @@ struct held {
 
 int checkpoint_hold(struct head *h, const char *path, struct cold_dir **out, struct gw_error *why)
 {
+	json_t *text = json_string(path); /* daemons and tools are told of it */
 	struct held *held;
 	int code;
 
+	json_decref(text);
+	if (!text)
+		return gw_fail(why, -EILSEQ, "the path '%s' is not text (UTF-8), or out of memory; use another directory", path);
 	gw_list_for(e, &h->dirs) {
 		held = gw_list_entry(e, struct held, node);
 		if (!cold_dir_is_at(&held->dir, path))

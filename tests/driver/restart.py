@@ -391,6 +391,10 @@ for what, words, says in (("no such directory", [new_path()], "cannot be opened"
                           ("a number of ranks", [to, "-n", 3], "leave out -n"), ("no directory", ["-clusters", 2], "name a directory")):
 	status, said, is_clean = refused(*words)
 	tap.ok(status in (1, 2) and len(said) == 1 and says in said[0] and is_clean, "refused: " + what, status, *said)
+odd = os.fsdecode(os.fsencode(to) + b"\xe9")
+shutil.copytree(to, odd)
+status, said, is_clean = refused(odd)
+tap.ok(status == 1 and len(said) == 1 and "is not text" in said[0] and is_clean, "refused: a path that is not UTF-8", status, *said)
 status, said, is_clean = refused(to, "-clusters", 2, env={"GODWIT_CPU_HIDE": "sse4_2@1"})
 tap.ok(status == 1 and len(said) == 1 and "rank 1 cannot be continued on cluster 1" in said[0] and "sse4_2" in said[0] and is_clean,
        "refused: a processor that has less", status, *said)

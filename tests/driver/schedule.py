@@ -72,6 +72,7 @@ for words, says in ((["-checkpoint-every", "10m"], "needs -checkpoint-dir"), (["
                     (["-checkpoint-dir", work, "-checkpoint-keep", "0"], "'0' is not a number from 1"),
                     (["-checkpoint-dir", work, "-checkpoint-on", "USR1,KILL"], "'KILL' is not one of USR1"),
                     (["-checkpoint-dir", plain], "'%s' cannot be opened" % plain),
+                    (["-checkpoint-dir", os.fsdecode(os.fsencode(work) + b"/\xe9")], "is not text"),
                     (["-checkpoint-dir", os.path.join(work, "no/where")], "cannot be made")):
 	p = subprocess.run([MPIRUN] + words + ["true"], capture_output=True, text=True, timeout=30)
 	if p.returncode != 1 or says not in p.stderr or len(p.stderr.splitlines()) != 1:
