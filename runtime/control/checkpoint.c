@@ -89,6 +89,7 @@ static int write_it(struct checkpoint *p, const char *dir)
 {
 	gw_autofree char *path = NULL;
 	struct gw_error why = { 0 };
+	json_t *request;
 	int code;
 
 	if (mkdir(dir, 0700) < 0 && errno != EEXIST) {
@@ -100,8 +101,12 @@ static int write_it(struct checkpoint *p, const char *dir)
 		gw_fail(&why, -errno, "'%s' cannot be looked at: %s", dir, strerror(errno));
 		return control_refuse(&p->c, &why);
 	}
-	code = control_talk(&p->c, json_pack("{s:s, s:s, s:b}", "op", "checkpoint", "dir", path, "stop", (int)p->is_stopping), on_answer,
-	                    p, &why);
+	request = json_pack("{s:s, s:s, s:b}", "op", "checkpoint", "dir", path, "stop", (int)p->is_stopping);
+	if (!request) {
+		gw_fail(&why, -EILSEQ, "the path '%s' is not text (UTF-8), or out of memory; use another directory", path);
+		return control_refuse(&p->c, &why);
+	}
+	code = control_talk(&p->c, request, on_answer, p, &why);
 	if (code < 0 || p->refusal.code)
 		return code < 0 ? control_fail_object(&p->c, &why) : control_refuse(&p->c, &p->refusal);
 	return p->has_failed ? CONTROL_FAILED : CONTROL_DONE;

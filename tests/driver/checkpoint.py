@@ -198,6 +198,8 @@ odd = os.fsencode(os.path.join(work, "odd-")) + b"\xe9"
 job = Job(tap, ["-n", 1, "sh", "-c", "exec 7>>\"$1\"; echo up; read a", "sh", os.fsdecode(odd)], stdin=True)
 job.wait_line("^up", 40)
 m = checkpoint(job.head(), new_dir())
+code, out, err = godwit("checkpoint", job.head_name().split("/")[2], os.fsdecode(odd + b"-dir"))
+tap.ok(code == 2 and "odd-?-dir' is not text" in err and len(err.splitlines()) == 1, "nor is written to such a directory", code, out, err)
 job.proc.stdin.close()
 tap.ok(m["status"] < 0 and "odd-?', which it writes, is not text" in m["text"] and job.end(30) == 1, "nor one whose file has a name that "
        "is not UTF-8", m, *job.tail())
