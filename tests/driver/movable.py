@@ -267,10 +267,7 @@ with open(path("l1")) as rival:
 	tap.ok(again.wait(60) not in (0, None) and path("l1") in "\n".join(again.tail()), "somebody else has one by now: they are not continued",
 	       *again.tail())
 again = Job(tap, [path("image"), "-clusters", 1], launcher=[godwit, "restart"])
-deadline = time.monotonic() + 30
-while not has_lock("l1") and time.monotonic() < deadline:
-	pass
-tap.ok(has_lock("l1"), "when he has let it go they are, with their locks", *again.tail())
+tap.ok(wait_for(lambda: has_lock("l1"), 30), "when he has let it go they are, with their locks", *again.tail())
 touch("stop")
 ends(again, "and end right")
 
