@@ -89,6 +89,9 @@ struct mig_ops {
 	 */
 	void (*stay)(void *ctx, void *rank, uint32_t session, uint64_t epoch, bool is_quiet);
 
+	/* optional: it runs at its destination, and its pages are still here; left() will follow */
+	void (*serving)(void *ctx, void *rank);
+
 	/* TAKEN: the rank lives at @to_cluster and the copy here has been released (its ct_rank is freed already) */
 	void (*left)(void *ctx, void *rank, uint32_t to_cluster, uint64_t epoch);
 

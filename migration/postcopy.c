@@ -100,10 +100,17 @@ void mig_src_answer(struct mig_session *s)
 	mig_src_push(s);
 }
 
+static void begin_serving(struct mig_session *s)
+{
+	s->t.taken = s->post.begun_ns = gw_now_ns();
+	if (ops(s)->serving)
+		ops(s)->serving(s->m->c.ctx, s->owner);
+}
+
 /* It runs there. The copy here never runs again, and stays until nothing is missing. */
 void mig_src_serve(struct mig_session *s)
 {
-	s->t.taken = s->post.begun_ns = gw_now_ns();
+	begin_serving(s);
 	if (mig_edge(s, "mig.src.serving"))
 		return;
 	mig_src_push(s);
@@ -112,7 +119,7 @@ void mig_src_serve(struct mig_session *s)
 /* TAKEN got lost, and this came over a new connection: it is as good. */
 void mig_src_serve_asked(struct mig_session *s)
 {
-	s->t.taken = s->post.begun_ns = gw_now_ns();
+	begin_serving(s);
 	mig_src_answer(s);
 }
 

@@ -359,6 +359,7 @@ int moves_arriving(struct rank *r, uint32_t session, uint64_t epoch, bool *has_a
 void moves_taken(struct rank *r, struct ct_rank *ct, uint64_t epoch);
 bool moves_allow_reap(struct rank *r);                           /* false: its copy here was given away */
 bool moves_is_busy(const struct rank *r);                        /* it may be stopped, or given */
+bool moves_has_arrived(const struct rank *r);                    /* it is busy, and runs here: only its pages still come */
 bool moves_quiet(struct rank *r, const struct ct_ctl_msg *m);    /* QUIET or BUSY; false: no session waits for it */
 void moves_attached(struct rank *r, const struct ct_ctl_msg *m); /* ATTACHED with a session */
 void moves_peer_dead(struct clusterd *d, uint32_t cluster, uint64_t incarnation);

@@ -108,6 +108,22 @@ static void say_given(const struct rank *r, uint32_t to_cluster)
 	                                        (int)to_cluster, "epoch", (json_int_t)r->epoch + 1));
 }
 
+/* Those that came when it stood still, or had been given already, are for the cluster that it runs on now. */
+static void hand_on_signals(struct rank *r)
+{
+	for (uint8_t i = 0; i < r->undelivered.n; i++)
+		gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:i}", "op", "undelivered", "rank", (int)r->proc, "signal",
+		                                        (int)r->undelivered.list[i]));
+	r->undelivered.n = 0;
+}
+
+/* It runs there; its pages are still here. */
+static void on_serving(void *ctx, void *rank)
+{
+	(void)ctx;
+	hand_on_signals(rank);
+}
+
 static void on_left(void *ctx, void *rank, uint32_t to_cluster, uint64_t epoch)
 {
 	struct rank *r = rank;
@@ -116,9 +132,7 @@ static void on_left(void *ctx, void *rank, uint32_t to_cluster, uint64_t epoch)
 	gw_event("mig.left", "{s:i, s:i, s:i, s:I}", "rank", (int)r->proc, "from", (int)r->d->cluster, "to", (int)to_cluster,
 	         "epoch", (json_int_t)epoch);
 	say_given(r, to_cluster);
-	for (uint8_t i = 0; i < r->undelivered.n; i++)
-		gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:i}", "op", "undelivered", "rank", (int)r->proc, "signal",
-		                                        (int)r->undelivered.list[i]));
+	hand_on_signals(r);
 	moves_rank_left(r);
 	r->ct = NULL;
 	rank_destroy(r);
@@ -146,12 +160,15 @@ static void after_sessions(void *ctx)
 	gw_list_for_safe(e, &d->ranks) {
 		struct rank *r = gw_list_entry(e, struct rank, node);
 		struct rt_sigqueue waiting = r->undelivered;
+		bool is_busy = moves_is_busy(r);
 
-		if (r->state != RANK_HERE || mig_rank_is_busy(d->mig, r->proc))
+		if (r->state != RANK_HERE || (is_busy && !moves_has_arrived(r)))
 			continue;
 		r->undelivered.n = 0;
 		for (uint8_t i = 0; i < waiting.n; i++)
 			rank_signal(r, waiting.list[i]);
+		if (is_busy)
+			continue;
 		if (rank_watch_status(r) < 0)
 			clusterd_fatal(d, "rank %u cannot be watched any more", r->proc);
 		moves_try(r);
@@ -253,6 +270,7 @@ static void on_taken(void *ctx, void *rank, struct ct_rank *ct, uint64_t epoch)
 	pmi_port_let_go(r);
 	say_moved(r);
 	pmi_session_repeat(r->pmi);
+	gw_loop_defer(d->loop, after_sessions, d); /* its pages may come for long */
 }
 
 /* The head ends the job, and says why. */
@@ -277,7 +295,7 @@ static void on_whole(void *ctx, uint32_t proc)
 
 static const struct mig_ops ops = {
 	.hints = on_hints, .quiesce = on_quiesce, .export_state = on_export, .given = on_given, .stay = on_stay,
-	.left = on_left, .lost = on_lost, .finished = on_finished, .prepare = on_prepare, .import_state = on_import,
+	.serving = on_serving, .left = on_left, .lost = on_lost, .finished = on_finished, .prepare = on_prepare, .import_state = on_import,
 	.discard = on_discard, .arriving = on_arriving, .taken = on_taken, .starved = on_starved, .whole = on_whole,
 };
 
@@ -341,6 +359,11 @@ bool moves_allow_reap(struct rank *r)
 bool moves_is_busy(const struct rank *r)
 {
 	return mig_rank_is_busy(r->d->mig, r->proc);
+}
+
+bool moves_has_arrived(const struct rank *r)
+{
+	return r->state == RANK_HERE && mig_rank_lacks_pages(r->d->mig, r->proc);
 }
 
 bool moves_quiet(struct rank *r, const struct ct_ctl_msg *m)

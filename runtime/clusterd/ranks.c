@@ -327,8 +327,8 @@ void rank_signal(struct rank *r, int sig)
 {
 	int code;
 
-	if (moves_is_busy(r) || r->undelivered.n) {
-		/* a frozen rank's pending signals are already in its image: deliver after the move, in order */
+	if ((moves_is_busy(r) && !moves_has_arrived(r)) || r->undelivered.n) {
+		/* a frozen rank's pending signals are already in its image: deliver where it runs next, in order */
 		rt_sigqueue_add(&r->undelivered, sig);
 		return;
 	}

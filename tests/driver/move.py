@@ -68,6 +68,27 @@ tap.ok(first["status"] < 0 and second["status"] == 0 and status == 0 and "end we
 if status is None:
 	job.kill()
 
+# ---- signals while pages come ------------------------------------------------------------------------------------------
+
+if "post-copy" in can_move():
+	stop = os.path.join(work, "stop-late")
+	job = Job(tap, ["-n", 2, "-clusters", 2, conduct, "carry", 12, stop])
+	job.wait_line(r"^ready", 30, count=2)
+	head, answers = job.head(), []
+	to = 1 - head.ranks()[0]["cluster"]
+	late = threading.Thread(target=lambda: answers.extend(job.head().migrate([0], to, technique="post-copy", bandwidth=1 << 20)))
+	late.start()
+	there = wait_for(lambda: head.ranks()[0]["cluster"] == to)
+	job.proc.send_signal(signal.SIGUSR1)
+	heard = job.wait_line(r"^heard rank=0", 30)
+	state = head.ranks()[0]["state"]
+	tap.ok(there and heard and state == "moving" and not answers, "a signal reaches a rank whose pages still come", there, heard, state,
+	       *job.tail())
+	end_carry(job, stop, "and the job, whose end needs all of them, ends well", 2)
+	late.join()
+else:
+	tap.skip("a signal reaches a rank whose pages still come", "no post-copy here")
+
 # ---- clocks ----------------------------------------------------------------------------------------------------------
 
 job = Job(tap, ["-n", 2, "-clusters", 2, conduct, "gaps", "3"])
