@@ -83,6 +83,7 @@ static void decide_lost(struct head *h, struct cluster *c)
 		job_say(h, "mpirun: %s; no rank lived there, the job goes on", what);
 	grow_check(h);
 	drain_check(h);
+	pool_placed(h);
 	suspend_check(h);
 }
 
@@ -128,6 +129,7 @@ static void cluster_left(struct head *h, struct cluster *c)
 		job_cluster_send(h, i, json_pack("{s:s, s:i}", "op", "cluster-left", "cluster", (int)c->index));
 	answers_no_more(c);
 	drain_check(h);
+	pool_placed(h);
 }
 
 void clusters_left(struct cluster *c)

@@ -227,6 +227,7 @@ struct head {
 	struct gw_link *keeper;          /* of the pool that the job is in; NULL: of none */
 	struct vacating *vacating;       /* pool.c: a host of the job is to leave the pool */
 	struct gw_list additions;        /* pool.c: hosts of the pool that the job has asked for */
+	struct gw_timer *telling;        /* pool.c: it will be told where the ranks are */
 	struct remotes *remotes;  /* NULL: all hosts are this machine */
 	struct ct_cpu baseline;   /* baseline.h: what the ranks are told to keep to, if has_baseline */
 	bool has_baseline, is_baseline_known;
@@ -322,6 +323,7 @@ void doors_fini(struct head *h);
 
 /* ---- pool.c ---- */
 int pool_watch(struct head *h, struct gw_error *why);     /* the keeper's end is the job's */
+void pool_placed(struct head *h);                         /* a cluster or a rank has come, moved or gone: the pool is told soon */
 void pool_fini(struct head *h);
 /** pool_add - as grow_begin(), on a host of the pool, of which the job gets a slot first */
 int pool_add(struct head *h, const char *name, uint32_t count, void (*done)(void *ctx, json_t *answer), void *ctx, struct gw_error *why);

@@ -148,10 +148,11 @@ static int random_ids(struct head *h)
 		if (getrandom(&h->job, sizeof(h->job), 0) != sizeof(h->job))
 			return -errno;
 	while (h->job == 0);
+	if (h->spec->pool)
+		h->job = h->spec->pool_job;
 	if (h->spec->restart)
 		h->job = restart_job(h->spec);
 	if (h->spec->pool) {
-		h->job = h->spec->pool_job;
 		memcpy(h->secret, h->spec->pool_secret, sizeof(h->secret));
 		return 0;
 	}

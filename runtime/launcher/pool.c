@@ -70,8 +70,9 @@ static int ask(struct job_spec *spec, int fd, struct gw_error *why)
 		close(fd);
 	if (code < 0 || keep < 0)
 		return gw_fail(why, code < 0 ? code : -errno, "cannot talk to the pool's keeper: %s", strerror(errno));
-	gw_link_send_json(l, json_pack("{s:s, s:I, s:i, s:s}", "op", "ask", "job", (json_int_t)spec->pool_job, "ranks", (int)spec->size,
-	                               "text", spec->apps[0].argv.list[0]));
+	gw_link_send_json(l, json_pack("{s:s, s:I, s:I, s:i, s:s}", "op", "ask", "job", (json_int_t)spec->pool_job, "number",
+	                               (json_int_t)(spec->restart ? restart_job(spec) : spec->pool_job), "ranks", (int)spec->size, "text",
+	                               spec->apps[0].argv.list[0]));
 	code = gw_loop_run(a.loop);
 	gw_link_destroy(l);
 	gw_loop_destroy(a.loop);
@@ -285,6 +286,9 @@ int pool_add(struct head *h, const char *name, uint32_t count, grow_done_fn *don
 		return gw_fail(why, -EINVAL, "this is not the name of a host");
 	if (has_host(h, name))
 		return gw_fail(why, -EEXIST, "the job has host %s of its pool already, and more clusters cannot be added there", name);
+	gw_list_for(e, &h->additions)
+		if (strcmp(gw_list_entry(e, struct addition, node)->host, name) == 0)
+			return gw_fail(why, -EALREADY, "host %s is being added to the job already", name);
 	if (!h->keeper || h->is_ending)
 		return gw_fail(why, -ESHUTDOWN, "the job is about to end");
 	a = calloc(1, sizeof(*a));
@@ -307,6 +311,39 @@ void pool_forget(struct head *h, const void *ctx)
 	for (struct gw_list *e = h->additions.next; e && e != &h->additions; e = e->next) /* none before the job is set up */
 		if (gw_list_entry(e, struct addition, node)->ctx == ctx)
 			gw_list_entry(e, struct addition, node)->done = NULL;
+}
+
+/* ---- what the pool is told -------------------------------------------------------------------------------------------- */
+
+#define TELL_MS 300 /* between a change and the word of it: a storm of moves is not a storm in the pool */
+
+static void tell_places(void *ctx)
+{
+	struct head *h = ctx;
+	json_t *places = json_array();
+
+	h->telling = NULL;
+	for (uint32_t i = 0; i < h->n_hosts; i++) {
+		uint32_t clusters = 0, ranks = 0;
+
+		for (uint32_t c = 0; c < h->n_clusters; c++)
+			clusters += h->clusters[c].host == i && h->clusters[c].state < CLUSTER_LEFT;
+		for (uint32_t r = 0; r < h->size; r++)
+			ranks += h->clusters[h->ranks[r].cluster].host == i && h->ranks[r].state != RANK_ENDED;
+		if (clusters)
+			json_array_append_new(places, json_pack("{s:s, s:i, s:i}", "host", h->hosts[i].name, "clusters", (int)clusters, "ranks",
+			                                        (int)ranks));
+	}
+	if (h->keeper)
+		gw_link_send_json(h->keeper, json_pack("{s:s, s:o}", "op", "placed", "places", places));
+	else
+		json_decref(places);
+}
+
+void pool_placed(struct head *h)
+{
+	if (h->keeper && !h->telling && !h->is_ending)
+		gw_loop_timer(h->loop, &h->telling, TELL_MS, 0, tell_places, h);
 }
 
 /* ---- while it runs --------------------------------------------------------------------------------------------------- */
@@ -349,6 +386,7 @@ int pool_watch(struct head *h, struct gw_error *why)
 
 void pool_fini(struct head *h)
 {
+	gw_timer_cancel(h->telling);
 	gw_link_destroy(h->keeper);
 	free(h->vacating);
 	while (h->additions.next && !gw_list_is_empty(&h->additions))

@@ -96,6 +96,7 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		baseline_cluster_up(h, c);
 	grow_check(h);
 	drain_check(h);
+	pool_placed(h);
 }
 
 static void say_launched(const struct cluster *c, uint32_t n, json_int_t slot)
@@ -133,6 +134,7 @@ static void do_launched(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	input_start(h, n);
 	signals_send_held(h, n);
 	drain_check(h);
+	pool_placed(h);
 }
 
 /* "host rig2: " before a daemon's own words, when there are others */
@@ -189,6 +191,7 @@ static void do_exited(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	verdict_rank_ended(h, n, (int)number_of(msg, "status"), phase);
 	suspend_check(h);
 	drain_check(h);
+	pool_placed(h);
 }
 
 static void do_moved(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -210,6 +213,7 @@ static void do_moved(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	input_moved(h, n, (uint64_t)number_of(msg, "stdin"));
 	signals_send_held(h, n);
 	drain_check(h);
+	pool_placed(h);
 }
 
 static void do_barrier(struct cluster *c, json_t *msg, int *fds, size_t n_fds)

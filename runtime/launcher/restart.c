@@ -21,13 +21,6 @@
 
 /* ---- before there is a head ------------------------------------------------------------------------------------------ */
 
-static int check_options(const struct job_spec *spec, struct gw_error *why)
-{
-	if (spec->pool)
-		return gw_fail(why, -ENOTSUP, "a job cannot be continued in a pool, which numbers its jobs itself; name hosts, or leave out -pool (GODWIT_POOL)");
-	return 0;
-}
-
 static int open_images(struct restart *r, int dirfd, struct gw_error *why)
 {
 	const char *cut = json_string_value(json_object_get(r->manifest, "directory"));
@@ -100,10 +93,8 @@ static int take(struct job_spec *spec, struct restart *r, struct gw_error *why)
 
 int restart_take(struct job_spec *spec, struct gw_error *why)
 {
-	int code = spec->restart_dir ? check_options(spec, why) : 0;
-
-	if (code < 0 || !spec->restart_dir)
-		return code;
+	if (!spec->restart_dir)
+		return 0;
 	spec->restart = calloc(1, sizeof(*spec->restart));
 	return spec->restart ? take(spec, spec->restart, why) : gw_fail(why, -ENOMEM, "out of memory");
 }

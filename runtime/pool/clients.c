@@ -87,6 +87,7 @@ static void do_status(struct client *c, json_t *msg)
 static void do_ask(struct client *c, json_t *msg)
 {
 	uint32_t job = (uint32_t)json_integer_value(json_object_get(msg, "job"));
+	const json_t *number = json_object_get(msg, "number");
 	json_int_t ranks = json_integer_value(json_object_get(msg, "ranks"));
 	const char *text = json_string_value(json_object_get(msg, "text"));
 
@@ -94,7 +95,7 @@ static void do_ask(struct client *c, json_t *msg)
 		refuse(c, "the request is malformed");
 		return;
 	}
-	if (pool_ask(&c->k->pool, job, (uint32_t)ranks, text ? text : "") < 0) {
+	if (pool_ask(&c->k->pool, job, number ? (uint32_t)json_integer_value(number) : job, (uint32_t)ranks, text ? text : "") < 0) {
 		refuse(c, "the pool cannot take the job");
 		return;
 	}
@@ -129,6 +130,14 @@ static void do_more(struct client *c, json_t *msg)
 
 	if (c->job && !c->member && host)
 		pool_more(&c->k->pool, c->job, host);
+}
+
+static void do_placed(struct client *c, json_t *msg)
+{
+	json_t *places = json_object_get(msg, "places");
+
+	if (c->job && !c->member && json_is_array(places))
+		pool_placed(&c->k->pool, c->job, places);
 }
 
 static void do_vacated(struct client *c, json_t *msg)
@@ -195,7 +204,7 @@ static void do_introduce(struct client *c, json_t *msg)
 
 static const struct { const char *op; void (*handle)(struct client *c, json_t *msg); } requests[] = {
 	{ "status", do_status }, { "ask", do_ask }, { "start", do_start }, { "down", do_down }, { "remove", do_remove },
-	{ "introduce", do_introduce }, { "vacated", do_vacated }, { "more", do_more },
+	{ "introduce", do_introduce }, { "vacated", do_vacated }, { "more", do_more }, { "placed", do_placed },
 };
 
 /* ---- connections ----------------------------------------------------------------------------------------------------- */

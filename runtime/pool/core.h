@@ -63,9 +63,11 @@ enum pool_grant_state { POOL_ASKED, POOL_HELD };
 struct pool_grant {      /* a job whose mpirun is on this host */
 	struct gw_list node;
 	uint32_t job, ranks;
+	uint32_t number;     /* by which people know the job: one that is continued keeps it, and has a new @job here */
 	enum pool_grant_state state;
 	char nonce[POOL_NONCE_HEX], text[128];
 	json_t *start;       /* what its hosts were told to start; told again to a new leader */
+	json_t *places;      /* what its mpirun has said of them: [host clusters ranks]; NULL: nothing yet */
 };
 
 struct pool_job;         /* of the directory; inner.h */
@@ -110,7 +112,9 @@ void pool_message(struct pool *p, const struct pool_member *from, json_t *msg); 
 void pool_lost(struct pool *p, uint32_t id);                          /* a connection has ended, or could not be made */
 void pool_tick(struct pool *p);                                       /* each second */
 
-int pool_ask(struct pool *p, uint32_t job, uint32_t ranks, const char *text); /* answered with tell: granted, refused; then vacate */
+/** pool_ask - slots for @job, a number that nobody had before; answered with tell: granted, refused; then vacate */
+int pool_ask(struct pool *p, uint32_t job, uint32_t number, uint32_t ranks, const char *text);
+void pool_placed(struct pool *p, uint32_t job, json_t *places);       /* where its clusters and ranks are */
 void pool_start(struct pool *p, uint32_t job, json_t *how);           /* on a host of a grant: {member, line}; steals */
 void pool_job_over(struct pool *p, uint32_t job);                     /* its mpirun is gone */
 void pool_more(struct pool *p, uint32_t job, const char *host);        /* a slot there; answered with tell: added */

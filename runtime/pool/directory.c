@@ -31,6 +31,7 @@ static void job_drop(struct pool_job *j)
 {
 	gw_list_remove(&j->node);
 	free(j->parts);
+	json_decref(j->places);
 	free(j);
 }
 
@@ -102,9 +103,10 @@ static json_t *jobs_json(struct pool *p)
 		for (size_t i = 0; i < j->n_parts; i++)
 			json_array_append_new(parts, json_pack("{s:I, s:i}", "member", (json_int_t)j->parts[i].member, "slots",
 			                                       (int)j->parts[i].slots));
-		json_array_append_new(all, json_pack("{s:I, s:I, s:i, s:s, s:s, s:s, s:o}", "job", (json_int_t)j->job, "head",
+		json_array_append_new(all, json_pack("{s:I, s:I, s:i, s:s, s:s, s:s, s:o, s:O*}", "job", (json_int_t)j->number, "head",
 		                                     (json_int_t)j->head, "ranks", (int)j->ranks, "text", j->text, "state", j->is_ending ?
-		                                     "ending" : j->is_granted ? "running" : "starting", "note", j->note, "parts", parts));
+		                                     "ending" : j->is_granted ? "running" : "starting", "note", j->note, "parts", parts,
+		                                     "places", j->places));
 	}
 	return all;
 }
@@ -199,6 +201,26 @@ void pool_part_reserve(struct pool *p, const struct pool_job *j, const struct po
 	                                     (int)part->slots, "head", (json_int_t)j->head, "nonce", j->nonce));
 }
 
+static void take_places(struct pool_job *j, const json_t *msg)
+{
+	json_t *places = json_object_get(msg, "places");
+
+	if (!json_is_array(places))
+		return;
+	json_decref(j->places);
+	j->places = json_incref(places);
+}
+
+void pool_do_placed(struct pool *p, const struct pool_member *from, json_t *msg)
+{
+	struct pool_job *j = pool_job_of(p, (uint32_t)pool_number(msg, "job"));
+
+	if (!j || j->head != from->id)
+		return;
+	take_places(j, msg);
+	pool_publish(p);
+}
+
 void pool_take_owned(struct pool *p, uint32_t from, const json_t *msg)
 {
 	const json_t *claims = json_object_get(msg, "claims"), *jobs = json_object_get(msg, "jobs");
@@ -220,6 +242,8 @@ void pool_take_owned(struct pool *p, uint32_t from, const json_t *msg)
 		j->vacating = 0;
 		j->is_granted = true;
 		j->ranks = (uint32_t)pool_number(g, "ranks");
+		j->number = (uint32_t)pool_number(g, "number");
+		take_places(j, g);
 		snprintf(j->text, sizeof(j->text), "%s", pool_text(g, "text"));
 	}
 }
@@ -256,6 +280,7 @@ void pool_do_ask(struct pool *p, const struct pool_member *from, json_t *msg)
 	j = job_make(p, job, pool_text(msg, "nonce"));
 	j->head = from->id;
 	j->ranks = ranks;
+	j->number = (uint32_t)pool_number(msg, "number");
 	snprintf(j->text, sizeof(j->text), "%s", pool_text(msg, "text"));
 	gw_list_for(e, &p->members) {
 		struct pool_member *m = gw_list_entry(e, struct pool_member, node);
@@ -402,7 +427,10 @@ void pool_do_own(struct pool *p, const struct pool_member *from, json_t *msg)
 		for (size_t i = 0; i < json_array_size(claims); i++)
 			is_claimed |= (uint32_t)pool_number(json_array_get(claims, i), "job") == j->job;
 		for (size_t i = 0; i < json_array_size(jobs); i++)
-			is_granted |= (uint32_t)pool_number(json_array_get(jobs, i), "job") == j->job;
+			if ((uint32_t)pool_number(json_array_get(jobs, i), "job") == j->job) {
+				is_granted = true;
+				take_places(j, json_array_get(jobs, i));
+			}
 		if (part && !is_claimed && part->state != PART_ASKED)
 			pool_part_remove(j, part);
 		if ((j->head == from->id && j->is_granted && !is_granted) || (j->n_parts == 0 && !j->is_granted))

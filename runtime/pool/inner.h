@@ -29,6 +29,8 @@ struct pool_job {                /* of the directory */
 	unsigned rest_s;         /* ticks until it is told again */
 	char note[256];          /* why ranks are still on a host that is to leave */
 	char nonce[POOL_NONCE_HEX], text[128];
+	uint32_t number;         /* as people call it */
+	json_t *places;          /* as its mpirun has said; NULL: it has not */
 	struct pool_part *parts;
 	size_t n_parts;
 };
@@ -96,6 +98,7 @@ void pool_do_gone(struct pool *p, const struct pool_member *from, json_t *msg);
 void pool_do_start(struct pool *p, const struct pool_member *from, json_t *msg);
 void pool_do_forward(struct pool *p, const struct pool_member *from, json_t *msg);
 void pool_do_own(struct pool *p, const struct pool_member *from, json_t *msg);
+void pool_do_placed(struct pool *p, const struct pool_member *from, json_t *msg);
 void pool_do_vacated(struct pool *p, const struct pool_member *from, json_t *msg);
 void pool_do_remove(struct pool *p, const struct pool_member *from, json_t *msg);
 

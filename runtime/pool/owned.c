@@ -35,6 +35,7 @@ void pool_grant_drop(struct pool_grant *g)
 {
 	gw_list_remove(&g->node);
 	json_decref(g->start);
+	json_decref(g->places);
 	free(g);
 }
 
@@ -71,8 +72,9 @@ json_t *pool_owned(struct pool *p, const char *op)
 		struct pool_grant *g = gw_list_entry(e, struct pool_grant, node);
 
 		if (g->state == POOL_HELD)
-			json_array_append_new(jobs, json_pack("{s:I, s:i, s:s, s:s}", "job", (json_int_t)g->job, "ranks", (int)g->ranks, "text",
-			                                      g->text, "nonce", g->nonce));
+			json_array_append_new(jobs, json_pack("{s:I, s:I, s:i, s:s, s:s, s:O*}", "job", (json_int_t)g->job, "number",
+			                                      (json_int_t)g->number, "ranks", (int)g->ranks, "text", g->text, "nonce", g->nonce,
+			                                      "places", g->places));
 	}
 	return json_pack("{s:s, s:o, s:o, s:o, s:b}", "op", op, "member", me, "claims", claims, "jobs", jobs, "fresh",
 	                 (int)p->is_fresh);
@@ -156,6 +158,12 @@ void pool_do_tell(struct pool *p, const struct pool_member *from, json_t *msg)
 		p->ops->tell(p->ctx, (uint32_t)pool_number(msg, "job"), json_incref(msg));
 }
 
+static void send_ask(struct pool *p, const struct pool_grant *g)
+{
+	pool_send_leader(p, json_pack("{s:s, s:I, s:I, s:i, s:s, s:s}", "op", "ask", "job", (json_int_t)g->job, "number",
+	                              (json_int_t)g->number, "ranks", (int)g->ranks, "text", g->text, "nonce", g->nonce));
+}
+
 /* To a leader that it has just begun to follow: what it wants, and what may have been lost with the last one. */
 void pool_ask_again(struct pool *p, bool is_new_leader)
 {
@@ -163,15 +171,14 @@ void pool_ask_again(struct pool *p, bool is_new_leader)
 		struct pool_grant *g = gw_list_entry(e, struct pool_grant, node);
 
 		if (g->state == POOL_ASKED)
-			pool_send_leader(p, json_pack("{s:s, s:I, s:i, s:s, s:s}", "op", "ask", "job", (json_int_t)g->job, "ranks", (int)g->ranks,
-			                              "text", g->text, "nonce", g->nonce));
+			send_ask(p, g);
 		else if (g->start && is_new_leader)
 			pool_send_leader(p, json_pack("{s:s, s:I, s:o}", "op", "start-all", "job", (json_int_t)g->job, "hosts",
 			                              json_deep_copy(g->start)));
 	}
 }
 
-int pool_ask(struct pool *p, uint32_t job, uint32_t ranks, const char *said)
+int pool_ask(struct pool *p, uint32_t job, uint32_t number, uint32_t ranks, const char *said)
 {
 	struct pool_grant *g;
 
@@ -181,14 +188,14 @@ int pool_ask(struct pool *p, uint32_t job, uint32_t ranks, const char *said)
 	if (!g)
 		return -ENOMEM;
 	g->job = job;
+	g->number = number;
 	g->ranks = ranks;
 	snprintf(g->text, sizeof(g->text), "%s", said);
 	snprintf(g->nonce, sizeof(g->nonce), "%08x%08x%08x%08x", p->ops->random(p->ctx), p->ops->random(p->ctx), p->ops->random(p->ctx),
 	         p->ops->random(p->ctx));
 	gw_list_append(&p->grants, &g->node);
 	if (p->state == POOL_FOLLOW || p->state == POOL_LEAD)
-		pool_send_leader(p, json_pack("{s:s, s:I, s:i, s:s, s:s}", "op", "ask", "job", (json_int_t)job, "ranks", (int)ranks, "text",
-		                              g->text, "nonce", g->nonce));
+		send_ask(p, g);
 	return 0;
 }
 
@@ -220,6 +227,17 @@ void pool_job_over(struct pool *p, uint32_t job)
 		pool_send_leader(p, json_pack("{s:s, s:I}", "op", "gone", "job", (json_int_t)job));
 	if (c)
 		pool_claim_end(p, c);
+}
+
+void pool_placed(struct pool *p, uint32_t job, json_t *places)
+{
+	struct pool_grant *g = pool_grant_of(p, job);
+
+	if (!g || g->state != POOL_HELD)
+		return;
+	json_decref(g->places);
+	g->places = json_incref(places);
+	pool_send_leader(p, json_pack("{s:s, s:I, s:O}", "op", "placed", "job", (json_int_t)job, "places", places));
 }
 
 void pool_more(struct pool *p, uint32_t job, const char *host)

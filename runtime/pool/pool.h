@@ -9,10 +9,12 @@
  *
  * Words of the Unix socket, JSON frames (runtime/base/link.h):
  *   status                       -> status: name self{host} state term leader members[] jobs[]
- *   ask job ranks text           -> granted: secret address hosts[]: member host slots; or refused: text. The job's slots are
+ *   ask job number ranks text    -> granted: secret address hosts[]: member host slots; or refused: text. @number is what people
+ *                                   call the job: one that is continued keeps it, but is a new job here. Its slots are
  *                                   given back when the connection ends. Later: down: text; vacate: host hosts[]: host slots:
  *                                   the job's ranks on @host are to be moved to @hosts
  *   more host                    -> added: host text: the job has a slot of it, or why not
+ *   placed places[]: host clusters ranks  where it is now
  *   vacated text                    they have been; @text: why not all, or ""
  *   start job host line          -> said: text (lines of what was started there), ended: text ("" when it ended well)
  *   remove host, down            -> done, or refused: text

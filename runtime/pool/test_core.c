@@ -307,7 +307,7 @@ static void job_event(struct sim *s)
 	if (s->jobs[job].state == J_NONE) {
 		s->jobs[job].state = J_ASKED;
 		s->jobs[job].ranks = 1 + roll(s, 2 * SLOTS);
-		pool_ask(&k->pool, job, s->jobs[job].ranks, "job");
+		pool_ask(&k->pool, job, job + 1000, s->jobs[job].ranks, "job");
 	} else if (s->jobs[job].state == J_HELD && roll(s, 3)) {
 		pool_more(&k->pool, job, s->k[roll(s, KEEPERS)].pool.me.host);
 	} else if (s->jobs[job].state == J_HELD) {

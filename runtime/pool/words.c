@@ -146,6 +146,7 @@ static const struct {
 	{ "release", pool_do_release, FROM_LEADER }, { "start", pool_do_start_here, FROM_LEADER },
 	{ "more", pool_do_more, FROM_MEMBER }, { "added", pool_do_tell, FROM_LEADER },
 	{ "vacate", pool_do_tell, FROM_LEADER }, { "vacated", pool_do_vacated, FROM_MEMBER },
+	{ "placed", pool_do_placed, FROM_MEMBER },
 	{ "granted", pool_do_granted, FROM_LEADER }, { "refused", pool_do_refused, FROM_LEADER },
 	{ "said", pool_do_tell, FROM_LEADER }, { "ended", pool_do_tell, FROM_LEADER },
 	{ "resign", do_resigned, FROM_LEADER }, { "down", do_down, FROM_LEADER }, { "ping", do_ping, FROM_LEADER },
