@@ -1,20 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* godwit up, down, pools, remove from a pool; and in-pool, which stands where ssh does for jobs in pools. */
+/* godwit down, leave, pools; and in-pool, which stands where ssh does for jobs in pools. */
+#include "runtime/control/pool.h"
+
 #include <argp.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "runtime/base/tcp.h"
-#include "runtime/base/trust.h"
-#include "runtime/control/control.h"
-#include "runtime/launcher/starter.h"
-#include "runtime/pool/pool.h"
 
-#define UP_MS   60000
-#define END_MS  8000
+#define LOOK_MS 200  /* between two looks whether a host has left */
 
 static const char *text_of(const json_t *o, const char *key)
 {
@@ -55,8 +50,7 @@ static void on_closed(struct gw_link *l, void *ctx, int error)
 
 static const struct gw_link_ops link_ops = { .json = on_json, .closed = on_closed };
 
-/* Steals @request. Return 0 with *@answer (the caller's; NULL when the end was awaited), or negative errno */
-static int ask(const char *pool, json_t *request, bool is_end_awaited, json_t **answer, struct gw_error *why)
+int control_ask_keeper(const char *pool, json_t *request, bool is_end_awaited, json_t **answer, struct gw_error *why)
 {
 	struct question q = { .why = why, .is_end_awaited = is_end_awaited };
 	struct pool_place place;
@@ -84,317 +78,11 @@ static int ask(const char *pool, json_t *request, bool is_end_awaited, json_t **
 	return code < 0 ? code : 0;
 }
 
-/* ---- up -------------------------------------------------------------------------------------------------------------- */
-
-struct up {
-	struct gw_loop *loop;
-	struct job_spec spec;    /* hosts and launcher, as mpirun has them */
-	const char *name, *log;
-	bool is_added;
-	struct up_host { struct up *up; const char *name; struct starter *process; json_t *keeper; bool is_ready; } *hosts;
-	uint32_t number;
-	uint8_t secret[GW_TRUST_SECRET];
-	json_t *members;         /* of a pool that is joined */
-	json_int_t leader;
-	struct gw_error *why;
-	bool is_staying;
-};
-
-static void give_up(struct up *u, const char *text)
-{
-	gw_loop_stop(u->loop, gw_fail(u->why, -EIO, "%s", text));
-}
-
-static bool is_all(const struct up *u, bool is_ready)
-{
-	for (uint32_t i = 0; i < u->spec.n_hosts; i++)
-		if (is_ready ? !u->hosts[i].is_ready : !u->hosts[i].keeper)
-			return false;
-	return true;
-}
-
-static void write_all(struct up *u, const char *text)
-{
-	for (uint32_t i = 0; i < u->spec.n_hosts; i++)
-		if (starter_write(u->hosts[i].process, text) < 0)
-			give_up(u, "a keeper does not listen any more");
-}
-
-static void introduce(struct up *u)
-{
-	json_t *members = u->members ? json_deep_copy(u->members) : json_array(), *all;
-	gw_autofree char *text = NULL, *line = NULL;
-
-	for (uint32_t i = 0; !u->members && i < u->spec.n_hosts; i++)
-		json_array_append(members, u->hosts[i].keeper);
-	all = json_pack("{s:o}", "members", members);
-	if (u->members)
-		json_object_set_new(all, "leader", json_integer(u->leader));
-	text = json_dumps(all, JSON_COMPACT);
-	json_decref(all);
-	if (asprintf(&line, "pool %s\n", text) >= 0)
-		write_all(u, line);
-}
-
-static void on_said(void *ctx, const char *line)
-{
-	struct up_host *h = ctx;
-	struct up *u = h->up;
-
-	if (strncmp(line, "keeper ", 7) == 0 && !h->keeper) {
-		h->keeper = json_loads(line + 7, 0, NULL);
-		if (is_all(u, false))
-			introduce(u);
-	} else if (strcmp(line, "ready") == 0) {
-		h->is_ready = true;
-		if (is_all(u, true)) {
-			u->is_staying = true;
-			write_all(u, "stay\n");
-			gw_loop_stop(u->loop, 1);
-		}
-	} else if (!u->why->code) {
-		fprintf(stderr, "godwit: host %s: %s\n", h->name, line);
-	}
-}
-
-/* What a keeper says is answered: nothing is held but what comes last before an early end. */
-static bool on_heard(void *ctx, const char *line)
-{
-	if (strncmp(line, "keeper ", 7) != 0 && strcmp(line, "ready") != 0)
-		return false;
-	on_said(ctx, line);
-	return true;
-}
-
-static void on_ended(void *ctx)
-{
-	struct up_host *h = ctx;
-	struct up *u = h->up;
-
-	if (u->is_staying || u->why->code)
-		return;
-	starter_explain(u->spec.is_forked ? STARTER_HERE : u->spec.launcher, h->name, starter_status(h->process), starter_held(h->process),
-	                u->why);
-	starter_hold(h->process, "");
-	gw_loop_stop(u->loop, u->why->code);
-}
-
-static const struct starter_ops starter_ops = { .said = on_said, .ended = on_ended, .heard = on_heard };
-
-static void on_deadline(void *ctx)
-{
-	struct up *u = ctx;
-	char text[600] = "the pool has not come up within 60 s";
-
-	for (uint32_t i = 0; i < u->spec.n_hosts; i++)
-		if (!u->hosts[i].is_ready)
-			snprintf(text, sizeof(text), "host %s: its keeper has not %s within %d s%s%s", u->hosts[i].name,
-			         u->hosts[i].keeper ? "found the others" : "come", UP_MS / 1000,
-			         starter_held(u->hosts[i].process)[0] ? ": " : "", starter_held(u->hosts[i].process));
-	give_up(u, text);
-}
-
-/* By what name of another host a keeper finds the address that it has there */
-static const char *toward(const struct up *u, uint32_t i)
-{
-	if (u->spec.is_forked)
-		return "127.0.0.1";
-	if (u->members)
-		return text_of(json_array_get(u->members, 0), "address");
-	for (uint32_t k = 0; k < u->spec.n_hosts; k++)
-		if (k != i && !hosts_is_here(u->spec.hosts[k].name))
-			return u->spec.hosts[k].name;
-	return u->spec.n_hosts > 1 ? u->spec.hosts[i ? 0 : 1].name : hosts_is_here(u->spec.hosts[0].name) ? "127.0.0.1" :
-	       u->spec.hosts[0].name;
-}
-
-static int start_host(struct up *u, uint32_t i, const char *path)
-{
-	struct up_host *h = &u->hosts[i];
-	bool is_here = u->spec.is_forked || hosts_is_here(h->name);
-	gw_autofree char *daemon = starter_quote(path), *name = starter_quote(h->name), *near = starter_quote(toward(u, i)), *line = NULL;
-	gw_autofree char *log = u->log ? starter_quote(u->log) : NULL;
-	char secret[GW_TRUST_SECRET_HEX + 1];
-	struct strings argv = { 0 };
-	int code;
-
-	h->up = u;
-	if (asprintf(&line, "exec %s --pool=%s --number=%08x --index=%u --host=%s --slots=%u --toward=%s%s%s", daemon, u->name, u->number,
-	             (u->members ? 0x3000 : 0) + i, name, u->spec.hosts[i].slots, near, log ? " --log=" : "", log ? log : "") < 0)
-		abort();
-	starter_words(&argv, is_here ? STARTER_HERE : u->spec.launcher, h->name, line);
-	gw_trust_secret_print(secret, u->secret);
-	strcat(secret, "\n");
-	code = starter_start(&h->process, u->loop, h->name, argv.list, secret, NULL, &starter_ops, h, u->why);
-	explicit_bzero(secret, sizeof(secret));
-	strings_fini(&argv);
-	return code;
-}
-
-static int own_daemon(char *buf, size_t cap)
-{
-	ssize_t n = readlink("/proc/self/exe", buf, cap - 16);
-	char *slash;
-
-	if (n < 0)
-		return -errno;
-	buf[n] = '\0';
-	slash = strrchr(buf, '/');
-	strcpy(slash ? slash + 1 : buf, "godwitd");
-	return access(buf, X_OK) < 0 ? -errno : 0;
-}
-
-static int prepare(struct up *u)
-{
-	json_t *answer = NULL;
-	int code;
-
-	if (!u->is_added) {
-		struct pool_place place;
-		int fd = pool_connect(u->name, &place, &(struct gw_error){ 0 });
-
-		if (fd >= 0) {
-			close(fd);
-			return gw_fail(u->why, -EEXIST, "there is a pool '%s' on this host already; --name names another one, --add adds hosts to "
-			               "it, 'godwit down %s' ends it", u->name, u->name);
-		}
-		if (getrandom(&u->number, sizeof(u->number), 0) != sizeof(u->number))
-			return gw_fail(u->why, -EIO, "no random numbers");
-		return gw_trust_secret_make(u->secret);
-	}
-	code = ask(u->name, json_pack("{s:s}", "op", "introduce"), false, &answer, u->why);
-	if (code < 0)
-		return code;
-	u->number = (uint32_t)json_integer_value(json_object_get(answer, "number"));
-	u->leader = json_integer_value(json_object_get(answer, "leader"));
-	u->members = json_incref(json_object_get(answer, "members"));
-	code = gw_trust_secret_parse(u->secret, text_of(answer, "secret"));
-	json_decref(answer);
-	return code < 0 ? gw_fail(u->why, code, "the keeper's answer is not understood") : 0;
-}
-
-static int bring_up(struct up *u)
-{
-	struct gw_timer *deadline = NULL;
-	char path[4096];
-	uint64_t end;
-	int code = own_daemon(path, sizeof(path));
-
-	if (code < 0)
-		return gw_fail(u->why, code, "the daemon '%s' cannot be executed: %s", path, strerror(-code));
-	code = prepare(u);
-	if (code == 0)
-		code = gw_loop_create(&u->loop);
-	u->hosts = code == 0 ? calloc(u->spec.n_hosts, sizeof(*u->hosts)) : NULL;
-	if (!u->hosts)
-		return u->why->code ? u->why->code : gw_fail(u->why, -ENOMEM, "out of memory");
-	for (uint32_t i = 0; i < u->spec.n_hosts; i++)
-		u->hosts[i].name = u->spec.hosts[i].name;
-	for (uint32_t i = 0; i < u->spec.n_hosts && code == 0; i++)
-		code = start_host(u, i, path);
-	if (code == 0)
-		code = gw_loop_timer(u->loop, &deadline, UP_MS, 0, on_deadline, u);
-	if (code == 0)
-		code = gw_loop_run(u->loop);
-	gw_timer_cancel(deadline);
-	end = gw_now_ns() + END_MS * 1000000ull;
-	for (uint32_t i = 0; i < u->spec.n_hosts; i++)
-		if (!u->is_staying) /* its end: the keeper's standard input has ended */
-			starter_close(u->hosts[i].process);
-	for (uint32_t i = 0; i < u->spec.n_hosts; i++) {
-		starter_destroy(u->hosts[i].process, end);
-		json_decref(u->hosts[i].keeper);
-	}
-	free(u->hosts);
-	json_decref(u->members);
-	gw_loop_destroy(u->loop);
-	explicit_bzero(u->secret, sizeof(u->secret));
-	return code < 0 ? code : 0;
-}
-
-enum { KEY_NAME = 256, KEY_HOSTS, KEY_LAUNCHER, KEY_LOG, KEY_ADD, KEY_JSON, KEY_POOL };
-
-static const struct argp_option up_options[] = {
-	{ "hosts", KEY_HOSTS, "HOST[:N],...", 0, "The hosts, and how many slots (ranks) each has; default 1", 0 },
-	{ "hostfile", 'f', "FILE", 0, "The same from a file, one HOST, HOST:N or HOST slots=N a line", 0 },
-	{ "launcher", KEY_LAUNCHER, "X", 0, "How they are reached: ssh (default), a command with %h (host) and %c (what to run), or fork: this "
-	  "machine plays all of them", 0 },
-	{ "name", KEY_NAME, "NAME", 0, "Of the pool; default 'pool'", 0 },
-	{ "add", KEY_ADD, NULL, 0, "Add the hosts to the pool NAME, which has this host", 0 },
-	{ "log", KEY_LOG, "FILE", 0, "Where the keepers write their log, on each host; default: nowhere", 0 },
-	{ 0 }
-};
-
-static error_t parse_up(int key, char *arg, struct argp_state *state)
-{
-	struct up *u = state->input;
-	struct gw_error why = { 0 };
-
-	switch (key) {
-	case KEY_HOSTS:
-		if (hosts_parse(&u->spec, arg, &why) < 0)
-			argp_error(state, "%s", why.text);
-		return 0;
-	case 'f':
-		if (hosts_read(&u->spec, arg, &why) < 0)
-			argp_error(state, "%s", why.text);
-		return 0;
-	case KEY_LAUNCHER:
-		u->spec.is_forked = strcmp(arg, "fork") == 0;
-		u->spec.launcher = u->spec.is_forked || strcmp(arg, "ssh") == 0 ? NULL : arg;
-		if (u->spec.launcher && !strstr(arg, "%h"))
-			argp_error(state, "--launcher=%s: there are fork, ssh, and commands in which the words %%h and %%c stand", arg);
-		return 0;
-	case KEY_NAME:
-		u->name = arg;
-		return pool_name_check(arg, &why) < 0 ? (argp_error(state, "%s", why.text), EINVAL) : 0;
-	case KEY_LOG:
-		u->log = arg;
-		return 0;
-	case KEY_ADD:
-		u->is_added = true;
-		return 0;
-	case ARGP_KEY_ARG:
-		argp_error(state, "'%s' is not understood; hosts are given with --hosts or -f", arg);
-		return EINVAL;
-	case ARGP_KEY_END:
-		if (!u->spec.n_hosts)
-			argp_error(state, "no hosts are named: --hosts a:4,b:4, or -f FILE");
-		return 0;
-	default:
-		return ARGP_ERR_UNKNOWN;
-	}
-}
-
-int control_up(int argc, char **argv)
-{
-	static const struct argp argp = { up_options, parse_up, "", "Start a pool: a keeper on each host, which stays when this command has "
-		"ended and starts the daemons of jobs ('mpirun -pool NAME') until 'godwit down'. Long options may begin with one dash.",
-		NULL, NULL, NULL };
-	struct gw_error why = { 0 };
-	struct up u = { .name = "pool", .why = &why };
-	uint32_t slots = 0;
-	int code;
-
-	argv[0] = (char[]){ "godwit up" };
-	signal(SIGPIPE, SIG_IGN);
-	argp_parse(&argp, argc, argv, ARGP_LONG_ONLY, NULL, &u);
-	code = bring_up(&u);
-	if (code == 0) {
-		printf("pool '%s': ", u.name);
-		for (uint32_t i = 0; i < u.spec.n_hosts; i++) {
-			printf("%s%s:%u", i ? ", " : "", u.spec.hosts[i].name, u.spec.hosts[i].slots);
-			slots += u.spec.hosts[i].slots;
-		}
-		printf(" (%u slots%s)\n", slots, u.is_added ? " more" : "");
-	}
-	hosts_forget(&u.spec);
-	return code < 0 ? control_fail(&why) : CONTROL_DONE;
-}
-
 /* ---- down, leave ----------------------------------------------------------------------------------------------------- */
 
-struct words { const char *first, *second; int max; bool is_json; };
+struct words { const char *first, *second; int max; long timeout_s; bool is_json, is_waiting; };
+
+enum { KEY_JSON = 256, KEY_POOL, KEY_WAIT, KEY_TIMEOUT };
 
 static error_t parse_words(int key, char *arg, struct argp_state *state)
 {
@@ -406,6 +94,15 @@ static error_t parse_words(int key, char *arg, struct argp_state *state)
 	}
 	if (key == KEY_POOL) {
 		w->second = arg;
+		return 0;
+	}
+	if (key == KEY_WAIT) {
+		w->is_waiting = true;
+		return 0;
+	}
+	if (key == KEY_TIMEOUT) {
+		w->is_waiting = true;
+		w->timeout_s = control_number(state, arg, "a number of seconds");
 		return 0;
 	}
 	if (key != ARGP_KEY_ARG)
@@ -426,22 +123,101 @@ int control_down(int argc, char **argv)
 
 	argv[0] = (char[]){ "godwit down" };
 	argp_parse(&argp, argc, argv, 0, NULL, &w);
-	if (ask(w.first, json_pack("{s:s}", "op", "down"), true, &answer, &why) < 0)
+	if (control_ask_keeper(w.first, json_pack("{s:s}", "op", "down"), true, &answer, &why) < 0)
 		return control_fail(&why);
 	json_decref(answer);
 	return CONTROL_DONE;
 }
 
+static const json_t *member_called(const json_t *status, const char *host)
+{
+	const json_t *members = json_object_get(status, "members");
+
+	for (size_t i = 0; i < json_array_size(members); i++)
+		if (strcmp(text_of(json_array_get(members, i), "host"), host) == 0)
+			return json_array_get(members, i);
+	return NULL;
+}
+
+/* What holds it there: of the first job that has a word on that, and is there; "" is nothing yet */
+static void holder_of(const json_t *status, const json_t *member, char *buf, size_t cap)
+{
+	const json_t *jobs = json_object_get(status, "jobs");
+	json_int_t id = json_integer_value(json_object_get(member, "id"));
+
+	buf[0] = '\0';
+	for (size_t i = 0; i < json_array_size(jobs) && !buf[0]; i++) {
+		const json_t *j = json_array_get(jobs, i), *parts = json_object_get(j, "parts");
+		bool is_there = json_integer_value(json_object_get(j, "head")) == id;
+
+		for (size_t k = 0; k < json_array_size(parts); k++)
+			is_there |= json_integer_value(json_object_get(json_array_get(parts, k), "member")) == id;
+		if (is_there && *text_of(j, "note"))
+			snprintf(buf, cap, "job %08llx: %s", (long long)json_integer_value(json_object_get(j, "job")), text_of(j, "note"));
+	}
+}
+
+static int remove_host(const char *pool, const char *host, struct gw_error *why)
+{
+	json_t *answer = NULL;
+	int code = control_ask_keeper(pool, json_pack("{s:s, s:s}", "op", "remove", "host", host), false, &answer, why);
+
+	json_decref(answer);
+	return code;
+}
+
+/* Looks until the pool has the host no more. The keeper that is asked may be its own, and end; who leads may change. */
+static int wait_for_leave(const struct words *w, struct gw_error *why)
+{
+	uint64_t end = gw_now_ns() + (uint64_t)w->timeout_s * 1000000000u;
+	char last[400] = "", now[400];
+	bool is_own = false;
+
+	for (;; poll(NULL, 0, LOOK_MS)) {
+		json_t *status = NULL;
+		const json_t *member;
+		int code = control_ask_keeper(w->second, json_pack("{s:s}", "op", "status"), false, &status, why);
+
+		if (code < 0 && code != -EPIPE) /* that one: it was just about to end, and is asked again */
+			return is_own ? 0 : code;
+		member = member_called(status, w->first);
+		if (status && json_array_size(json_object_get(status, "members")) && !member) {
+			json_decref(status);
+			return 0;
+		}
+		if (member) {
+			is_own = strcmp(text_of(status, "host"), w->first) == 0;
+			holder_of(status, member, now, sizeof(now));
+			if (*now && strcmp(now, last) != 0)
+				fprintf(stderr, "godwit: waiting; %s\n", now);
+			snprintf(last, sizeof(last), "%s", now);
+			if (!json_is_true(json_object_get(member, "leaving")) && /* told to a leader that has died */
+			    (code = remove_host(w->second, w->first, why)) < 0 && code != -EPIPE && code != -EAGAIN) {
+				json_decref(status);
+				return code;
+			}
+		}
+		json_decref(status);
+		if (w->timeout_s && gw_now_ns() > end)
+			return gw_fail(why, -ETIMEDOUT, "host %s is still in the pool after %ld s%s%s; it leaves when it can", w->first, w->timeout_s,
+			               *last ? "; " : "", last);
+	}
+}
+
 int control_leave(int argc, char **argv)
 {
-	static const struct argp_option options[] = { { "pool", KEY_POOL, "NAME", 0, "The pool, when this host is in several", 0 }, { 0 } };
+	static const struct argp_option options[] = {
+		{ "pool", KEY_POOL, "NAME", 0, "The pool, when this host is in several", 0 },
+		{ "wait", KEY_WAIT, NULL, 0, "Return when the host has left, and say meanwhile what holds it", 0 },
+		{ "timeout", KEY_TIMEOUT, "SECONDS", 0, "Wait, but not longer than that", 0 },
+		{ 0 } };
 	static const struct argp argp = { options, parse_words, "HOST", "Take a host out of a pool: it gets no new jobs, the ranks that "
 		"jobs have there are moved to free slots of other hosts, and its keeper ends when none is left and no job has its mpirun "
 		"there. 'godwit pools' says what is still waited for. When it leads the pool, another one does first.", NULL, NULL,
 		NULL };
 	struct words w = { .second = "any", .max = 1 };
 	struct gw_error why = { 0 };
-	json_t *answer = NULL;
+	int code;
 
 	argv[0] = (char[]){ "godwit leave" };
 	argp_parse(&argp, argc, argv, 0, NULL, &w);
@@ -449,10 +225,10 @@ int control_leave(int argc, char **argv)
 		fprintf(stderr, "godwit: which host shall leave the pool? 'godwit pools' lists them\n");
 		return CONTROL_WRONG;
 	}
-	if (ask(w.second, json_pack("{s:s, s:s}", "op", "remove", "host", w.first), false, &answer, &why) < 0)
-		return control_fail(&why);
-	json_decref(answer);
-	return CONTROL_DONE;
+	code = remove_host(w.second, w.first, &why);
+	if (code == 0 && w.is_waiting)
+		code = wait_for_leave(&w, &why);
+	return code < 0 ? control_fail(&why) : CONTROL_DONE;
 }
 
 /* ---- pools ----------------------------------------------------------------------------------------------------------- */
@@ -482,48 +258,74 @@ static json_int_t taken(const json_t *jobs, json_int_t id)
 	return n;
 }
 
+/* How many @what ("clusters", "ranks") jobs have on @host, as their mpiruns say */
+static json_int_t placed(const json_t *jobs, const char *host, const char *what)
+{
+	json_int_t n = 0;
+
+	for (size_t i = 0; i < json_array_size(jobs); i++) {
+		const json_t *places = json_object_get(json_array_get(jobs, i), "places");
+
+		for (size_t k = 0; k < json_array_size(places); k++)
+			if (strcmp(text_of(json_array_get(places, k), "host"), host) == 0)
+				n += json_integer_value(json_object_get(json_array_get(places, k), what));
+	}
+	return n;
+}
+
+static void print_job(const json_t *j, const json_t *members)
+{
+	const json_t *head = member_of(members, json_integer_value(json_object_get(j, "head"))), *places = json_object_get(j, "places");
+	const char *separator = "          ranks on ";
+
+	printf("%08llx  %-8s  %5lld  %-12s  %s\n", (long long)json_integer_value(json_object_get(j, "job")), text_of(j, "state"),
+	       (long long)json_integer_value(json_object_get(j, "ranks")), head ? text_of(head, "host") : "?", text_of(j, "text"));
+	for (size_t i = 0; i < json_array_size(places); i++) {
+		const json_t *p = json_array_get(places, i);
+		long long ranks = json_integer_value(json_object_get(p, "ranks")), clusters = json_integer_value(json_object_get(p, "clusters"));
+
+		printf("%s%s: %lld", separator, text_of(p, "host"), ranks);
+		if (clusters > 1)
+			printf(" (%lld clusters)", clusters);
+		separator = ", ";
+	}
+	if (json_array_size(places))
+		putchar('\n');
+	if (*text_of(j, "note"))
+		printf("          on a host that is to leave: %s\n", text_of(j, "note"));
+}
+
 static void print_pool(const json_t *s)
 {
 	const json_t *members = json_object_get(s, "members"), *jobs = json_object_get(s, "jobs");
 	json_int_t leader = json_integer_value(json_object_get(s, "leader"));
 
 	printf("pool '%s'  here: %s, %s\n\n", text_of(s, "name"), text_of(s, "host"), text_of(s, "state"));
-	printf("%-20s  %-21s  %5s  %5s\n", "HOST", "ADDRESS", "SLOTS", "TAKEN");
+	printf("%-20s  %-21s  %5s  %5s  %8s  %5s\n", "HOST", "ADDRESS", "SLOTS", "TAKEN", "CLUSTERS", "RANKS");
 	for (size_t i = 0; i < json_array_size(members); i++) {
 		const json_t *m = json_array_get(members, i);
 		json_int_t id = json_integer_value(json_object_get(m, "id"));
 		char address[GW_TCP_NAME];
 
 		gw_tcp_join(address, text_of(m, "address"), (uint16_t)json_integer_value(json_object_get(m, "port")));
-		printf("%-20s  %-21s  %5lld  %5lld%s%s\n", text_of(m, "host"), address, (long long)json_integer_value(json_object_get(m, "slots")),
-		       (long long)taken(jobs, id), id == leader ? "  leader" : "", json_is_true(json_object_get(m, "leaving")) ? "  leaving" : "");
+		printf("%-20s  %-21s  %5lld  %5lld  %8lld  %5lld%s%s\n", text_of(m, "host"), address,
+		       (long long)json_integer_value(json_object_get(m, "slots")), (long long)taken(jobs, id),
+		       (long long)placed(jobs, text_of(m, "host"), "clusters"), (long long)placed(jobs, text_of(m, "host"), "ranks"),
+		       id == leader ? "  leader" : "", json_is_true(json_object_get(m, "leaving")) ? "  leaving" : "");
 	}
 	if (json_array_size(jobs))
 		printf("\n%-8s  %-8s  %5s  %-12s  %s\n", "JOB", "STATE", "RANKS", "MPIRUN", "PROGRAM");
-	for (size_t i = 0; i < json_array_size(jobs); i++) {
-		const json_t *j = json_array_get(jobs, i), *head = member_of(members, json_integer_value(json_object_get(j, "head")));
-
-		printf("%08llx  %-8s  %5lld  %-12s  %s\n", (long long)json_integer_value(json_object_get(j, "job")), text_of(j, "state"),
-		       (long long)json_integer_value(json_object_get(j, "ranks")), head ? text_of(head, "host") : "?", text_of(j, "text"));
-		if (*text_of(j, "note"))
-			printf("          on a host that is to leave: %s\n", text_of(j, "note"));
-	}
+	for (size_t i = 0; i < json_array_size(jobs); i++)
+		print_job(json_array_get(jobs, i), members);
 }
 
-int control_pools(int argc, char **argv)
+int control_show_pools(const char *name, bool is_json)
 {
-	static const struct argp_option options[] = { { "json", KEY_JSON, NULL, 0, "Print JSON, an array of pools", 0 }, { 0 } };
-	static const struct argp argp = { options, parse_words, "[POOL]", "Show the pools that this host is in: their hosts, slots and jobs.",
-		NULL, NULL, NULL };
-	struct words w = { .max = 1 };
 	struct pool_place places[64];
 	struct gw_error why = { 0 };
 	json_t *all = json_array();
-	int n;
+	int n = pool_find(places, GW_ARRAY_LEN(places), &why);
 
-	argv[0] = (char[]){ "godwit pools" };
-	argp_parse(&argp, argc, argv, 0, NULL, &w);
-	n = pool_find(places, GW_ARRAY_LEN(places), &why);
 	for (int i = 0; i < n; i++) {
 		char what[POOL_NAME_MAX + POOL_HOST_MAX];
 		json_t *answer = NULL;
@@ -532,30 +334,42 @@ int control_pools(int argc, char **argv)
 		for (int k = 0; k < i; k++) /* several keepers of one pool on this machine: '-launcher fork' */
 			is_known |= strcmp(places[k].name, places[i].name) == 0;
 		snprintf(what, sizeof(what), "%s@%s", places[i].name, places[i].host);
-		if ((is_known && !(w.first && strchr(w.first, '@'))) || (w.first && strcmp(w.first, places[i].name) != 0 && strcmp(w.first, what) != 0))
+		if ((is_known && !(name && strchr(name, '@'))) || (name && strcmp(name, places[i].name) != 0 && strcmp(name, what) != 0))
 			continue;
-		if (ask(what, json_pack("{s:s}", "op", "status"), false, &answer, &why) == 0) {
+		if (control_ask_keeper(what, json_pack("{s:s}", "op", "status"), false, &answer, &why) == 0) {
 			json_object_del(answer, "op");
 			json_array_append_new(all, answer);
 		}
 	}
-	if (n < 0 || (json_array_size(all) == 0 && !w.is_json)) {
+	if (n < 0 || (json_array_size(all) == 0 && !is_json)) {
 		json_decref(all);
 		if (n >= 0)
-			gw_fail(&why, -ENOENT, w.first ? "no pool '%s' has this host" : "no pool has this host; 'godwit up' makes one", w.first);
+			gw_fail(&why, -ENOENT, name ? "no pool '%s' has this host" : "no pool has this host; 'godwit up' makes one", name);
 		return control_fail(&why);
 	}
-	if (w.is_json) {
+	if (is_json) {
 		json_dumpf(all, stdout, JSON_INDENT(2));
 		putchar('\n');
 	}
-	for (size_t i = 0; !w.is_json && i < json_array_size(all); i++) {
+	for (size_t i = 0; !is_json && i < json_array_size(all); i++) {
 		if (i)
 			putchar('\n');
 		print_pool(json_array_get(all, i));
 	}
 	json_decref(all);
 	return CONTROL_DONE;
+}
+
+int control_pools(int argc, char **argv)
+{
+	static const struct argp_option options[] = { { "json", KEY_JSON, NULL, 0, "Print JSON, an array of pools", 0 }, { 0 } };
+	static const struct argp argp = { options, parse_words, "[POOL]", "Show the pools that this host is in: their hosts, slots and jobs, "
+		"and where the clusters and ranks of those are. 'godwit status --pool' is the same.", NULL, NULL, NULL };
+	struct words w = { .max = 1 };
+
+	argv[0] = (char[]){ "godwit pools" };
+	argp_parse(&argp, argc, argv, 0, NULL, &w);
+	return control_show_pools(w.first, w.is_json);
 }
 
 /* ---- in-pool --------------------------------------------------------------------------------------------------------- */

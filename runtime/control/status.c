@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "runtime/control/control.h"
+#include "runtime/control/pool.h"
 
 static const struct argp_option options[] = {
+	{ "pool", 'p', "NAME", OPTION_ARG_OPTIONAL, "Show a pool of this host, or all, instead of a job: hosts, clusters, ranks, jobs, "
+	  "and who leads", 0 },
 	{ "movable", 'm', NULL, 0, "Say of each rank whether it can move now, and all that holds it", 0 },
 	CONTROL_OPTIONS,
 	{ 0 }
@@ -14,7 +16,8 @@ static const struct argp_option options[] = {
 
 struct status {
 	struct control c;
-	bool is_movable_asked;
+	const char *pool;        /* with is_pool_asked; NULL: all of this host */
+	bool is_movable_asked, is_pool_asked;
 };
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
@@ -25,7 +28,15 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case 'm':
 		s->is_movable_asked = true;
 		return 0;
+	case 'p':
+		s->is_pool_asked = true;
+		s->pool = arg;
+		return 0;
 	case ARGP_KEY_ARG:
+		if (s->is_pool_asked && !s->pool) { /* --pool NAME, as with other commands */
+			s->pool = arg;
+			return 0;
+		}
 		argp_error(state, "'%s' is too much: status takes options only", arg);
 		return EINVAL;
 	default:
@@ -191,6 +202,8 @@ int control_status(int argc, char **argv)
 
 	argv[0] = name;
 	argp_parse(&argp, argc, argv, 0, NULL, &s);
+	if (s.is_pool_asked)
+		return control_show_pools(s.pool, s.c.is_json);
 	request = json_pack("{s:s, s:b}", "op", "status", "movable", (int)s.is_movable_asked);
 	return control_talk(&s.c, request, on_answer, &s, &why) < 0 ? control_fail(&why) : CONTROL_DONE;
 }

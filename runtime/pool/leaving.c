@@ -169,6 +169,26 @@ void pool_check_leaving(struct pool *p)
 	}
 }
 
+/* Is there one that could lead when @m does not any more? */
+static bool has_other(const struct pool *p, const struct pool_member *m)
+{
+	gw_list_for(e, &p->members) {
+		const struct pool_member *o = gw_list_entry(e, struct pool_member, node);
+
+		if (o != m && !o->is_gone && !o->is_leaving)
+			return true;
+	}
+	return false;
+}
+
+static int refuse_leader(const struct pool *p, const struct pool_member *m, struct gw_error *why)
+{
+	gw_list_for(e, &p->members)
+		if (gw_list_entry(e, struct pool_member, node) != m && !gw_list_entry(e, struct pool_member, node)->is_gone)
+			return gw_fail(why, -EBUSY, "all other hosts of the pool are to leave it, too, and '%s' leads it; 'godwit down' ends it", m->host);
+	return gw_fail(why, -EBUSY, "'%s' is the only host of the pool; 'godwit down' ends it", m->host);
+}
+
 int pool_leave(struct pool *p, const char *host, struct gw_error *why)
 {
 	struct pool_member *m = NULL;
@@ -179,6 +199,8 @@ int pool_leave(struct pool *p, const char *host, struct gw_error *why)
 	if (!m)
 		return gw_fail(why, -ENOENT, "the pool has no host '%s'", host);
 	if (p->state == POOL_FOLLOW) {
+		if (m->id == p->leader && !has_other(p, m)) /* the leader would not say so to us */
+			return refuse_leader(p, m, why);
 		pool_send_leader(p, json_pack("{s:s, s:s}", "op", "remove", "host", host));
 		return 0;
 	}
@@ -195,10 +217,7 @@ int pool_leave(struct pool *p, const char *host, struct gw_error *why)
 	if (resign(p)) /* the leader itself: another one first */
 		return 0;
 	p->me.is_leaving = m->is_leaving = false;
-	gw_list_for(e, &p->members)
-		if (gw_list_entry(e, struct pool_member, node)->is_here && !pool_is_self(p, gw_list_entry(e, struct pool_member, node)))
-			return gw_fail(why, -EBUSY, "all other hosts of the pool are to leave it, too, and '%s' leads it; 'godwit down' ends it", host);
-	return gw_fail(why, -EBUSY, "'%s' is the only host of the pool; 'godwit down' ends it", host);
+	return refuse_leader(p, m, why);
 }
 
 void pool_do_remove(struct pool *p, const struct pool_member *from, json_t *msg)

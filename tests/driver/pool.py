@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Pools on one machine that plays several hosts: up, jobs at once, a full pool, the leader's death, a leader that leaves, down."""
-import json, os, re, signal, subprocess, sys
+import json, os, re, signal, subprocess, sys, tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import godwit
@@ -52,6 +52,11 @@ def settled(where, hosts):
 		names = {m["id"]: m["host"] for m in s.get("members", [])}
 		return sorted(names.values()) == sorted(hosts) and s["leader"] in names and s["state"] in ("leading", "following") and s
 	return godwit.wait_for(is_so, 40, 0.1)
+
+
+def places(s, number):
+	"""{host: (clusters, ranks)} of a job."""
+	return {p["host"]: (p["clusters"], p["ranks"]) for j in s["jobs"] if "%08x" % j["job"] == number for p in j.get("places", [])}
 
 
 def begin(where, n, *words):
@@ -127,6 +132,17 @@ def main():
 	       code, out, err, s)
 	code, out, err = run(GODWIT, "migrate", "0", "--to", "c", "--job", number)
 	tap.ok(code == 0, "where a rank can be moved", code, out, err)
+	code, out, err = run(GODWIT, "add", "c", "--job", number)
+	tap.ok(code == 1 and "has host c of its pool already" in err and err.count("\n") == 1, "a host that it has already is refused", code, err)
+	code, out, err = run(GODWIT, "up", "--add", "--launcher", "fork", "--hosts", "e,b:2", "--name", NAME)
+	tap.ok(code == 1 and err == "godwit: host b is in pool '%s' already; nothing was added\n" % NAME and sorted(keepers()) == ["a", "b", "c"],
+	       "so is one that comes to the pool a second time", code, err, keepers())
+	seen = godwit.wait_for(lambda: (lambda s: places(s, number) == {"a": (1, 0), "b": (1, 0), "c": (1, 1)} and s)(status("c")), 20, 0.1)
+	code, out, err = run(GODWIT, "status", "--pool", "%s@c" % NAME)
+	tap.ok(seen and code == 0 and "ranks on a: 0, b: 0, c: 1" in out and re.search(r"^a .*\b2 +2 +1 +0  leader$", out, re.M),
+	       "godwit status --pool tells of hosts, clusters, ranks and who leads", code, out, err, seen or status("c"))
+	code, again, err = run(GODWIT, "status", "--json", "--pool=%s@c" % NAME)
+	tap.ok(code == 0 and json.loads(again)[0]["jobs"] == seen["jobs"], "and as JSON", code, again, err)
 	code, out, err = run(GODWIT, "add", "z", "--job", number)
 	tap.ok(code == 1 and "host z: it is not in the pool" in err, "a host that is not in the pool is refused", code, err)
 	code, out, err = run(MPIRUN, "-pool", NAME, "-n", "2", "true")
@@ -164,10 +180,29 @@ def main():
 	       "a leader that is to leave hands over, and stays while a job has ranks there", code, err, s)
 	s = godwit.wait_for(lambda: (lambda s: any("rank 0: it is pinned" in j["note"] for j in s["jobs"]) and s)(status("c")), 40, 0.1)
 	tap.ok(s, "one that is pinned; why is told", s or status("c"))
+	code, out, err = run(GODWIT, "leave", "b", "--pool", NAME, "--timeout", "1")
+	tap.ok(code == 1 and "host b is still in the pool after 1 s" in err and "rank 0: it is pinned" in err, "to who waits, too", code, err)
+	waits = subprocess.Popen([GODWIT, "leave", "b", "--wait", "--pool", NAME], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+	tap.ok("rank 0: it is pinned" in waits.stderr.readline() and waits.poll() is None, "godwit leave --wait waits")
 	second.proc.stdin.close()
 	tap.ok(second.end(40) == 0 and len([l for l in second.out() if l == "went on"]) == 2, "the job ends well", *second.tail())
 	s = settled("c", ["c", "d"])
 	tap.ok(s and godwit.wait_for(lambda: "b" not in keepers(), 20), "then its keeper ends", s, keepers())
+	err = waits.communicate(timeout=40)[1]
+	tap.ok(waits.returncode == 0, "and who waits has the answer", waits.returncode, err)
+
+	# a job that was written down goes on in the pool, under its number
+	third = begin("c", 4, "-s", "all")
+	number = "%08x" % status("c")["jobs"][0]["job"]
+	with tempfile.TemporaryDirectory(prefix="godwit-pool-") as cut:
+		code, out, err = run(GODWIT, "checkpoint", cut, "--stop", "--job", number)
+		tap.ok(code == 0 and third.end(40) == 75, "a job of the pool is written down, and ends", code, out, err, *third.tail())
+		third = godwit.Job(tap, ["-pool", "%s@c" % NAME, "-restart", cut], stdin=True)
+		s = godwit.wait_for(lambda: (lambda s: places(s, number) == {"c": (1, 2), "d": (1, 2)} and s)(status("c")), 40, 0.1)
+		tap.ok(s, "it goes on in the pool, with the number that it had", s or status("c"), *third.tail())
+		third.proc.stdin.write(b"on\n")
+		third.proc.stdin.close()
+		tap.ok(third.end(40) == 0 and len([l for l in third.out() if l == "went on"]) == 4, "from where it was", *third.tail())
 
 	third = begin("c", 4)
 	code, out, err = run(GODWIT, "down", NAME)
