@@ -407,7 +407,7 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 		rc = read_threads(r, why);
 	for CT_EACH(struct ct_thread, t, &r->threads)
 		if (rc == 0)
-			rc = ct_regs_leave_vdso(t, r->snap.process.vdso_start, r->snap.process.vdso_end, why);
+			rc = ct_vdso_leave(r->pid, t, r->snap.process.vdso_start, r->snap.process.vdso_end, true, why);
 	stopped = gw_now_ns();
 	st.frozen_at_ns = gw_realtime_ns();
 	if (rc == 0)

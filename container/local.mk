@@ -60,6 +60,7 @@ libct_la_SOURCES = \
 	%D%/spawn.c \
 	%D%/timers.c \
 	%D%/traits.c \
+	%D%/vdso.c \
 	%D%/vmas.c \
 	%D%/xstate.c
 
@@ -70,8 +71,10 @@ TESTS += %D%/test_files %D%/test_image %D%/test_move %D%/test_move_user %D%/test
 %C%_test_files_LDADD = libct.la libgw-base.la
 %C%_test_image_SOURCES = %D%/test_image.c
 %C%_test_image_LDADD = libct.la libgw-base.la
-check_PROGRAMS += %D%/test_room %D%/test_cpu %D%/test_spans %D%/test_places
-TESTS += %D%/test_room %D%/test_cpu %D%/test_spans %D%/test_places
+check_PROGRAMS += %D%/test_room %D%/test_cpu %D%/test_spans %D%/test_places %D%/test_vdso
+TESTS += %D%/test_room %D%/test_cpu %D%/test_spans %D%/test_places %D%/test_vdso
+%C%_test_vdso_SOURCES = %D%/test_vdso.c
+%C%_test_vdso_LDADD = libct.la libgw-base.la
 %C%_test_places_SOURCES = %D%/test_places.c
 %C%_test_places_LDADD = libct.la libgw-base.la
 %C%_test_spans_SOURCES = %D%/test_spans.c

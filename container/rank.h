@@ -545,10 +545,15 @@ uint64_t ct_fnv(const void *p, size_t len);
 int ct_vdso_own(uint64_t *start, uint64_t *end, uint64_t *hash); /* [vvar]..[vdso] of this process */
 void ct_boot_id(char out[40]);
 
+/* vdso.c */
+/* out of [@start, @end) with a thread that stands in there. @may_run: not step by step, where that can be */
+int ct_vdso_leave(pid_t pid, struct ct_thread *t, uint64_t start, uint64_t end, bool may_run, struct gw_error *why);
+/* where on its stack is what it returns to? @start: of the image; 0: not known */
+uint64_t ct_vdso_return_slot(const struct user_regs_struct *g, uint64_t start);
+
 /* regs.c */
 void ct_regs_settle(struct ct_thread *t);              /* after the stop: what holds for both ways on */
 void ct_regs_for_image(struct ct_rank *r, struct ct_thread *t, struct user_regs_struct *out);
-int ct_regs_leave_vdso(struct ct_thread *t, uint64_t start, uint64_t end, struct gw_error *why);
 void ct_regs_abort_rseq(pid_t pid, struct ct_thread *t, uint64_t rseq);
 int ct_sigmask_block(struct ct_thread *t, struct gw_error *why);
 void ct_sleep_sample(struct ct_thread *t, pid_t pid);   /* before the freeze: since when does it sleep? */

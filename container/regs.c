@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Making a stopped thread's registers fit to run on elsewhere: interrupted system calls, restartable sequences, vdso. */
+/* Making a stopped thread's registers fit to run on elsewhere: interrupted system calls, restartable sequences. */
 #include "container/rank.h"
 
 #include <linux/futex.h>
@@ -239,7 +239,7 @@ void ct_regs_for_image(struct ct_rank *r, struct ct_thread *t, struct user_regs_
 	}
 }
 
-/* ---- restartable sequences and the vdso ------------------------------------------------------------------------ */
+/* ---- restartable sequences ------------------------------------------------------------------------ */
 
 /* As the kernel does when a thread is preempted inside one: it goes on at the abort handler. Done before anything else
  * runs in the thread, because the kernel forgets the sequence as soon as the thread is elsewhere. */
@@ -265,25 +265,4 @@ int ct_sigmask_block(struct ct_thread *t, struct gw_error *why)
 		return gw_fail(why, -errno, "thread %d: cannot change its signal mask: %s", (int)t->tid, strerror(errno));
 	t->has_sigmask = true;
 	return 0;
-}
-
-/* Inside the vdso a thread may be half way through reading a clock whose page is another one elsewhere (rule 20). */
-int ct_regs_leave_vdso(struct ct_thread *t, uint64_t start, uint64_t end, struct gw_error *why)
-{
-	int status, rc;
-
-	if (t->regs.rip < start || t->regs.rip >= end)
-		return 0;
-	rc = ct_sigmask_block(t, why);
-	for (int i = 0; rc == 0 && t->regs.rip >= start && t->regs.rip < end; i++) {
-		if (i == 100000)
-			return gw_fail(why, -EBUSY, "thread %d does not leave the vdso", (int)t->tid);
-		if (ptrace(PTRACE_SINGLESTEP, t->tid, NULL, NULL) < 0)
-			return gw_fail(why, -errno, "thread %d: cannot step it: %s", (int)t->tid, strerror(errno));
-		rc = ct_wait_stop(t->tid, &status);
-		if (rc == 0 && ptrace(PTRACE_GETREGS, t->tid, NULL, &t->regs) < 0)
-			rc = -errno;
-		t->regs.orig_rax = (unsigned long long)-1;
-	}
-	return rc < 0 ? gw_fail(why, rc, "thread %d ended while it was stopped", (int)t->tid) : 0;
 }
