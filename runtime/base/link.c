@@ -398,6 +398,8 @@ int gw_link_send_json_fds(struct gw_link *l, json_t *msg, const int *fds, size_t
 	char *text = msg ? json_dumps(msg, JSON_COMPACT) : NULL;
 	int code = text ? gw_link_send(l, GW_FRAME_JSON, text, strlen(text), fds, n_fds) : -ENOMEM;
 
+	if (!text) /* json_pack() has given nothing: who waits for it waits in vain, and it shall be known why */
+		gw_log(GW_ERROR, "a message could not be made, and is not sent: out of memory, or something in it is not text (UTF-8)");
 	free(text);
 	json_decref(msg);
 	return code;
