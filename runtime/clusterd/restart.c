@@ -252,7 +252,7 @@ static int open_image(struct item *i, struct gw_error *why)
 
 	gw_fault("rt.restart.image");
 	if (i->restart->dirfd >= 0)
-		i->fd = openat(i->restart->dirfd, i->name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+		i->fd = openat(i->restart->dirfd, i->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (i->fd >= 0 && (fstat(i->fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != i->size)) {
 		close(i->fd);
 		i->fd = -1;
@@ -278,7 +278,7 @@ static int step(struct item *i, struct gw_error *why)
 	}
 	n = pread(i->fd, buf, sizeof(buf), (off_t)i->at);
 	if (n <= 0)
-		return gw_fail(why, n < 0 ? -errno : -EBADMSG, "%s cannot be read: %s", i->name, n < 0 ? strerror(errno) : "it ends before its end");
+		return gw_fail(why, -EBADMSG, "%s cannot be read: %s", i->name, n < 0 ? strerror(errno) : "it ends before its end");
 	cold_reader_feed(i->reader, buf, (size_t)n);
 	i->at += (uint64_t)n;
 	return 1;

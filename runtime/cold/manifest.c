@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "runtime/cold/cold.h"
@@ -48,16 +49,19 @@ int cold_manifest_write(int dirfd, const char *cut, json_t *m, struct gw_error *
 
 int cold_manifest_read(int dirfd, const char *dir, json_t **out, struct gw_error *why)
 {
-	gw_autoclose int fd = openat(dirfd, COLD_MANIFEST, O_RDONLY | O_CLOEXEC);
+	gw_autoclose int fd = openat(dirfd, COLD_MANIFEST, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	char hash[COLD_HASH_MAX], said[COLD_HASH_MAX];
 	json_error_t error;
 	const char *text;
+	struct stat st;
 	json_t *m;
 
 	if (fd < 0)
 		return gw_fail(why, -errno, errno == ENOENT ? "%s holds no complete checkpoint: there is no " COLD_MANIFEST
 		               "; name the directory that 'godwit checkpoint' or 'mpirun -checkpoint-dir' was given%s" :
 		               "%s/" COLD_MANIFEST " cannot be read: %s", dir, errno == ENOENT ? "" : strerror(errno));
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return gw_fail(why, -EBADMSG, "%s/" COLD_MANIFEST " is damaged: it is not a file", dir);
 	m = json_loadfd(fd, 0, &error);
 	text = json_string_value(json_object_get(m, "hash"));
 	snprintf(said, sizeof(said), "%s", text ? text : "");

@@ -97,7 +97,7 @@ int cold_image_verify(int dirfd, const json_t *image, struct gw_error *why)
 	if (json_unpack((json_t *)(uintptr_t)image, "{s:I, s:s, s:I, s:s}", "rank", &rank, "name", &name, "size", &size, "hash", &hash) < 0 ||
 	    strchr(name, '/'))
 		return gw_fail(why, -EBADMSG, "the manifest lists an image in a way that is not understood");
-	fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return gw_fail(why, -errno, errno == ENOENT ? "%s is missing%s" : "%s cannot be read: %s", name,
 		               errno == ENOENT ? "" : strerror(errno));
