@@ -59,6 +59,10 @@ void cold_dir_prune(const struct cold_dir *d, const char *job, uint32_t keep);
  *  NULL: of any
  * Return: its number; 0: there is none */
 uint64_t cold_dir_newest(int dirfd, const char *job, uint64_t before, char name[COLD_NAME_MAX]);
+/** cold_dir_read - the manifest of the directory; where that is damaged, of its newest checkpoint whose own is whole
+ * Return: 0; 1: that one, its name is @cut, and @why says what the damage is; negative errno as cold_manifest_read() */
+int cold_dir_read(int dirfd, const char *dir, json_t **m, char cut[COLD_NAME_MAX], struct gw_error *why);
+uint64_t cold_dir_last(int dirfd, const char *job);  /* the highest number of one of that job, damaged or not; 0: there is none */
 void cold_dir_end(const struct cold_dir *d, const char *job); /* it has ended well; */
 void cold_dir_begin(int dirfd);                      /* what is there is of one that has not; */
 bool cold_dir_has_ended(int dirfd, const char *job); /* has it? */

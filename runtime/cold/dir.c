@@ -197,11 +197,32 @@ uint64_t cold_dir_newest(int dirfd, const char *job, uint64_t before, char name[
 	return n.number;
 }
 
+int cold_dir_read(int dirfd, const char *dir, json_t **m, char cut[COLD_NAME_MAX], struct gw_error *why)
+{
+	int code = cold_manifest_read(dirfd, dir, m, why);
+	gw_autoclose int fd = code == -EBADMSG && cold_dir_newest(dirfd, NULL, UINT64_MAX, cut) ?
+	                      openat(dirfd, cut, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+	return fd >= 0 && cold_manifest_read(fd, cut, m, NULL) == 0 ? 1 : code;
+}
+
+uint64_t cold_dir_last(int dirfd, const char *job)
+{
+	struct cuts c = { .job = job };
+	uint64_t last = 0;
+
+	walk(dirfd, add_cut, &c);
+	for (size_t i = 0; i < c.n; i++)
+		last = c.numbers[i] > last ? c.numbers[i] : last;
+	free(c.numbers);
+	return last;
+}
+
 /* ---- a job that has ended well ------------------------------------------------------------------------------------------ */
 
 void cold_dir_end(const struct cold_dir *d, const char *job)
 {
-	gw_autoclose int fd = openat(d->fd, COLD_ENDED, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	gw_autoclose int fd = openat(d->fd, COLD_ENDED, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC, 0600);
 
 	if (fd < 0 || write(fd, job, strlen(job)) != (ssize_t)strlen(job))
 		gw_log(GW_WARN, COLD_ENDED " of job %s cannot be written: %s", job, strerror(errno));
@@ -214,7 +235,7 @@ void cold_dir_begin(int dirfd)
 
 bool cold_dir_has_ended(int dirfd, const char *job)
 {
-	gw_autoclose int fd = openat(dirfd, COLD_ENDED, O_RDONLY | O_CLOEXEC);
+	gw_autoclose int fd = openat(dirfd, COLD_ENDED, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	char said[COLD_NAME_MAX] = "";
 
 	return fd >= 0 && read(fd, said, sizeof(said) - 1) > 0 && strcmp(said, job) == 0;

@@ -1,15 +1,23 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The same command once more: with -checkpoint-dir, a job that was written down there and has not ended well is continued, so that
- * the script of a batch job needs no other line when it is requeued.
+ * the script of a batch job needs no other line when it is requeued. What is damaged is passed over, to the newest that is not: a
+ * manifest at once, an image when its daemon has found out.
  */
 #include <fcntl.h>
 #include <jansson.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "runtime/cold/cold.h"
 #include "runtime/launcher/restart.h"
+
+struct passed {
+	char dir[4096 + COLD_NAME_MAX]; /* the one that is taken */
+	char text[1000];                /* the damage of the last that was passed over */
+	bool is_due;
+};
 
 static bool is_same_text(const json_t *json, const char *text)
 {
@@ -72,16 +80,78 @@ static int take(struct job_spec *spec, const json_t *m, struct gw_error *why)
 		return gw_fail(why, -EEXIST, "'%s' holds a checkpoint of another job: %s; name another directory with -checkpoint-dir, or remove "
 		               "what is in it", spec->checkpoint_dir, text);
 	}
-	spec->restart_dir = spec->checkpoint_dir;
+	spec->restart_dir = spec->passed ? spec->passed->dir : spec->checkpoint_dir;
 	spec->is_again = true;
 	return 0;
+}
+
+/* ---- what is damaged --------------------------------------------------------------------------------------------------- */
+
+static struct passed *pass_over(struct job_spec *spec, const char *cut)
+{
+	struct passed *p = spec->passed ? spec->passed : calloc(1, sizeof(*p));
+
+	spec->passed = p;
+	if (p)
+		snprintf(p->dir, sizeof(p->dir), "%s/%s", spec->checkpoint_dir, cut);
+	return p;
+}
+
+bool again_pass_over(struct job_spec *spec, const char *damage)
+{
+	const json_t *m = spec->is_again ? spec->restart->manifest : NULL;
+	uint64_t number = (uint64_t)json_integer_value(json_object_get(m, "checkpoint"));
+	const char *job = json_string_value(json_object_get(m, "job"));
+	gw_autoclose int fd = job ? open(spec->checkpoint_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	char damaged[COLD_NAME_MAX], cut[COLD_NAME_MAX];
+	struct passed *p;
+
+	if (fd < 0 || !cold_dir_newest(fd, job, number, cut))
+		return false;
+	p = pass_over(spec, cut);
+	if (!p)
+		return false;
+	cold_cut_name(damaged, job, number);
+	snprintf(p->text, sizeof(p->text), "'%s/%s' is passed over: %s", spec->checkpoint_dir, damaged, damage);
+	p->is_due = true;
+	return true;
+}
+
+bool again_next(struct job_spec *spec)
+{
+	if (!spec->passed || !spec->passed->is_due)
+		return false;
+	spec->passed->is_due = false;
+	spec->restart_dir = spec->passed->dir;
+	return true;
+}
+
+void again_release(struct job_spec *spec)
+{
+	free(spec->passed);
+	spec->passed = NULL;
+}
+
+/* ---- at the start ------------------------------------------------------------------------------------------------------ */
+
+/* The manifest, or that of the newest that can be used in its place */
+static int read_manifest(struct job_spec *spec, int fd, json_t **m, struct gw_error *why)
+{
+	struct gw_error damage = { 0 };
+	char cut[COLD_NAME_MAX];
+	int code = cold_dir_read(fd, spec->checkpoint_dir, m, cut, &damage);
+	struct passed *p = code == 1 ? pass_over(spec, cut) : NULL;
+
+	if (p)
+		snprintf(p->text, sizeof(p->text), "%s", damage.text);
+	else if (code == 1)
+		return gw_fail(why, -ENOMEM, "out of memory");
+	return code < 0 && code != -ENOENT ? gw_fail(why, code, "%s; name another directory with -checkpoint-dir", damage.text) : code;
 }
 
 int again_take(struct job_spec *spec, struct gw_error *why)
 {
 	gw_autoclose int fd = -1;
-	struct gw_error none = { 0 };
-	char name[COLD_NAME_MAX];
 	const char *job;
 	json_t *m = NULL;
 	int code;
@@ -89,14 +159,9 @@ int again_take(struct job_spec *spec, struct gw_error *why)
 	if (!spec->checkpoint_dir || spec->restart_dir)
 		return 0;
 	fd = open(spec->checkpoint_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	code = fd < 0 ? -ENOENT : cold_manifest_read(fd, spec->checkpoint_dir, &m, &none);
-	if (code == -ENOENT) /* nothing was written yet; what is wrong with the directory schedule_init() says */
-		return 0;
-	if (code < 0 && cold_dir_newest(fd, NULL, UINT64_MAX, name))
-		return gw_fail(why, code, "%s; continue the job with 'godwit restart %s/%s', or name another directory with -checkpoint-dir", none.text,
-		               spec->checkpoint_dir, name);
-	if (code < 0)
-		return gw_fail(why, code, "%s; name another directory with -checkpoint-dir", none.text);
+	code = fd < 0 ? -ENOENT : read_manifest(spec, fd, &m, why);
+	if (code < 0) /* nothing was written yet; what is wrong with the directory schedule_init() says */
+		return code == -ENOENT ? 0 : code;
 	job = json_string_value(json_object_get(m, "job"));
 	code = job && cold_dir_has_ended(fd, job) ? 0 : take(spec, m, why);
 	json_decref(m);
@@ -106,6 +171,7 @@ int again_take(struct job_spec *spec, struct gw_error *why)
 void again_say(struct head *h)
 {
 	const json_t *m = h->spec->is_again ? h->spec->restart->manifest : NULL;
+	const char *passed = h->spec->passed ? h->spec->passed->text : NULL;
 	time_t t = (time_t)json_integer_value(json_object_get(m, "time"));
 	char when[64] = "?";
 	struct tm tm;
@@ -114,6 +180,7 @@ void again_say(struct head *h)
 		return;
 	if (localtime_r(&t, &tm))
 		strftime(when, sizeof(when), "%F %T", &tm);
-	job_say(h, "mpirun: job %s goes on from checkpoint %lld of %s in '%s'", h->kvsname + strlen("godwit-"),
-	        (long long)json_integer_value(json_object_get(m, "checkpoint")), when, h->spec->checkpoint_dir);
+	job_say(h, "mpirun: job %s goes on from checkpoint %lld of %s in '%s'%s%s", h->kvsname + strlen("godwit-"),
+	        (long long)json_integer_value(json_object_get(m, "checkpoint")), when, h->spec->restart_dir, passed ? "; " : "",
+	        passed ? passed : "");
 }

@@ -192,18 +192,21 @@ static json_t *manifest(const struct head *h, const struct checkpoint *c)
 /* What is in the directory already: a checkpoint of this job, whose number counts on, of one that is not to be continued, or none */
 static int look(struct head *h, struct checkpoint *c, struct gw_error *why)
 {
-	struct gw_error none = { 0 };
+	struct gw_error damage = { 0 };
+	char cut[COLD_NAME_MAX];
 	json_t *m = NULL;
 	const char *job;
-	int code = cold_manifest_read(c->at->fd, c->dir, &m, &none);
+	int code = cold_dir_read(c->at->fd, c->dir, &m, cut, &damage);
+	bool is_damaged = code == 1;
 
 	if (code == -ENOENT)
 		return 0;
 	if (code < 0)
-		return gw_fail(why, code, "%s; use another directory, or remove what is in it", none.text);
+		return gw_fail(why, code, "%s; use another directory, or remove what is in it", damage.text);
+	code = 0;
 	job = json_string_value(json_object_get(m, "job"));
 	if (job && strcmp(job, job_id(h)) == 0)
-		c->number = (uint64_t)json_integer_value(json_object_get(m, "checkpoint"));
+		c->number = is_damaged ? cold_dir_last(c->at->fd, job) : (uint64_t)json_integer_value(json_object_get(m, "checkpoint"));
 	else if (job && strlen(job) < 16 && !strchr(job, '/') && cold_dir_has_ended(c->at->fd, job))
 		snprintf(c->other, sizeof(c->other), "%s", job);
 	else

@@ -480,7 +480,7 @@ int checkpoint_hold(struct head *h, const char *path, struct cold_dir **out, str
 void checkpoint_release(struct head *h);
 
 /* ---- again.c ---- */
-void again_say(struct head *h);                              /* that the job is continued by the same command, if it is */
+void again_say(struct head *h);                              /* that the job is continued by the same command, if it is; all its ranks are there */
 
 /* ---- schedule.c ---- */
 int schedule_init(struct head *h, struct gw_error *why);     /* -checkpoint-dir, if it was given */
@@ -494,6 +494,7 @@ int schedule_stop_signal(const struct head *h);              /* after which the 
 /* ---- restart.c ---- */
 int restart_setup(struct head *h, struct gw_error *why);     /* what the head knew; after all else was set up */
 uint32_t restart_job(const struct job_spec *spec);           /* its number */
+bool restart_is_pending(const struct job_spec *spec);        /* it is to be continued, and nothing of it has run */
 void restart_cluster(struct head *h, struct cluster *c);     /* it is up: the ranks that go on there */
 void restart_heard(struct cluster *c, json_t *msg);          /* `restored`, `restore-failed`, `restart-cut` */
 void restart_ask(struct cluster *c, json_t *msg);            /* `image-ask` */

@@ -362,8 +362,9 @@ int job_run(struct job_spec *spec)
 	job_clock_go(&h);
 	gw_event("job.started", "{s:s, s:i, s:i}", "job", h.kvsname + 7, "ranks", (int)h.size, "clusters", (int)h.n_clusters);
 	code = gw_loop_run(h.loop);
-	output_end_lines(&h);
-	if (spec->is_printing_codes)
+	if (!restart_is_pending(spec)) /* lines that it has begun are written when it goes on */
+		output_end_lines(&h);
+	if (spec->is_printing_codes && !restart_is_pending(spec))
 		verdict_print_codes(&h);
 	output_flush(&h);
 	gw_event("job.ended", "{s:i}", "code", h.exit_code);

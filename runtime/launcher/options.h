@@ -72,9 +72,10 @@ struct job_spec {
 	bool is_checkpoint_on_said;
 	bool is_again;               /* what is in @checkpoint_dir is continued, though nobody said -restart */
 	const char *restart_dir;  /* a checkpoint that is continued; NULL: none */
+	struct passed *passed;    /* checkpoints that are not, for they are damaged: again.c; NULL: none */
 	struct restart *restart;  /* what is there: restart.c */
 	bool is_verbose, is_printing_codes;
-	struct strings words;     /* of the configuration file: what above points into */
+	struct strings words;     /* of the configuration file, and of the manifest: what above points into */
 };
 
 /**
@@ -103,6 +104,11 @@ void restart_release(struct job_spec *spec);
 /** again_take - does -checkpoint-dir hold a job that is to be continued? Then it is @spec->restart_dir. 0 also when not;
  *  -EEXIST: it is another command's */
 int again_take(struct job_spec *spec, struct gw_error *why);
+/** again_pass_over - what is continued is damaged: an older checkpoint is to be taken in its place
+ *  Return: false: nobody wants that (-restart), or there is none */
+bool again_pass_over(struct job_spec *spec, const char *damage);
+bool again_next(struct job_spec *spec); /* is one to be taken now? Then it is @spec->restart_dir */
+void again_release(struct job_spec *spec);
 
 /* ---- pool.c ---- */
 int pool_take(struct job_spec *spec, struct gw_error *why); /* hosts and launcher, from the pool that was named */

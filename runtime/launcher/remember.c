@@ -153,19 +153,19 @@ static int add_texts(struct strings *to, const json_t *list)
 }
 
 /* @to, unless the command line has said it */
-static int option(struct restart *r, const char **to, const char *key)
+static int option(struct job_spec *spec, const struct restart *r, const char **to, const char *key)
 {
 	const json_t *json = json_object_get(json_object_get(r->manifest, "options"), key);
 
 	if (*to || !json)
 		return 0;
-	if (add_text(&r->texts, json) < 0)
+	if (add_text(&spec->words, json) < 0)
 		return -EPROTO;
-	*to = r->texts.list[r->texts.n - 1];
+	*to = spec->words.list[spec->words.n - 1];
 	return 0;
 }
 
-static int read_app(struct restart *r, struct app *a, const json_t *json, uint32_t *size)
+static int read_app(struct job_spec *spec, struct app *a, const json_t *json, uint32_t *size)
 {
 	json_int_t n = json_integer_value(json_object_get(json, "ranks"));
 	const json_t *wdir = json_object_get(json, "wdir");
@@ -174,14 +174,14 @@ static int read_app(struct restart *r, struct app *a, const json_t *json, uint32
 		return -EPROTO;
 	*a = (struct app){ .n = (uint32_t)n };
 	*size += a->n;
-	if (wdir && add_text(&r->texts, wdir) < 0)
+	if (wdir && add_text(&spec->words, wdir) < 0)
 		return -EPROTO;
-	a->wdir = wdir ? r->texts.list[r->texts.n - 1] : NULL;
+	a->wdir = wdir ? spec->words.list[spec->words.n - 1] : NULL;
 	return add_texts(&a->argv, json_object_get(json, "argv")) < 0 || !a->argv.n || add_texts(&a->env, json_object_get(json, "env")) < 0 ?
 	       -EPROTO : 0;
 }
 
-int remember_options(struct job_spec *spec, struct restart *r, struct gw_error *why)
+int remember_options(struct job_spec *spec, const struct restart *r, struct gw_error *why)
 {
 	const json_t *apps = json_object_get(r->manifest, "apps"), *options = json_object_get(r->manifest, "options"), *app;
 	uint32_t size = 0;
@@ -200,7 +200,7 @@ int remember_options(struct job_spec *spec, struct restart *r, struct gw_error *
 		return gw_fail(why, -ENOMEM, "out of memory");
 	json_array_foreach((json_t *)(uintptr_t)apps, i, app)
 		if (code == 0)
-			code = read_app(r, &spec->apps[spec->n_apps++], app, &size);
+			code = read_app(spec, &spec->apps[spec->n_apps++], app, &size);
 	if (code < 0 || size == 0 || (json_int_t)size != json_integer_value(json_object_get(r->manifest, "ranks_total")))
 		return gw_fail(why, -EPROTO, "%s: the manifest's programs are not understood", r->dir);
 	spec->size = size;
@@ -208,8 +208,8 @@ int remember_options(struct job_spec *spec, struct restart *r, struct gw_error *
 	spec->universe = (uint32_t)json_integer_value(json_object_get(r->manifest, "universe"));
 	spec->is_carrying |= json_is_true(json_object_get(options, "carry"));
 	spec->is_printing_codes |= json_is_true(json_object_get(options, "exit_codes"));
-	if (option(r, &spec->label, "label") < 0 || option(r, &spec->file[0], "outfile") < 0 || option(r, &spec->file[1], "errfile") < 0 ||
-	    option(r, &spec->input, "input") < 0 || option(r, &spec->reconnecting, "reconnecting") < 0)
+	if (option(spec, r, &spec->label, "label") < 0 || option(spec, r, &spec->file[0], "outfile") < 0 || option(spec, r, &spec->file[1], "errfile") < 0 ||
+	    option(spec, r, &spec->input, "input") < 0 || option(spec, r, &spec->reconnecting, "reconnecting") < 0)
 		return gw_fail(why, -EPROTO, "%s: the manifest's options are not understood", r->dir);
 	return 0;
 }

@@ -29,7 +29,8 @@ static int open_images(struct restart *r, int dirfd, struct gw_error *why)
 		return gw_fail(why, -EPROTO, "%s: the manifest does not say where the images are", r->dir);
 	r->imagesfd = openat(dirfd, cut, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (r->imagesfd < 0)
-		return gw_fail(why, -errno, "'%s/%s', where the images are, cannot be opened: %s", r->dir, cut, strerror(errno));
+		return gw_fail(why, errno == ENOENT ? -EBADMSG : -errno, "'%s/%s', where the images are, cannot be opened: %s", r->dir, cut,
+		               strerror(errno));
 	snprintf(r->images, sizeof(r->images), "%s/%s", r->dir, cut);
 	return 0;
 }
@@ -108,7 +109,6 @@ void restart_release(struct job_spec *spec)
 	if (r->imagesfd >= 0)
 		close(r->imagesfd);
 	json_decref(r->manifest);
-	strings_fini(&r->texts);
 	free(r);
 	spec->restart = NULL;
 }
@@ -150,10 +150,28 @@ static int wait_for_end(const struct restart *r, struct gw_error *why)
 	return is_there ? gw_fail(why, -EBUSY, "daemons of job %08x are still there on this host; it must not run twice", r->job) : 0;
 }
 
+/* One of several in a directory? Then that is locked; and if not, as when only the images were copied elsewhere, its own. */
+static bool is_in_its_place(const struct restart *r)
+{
+	static const char *const signs[] = { COLD_MANIFEST, COLD_LOCK };
+	char cut[COLD_NAME_MAX], path[sizeof(r->dir) + 16];
+
+	cold_cut_name(cut, json_string_value(json_object_get(r->manifest, "job")),
+	              (uint64_t)json_integer_value(json_object_get(r->manifest, "checkpoint")));
+	if (strcmp(strrchr(r->dir, '/') + 1, cut) != 0)
+		return false;
+	for (size_t i = 0; i < GW_ARRAY_LEN(signs); i++) {
+		snprintf(path, sizeof(path), "%s/../%s", r->dir, signs[i]);
+		if (access(path, F_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* The directory is ours from now on; is it still what we have read? */
 static int hold(struct head *h, const struct restart *r, struct gw_error *why)
 {
-	bool is_cut = strcmp(json_string_value(json_object_get(r->manifest, "directory")), ".") == 0;
+	bool is_cut = strcmp(json_string_value(json_object_get(r->manifest, "directory")), ".") == 0 && is_in_its_place(r);
 	char path[sizeof(r->dir) + 4];
 	struct cold_dir *dir;
 	json_t *now = NULL;
@@ -187,6 +205,11 @@ int restart_setup(struct head *h, struct gw_error *why)
 	h->base_pid = r->base_pid;
 	r->began_ns = gw_now_ns();
 	return code;
+}
+
+bool restart_is_pending(const struct job_spec *spec)
+{
+	return spec->restart && !spec->restart->is_going;
 }
 
 uint32_t restart_job(const struct job_spec *spec)
@@ -278,8 +301,13 @@ static void give_up(struct cluster *c, json_t *msg)
 	const char *text = json_string_value(json_object_get(msg, "text"));
 	char name[CLUSTER_NAME_MAX], older[sizeof(r->dir) + COLD_NAME_MAX + 64] = "";
 
-	if (json_integer_value(json_object_get(msg, "status")) == -EBADMSG)
+	if (json_integer_value(json_object_get(msg, "status")) == -EBADMSG) {
+		if (again_pass_over(c->head->spec, text ? text : "?")) { /* the next attempt tells of it */
+			job_fail(c->head, 1, "%s", "");
+			return;
+		}
 		name_older(r, older, sizeof(older));
+	}
 	job_fail(c->head, 1, "rank %lld cannot be continued on %s: %s; nothing of the job runs, and '%s' is as it was%s",
 	         (long long)json_integer_value(json_object_get(msg, "rank")), clusters_name(c->head, c->index, name), text ? text : "?", r->dir,
 	         older);
@@ -303,6 +331,7 @@ void restart_heard(struct cluster *c, json_t *msg)
 		r->is_going = true;
 		gw_event("job.restarted", "{s:s, s:I}", "dir", r->dir, "checkpoint",
 		         json_integer_value(json_object_get(r->manifest, "checkpoint")));
+		again_say(h);
 		tell(h, "restart-go");
 	}
 }
@@ -327,9 +356,11 @@ void restart_ask(struct cluster *c, json_t *msg)
 		if (json_integer_value(json_object_get(image, "rank")) == rank)
 			name = json_string_value(json_object_get(image, "name"));
 	frame = malloc(sizeof(piece) + (size_t)bytes);
-	fd = name ? openat(r->imagesfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
-	if (!frame)
+	fd = name ? openat(r->imagesfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) : -1;
+	if (!frame) {
+		job_fail(c->head, 1, "out of memory for an image of rank %lld; nothing of the job runs, and '%s' is as it was", (long long)rank, r->dir);
 		return;
+	}
 	memcpy(frame, &piece, sizeof(piece));
 	if (fd >= 0)
 		n = pread(fd, frame + sizeof(piece), (size_t)bytes, (off_t)offset);

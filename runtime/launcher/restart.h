@@ -12,7 +12,6 @@ struct restart {
 	int imagesfd;
 	json_t *manifest;
 	uint32_t job, base_pid;
-	struct strings texts;              /* what the job's options point into */
 	uint64_t began_ns, stood_ns;       /* stood_ns: CLOCK_REALTIME when the last rank was looked at */
 	uint32_t restored, cuts_due;
 	bool is_cutting, is_going;
@@ -20,7 +19,7 @@ struct restart {
 
 /* ---- remember.c: what a manifest says of options, output, input and PMI; both ways ---- */
 void remember_write(const struct head *h, json_t *manifest, const json_t *images, bool is_stopping); /* is_stopping: then the job ends */
-int remember_options(struct job_spec *spec, struct restart *r, struct gw_error *why); /* programs, and what was asked for */
+int remember_options(struct job_spec *spec, const struct restart *r, struct gw_error *why); /* programs, and what was asked for */
 int remember_head(struct head *h, const struct restart *r, struct gw_error *why);     /* the rest */
 
 #endif

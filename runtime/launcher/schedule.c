@@ -94,7 +94,6 @@ int schedule_init(struct head *h, struct gw_error *why)
 	strcpy(s->dir, path);
 	if (hold(h, why) < 0)
 		return gw_fail_more(why, "-checkpoint-dir: ");
-	again_say(h);
 	if (h->spec->checkpoint_on & 1u << SIGTERM && slurm_script_ends_at(SIGTERM))
 		job_say(h, "mpirun: when Slurm ends this job it ends the script first, and mpirun with it, before a checkpoint is complete; let the "
 		        "script begin with 'trap : TERM', or say 'exec mpirun'");
@@ -108,12 +107,13 @@ void schedule_fini(struct head *h)
 	struct gw_error why = { 0 };
 	json_t *m = NULL;
 	const char *job, *own = h->kvsname + strlen("godwit-");
+	char cut[COLD_NAME_MAX];
 
 	h->schedule = NULL;
 	if (!s)
 		return;
 	if (s->at && h->size && h->ended == h->size && h->exit_code == 0 && !h->is_told_to_end &&
-	    cold_manifest_read(s->at->fd, s->dir, &m, &why) == 0) {
+	    cold_dir_read(s->at->fd, s->dir, &m, cut, &why) >= 0) {
 		job = json_string_value(json_object_get(m, "job"));
 		if (job && strcmp(job, own) == 0)
 			cold_dir_end(s->at, own);
@@ -258,7 +258,7 @@ bool schedule_signal(struct head *h, int sig, bool is_told)
 	if (sig <= 0 || sig > 31 || !(h->spec->checkpoint_on & 1u << sig))
 		return false;
 	if (!signals_have_hearers(h)) { /* they are being made */
-		if (h->spec->restart && strcmp(h->spec->restart->dir, s->dir) == 0) {
+		if (h->spec->is_again || (h->spec->restart && strcmp(h->spec->restart->dir, s->dir) == 0)) {
 			job_fail(h, SUSPEND_EXIT_STOPPED, "SIG%s, before the job went on: what was written down is as it was, and the same command "
 			         "continues it", options_signal_name(sig));
 			return true;

@@ -143,20 +143,54 @@ tap.ok(len(kept) == 3 and [number(os.path.join(to, c)) for c in kept] == [number
        not leftovers(to) and not said, "the last three are there and whole, each by its name", kept, number(to), leftovers(to), *said)
 tap.ok(lines_of(os.path.join(to, "ENDED"))[0] == id, "and are not needed any more", lines_of(os.path.join(to, "ENDED")))
 
-was = number(to)
-older = Job(tap, ["-restart", os.path.join(to, kept[0])])
+was, copy = number(to), new_path()
+shutil.copytree(os.path.join(to, kept[0]), copy)
+older = Job(tap, ["-restart", copy])
 status = older.end(40)
-tap.ok(status == 0 and len([l for l in older.out() if l.startswith("carried")]) == 4 and number(to) == was, "a job is continued from an older one, too",
-       status, *older.tail())
+tap.ok(status == 0 and len([l for l in older.out() if l.startswith("carried")]) == 4 and number(to) == was and
+       [os.path.exists(os.path.join(p, ".lock")) for p in (copy, work)] == [True, False],
+       "a job is continued from the copy of an older one, too, which is locked itself, and not what it lies in", status, *older.tail())
 said = []
-for name, words in (("MANIFEST", ["-restart", to]), ("MANIFEST", ["-n", 4, "-checkpoint-dir", to, "true"]), (kept[2] + "/rank-1.zst", ["-restart", to]),
+for name, words in (("MANIFEST", ["-restart", to]), (kept[2] + "/rank-1.zst", ["-restart", to]),
                     (kept[2] + "/rank-1.zst", ["-restart", os.path.join(to, kept[2])])):
 	flip(os.path.join(to, name))
 	damaged = Job(tap, words)
 	said.append((damaged.end(40), damaged.out("err")))
 	flip(os.path.join(to, name))
-tap.ok([(status, len(err)) for status, err in said] == [(1, 1)] * 4 and all("%s/%s'" % (to, cut) in err[0] for cut, (status, err) in
-       zip((kept[2], kept[2], kept[1], kept[1]), said)), "what is damaged is refused, and one that can be used is named", *said)
+tap.ok([(status, len(err)) for status, err in said] == [(1, 1)] * 3 and all("%s/%s'" % (to, cut) in err[0] for cut, (status, err) in
+       zip((kept[2], kept[1], kept[1]), said)), "what is damaged is refused where it was named, and one that can be used is named", *said)
+
+# ---- what is damaged, and nobody has named: it is passed over ------------------------------------------------------------------
+
+
+def continued(what, damage, says, n):
+	"""The same command, after mpirun was killed and something was damaged: it goes on from the @n-th, and says why."""
+	global job, head
+	os.kill(job.proc.pid, signal.SIGKILL)
+	job.end(30)
+	damage()
+	line = "goes on from checkpoint %d of .*; %s" % (n, says)
+	job = Job(tap, ["-n", 4, "-checkpoint-dir", to, "-checkpoint-keep", 5, "-clusters", 2, CONDUCT, "carry", 1, stop], stdin=True)
+	found = job.wait_line(line, 30, "err") and wait_for(lambda: not job.is_running() or
+	                                                    [r["state"] for r in job.head().status()["ranks"]] == ["MPI"] * 4)
+	tap.ok(found and job.is_running() and len(job.out("err")) == 1, "passed over: " + what, *job.tail())
+	head = job.head()
+
+
+to = new_path()
+job, head, stop = start(to, "-clusters", 2, "-checkpoint-keep", 5)
+answers = [checkpoint(head, to) for turn in range(3)]
+first, second, third = [os.path.join(to, c) for c in cuts(to)]
+continued("an image of the newest, and one of that before", lambda: (flip(third + "/rank-1.zst"), os.remove(second + "/rank-2.zst")),
+          "'%s' is passed over: rank-2.zst" % second, 1)
+answers.append(checkpoint(head, to))
+continued("the manifest", lambda: (os.remove(to + "/MANIFEST"), os.mkfifo(to + "/MANIFEST")), "%s/MANIFEST is damaged: it is not a file" % to, 4)
+answers.append(checkpoint(head, to))
+tap.ok([a.get("checkpoint") for a in answers] == [1, 2, 3, 4, 5] and number(to) == 5, "checkpoints count on after that", *answers)
+flip(to + "/MANIFEST")
+end_carry(job, stop, "that job ends well")
+p = subprocess.run([MPIRUN, "-checkpoint-dir", to, "true"], capture_output=True, text=True, timeout=60)
+tap.ok(p.returncode == 0 and not p.stderr, "and is over, also where the manifest is damaged", p)
 
 # ---- clusters that come and go ------------------------------------------------------------------------------------------------
 
