@@ -22,6 +22,7 @@ static struct {
 	pthread_t thread;
 	_Atomic uint32_t is_stopping;  /* program thread writes, agent reads */
 	int turn_ms;                   /* until the next turn; -1: none wanted */
+	int look_ms;                   /* until the next look whether the program is still in MPI */
 	uint32_t turn_entries;         /* gate entries at the last turn */
 	int fds[CT_AGENT_FDS], n_fds;  /* of the network, cluster side */
 	bool has_net;
@@ -185,21 +186,38 @@ static bool agent_is_last_thread(void)
 	return stat("/proc/self/task", &st) == 0 && st.st_nlink == 3;
 }
 
-/* The network wakes the agent only while the program is not in MPI; while it is, it reads its own messages, and the agent
- * looks every few milliseconds whether it still does. */
-#define WATCH_AGAIN_MS 2
+/*
+ * The network wakes the agent only while the program is not in MPI; while it is, it reads its own messages, and the agent
+ * looks now and then whether it still does. Each look takes the core from the program for some twenty microseconds, and on
+ * a busy host until all others there have had their turn. So they become rarer, as long as they find the program inside:
+ * one that spins in MPI nearly always is, one that only drops in between two computations is not.
+ */
+#define LOOK_MIN_MS 2
+#define LOOK_MAX_MS 16
+
+static int look_ms_next(bool is_inside)
+{
+	int ms = is_inside ? agent.look_ms * 2 : agent.look_ms / 2;
+
+	return ms < LOOK_MIN_MS ? LOOK_MIN_MS : ms > LOOK_MAX_MS ? LOOK_MAX_MS : ms;
+}
 
 static void agent_turn(void)
 {
 	uint32_t entries = atomic_load_explicit(&ct_the_gate.entries, memory_order_relaxed);
+	bool is_inside = atomic_load_explicit(&ct_the_gate.is_inside, memory_order_relaxed);
 	int n = 0;
 
 	agent.is_watching = false;
-	if (entries != agent.turn_entries) { /* the program is in MPI by itself and pushes its own messages */
+	/* It is in MPI by itself and pushes its own messages. Inside since the last look: it has no core, and the gate could
+	 * only be waited for. */
+	if (entries != agent.turn_entries || is_inside) {
 		agent.turn_entries = entries;
-		agent.turn_ms = agent.has_net ? WATCH_AGAIN_MS : 1;
+		agent.look_ms = look_ms_next(is_inside);
+		agent.turn_ms = agent.has_net ? agent.look_ms : 1;
 		return;
 	}
+	agent.look_ms = LOOK_MIN_MS;
 	if (ct_gate_close(1000) == 0) {
 		agent.turn_ms = agent.ops->turn();
 		if (atomic_load_explicit(&ct_the_gate.sleepers, memory_order_acquire) && agent.ops->ring)
