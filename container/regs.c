@@ -36,7 +36,8 @@ void ct_regs_settle(struct ct_thread *t)
 	if (!in_call(g) || (long long)g->rax != -EINTR)
 		return;
 	if (((is_call(g, SYS_epoll_wait) || is_call(g, SYS_epoll_pwait)) && (int)g->r10 == -1) ||
-	    (is_call(g, SYS_epoll_pwait2) && g->r10 == 0) || (is_call(g, SYS_rt_sigtimedwait) && g->rdx == 0))
+	    (is_call(g, SYS_epoll_pwait2) && g->r10 == 0) || (is_call(g, SYS_rt_sigtimedwait) && g->rdx == 0) ||
+	    is_call(g, SYS_semop) || (is_call(g, SYS_semtimedop) && g->r10 == 0))
 		g->rax = (unsigned long long)-ERESTARTNOHAND_;
 }
 
@@ -58,12 +59,22 @@ static uint64_t sched_value(const char *text, const char *key)
 	return ms * 1000000 + frac;
 }
 
-/* the clock in which the scheduler of processor @cpu keeps exec_start; each processor has its own */
+#define CLOCK_OLD_NS 5000000u /* a sleep counts as shorter by as much */
+#define CPUS_ASKED   16
+
+/* The clock in which the scheduler of processor @cpu keeps exec_start; each processor has its own. 0: not known.
+ * May move us to another processor */
 static uint64_t sched_clock_of(int cpu)
 {
+	static struct { uint64_t clock, at; } known[CPU_SETSIZE]; /* of this host; the daemon has one thread that freezes */
 	char text[4096], name[64];
+	uint64_t now = gw_now_ns();
 	cpu_set_t one;
 
+	if (cpu < 0 || cpu >= CPU_SETSIZE)
+		return 0;
+	if (known[cpu].clock && now - known[cpu].at < CLOCK_OLD_NS)
+		return known[cpu].clock;
 	if (sched_getcpu() != cpu) {
 		CPU_ZERO(&one);
 		CPU_SET(cpu, &one);
@@ -71,32 +82,75 @@ static uint64_t sched_clock_of(int cpu)
 			return 0;
 	}
 	sched_yield(); /* brings our own exec_start to now */
+	known[cpu].at = gw_now_ns();
 	snprintf(name, sizeof(name), "task/%d/sched", (int)syscall(SYS_gettid));
-	if (ct_proc_read(getpid(), name, text, sizeof(text)) <= 0)
-		return 0;
-	return sched_value(text, "se.exec_start");
+	known[cpu].clock = ct_proc_read(getpid(), name, text, sizeof(text)) <= 0 ? 0 : sched_value(text, "se.exec_start");
+	return known[cpu].clock;
 }
 
-static bool is_limited_wait(const char *text)
+static bool timespec_at(pid_t pid, uint64_t addr, uint64_t *ns)
 {
-	uint64_t a[5] = { 0 };
+	struct timespec ts;
+
+	if (!addr || ct_mem_read(pid, addr, &ts, sizeof(ts)) < 0 || ts.tv_sec < 0 || ts.tv_nsec < 0 ||
+	    ts.tv_nsec > 999999999 || ts.tv_sec > 1000000000)
+		return false;
+	*ns = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+	return true;
+}
+
+/* The limit of the call that /proc/PID/task/TID/syscall tells of, when it is one that counts from the call; 0: none such */
+static uint64_t limit_of(pid_t pid, const char *text)
+{
+	uint64_t a[5] = { 0 }, ns = 0;
 	char *end;
 	long nr = strtol(text, &end, 10);
 
 	if (end == text)
-		return false; /* "running" */
+		return 0; /* "running" */
 	for (int i = 1; i < 5; i++)
 		a[i] = strtoull(end, &end, 16);
 	switch (nr) {
-	case SYS_nanosleep:       return a[2] == 0;
-	case SYS_clock_nanosleep: return a[4] == 0 && a[2] == 0;
-	case SYS_poll:            return (int)a[3] > 0;
-	case SYS_futex:           return (a[2] & FUTEX_CMD_MASK) == FUTEX_WAIT && a[4];
+	case SYS_nanosleep:
+		return a[2] == 0 && timespec_at(pid, a[1], &ns) ? ns : 0;
+	case SYS_clock_nanosleep:
+		return a[4] == 0 && a[2] == 0 && timespec_at(pid, a[3], &ns) ? ns : 0;
+	case SYS_poll:
+		return (int)a[3] > 0 ? (uint64_t)a[3] * 1000000 : 0;
+	case SYS_futex:
+		return (a[2] & FUTEX_CMD_MASK) == FUTEX_WAIT && timespec_at(pid, a[4], &ns) ? ns : 0;
 	case SYS_epoll_wait:
-	case SYS_epoll_pwait:     return (int)a[4] > 0;
-	case SYS_rt_sigtimedwait: return a[3] != 0;
+	case SYS_epoll_pwait:
+		return (int)a[4] > 0 ? (uint64_t)a[4] * 1000000 : 0;
+	case SYS_rt_sigtimedwait:
+		return timespec_at(pid, a[3], &ns) ? ns : 0;
+	case SYS_epoll_pwait2:
+	case SYS_semtimedop:
+		return timespec_at(pid, a[4], &ns) ? ns : 0;
 	}
-	return false;
+	return 0;
+}
+
+/*
+ * How long ago the scheduler took a sleeping thread's processor away, by that processor's clock. The thread may count as another
+ * one's since: a sleeper is moved with the others of its queue when it went to sleep a moment before (Linux 6.12). So each that it
+ * may have been on is asked, where these are few: it has slept for less than its limit, and where two would do, for the shorter.
+ */
+static uint64_t asleep_since(pid_t tid, int cpu, uint64_t exec_start, uint64_t limit)
+{
+	uint64_t best = 0;
+	cpu_set_t may;
+
+	if (sched_getaffinity(tid, sizeof(may), &may) < 0 || CPU_COUNT(&may) > CPUS_ASKED)
+		CPU_ZERO(&may);
+	CPU_SET(cpu, &may);
+	for (int i = 0; i < CPU_SETSIZE; i++) {
+		uint64_t now = CPU_ISSET(i, &may) ? sched_clock_of(i) : 0;
+
+		if (now > exec_start && now - exec_start < limit && (!best || now - exec_start < best))
+			best = now - exec_start;
+	}
+	return best;
 }
 
 /* The kernel cannot hand over the rest of a relative timeout, but the scheduler tells when the thread went to sleep.
@@ -104,12 +158,12 @@ static bool is_limited_wait(const char *text)
 void ct_sleep_sample(struct ct_thread *t, pid_t pid)
 {
 	char name[64], text[4096], *at;
-	uint64_t fell_asleep, now;
+	uint64_t fell_asleep, limit, ago;
 	int cpu = -1;
 
 	t->sleep_ns = 0;
 	snprintf(name, sizeof(name), "task/%d/syscall", (int)t->tid);
-	if (ct_proc_read(pid, name, text, sizeof(text)) <= 0 || !is_limited_wait(text))
+	if (ct_proc_read(pid, name, text, sizeof(text)) <= 0 || !(limit = limit_of(pid, text)))
 		return;
 	snprintf(name, sizeof(name), "task/%d/stat", (int)t->tid);
 	if (ct_proc_read(pid, name, text, sizeof(text)) <= 0 || !(at = strrchr(text, ')')))
@@ -117,16 +171,15 @@ void ct_sleep_sample(struct ct_thread *t, pid_t pid)
 	for (int i = 2; i < 39 && at; i++)
 		at = strchr(at + 1, ' ');
 	cpu = at ? atoi(at) : -1;
-	if (cpu < 0 || !(now = sched_clock_of(cpu)))
-		return;
 	snprintf(name, sizeof(name), "task/%d/sched", (int)t->tid);
-	if (ct_proc_read(pid, name, text, sizeof(text)) <= 0)
+	if (cpu < 0 || cpu >= CPU_SETSIZE || ct_proc_read(pid, name, text, sizeof(text)) <= 0)
 		return;
 	fell_asleep = sched_value(text, "se.exec_start");
 	t->sleep_switches = sched_value(text, "nr_voluntary_switches");
+	ago = fell_asleep ? asleep_since(t->tid, cpu, fell_asleep, limit) : 0;
 	/* if it ran meanwhile, the number of switches will tell; time that the machine was away is counted as awake */
-	if (fell_asleep && fell_asleep <= now)
-		t->sleep_ns = gw_now_ns() - (now - fell_asleep);
+	if (ago)
+		t->sleep_ns = gw_now_ns() - ago;
 }
 
 /* Right after the stop: how long had it slept? 0 when that is not certain. Never more than it was. */
@@ -154,17 +207,6 @@ static uint64_t scratch_timespec(struct ct_rank *r, const struct user_regs_struc
 	return ct_mem_write(r->pid, at, &ts, sizeof(ts)) < 0 ? 0 : at;
 }
 
-static bool timespec_at(pid_t pid, uint64_t addr, uint64_t *ns)
-{
-	struct timespec ts;
-
-	if (!addr || ct_mem_read(pid, addr, &ts, sizeof(ts)) < 0 || ts.tv_sec < 0 || ts.tv_nsec < 0 ||
-	    ts.tv_nsec > 999999999 || ts.tv_sec > 1000000000)
-		return false;
-	*ns = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-	return true;
-}
-
 static uint64_t less(uint64_t ns, uint64_t slept)
 {
 	return ns > slept ? ns - slept : 1000;
@@ -176,19 +218,35 @@ static uint64_t until(const struct ct_rank *r, uint64_t ns, uint64_t slept)
 	return gw_now_ns() + (uint64_t)r->monotonic_offset_ns + less(ns, slept);
 }
 
+/* With a limit that is the socket's (SO_RCVTIMEO, SO_SNDTIMEO), and that nobody can make shorter for once: nothing was transferred. */
+static bool is_transfer(const struct user_regs_struct *g)
+{
+	static const long calls[] = { SYS_read, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_recvmmsg, SYS_accept, SYS_accept4,
+		SYS_write, SYS_writev, SYS_sendto, SYS_sendmsg };
+
+	for (size_t i = 0; i < GW_ARRAY_LEN(calls); i++)
+		if (is_call(g, calls[i]))
+			return true;
+	return false;
+}
+
 /* Waits with a limit that the kernel ends with EINTR: made again with what is left, or with all when that is not known. */
 static bool wait_again(struct ct_rank *r, struct ct_thread *t, struct user_regs_struct *g)
 {
 	uint64_t slept = t->slept_ns, ns, at;
 	bool is_epoll = (is_call(g, SYS_epoll_wait) || is_call(g, SYS_epoll_pwait)) && (int)g->r10 > 0;
 
-	if (!is_epoll && !is_call(g, SYS_rt_sigtimedwait) && !is_call(g, SYS_epoll_pwait2))
+	bool is_timespec = is_call(g, SYS_epoll_pwait2) || is_call(g, SYS_semtimedop);
+
+	if (!is_epoll && !is_timespec && !is_call(g, SYS_rt_sigtimedwait) && !is_transfer(g))
 		return false;
 	if (slept && is_epoll)
 		g->r10 = (less((uint64_t)(int)g->r10 * 1000000, slept) + 999999) / 1000000;
 	else if (slept && is_call(g, SYS_rt_sigtimedwait) && timespec_at(r->pid, g->rdx, &ns) &&
 	         (at = scratch_timespec(r, g, less(ns, slept))))
 		g->rdx = at;
+	else if (slept && is_timespec && timespec_at(r->pid, g->r10, &ns) && (at = scratch_timespec(r, g, less(ns, slept))))
+		g->r10 = at;
 	g->rax = (unsigned long long)-ERESTARTNOHAND_;
 	return true;
 }

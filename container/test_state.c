@@ -128,6 +128,34 @@ static void test_all(bool can_follow, bool can_fetch)
 	is_far = false;
 }
 
+/* One thread in each call that has a limit, or that only a signal ends, while it is moved as often as there is time for. */
+static void test_waiting(size_t w)
+{
+	const char *how = ways[w].post ? "running before its pages are there" : ways[w].rounds ? "followed before" : "frozen";
+	char line[4096] = "";
+	struct pair p;
+	int moves = 0;
+	bool is_right;
+
+	pair_start(&p, NULL, NULL, w > 0);
+	p.rounds = ways[w].rounds;
+	p.post = ways[w].post;
+	is_right = pair_spawn(&p, 4246, victim, "waiting", NULL) == 0 && rank_says(&p, line, sizeof(line)) && !strcmp(line, "ready");
+	for (; is_right && moves < 4; moves++)
+		is_right = hops(&p, 1, false);
+	is_right = is_right && write(p.ends.in, "end\n", 4) == 4;
+	for (bool is_more = is_right; is_more;) {
+		is_more = rank_says(&p, line, sizeof(line)) && !strncmp(line, "bad", 3);
+		if (is_more || strncmp(line, "waited ", 7) != 0) {
+			diag("%s", line);
+			is_right = false;
+		}
+	}
+	ok(is_right, "thirty calls with a limit of 900 ms, %s, in %d moves: each ends as it should, and none early", how, moves);
+	diag("%s", line);
+	pair_stop(&p);
+}
+
 static bool is_stopped(pid_t pid)
 {
 	char path[64], text[512] = "", *end;
@@ -212,6 +240,12 @@ int main(void)
 	rounds = caps.has_wp_async ? 2 : 0;
 	test_stopped("compute", "3");
 	test_stopped("heap", "1");
+	for (size_t w = 0; w < GW_ARRAY_LEN(ways) - 1; w++)
+		if ((ways[w].rounds && !caps.has_wp_async) || (ways[w].post && !caps.can_fetch))
+			tap_skip(1, "calls with a limit: not on this host, or by this user");
+		else
+			test_waiting(w);
+	rounds = 0;
 	test_all(caps.has_wp_async, caps.can_fetch);
 	return tap_done();
 }
