@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Tagged messages: sending, receiving, probing, and what the channel's handlers do with them. */
 #include "mpi-shim/shim.h"
+#include "noc/copy.h"
 
 #define PEEK_BUDGET 32 /* messages that a probe in vain may take from the inbox */
 #define UNEXP_INLINE (512 - sizeof(struct shim_unexp)) /* payload that shares the block with its header */
@@ -39,7 +40,7 @@ void shim_iov_scatter(const struct iovec *iov, size_t iovs, const void *from, si
 	for (size_t i = 0; i < iovs && len; i++) {
 		size_t n = len < iov[i].iov_len ? len : iov[i].iov_len;
 
-		memcpy(iov[i].iov_base, p, n);
+		noc_copy_in(iov[i].iov_base, p, n);
 		p += n;
 		len -= n;
 	}
@@ -135,7 +136,7 @@ static inline void copy_small(void *to, const void *from, size_t n)
 	if (n == 8) /* by far the most frequent, and not worth a call */
 		memcpy(to, from, 8);
 	else
-		memcpy(to, from, n);
+		noc_copy_in(to, from, n);
 }
 
 static inline void deliver(struct shim_ep *ep, struct shim_recv *r, uint32_t src, uint64_t tag, uint64_t data,

@@ -20,6 +20,7 @@
  */
 #include <stdlib.h>
 
+#include "noc/copy.h"
 #include "noc/local.h"
 
 #define CHUNKS_PER_TURN 8 /* then leave the gate, so that the agent never waits long (rule 9) */
@@ -74,9 +75,9 @@ static void iov_copy(const struct iovec *iov, uint32_t iovs, uint64_t offset, un
 		if (n > len)
 			n = len;
 		if (is_in)
-			memcpy((char *)iov[i].iov_base + offset, buf, n);
+			noc_copy_in((char *)iov[i].iov_base + offset, buf, n);
 		else
-			memcpy(buf, (char *)iov[i].iov_base + offset, n);
+			noc_copy_out(buf, (char *)iov[i].iov_base + offset, n);
 		buf += n;
 		len -= n;
 		offset = 0;

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "noc/copy.h"
 #include "noc/local.h"
 
 struct noc_member *noc_me;
@@ -53,6 +54,14 @@ static inline void fill_head(struct noc_slot *s, uint8_t kind, uint8_t port, int
 	s->len = len;
 }
 
+static void fill_cell(unsigned char *cell, const struct iovec *iov, size_t iovs)
+{
+	for (size_t i = 0; i < iovs; i++) {
+		noc_copy_out(cell, iov[i].iov_base, iov[i].iov_len);
+		cell += iov[i].iov_len;
+	}
+}
+
 /* Write one message into the inbox of @p. -EAGAIN: not now (closed, or no room). */
 static int post_memory(struct noc_peer *p, const struct noc_pending *m, const struct iovec *iov, size_t iovs)
 {
@@ -66,7 +75,7 @@ static int post_memory(struct noc_peer *p, const struct noc_pending *m, const st
 			atomic_store_explicit(&in->want_space, noc_me->proc + 1, memory_order_relaxed);
 			return -EAGAIN;
 		}
-		noc_iov_copy_out(in->cells[cell], iov, iovs);
+		fill_cell(in->cells[cell], iov, iovs);
 	}
 	rc = noc_inbox_claim(in, noc_me->proc, &s);
 	if (GW_UNLIKELY(rc)) {
@@ -349,6 +358,26 @@ bool noc_in_sequence(struct noc_peer *p, uint64_t seq)
 	return false;
 }
 
+/*
+ * Cells are freed several at a time: each time the word that says which are free goes from the writer's cache to ours and
+ * back, while the writer waits for it. Writers never wait for these few: there are others, and whoever finds none says so.
+ */
+#define CELLS_KEPT 8
+
+void noc_cells_free(void)
+{
+	if (noc_me->cells_read)
+		noc_inbox_free_cells(noc_me->inbox, noc_me->cells_read);
+	noc_me->cells_read = 0;
+}
+
+static inline void cell_is_read(unsigned cell)
+{
+	noc_me->cells_read |= 1ull << cell % NOC_CELLS;
+	if (__builtin_popcountll(noc_me->cells_read) >= CELLS_KEPT)
+		noc_cells_free();
+}
+
 static void arrived(struct noc_slot *s)
 {
 	struct noc_member *m = noc_me;
@@ -370,7 +399,7 @@ static void arrived(struct noc_slot *s)
 			noc_deliver(&msg);
 		}
 		if (s->has_cell)
-			noc_inbox_free_cell(m->inbox, s->cell);
+			cell_is_read(s->cell);
 		return;
 	}
 	w = (struct noc_bulk_word){ .peer = p, .kind = s->kind, .port = s->port, .id = s->bulk.id, .peer_id = s->bulk.peer_id,
@@ -387,7 +416,7 @@ static void arrived(struct noc_slot *s)
 		noc_bulk_arrived(&w, NOC_PATH_MEMORY);
 	}
 	if (s->has_cell)
-		noc_inbox_free_cell(m->inbox, s->cell);
+		cell_is_read(s->cell);
 }
 
 int noc_take(int budget)
@@ -410,6 +439,7 @@ int noc_take(int budget)
 	if (GW_UNLIKELY(n && atomic_load_explicit(&in->want_space, memory_order_relaxed))) {
 		uint32_t who = atomic_exchange_explicit(&in->want_space, 0, memory_order_relaxed);
 
+		noc_cells_free();
 		if (who && who - 1 < m->names_max) {
 			struct noc_inbox *waiter = noc_inbox_at(&m->seg, who - 1);
 

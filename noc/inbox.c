@@ -79,6 +79,11 @@ void noc_inbox_free_cell(struct noc_inbox *in, unsigned cell)
 	atomic_fetch_and_explicit(&in->cells_used, ~(1ull << cell), memory_order_release);
 }
 
+void noc_inbox_free_cells(struct noc_inbox *in, uint64_t cells)
+{
+	atomic_fetch_and_explicit(&in->cells_used, ~cells, memory_order_release);
+}
+
 int noc_inbox_close(struct noc_inbox *in, uint64_t *ticket)
 {
 	uint64_t t = atomic_load_explicit(&in->tail, memory_order_relaxed);

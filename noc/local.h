@@ -96,6 +96,8 @@ void noc_inbox_publish(struct noc_inbox *in, uint32_t writer, struct noc_slot *s
 /** noc_inbox_claim_cell - a free cell's number, or -EAGAIN; at most @limit cells may be in use after it */
 int noc_inbox_claim_cell(struct noc_inbox *in, uint32_t writer, unsigned limit);
 void noc_inbox_free_cell(struct noc_inbox *in, unsigned cell);
+/** noc_inbox_free_cells - owner: has read the messages in @cells (a bit for each) */
+void noc_inbox_free_cells(struct noc_inbox *in, uint64_t cells);
 /** noc_inbox_ring - wake the owner, whatever it said */
 void noc_inbox_ring(struct noc_inbox *in);
 /** noc_inbox_peek - owner: the slot at @head when it can be read (READY or VOID), else NULL; *word its word */
@@ -211,6 +213,7 @@ struct noc_member {
 	struct noc_listening listening; /* likewise */
 	uint64_t incarnation;     /* attaches so far, on all hosts */
 	uint64_t head;            /* next ticket to read from the own inbox, while attached */
+	uint64_t cells_read;      /* a bit for each cell of it that can be freed */
 	struct noc_segment seg;   /* addresses in the reserved range; valid while attached */
 	struct noc_inbox *inbox;  /* own, likewise */
 	void *range;              /* reserved address range for the segment; kept over moves */
@@ -243,6 +246,7 @@ extern struct noc_member *noc_me; /* process-wide: a process is one name */
 #define NOC_QUEUED_RESERVE ((size_t)1 << 20)
 
 struct noc_peer *noc_peer_get(uint32_t proc);
+void noc_cells_free(void);         /* now, not when there are more */
 int noc_take(int budget);          /* read at most so many messages of the own inbox; returns how many */
 int noc_pending_flush(void);       /* returns how many messages went out */
 int noc_peer_post(struct noc_peer *p, struct noc_pending *m); /* number it; queue it, or send it at once */

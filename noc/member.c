@@ -117,6 +117,7 @@ static int inbox_close_and_drain(uint64_t deadline_ms, struct gw_error *why)
 		if (n == 0 && tries > 16)
 			sched_yield(); /* the writer between claim and publish needs the core */
 	}
+	noc_cells_free();
 	in->head = ticket;
 	return 0;
 }

@@ -135,6 +135,20 @@ static void test_offer_of_gone(void)
 	is_int(ct_area_used(), used, "and trying leaves nothing in the user area");
 }
 
+static void test_cells_left(void)
+{
+	struct noc_segment seg;
+	struct gw_error why;
+	uint64_t used = 0;
+
+	if (noc_segment_map(&seg, segment_fd, NULL, &why))
+		tap_bail("%s", why.text);
+	for (uint32_t i = 0; i < PROCS; i++)
+		used |= atomic_load(&noc_inbox_at(&seg, i)->cells_used);
+	is_int(used, 0, "every cell was given back");
+	noc_segment_unmap(&seg);
+}
+
 int main(void)
 {
 	struct gw_error why;
@@ -156,6 +170,7 @@ int main(void)
 		is_int(status, 0, "process %d: %d messages from and to each of %d, 0 B to 330 KB, all right over its moves", i,
 		       MESSAGES, PROCS);
 	}
+	test_cells_left();
 	test_offer_of_gone();
 	return tap_done();
 }

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * noc/copy.h: copies into memory that another core will read, and out of memory that another core has written.
+ *
+ * A copy into a cell that leaves it in this core's cache costs twice: the line is fetched from the reader's cache, and the
+ * reader fetches it back, one at a time. Stores that pass by the caches do neither. And the C library's memcpy() moves
+ * more than 2 KiB by `rep movsb`, which some processors do at a tenth of its speed when both ends lie at nearly the same
+ * place of their pages; cells begin pages, and large buffers of programs nearly do.
+ */
+#ifndef NOC_COPY_H
+#define NOC_COPY_H
+
+#include <stddef.h>
+#include <string.h>
+
+void noc_copy_out_large(void *cell, const void *from, size_t n);
+void noc_copy_in_large(void *to, const void *cell, size_t n);
+
+#define NOC_COPY_SMALL 256 /* below, memcpy() is good */
+
+/** noc_copy_out - into a cell; the caller publishes with a locked instruction or a fence, which orders these stores too */
+static inline void noc_copy_out(void *cell, const void *from, size_t n)
+{
+	if (n < NOC_COPY_SMALL)
+		memcpy(cell, from, n);
+	else
+		noc_copy_out_large(cell, from, n);
+}
+
+/** noc_copy_in - out of a cell */
+static inline void noc_copy_in(void *to, const void *cell, size_t n)
+{
+	if (n < NOC_COPY_SMALL)
+		memcpy(to, cell, n);
+	else
+		noc_copy_in_large(to, cell, n);
+}
+
+#endif
