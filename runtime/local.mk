@@ -51,7 +51,8 @@ godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_SYS
 godwitd_LDADD = libgw-cold.la libmig.la libct.la libnoc.la libct-rank.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) \
 	$(SODIUM_LIBS) $(HWLOC_LIBS)
 
-mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h %D%/launcher/options.c %D%/launcher/config.c \
+mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h %D%/launcher/options.c \
+	%D%/launcher/options_table.h %D%/launcher/options_env.c %D%/launcher/options_help.c %D%/launcher/config.c \
 	%D%/launcher/core.h %D%/launcher/core.c %D%/launcher/limits.c %D%/launcher/sink.c %D%/sigqueue.h \
 	%D%/launcher/env.c %D%/launcher/baseline.c %D%/launcher/baseline.h %D%/launcher/libraries.c %D%/launcher/job.c \
 	%D%/launcher/clusters.c %D%/launcher/hosts.c %D%/launcher/slurm.c %D%/launcher/launchers.c %D%/launcher/remote.c \
@@ -102,12 +103,14 @@ mpi_shim_test_pmi_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS
 
 check_PROGRAMS += %D%/launcher/test_words %D%/launcher/test_slurm
 TESTS += %D%/launcher/test_words %D%/launcher/test_slurm
-%C%_launcher_test_words_SOURCES = %D%/launcher/test_words.c %D%/launcher/core.c %D%/launcher/config.c %D%/launcher/options.c %D%/launcher/hosts.c \
+%C%_launcher_test_words_SOURCES = %D%/launcher/test_words.c %D%/launcher/core.c %D%/launcher/config.c %D%/launcher/options.c \
+	%D%/launcher/options_env.c %D%/launcher/options_help.c %D%/launcher/hosts.c \
 	%D%/launcher/checkpoint_words.c %D%/launcher/slurm.c %D%/launcher/env.c %D%/launcher/strings.c \
 	%D%/launcher/libraries.c %D%/elf.c
 %C%_launcher_test_words_CPPFLAGS = $(mpirun_CPPFLAGS)
 %C%_launcher_test_words_LDADD = libgw-base.la
-%C%_launcher_test_slurm_SOURCES = %D%/launcher/test_slurm.c %D%/launcher/config.c %D%/launcher/options.c %D%/launcher/hosts.c \
+%C%_launcher_test_slurm_SOURCES = %D%/launcher/test_slurm.c %D%/launcher/config.c %D%/launcher/options.c \
+	%D%/launcher/options_env.c %D%/launcher/options_help.c %D%/launcher/hosts.c \
 	%D%/launcher/checkpoint_words.c %D%/launcher/slurm.c %D%/launcher/env.c %D%/launcher/strings.c %D%/launcher/libraries.c %D%/elf.c
 %C%_launcher_test_slurm_CPPFLAGS = $(mpirun_CPPFLAGS)
 %C%_launcher_test_slurm_LDADD = libgw-base.la

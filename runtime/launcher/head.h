@@ -8,6 +8,7 @@
  *
  *   main.c       from the command line to the exit status
  *   options.c    what was asked for, as a table
+ *   options_env.c, options_help.c  variables of ranks; what it says of itself
  *   config.c     the same in a file
  *   env.c        the environment of the ranks
  *   baseline.c   the processor features that all hosts share, and variables that keep libraries to them

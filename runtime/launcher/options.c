@@ -1,43 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The options of mpirun, as a table: those of MPICH's mpiexec, and what users of Open MPI type out of habit. */
-#include "runtime/launcher/options.h"
+#include "runtime/launcher/options_table.h"
 
 #include <ctype.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-struct parser {
-	struct job_spec *spec;
-	char **argv;             /* argv[at .. end): not read yet */
-	int at, end;
-	const char *word;        /* the option as it was typed */
-	char *inlined;           /* VALUE of -option=VALUE, until it is taken */
-	bool is_file;            /* reading the configuration file: the command line wins */
-	struct gw_error *why;
-};
-
-struct option {
-	const char *names;       /* separated by blanks; the first is the one that is explained */
-	const char *values;      /* as help shows them; NULL: none */
-	int (*set)(struct parser *p, const char *value);
-	const char *help;        /* NULL: accepted, not explained */
-	bool is_local;           /* of one program, not of the job */
-	bool takes_more;         /* its handler takes values itself */
-};
-
-static struct app *app_of(struct parser *p)
-{
-	return &p->spec->apps[p->spec->n_apps - 1];
-}
-
-static char *next_value(struct parser *p)
-{
-	char *value = p->inlined;
-
-	p->inlined = NULL;
-	return value ? value : p->at < p->end ? p->argv[p->at++] : NULL;
-}
 
 /* ---- values ---------------------------------------------------------------------------------------------------------- */
 
@@ -54,38 +22,9 @@ static int parse_count(struct parser *p, const char *text, const char *what, uin
 	return 0;
 }
 
-static int add_pair(struct parser *p, struct strings *to, const char *key, size_t key_len, const char *value)
-{
-	gw_autofree char *pair = NULL;
-
-	if (key_len == 0)
-		return gw_fail(p->why, -EINVAL, "'%s' of '%s' is not the name of a variable", key, p->word);
-	if (asprintf(&pair, "%.*s=%s", (int)key_len, key, value) < 0) {
-		pair = NULL;
-		return gw_fail(p->why, -ENOMEM, "out of memory");
-	}
-	return strings_add(to, pair);
-}
-
-/* "K V" or "K=V" */
-static int add_variable(struct parser *p, struct strings *to)
-{
-	const char *key = next_value(p), *equals, *value;
-
-	if (!key)
-		return gw_fail(p->why, -EINVAL, "the option '%s' needs a value: the name of a variable", p->word);
-	equals = strchr(key, '=');
-	if (equals)
-		return add_pair(p, to, key, (size_t)(equals - key), equals + 1);
-	value = next_value(p);
-	if (!value)
-		return gw_fail(p->why, -EINVAL, "'%s' needs a name and a value; the value of '%s' is missing", p->word, key);
-	return add_pair(p, to, key, strlen(key), value);
-}
-
 static int set_n(struct parser *p, const char *v)
 {
-	return parse_count(p, v, "the number of ranks", OPTIONS_RANKS_MAX, &app_of(p)->n);
+	return parse_count(p, v, "the number of ranks", OPTIONS_RANKS_MAX, &options_app(p)->n);
 }
 static int set_clusters(struct parser *p, const char *v)
 {
@@ -105,42 +44,7 @@ static int set_timeout(struct parser *p, const char *v)
 {
 	return parse_count(p, v, "the number of seconds", 4000000, &p->spec->timeout_s);
 }
-static int set_env(struct parser *p, const char *v) { (void)v; return add_variable(p, &app_of(p)->env); }
-static int set_genv(struct parser *p, const char *v) { (void)v; return add_variable(p, &p->spec->genv); }
-static int set_x(struct parser *p, const char *v)
-{
-	const char *equals = strchr(v, '=');
-
-	/* a name alone: it is passed on as everything is */
-	return equals ? add_pair(p, &p->spec->genv, v, (size_t)(equals - v), equals + 1) : 0;
-}
-
-static int set_inherit(struct parser *p, enum env_policy *policy, const char **list, enum env_policy now, const char *names)
-{
-	if (*policy != ENV_UNSAID && *policy != now)
-		return gw_fail(p->why, -EINVAL, "'%s' contradicts an earlier option on what the ranks inherit; keep one of them",
-		               p->word);
-	*policy = now;
-	*list = names;
-	return 0;
-}
-/* @is_local: of this program only */
-static int inherit(struct parser *p, bool is_local, enum env_policy now, const char *names)
-{
-	struct app *app = app_of(p);
-
-	return is_local ? set_inherit(p, &app->inherit, &app->inherit_list, now, names)
-	                : set_inherit(p, &p->spec->inherit, &p->spec->inherit_list, now, names);
-}
-
-static int set_envall(struct parser *p, const char *v) { return inherit(p, true, ENV_ALL, v); }
-static int set_envnone(struct parser *p, const char *v) { return inherit(p, true, ENV_NONE, v); }
-static int set_envlist(struct parser *p, const char *v) { return inherit(p, true, ENV_LIST, v); }
-static int set_genvall(struct parser *p, const char *v) { return inherit(p, false, ENV_ALL, v); }
-static int set_genvnone(struct parser *p, const char *v) { return inherit(p, false, ENV_NONE, v); }
-static int set_genvlist(struct parser *p, const char *v) { return inherit(p, false, ENV_LIST, v); }
-
-static int set_wdir(struct parser *p, const char *v) { app_of(p)->wdir = v; return 0; }
+static int set_wdir(struct parser *p, const char *v) { options_app(p)->wdir = v; return 0; }
 static int set_reconnecting(struct parser *p, const char *v) { p->spec->reconnecting = v; return 0; }
 static int set_carrying(struct parser *p, const char *v) { (void)v; p->spec->is_carrying = true; return 0; }
 static int set_pin(struct parser *p, const char *v) { p->spec->pinned = v; return 0; }
@@ -259,25 +163,21 @@ static int refuse(struct parser *p, const char *v)
 	return gw_fail(p->why, -ENOTSUP, "the option '%s' of other launchers is not supported here; leave it out", p->word);
 }
 
-static int show_help(struct parser *p, const char *v);
-static int show_version(struct parser *p, const char *v);
-
-/* A row with help only is a heading. */
-static const struct option options[] = {
+const struct option options_table[] = {
 	{ .help = "Programs" },
 	{ "n np c", "N", set_n, "start N ranks of this program (default 1; in a Slurm allocation, its tasks)", .is_local = true },
 	{ "wdir wd", "DIR", set_wdir, "start this program in DIR", .is_local = true },
 	{ "configfile", "FILE", set_config, "read options and programs from FILE, one program a line" },
 	{ .help = "Environment" },
-	{ "env", "K V", set_env, "set a variable for this program; also K=V", .is_local = true, .takes_more = true },
-	{ "envlist", "A,B,...", set_envlist, "let this program inherit these variables only", .is_local = true },
-	{ "envnone", NULL, set_envnone, "let it inherit none", .is_local = true },
-	{ "envall", NULL, set_envall, "let it inherit all (default)", .is_local = true },
-	{ "genv", "K V", set_genv, "set a variable for all ranks; also K=V", .takes_more = true },
-	{ "genvlist", "A,B,...", set_genvlist, "let all programs inherit these variables only" },
-	{ "genvnone", NULL, set_genvnone, "let them inherit none" },
-	{ "genvall", NULL, set_genvall, "let them inherit all (default)" },
-	{ "x", "K[=V]", set_x, "pass a variable to all ranks, with a new value if one is given" },
+	{ "env", "K V", options_set_env, "set a variable for this program; also K=V", .is_local = true, .takes_more = true },
+	{ "envlist", "A,B,...", options_set_envlist, "let this program inherit these variables only", .is_local = true },
+	{ "envnone", NULL, options_set_envnone, "let it inherit none", .is_local = true },
+	{ "envall", NULL, options_set_envall, "let it inherit all (default)", .is_local = true },
+	{ "genv", "K V", options_set_genv, "set a variable for all ranks; also K=V", .takes_more = true },
+	{ "genvlist", "A,B,...", options_set_genvlist, "let all programs inherit these variables only" },
+	{ "genvnone", NULL, options_set_genvnone, "let them inherit none" },
+	{ "genvall", NULL, options_set_genvall, "let them inherit all (default)" },
+	{ "x", "K[=V]", options_set_x, "pass a variable to all ranks, with a new value if one is given" },
 	{ .help = "Input and output" },
 	{ "prepend-rank l tag-output", NULL, set_label, "begin each line of output with the rank that wrote it" },
 	{ "prepend-pattern", "TEXT", set_pattern, "begin it with TEXT, where %r is the rank, %p its cluster, %h the host, %g the group, "
@@ -315,8 +215,8 @@ static const struct option options[] = {
 	{ "print-all-exitcodes", NULL, set_codes, "say how each rank ended" },
 	{ "usize", "N", set_universe, "what MPI_UNIVERSE_SIZE shall say" },
 	{ "verbose v debug report-bindings display-map", NULL, set_verbose, "say where ranks are started" },
-	{ "version V info", NULL, show_version, "print the version" },
-	{ "help h ?", NULL, show_help, "print this" },
+	{ "version V info", NULL, options_show_version, "print the version" },
+	{ "help h ?", NULL, options_show_help, "print this" },
 	/* harmless here */
 	{ "oversubscribe allow-run-as-root enable-x disable-x enable-auto-cleanup disable-hostname-propagation "
 	  "enable-hostname-propagation quiet q nooversubscribe skip-launch-node pmi-port", NULL, set_nothing },
@@ -326,66 +226,7 @@ static const struct option options[] = {
 	{ "launcher-exec bootstrap-exec iface nameserver membind gpus-per-proc g output-from output-filename rankfile rf", "X", refuse },
 	{ "disable-auto-cleanup dac profile enable-recovery do-not-launch", NULL, refuse },
 };
-
-static void print_row(const char *left, const char *text)
-{
-	const char *at = text;
-	int column = printf("  %-22s ", left);
-
-	if (column > 25)
-		column = printf("\n%25s", "") - 1;
-	while (*at) { /* break at blanks, before column 110 */
-		size_t n = strlen(at), room = 85;
-
-		if (n > room)
-			for (n = room; n && at[n] != ' '; n--)
-				;
-		if (n == 0)
-			n = strlen(at);
-		printf("%.*s\n", (int)n, at);
-		at += n;
-		at += strspn(at, " ");
-		if (*at)
-			printf("%25s", "");
-	}
-}
-
-static int show_help(struct parser *p, const char *v)
-{
-	(void)p; (void)v;
-	puts("usage: mpirun [options] [-n N] PROGRAM [ARG...] [: [-n N] [options] PROGRAM [ARG...]]...\n"
-	     "Run N processes of an MPI program on the clusters of this machine, or of several hosts; any of them can be moved with 'godwit migrate'.");
-	for (size_t i = 0; i < GW_ARRAY_LEN(options); i++) {
-		const struct option *o = &options[i];
-		char left[80] = "";
-		int len = 0;
-
-		if (!o->names && o->help)
-			printf("\n%s\n", o->help);
-		if (!o->names || !o->help)
-			continue;
-		for (const char *name = o->names; *name && len < 22; name += strcspn(name, " "), name += *name == ' ') {
-			int n = (int)strcspn(name, " ");
-
-			if (len && n > 3)
-				continue; /* synonyms that are short, as -l */
-			len += snprintf(left + len, sizeof(left) - (size_t)len, "%s-%.*s", len ? ", " : "", n, name);
-		}
-		if (o->values)
-			snprintf(left + len, sizeof(left) - (size_t)len, " %s", o->values);
-		print_row(left, o->help);
-	}
-	puts("\nRank i of n starts on cluster i * clusters / n (rounded down). Options may also begin with two dashes.\n"
-	     "The exit status is that of the first rank that failed: its own, or 128 + the signal that ended it. See mpirun(1).");
-	return 1;
-}
-
-static int show_version(struct parser *p, const char *v)
-{
-	(void)p; (void)v;
-	puts("Godwit " PACKAGE_VERSION);
-	return 1;
-}
+const size_t options_table_rows = GW_ARRAY_LEN(options_table);
 
 /* ---- the command line ------------------------------------------------------------------------------------------------ */
 
@@ -399,9 +240,9 @@ static bool has_name(const struct option *o, const char *word, size_t len)
 
 static const struct option *find(const char *word, size_t len)
 {
-	for (size_t i = 0; i < GW_ARRAY_LEN(options); i++)
-		if (options[i].names && has_name(&options[i], word, len))
-			return &options[i];
+	for (size_t i = 0; i < GW_ARRAY_LEN(options_table); i++)
+		if (options_table[i].names && has_name(&options_table[i], word, len))
+			return &options_table[i];
 	return NULL;
 }
 
@@ -419,15 +260,15 @@ static int parse_option(struct parser *p, bool *given)
 	if (p->inlined)
 		p->inlined++;
 	if (o->values && !o->takes_more) {
-		value = next_value(p);
+		value = options_next_value(p);
 		if (!value)
 			return gw_fail(p->why, -EINVAL, "the option '%s' needs a value; 'mpirun -help' lists the options", p->word);
 	}
 	if (!o->is_local && !o->takes_more) {
-		if (p->is_file && given[o - options])
+		if (p->is_file && given[o - options_table])
 			return 0; /* the command line has said it */
 		if (!p->is_file)
-			given[o - options] = true;
+			given[o - options_table] = true;
 	}
 	return o->set(p, value);
 }
@@ -472,7 +313,7 @@ static int parse_app(struct parser *p, bool *given)
 	}
 	if (code != 0)
 		return code;
-	app = app_of(p);
+	app = options_app(p);
 	while (p->spec->restart_dir && p->at < p->end && strcmp(p->argv[p->at], ":") != 0)
 		if (strings_add(&app->argv, p->argv[p->at++]) < 0)
 			return gw_fail(p->why, -ENOMEM, "out of memory");
@@ -533,7 +374,7 @@ static int defaults(struct parser *p)
 int options_parse(struct job_spec *spec, int argc, char **argv, struct gw_error *why)
 {
 	struct parser p = { .spec = spec, .argv = argv, .at = 1, .end = argc, .why = why };
-	bool given[GW_ARRAY_LEN(options)] = { false };
+	bool given[GW_ARRAY_LEN(options_table)] = { false };
 	int code = defaults(&p);
 
 	spec->clusters = 1;
