@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "container/proof.h"
+#include "tests/sweep.h"
 #include "tests/tap.h"
 
 /* ---- the rule ---------------------------------------------------------------------------------------------------- */
@@ -309,7 +310,7 @@ static void test_exchange(void)
 int main(void)
 {
 	tap_begin(60);
-	if (!mkdtemp(dir))
+	if (sweep_dir(dir) < 0)
 		tap_skip_all("no directory: %s", strerror(errno));
 	test_rule();
 	test_parsers();

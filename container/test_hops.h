@@ -8,6 +8,7 @@
 #include <grp.h>
 #include <sys/stat.h>
 
+#include "tests/sweep.h"
 #include "tests/tap.h"
 
 #ifndef CT_TEST_UID
@@ -34,7 +35,7 @@ static void setup(void)
 	char cmd[1200];
 
 	strcpy(workdir, "/tmp/godwit-ct-XXXXXX");
-	if (!mkdtemp(workdir))
+	if (sweep_dir(workdir) < 0)
 		tap_bail("cannot make a directory in /tmp");
 	atexit(cleanup);
 	snprintf(victim, sizeof(victim), "%s/victim", workdir);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "container/room.h"
+#include "tests/sweep.h"
 #include "tests/tap.h"
 
 #define MIB (1ull << 20)
@@ -182,7 +183,7 @@ int main(void)
 	char command[64];
 
 	tap_begin(60);
-	if (!mkdtemp(root))
+	if (sweep_dir(root) < 0)
 		tap_bail("no directory");
 	test_parse();
 	test_numbers();

@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "migration/test_daemon.h"
+#include "tests/sweep.h"
 #include "tests/tap.h"
 
 #define WAIT_MS 60000
@@ -117,7 +118,7 @@ static void world_start(struct world *w, const char *fault0, const char *fault1,
 
 	memset(w, 0, sizeof(*w));
 	snprintf(w->dir, sizeof(w->dir), "/tmp/mig-test-XXXXXX");
-	if (!mkdtemp(w->dir))
+	if (sweep_dir(w->dir) < 0)
 		tap_bail("no directory: %s", strerror(errno));
 	fflush(stdout);
 	for (unsigned i = 0; i < DAEMONS; i++) {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "runtime/launcher/options.h"
+#include "tests/sweep.h"
 #include "tests/tap.h"
 
 static void check_nodes(const char *list, const char *want)
@@ -102,7 +103,7 @@ static void check_jobs(void)
 	char srun[64];
 	FILE *f;
 
-	if (!mkdtemp(bin))
+	if (sweep_dir(bin) < 0)
 		exit(1);
 	snprintf(srun, sizeof(srun), "%s/srun", bin);
 	f = fopen(srun, "w");

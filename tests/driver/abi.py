@@ -9,7 +9,7 @@ tap = Tap(300)
 SRC = os.path.join(os.environ.get("top_srcdir", os.getcwd()), "tests/programs/abi")
 work = work_dir("abi")
 shm_before = set(os.listdir("/dev/shm"))
-OURS = os.path.join(os.environ["MPICH_PREFIX"], "lib")
+OURS = os.path.join(mpich_prefix(), "lib")
 
 
 def run(*args, env=None):

@@ -11,13 +11,15 @@ DOING = ["compute", "send", "recv", "wait", "probe", "collective"]  # enum ct_do
 
 
 def work_dir(name):
-	"""A directory for the test's files. It goes when the test ends, also by a signal, as of timeout(1), or by Bail out."""
+	"""A directory for the test's files. It goes when the test ends, however: a process of its own sees to it after SIGKILL."""
 	path = tempfile.mkdtemp(prefix="godwit-%s-" % name)
 	made.append(path)
+	sweepers.append(subprocess.Popen(["sh", "-c", "read end; exec rm -rf -- \"$0\"", path], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+	                                 stderr=subprocess.DEVNULL, start_new_session=True))
 	return path
 
 
-made = []
+made, sweepers = [], []
 
 
 @atexit.register
@@ -317,6 +319,12 @@ def end_carry(job, stop, sentence, ranks=4):
 	status = job.end(60)
 	job.tap.ok(status == 0 and len([l for l in job.out() if l.startswith("carried")]) == ranks and not job.gone(), sentence,
 	           "status %s" % status, job.gone(), *job.tail())
+
+
+def mpich_prefix():
+	"""Where the MPI library is that ranks load: as make says, or, by hand, as the build tree was configured."""
+	lines = lines_of(os.path.join(BUILD, "Makefile"))
+	return os.environ.get("MPICH_PREFIX") or next((l.split("=", 1)[1].strip() for l in lines if l.startswith("MPICH_PREFIX =")), "")
 
 
 def lines_of(path):

@@ -31,7 +31,7 @@ def copy_build():
 	abi = os.path.join(BUILD, ".libs/abi")
 	if os.path.isdir(abi):
 		shutil.copytree(abi, os.path.join(build, ".libs/abi"), symlinks=True)
-	prefix = os.environ.get("MPICH_PREFIX", "")
+	prefix = mpich_prefix()
 	for name in os.listdir(os.path.join(prefix, "lib")) if prefix else []:
 		if ".so" in name:
 			shutil.copy(os.path.join(prefix, "lib", name), os.path.join(libs, name), follow_symlinks=False)

@@ -7,7 +7,7 @@ import godwit, rig
 
 def prefix():
 	"""Where the MPI library is that ranks load."""
-	return os.environ.get("GODWIT_MPICH") or os.environ["MPICH_PREFIX"]
+	return os.environ.get("GODWIT_MPICH") or godwit.mpich_prefix()
 
 
 def why_not():
