@@ -227,7 +227,7 @@ code, out, err = tool("status", "--job", ids[0])
 tap.ok(code == 0 and "CLUSTER" in out and len(out.splitlines()) == 9, "status as a table", out)
 code, out, err = tool("status", "--job", "000000")
 tap.ok(code == 3 and "no job 000000" in err and (is_long or all(i in err for i in ids)), "a job that does not run: %s" % err)
-for args, want, words in ((["7", "--to", "1"], 1, "there is no rank 7"), (["0", "--to", "9"], 2, "there is no cluster 9"),
+for args, want, words in ((["0", "7", "--to", "1"], 2, "there is no rank 7"), (["0", "--to", "9"], 2, "there is no cluster 9"),
                           (["0", "--to", "0"], 1, "on cluster 0 already")):
 	code, out, err = tool("migrate", "--job", ids[0], *args)
 	tap.ok(code == want and words in err, "migrate %s: %s" % (" ".join(args), err), code, out)

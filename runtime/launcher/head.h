@@ -413,6 +413,7 @@ struct move {                    /* asked of an owner, not answered yet */
 };
 
 int moves_allow_to(const struct head *h, json_int_t to, struct gw_error *why); /* is that a place to move to? */
+int moves_allow_ranks(const struct head *h, const json_t *ranks, struct gw_error *why); /* are there such ranks? */
 int moves_allow_host(const struct head *h, const char *host, struct gw_error *why); /* has the job a host of that name? */
 /** moves_choose - of @host the cluster where fewest ranks are, or are going to. A rank that is on the host stays where it is */
 int moves_choose(const struct head *h, json_int_t rank, const char *host, json_int_t *to, struct gw_error *why);

@@ -39,8 +39,8 @@ int moves_choose(const struct head *h, json_int_t rank, const char *host, json_i
 	uint32_t fewest = UINT32_MAX;
 	bool is_drained = false;
 
-	*to = 0; /* of a rank that is not there moves_begin() says so */
-	if (rank >= 0 && rank < (json_int_t)h->size && is_of_host(h, &h->clusters[h->ranks[rank].cluster], host))
+	*to = 0;
+	if (is_of_host(h, &h->clusters[h->ranks[rank].cluster], host))
 		return gw_fail(why, -EALREADY, "rank %lld is on host %s already", (long long)rank, host);
 	for (uint32_t c = 0; c < h->n_clusters; c++) {
 		uint32_t n = 0;
@@ -66,6 +66,19 @@ int moves_choose(const struct head *h, json_int_t rank, const char *host, json_i
 	       gw_fail(why, -EHOSTDOWN, "no cluster of host %s is up", host);
 }
 
+/* All of them, before any is moved: the request is wrong, as one to a cluster that there is not. */
+int moves_allow_ranks(const struct head *h, const json_t *ranks, struct gw_error *why)
+{
+	const json_t *rank;
+	size_t i;
+
+	json_array_foreach((json_t *)(uintptr_t)ranks, i, rank)
+		if (!json_is_integer(rank) || json_integer_value(rank) < 0 || json_integer_value(rank) >= (json_int_t)h->size)
+			return gw_fail(why, -ENOENT, "there is no rank %lld: the job has ranks 0 to %u", (long long)json_integer_value(rank),
+			               h->size - 1);
+	return 0;
+}
+
 int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, const json_t *how, moves_done_fn *done, void *ctx,
                 struct gw_error *why)
 {
@@ -75,8 +88,6 @@ int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout
 	json_t *msg;
 	char name[CLUSTER_NAME_MAX];
 
-	if (rank < 0 || rank >= (json_int_t)h->size)
-		return gw_fail(why, -ENOENT, "there is no rank %lld: the job has ranks 0 to %u", (long long)rank, h->size - 1);
 	r = &h->ranks[rank];
 	if (r->state == RANK_ENDED)
 		return gw_fail(why, -ESRCH, "rank %lld has ended", (long long)rank);

@@ -86,7 +86,7 @@ static void do_migrate(struct tool *t, json_t *msg)
 		refuse(t, "the request is malformed");
 		return;
 	}
-	if ((host ? moves_allow_host(h, host, &why) : moves_allow_to(h, to, &why)) < 0) {
+	if ((host ? moves_allow_host(h, host, &why) : moves_allow_to(h, to, &why)) < 0 || moves_allow_ranks(h, ranks, &why) < 0) {
 		refuse(t, why.text);
 		return;
 	}
