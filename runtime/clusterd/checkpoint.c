@@ -292,6 +292,8 @@ static int prepare(struct checkpoint *c, const char *dir, struct gw_error *why)
 	struct clusterd *d = c->d;
 	size_t n = 0;
 
+	if (d->suspend.state != SUSPEND_QUIET || d->suspend.id != c->id) /* the head's mistake; it would be a cut that is not one */
+		return gw_fail(why, -EPROTO, "the ranks of cluster %u are not quiet", d->cluster);
 	gw_list_for(e, &d->ranks)
 		n++;
 	c->images = calloc(n + 1, sizeof(*c->images));
@@ -306,6 +308,8 @@ static int prepare(struct checkpoint *c, const char *dir, struct gw_error *why)
 		struct rank *r = gw_list_entry(e, struct rank, node);
 		int code;
 
+		if (moves_is_busy(r)) /* which it must not be: the head has waited for all moves */
+			return gw_fail(why, -EBUSY, "rank %u is just being moved", r->proc);
 		if (r->state != RANK_HERE)
 			continue;
 		c->images[c->n].rank = r;

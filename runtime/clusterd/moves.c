@@ -195,6 +195,8 @@ static int on_prepare(void *ctx, const struct mig_offer *offer, struct ct_plumbi
 
 	if (d->is_ending || d->is_leaving)
 		return gw_fail(why, -ESHUTDOWN, "cluster %u is about to %s", d->cluster, d->is_ending ? "end" : "leave the job");
+	if (d->checkpoint) /* which has begun without it */
+		return gw_fail(why, -EBUSY, "a checkpoint is just being written on cluster %u", d->cluster);
 	if (offer->proc >= d->size)
 		return gw_fail(why, -EINVAL, "there is no rank %u", offer->proc);
 	gw_list_for(e, &d->ranks) {

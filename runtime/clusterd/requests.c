@@ -150,7 +150,7 @@ void moves_try(struct rank *r)
 {
 	struct move *m = r->state == RANK_HERE ? move_of(r->d, r) : NULL;
 
-	if (m && m->session == 0 && !m->retry && !mig_rank_is_busy(r->d->mig, r->proc) && moves_readiness(r, NULL) >= 0)
+	if (m && m->session == 0 && !m->retry && !r->is_frozen && !mig_rank_is_busy(r->d->mig, r->proc) && moves_readiness(r, NULL) >= 0)
 		begin(m);
 }
 
