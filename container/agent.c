@@ -202,22 +202,10 @@ static int look_ms_next(bool is_inside)
 	return ms < LOOK_MIN_MS ? LOOK_MIN_MS : ms > LOOK_MAX_MS ? LOOK_MAX_MS : ms;
 }
 
-static void agent_turn(void)
+static void agent_take_turn(void)
 {
-	uint32_t entries = atomic_load_explicit(&ct_the_gate.entries, memory_order_relaxed);
-	bool is_inside = atomic_load_explicit(&ct_the_gate.is_inside, memory_order_relaxed);
 	int n = 0;
 
-	agent.is_watching = false;
-	/* It is in MPI by itself and pushes its own messages. Inside since the last look: it has no core, and the gate could
-	 * only be waited for. */
-	if (entries != agent.turn_entries || is_inside) {
-		agent.turn_entries = entries;
-		agent.look_ms = look_ms_next(is_inside);
-		agent.turn_ms = agent.has_net ? agent.look_ms : 1;
-		return;
-	}
-	agent.look_ms = LOOK_MIN_MS;
 	if (ct_gate_close(1000) == 0) {
 		agent.turn_ms = agent.ops->turn();
 		if (atomic_load_explicit(&ct_the_gate.sleepers, memory_order_acquire) && agent.ops->ring)
@@ -233,20 +221,60 @@ static void agent_turn(void)
 	}
 }
 
+static void agent_turn(void)
+{
+	uint32_t entries = atomic_load_explicit(&ct_the_gate.entries, memory_order_relaxed);
+	bool is_inside = atomic_load_explicit(&ct_the_gate.is_inside, memory_order_relaxed);
+
+	agent.is_watching = false;
+	/* It is in MPI by itself and pushes its own messages. Inside since the last look: it has no core, and the gate could
+	 * only be waited for. */
+	if (entries != agent.turn_entries || is_inside) {
+		agent.turn_entries = entries;
+		agent.look_ms = look_ms_next(is_inside);
+		agent.turn_ms = agent.has_net ? agent.look_ms : 1;
+		return;
+	}
+	agent.look_ms = LOOK_MIN_MS;
+	agent_take_turn();
+}
+
+/* Somebody on this host waits for an answer, and rings again if this was in vain. A program that is in MPI answers by itself. */
+static void agent_rung(void)
+{
+	uint32_t entries = atomic_load_explicit(&ct_the_gate.entries, memory_order_relaxed);
+
+	if (!agent.ops->heard())
+		return;
+	for (int i = 0; i < 16; i++)
+		__builtin_ia32_pause();
+	if (entries == atomic_load_explicit(&ct_the_gate.entries, memory_order_relaxed) &&
+	    !atomic_load_explicit(&ct_the_gate.is_inside, memory_order_relaxed))
+		agent_take_turn();
+}
+
 static void *agent_main(void *arg)
 {
 	(void)arg;
 	prctl(PR_SET_NAME, "godwit-agent");
 	gw_prompt_set(0, true);
 	while (!atomic_load_explicit(&agent.is_stopping, memory_order_acquire)) {
-		struct pollfd p[1 + CT_AGENT_FDS] = { { .fd = agent.ctl, .events = POLLIN } };
+		struct pollfd p[2 + CT_AGENT_FDS] = { { .fd = agent.ctl, .events = POLLIN },
+		                                      { .fd = agent.ops->bell ? agent.ops->bell() : -1, .events = POLLIN } };
 		struct ct_ctl_msg m;
-		nfds_t n_fds = 1;
+		bool is_net = false;
+		nfds_t n_fds = 2;
 		int fd, rc, n;
 
 		for (int i = 0; agent.is_watching && i < agent.n_fds; i++)
 			p[n_fds++] = (struct pollfd){ .fd = agent.fds[i], .events = POLLIN };
 		n = poll(p, n_fds, agent.turn_ms >= 0 ? agent.turn_ms : IDLE_MS);
+		for (nfds_t i = 2; n > 0 && i < n_fds; i++)
+			is_net |= p[i].revents != 0;
+		if (n > 0 && p[1].revents)
+			agent_rung();
+		if (n > 0 && !p[0].revents && !is_net)
+			continue;
 		if (n > 0 && !p[0].revents) { /* the network */
 			if (atomic_load_explicit(&ct_the_gate.sleepers, memory_order_acquire))
 				agent.ops->ring();

@@ -90,6 +90,10 @@ struct ct_agent_ops {
 	int (*fds)(int fds[CT_AGENT_FDS]);
 	/* something came for a thread that sleeps on the doorbell; gate open */
 	void (*ring)(void);
+	/* a descriptor by which others ask for a turn; -1: there is none now. NULL: never */
+	int (*bell)(void);
+	/* gate open: it was readable. Is there something to do in a turn? */
+	bool (*heard)(void);
 };
 
 /**

@@ -154,7 +154,7 @@ int ct_rank_holds(struct ct_rank *r, struct ct_holds *out, struct gw_error *why)
  * first, at a new place until its agent has attached there, and when the agent is gone.
  */
 struct ct_network {
-	int16_t fds[16];           /* 0: none */
+	int16_t fds[16];           /* 0: none. The agent's bell is among them, with a network or without */
 	uint16_t port;             /* TCP, network order: it listens there; 0: there is no network */
 	/* is @address (struct sockaddr) where another rank of the job listens, or has listened not long ago? */
 	bool (*is_peer)(void *ctx, const void *address, size_t len);

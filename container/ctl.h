@@ -48,7 +48,7 @@ struct ct_ctl_net {
 	uint32_t host;        /* ATTACH: number of this host */
 	uint32_t address[7];  /* ATTACH: to listen at, port 0, or zeroes. ATTACHED: where it listens. struct noc_address */
 	uint8_t secret[32];   /* ATTACH: of the job */
-	int16_t fds[16];      /* ATTACHED: descriptors of the network, which detach closes; 0: none */
+	int16_t fds[16];      /* ATTACHED: descriptors that detach closes: of the network, the bell; 0: none */
 };
 
 struct ct_ctl_msg {

@@ -190,11 +190,11 @@ bool ct_socket_is_network(const struct ct_rank *r, int number)
 	gw_autoclose int fd = -1;
 	socklen_t len = sizeof(a);
 
-	if (!r->network.port)
-		return false;
 	for (size_t i = 0; i < GW_ARRAY_LEN(r->network.fds) && r->network.fds[i]; i++)
 		if (r->network.fds[i] == number)
 			return true;
+	if (!r->network.port)
+		return false;
 	fd = (int)syscall(SYS_pidfd_getfd, r->pidfd, number, 0);
 	if (fd < 0 || getsockname(fd, (struct sockaddr *)&a, &len) < 0 ||
 	    (a.ss_family != AF_INET && a.ss_family != AF_INET6))

@@ -42,6 +42,7 @@ struct noc_port_ops {
 	void (*message)(const struct noc_msg *msg);
 	void (*sent)(void *context, int status);                      /* a send with a context is complete: buffer free */
 	void (*received)(void *context, uint64_t len, int status);    /* an accepted transfer has been written */
+	bool (*turn)(void);    /* NULL, or in each turn of the agent: push what waits. true: something still does */
 };
 void noc_port_bind(enum noc_port port, const struct noc_port_ops *ops);
 
@@ -78,6 +79,15 @@ int noc_poll(int budget);
  */
 void noc_wait(uint32_t empty_polls);
 
+/** noc_will_sleep - would noc_wait() let the caller sleep now? */
+bool noc_will_sleep(uint32_t empty_polls);
+
+/**
+ * noc_bell_ring - wake the agent of @proc, if that is on this host: its program may be computing, and messages wait there
+ * One system call. It may be in vain; who waits for an answer rings again.
+ */
+void noc_bell_ring(uint32_t proc);
+
 uint32_t noc_self(void);      /* own process number */
 uint32_t noc_job(void);
 uint32_t noc_names_max(void);
@@ -98,7 +108,7 @@ int noc_detach_test(uint64_t deadline_ms, struct gw_error *why);                
 int noc_attach_test(int segment_fd, uint32_t cluster, const struct noc_host *here, struct gw_error *why);
 
 struct noc_counters {
-	uint64_t sent, received, sent_bytes, received_bytes, queued, sleeps, voided, drained, shed;
+	uint64_t sent, received, sent_bytes, received_bytes, queued, sleeps, rings, voided, drained, shed;
 };
 const struct noc_counters *noc_counters(void);
 

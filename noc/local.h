@@ -75,6 +75,7 @@ struct noc_inbox {
 	_Atomic uint32_t want_space;               /* proc+1 of a writer that waits for a slot or a cell */
 	uint64_t incarnation;                      /* owner, at attach */
 	uint64_t head;                             /* owner, at detach: where the next incarnation goes on */
+	_Atomic uint64_t bell_name;                /* owner, while attached: of its agent's socket (bell.c). 0: none */
 	_Alignas(64) _Atomic uint64_t cells_used;  /* bit per cell: writer sets by CAS, owner clears */
 	/* proc+1 of a writer that holds a cell and has not published it yet; then 0, and the message says who frees it.
 	 * Written by who holds the cell; read by a clusterd that has reaped the writer. */
@@ -211,6 +212,7 @@ struct noc_member {
 	bool is_attached, is_shut, is_alone, is_networked;
 	struct noc_host here;     /* cluster side: what the last attach was told; wiped at detach */
 	struct noc_listening listening; /* likewise */
+	int bell;                 /* likewise: socket of bell.c. 0: none */
 	uint64_t incarnation;     /* attaches so far, on all hosts */
 	uint64_t head;            /* next ticket to read from the own inbox, while attached */
 	uint64_t cells_read;      /* a bit for each cell of it that can be freed */
@@ -269,6 +271,11 @@ void noc_path_attach(void);                    /* open them again, if they are f
 void noc_path_settle(void);                    /* forget what was acknowledged */
 int noc_path_acks(void);                       /* say what we have; how many were said */
 bool noc_path_lingers(void);                   /* something is retained for a peer that may still read it */
+
+/* ---- bell.c */
+void noc_bell_open(void);                      /* at attach */
+void noc_bell_close(void);                     /* at detach, while the segment is mapped */
+bool noc_bell_heard(void);                     /* agent, gate open: somebody rang. Does anything wait in the inbox? */
 
 /* ---- bulk.c */
 void noc_bulk_path_lost(struct noc_peer *p);   /* chunks may be: start again from what the receiver has */

@@ -71,6 +71,7 @@ static int seg_attach(int fd, uint32_t cluster, struct gw_error *why)
 	}
 	m->head = noc_inbox_open_again(m->inbox, m->incarnation);
 	m->is_attached = true;
+	noc_bell_open();
 	if (m->is_networked)
 		noc_path_attach();
 	m->idle_polls = 0;
@@ -140,6 +141,7 @@ static int member_detach(uint64_t deadline_ms, struct gw_error *why)
 	/* what it was told is of this host, and the secret must not be in an image */
 	explicit_bzero(&m->here, sizeof(m->here));
 	memset(&m->listening, 0, sizeof(m->listening));
+	noc_bell_close();
 	m->is_attached = false;
 	m->inbox = NULL;
 	memset(&m->seg, 0, sizeof(m->seg));
@@ -179,17 +181,27 @@ static void member_wake_sleepers(void)
 	}
 }
 
+#define TURN_BUDGET 64
+
 static int member_turn(void)
 {
+	bool waits = false;
+	int n;
+
 	if (!noc_me->is_attached)
 		return -1;
-	noc_poll(64);
+	n = noc_poll(TURN_BUDGET);
 	if (noc_me->is_networked) {
 		for (int i = 0; i < 16 && noc_net->poll(true); i++)
 			; /* a short turn: the program may want to enter */
 		noc_path_acks();
 	}
-	return gw_list_is_empty(&noc_me->waiting) && gw_list_is_empty(&noc_me->streaming) &&
+	for (int i = 0; i < NOC_PORT_COUNT; i++)
+		if (noc_me->ports[i] && noc_me->ports[i]->turn)
+			waits |= noc_me->ports[i]->turn();
+	if (n >= TURN_BUDGET)
+		return 0; /* there is more */
+	return !waits && gw_list_is_empty(&noc_me->waiting) && gw_list_is_empty(&noc_me->streaming) &&
 	       gw_list_is_empty(&noc_me->acks_due) ? -1 : 1;
 }
 
@@ -208,6 +220,11 @@ static void member_ring(void)
 	}
 }
 
+static int member_bell(void)
+{
+	return noc_me->bell ? noc_me->bell : -1;
+}
+
 static const struct ct_agent_ops agent_ops = {
 	.attach = member_attach,
 	.detach = member_detach,
@@ -215,6 +232,8 @@ static const struct ct_agent_ops agent_ops = {
 	.turn = member_turn,
 	.fds = member_fds,
 	.ring = member_ring,
+	.bell = member_bell,
+	.heard = noc_bell_heard,
 };
 
 /* ---- start, stop ----------------------------------------------------------------------------------------------- */
@@ -401,9 +420,14 @@ static bool waits_for_mover(void)
 	return first != &noc_me->waiting && gw_list_entry(first, struct noc_peer, link)->path == NOC_PATH_NONE;
 }
 
+bool noc_will_sleep(uint32_t empty_polls)
+{
+	return empty_polls >= 8 && cluster_is_crowded();
+}
+
 void noc_wait(uint32_t empty_polls)
 {
-	if (!cluster_is_crowded() || empty_polls < 8) {
+	if (!noc_will_sleep(empty_polls)) {
 		if (GW_UNLIKELY(waits_for_mover())) {
 			sched_yield();
 			noc_me->has_slept = true; /* it will connect: look there at every turn */

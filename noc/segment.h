@@ -27,7 +27,7 @@
 #include "runtime/base/base.h"
 
 #define NOC_SEG_MAGIC   0x746977646f47u /* "Godwit" */
-#define NOC_SEG_VERSION 2
+#define NOC_SEG_VERSION 3
 #define NOC_SEG_FILE    "godwit-segment" /* how its file is called; container/ knows it by that */
 
 /* 64 bits that name a process for good: job and process number. The only address that an upper layer stores. */

@@ -204,12 +204,11 @@ static void tell_network(struct rank *r, const struct ct_ctl_msg *m)
 {
 	struct ct_network n = { .is_peer = is_peer, .ctx = r->d };
 
-	if (!r->d->is_networked)
-		return;
-	memcpy(&n.port, (const char *)m->net.address + 2, sizeof(n.port));
+	memcpy(&n.port, (const char *)m->net.address + 2, sizeof(n.port)); /* 0: this job has one host */
 	memcpy(n.fds, m->net.fds, sizeof(n.fds));
 	ct_rank_network(r->ct, &n);
-	remember_address(r->d, r->proc, &r->address);
+	if (r->d->is_networked)
+		remember_address(r->d, r->proc, &r->address);
 }
 
 static void on_attached(struct rank *r, const struct ct_ctl_msg *m)
