@@ -43,6 +43,8 @@ void shim_cq_idle(struct shim_cq *cq)
 
 	cq->empties = now - cq->empty_ticks < TIGHT_TICKS ? cq->empties + 1 : 1;
 	if (cq->empties >= TIGHT_EMPTIES) {
+		if (GW_UNLIKELY(shim_the_ep && shim_the_ep->unanswered_all))
+			shim_rma_impatient(shim_the_ep, now, noc_will_sleep(cq->empties - TIGHT_EMPTIES));
 		noc_wait(cq->empties - TIGHT_EMPTIES);
 		now = ticks();
 	}
@@ -81,7 +83,7 @@ static inline ssize_t read_from(struct shim_cq *cq, void *buf, size_t count, fi_
 	ct_gate_enter(ep ? ep->waiting_for : CT_DOING_WAIT);
 	if (cq->head == cq->tail) {
 		moved = noc_poll(POLL_BUDGET);
-		if (GW_UNLIKELY(ep && ep->replies))
+		if (GW_UNLIKELY(ep && shim_rma_waits(ep)))
 			shim_rma_flush(ep);
 	}
 	if (cq->head != cq->tail) {
@@ -255,7 +257,7 @@ static uint64_t cntr_read(struct fid_cntr *fid)
 
 	ct_gate_enter(CT_DOING_WAIT);
 	noc_poll(POLL_BUDGET);
-	if (GW_UNLIKELY(shim_the_ep && shim_the_ep->replies))
+	if (GW_UNLIKELY(shim_the_ep && shim_rma_waits(shim_the_ep)))
 		shim_rma_flush(shim_the_ep);
 	value = c->value;
 	ct_gate_leave();

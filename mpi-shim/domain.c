@@ -4,8 +4,6 @@
 
 #include <stdlib.h>
 
-#include <rdma/fi_atomic.h>
-
 _Noreturn void shim_die(const char *fmt, ...)
 {
 	char text[512];
@@ -34,95 +32,6 @@ int shim_no_ops_open(struct fid *fid, const char *name, uint64_t flags, void **o
 {
 	return -FI_ENOSYS;
 }
-
-static ssize_t no_atomic_write(struct fid_ep *ep, const void *buf, size_t count, void *desc, fi_addr_t dst,
-                               uint64_t addr, uint64_t key, enum fi_datatype datatype, enum fi_op op, void *context)
-{
-	return -FI_EOPNOTSUPP;
-}
-
-static ssize_t no_atomic_writev(struct fid_ep *ep, const struct fi_ioc *iov, void **desc, size_t count, fi_addr_t dst,
-                                uint64_t addr, uint64_t key, enum fi_datatype datatype, enum fi_op op, void *context)
-{
-	return -FI_EOPNOTSUPP;
-}
-
-static ssize_t no_atomic_writemsg(struct fid_ep *ep, const struct fi_msg_atomic *msg, uint64_t flags)
-{
-	return -FI_EOPNOTSUPP;
-}
-
-static ssize_t no_atomic_inject(struct fid_ep *ep, const void *buf, size_t count, fi_addr_t dst, uint64_t addr,
-                                uint64_t key, enum fi_datatype datatype, enum fi_op op)
-{
-	return -FI_EOPNOTSUPP;
-}
-
-static ssize_t no_atomic_readwrite(struct fid_ep *ep, const void *buf, size_t count, void *desc, void *result,
-                                   void *result_desc, fi_addr_t dst, uint64_t addr, uint64_t key,
-                                   enum fi_datatype datatype, enum fi_op op, void *context)
-{
-	return -FI_EOPNOTSUPP;
-}
-
-static ssize_t no_atomic_readwritev(struct fid_ep *ep, const struct fi_ioc *iov, void **desc, size_t count,
-                                    struct fi_ioc *result, void **result_desc, size_t results, fi_addr_t dst,
-                                    uint64_t addr, uint64_t key, enum fi_datatype datatype, enum fi_op op,
-                                    void *context)
-{
-	return -FI_EOPNOTSUPP;
-}
-
-static ssize_t no_atomic_readwritemsg(struct fid_ep *ep, const struct fi_msg_atomic *msg, struct fi_ioc *result,
-                                      void **result_desc, size_t results, uint64_t flags)
-{
-	return -FI_EOPNOTSUPP;
-}
-
-static ssize_t no_atomic_compwrite(struct fid_ep *ep, const void *buf, size_t count, void *desc, const void *compare,
-                                   void *compare_desc, void *result, void *result_desc, fi_addr_t dst, uint64_t addr,
-                                   uint64_t key, enum fi_datatype datatype, enum fi_op op, void *context)
-{
-	return -FI_EOPNOTSUPP;
-}
-
-static ssize_t no_atomic_compwritev(struct fid_ep *ep, const struct fi_ioc *iov, void **desc, size_t count,
-                                    const struct fi_ioc *compare, void **compare_desc, size_t compares,
-                                    struct fi_ioc *result, void **result_desc, size_t results, fi_addr_t dst,
-                                    uint64_t addr, uint64_t key, enum fi_datatype datatype, enum fi_op op,
-                                    void *context)
-{
-	return -FI_EOPNOTSUPP;
-}
-
-static ssize_t no_atomic_compwritemsg(struct fid_ep *ep, const struct fi_msg_atomic *msg, const struct fi_ioc *compare,
-                                      void **compare_desc, size_t compares, struct fi_ioc *result, void **result_desc,
-                                      size_t results, uint64_t flags)
-{
-	return -FI_EOPNOTSUPP;
-}
-
-static int no_atomic_valid(struct fid_ep *ep, enum fi_datatype datatype, enum fi_op op, size_t *count)
-{
-	return -FI_EOPNOTSUPP;
-}
-
-struct fi_ops_atomic shim_no_atomic = {
-	.size = sizeof(struct fi_ops_atomic),
-	.write = no_atomic_write,
-	.writev = no_atomic_writev,
-	.writemsg = no_atomic_writemsg,
-	.inject = no_atomic_inject,
-	.readwrite = no_atomic_readwrite,
-	.readwritev = no_atomic_readwritev,
-	.readwritemsg = no_atomic_readwritemsg,
-	.compwrite = no_atomic_compwrite,
-	.compwritev = no_atomic_compwritev,
-	.compwritemsg = no_atomic_compwritemsg,
-	.writevalid = no_atomic_valid,
-	.readwritevalid = no_atomic_valid,
-	.compwritevalid = no_atomic_valid,
-};
 
 /* ---- event queue: connections and asynchronous insertions do not exist here, so nothing is ever reported -------- */
 

@@ -154,6 +154,7 @@ static int ep_close(struct fid *fid)
 	if (ep->av)
 		ep->av->users--;
 	ep->domain->users--;
+	ct_area_free(ep->unanswered, ep->names * sizeof(*ep->unanswered));
 	ct_area_free(ep, sizeof(*ep));
 	shim_the_ep = NULL; /* the ports stay bound: what comes now is dropped by their handlers */
 	ct_gate_leave();
@@ -324,13 +325,21 @@ int shim_ep_open(struct fid_domain *dom, struct fi_info *info, struct fid_ep **o
 	ct_gate_enter(CT_DOING_COMPUTE);
 	ep = ct_area_zalloc(sizeof(*ep));
 	if (ep) {
+		ep->names = noc_names_max();
+		ep->unanswered = ct_area_zalloc(ep->names * sizeof(*ep->unanswered));
+	}
+	if (ep && !ep->unanswered) {
+		ct_area_free(ep, sizeof(*ep));
+		ep = NULL;
+	}
+	if (ep) {
 		ep->fid.fid = (struct fid){ .fclass = FI_CLASS_EP, .context = context, .ops = &ep_fid_ops };
 		ep->fid.ops = &ep_ops;
 		ep->fid.cm = &cm_ops;
 		ep->fid.msg = &shim_msg_ops;
 		ep->fid.rma = &shim_rma_ops;
 		ep->fid.tagged = &shim_tagged_ops;
-		ep->fid.atomic = &shim_no_atomic;
+		ep->fid.atomic = &shim_atomic_ops;
 		ep->domain = domain;
 		ep->job = domain->job;
 		ep->waiting_for = CT_DOING_WAIT;

@@ -3,7 +3,7 @@
 # the script that builds MPICH.
 noinst_LTLIBRARIES += libshim.la
 libshim_la_SOURCES = %D%/shim.h %D%/match.h %D%/prov.c %D%/domain.c %D%/av.c %D%/cq.c %D%/ep.c %D%/tagged.c %D%/msg.c \
-	%D%/rma.c %D%/match.c
+	%D%/rma.h %D%/mr.c %D%/rma.c %D%/atomic.c %D%/atomic_ops.c %D%/patience.c %D%/match.c
 libshim_la_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
 libshim_la_LIBADD = libnoc.la libct-rank.la libgw-base.la
 
@@ -87,10 +87,13 @@ $(GW_PKGCONFIG): $(srcdir)/%D%/mpich.pc.in $(srcdir)/%D%/godwit.pc.in Makefile
 		-e 's|@includedir[@]|$(includedir)|' -e 's|@PACKAGE_VERSION[@]|$(PACKAGE_VERSION)|' \
 		$(srcdir)/%D%/$(@F).in > $@.tmp && mv $@.tmp $@
 
-check_PROGRAMS += %D%/test_match %D%/test_provider
-TESTS += %D%/test_match %D%/test_provider
+check_PROGRAMS += %D%/test_match %D%/test_provider %D%/test_atomic
+TESTS += %D%/test_match %D%/test_provider %D%/test_atomic
 %C%_test_match_SOURCES = %D%/test_match.c
 %C%_test_match_LDADD = libshim.la
-%C%_test_provider_SOURCES = %D%/test_provider.c
+%C%_test_atomic_SOURCES = %D%/test_atomic.c %D%/test_shim.h
+%C%_test_atomic_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
+%C%_test_atomic_LDADD = libshim.la
+%C%_test_provider_SOURCES = %D%/test_provider.c %D%/test_shim.h
 %C%_test_provider_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
 %C%_test_provider_LDADD = libshim.la

@@ -48,14 +48,14 @@ static struct fi_info *info_alloc(void)
 
 static bool fits_tx(const struct fi_tx_attr *a)
 {
-	return !(a->caps & ~SHIM_CAPS) && !(a->op_flags & ~SHIM_TX_FLAGS) && !(a->msg_order & ~FI_ORDER_SAS) &&
+	return !(a->caps & ~SHIM_CAPS) && !(a->op_flags & ~SHIM_TX_FLAGS) && !(a->msg_order & ~SHIM_ORDER) &&
 	       !(a->comp_order & ~FI_ORDER_STRICT) && a->inject_size <= SHIM_INJECT_SIZE &&
 	       a->iov_limit <= SHIM_IOV_LIMIT && a->rma_iov_limit <= 1;
 }
 
 static bool fits_rx(const struct fi_rx_attr *a)
 {
-	return !(a->caps & ~SHIM_CAPS) && !(a->op_flags & ~SHIM_RX_FLAGS) && !(a->msg_order & ~FI_ORDER_SAS) &&
+	return !(a->caps & ~SHIM_CAPS) && !(a->op_flags & ~SHIM_RX_FLAGS) && !(a->msg_order & ~SHIM_ORDER) &&
 	       a->iov_limit <= SHIM_IOV_LIMIT;
 }
 
@@ -104,30 +104,30 @@ int shim_getinfo(uint32_t version, const char *node, const char *service, uint64
 		caps = hints->caps | FI_LOCAL_COMM | FI_REMOTE_COMM;
 		if (!(caps & (FI_SEND | FI_RECV)))
 			caps |= FI_SEND | FI_RECV;
-		if ((caps & FI_RMA) && !(caps & (SHIM_RMA & ~FI_RMA)))
-			caps |= SHIM_RMA;
+		if ((caps & (FI_RMA | FI_ATOMIC)) && !(caps & SHIM_RMA_WAYS))
+			caps |= SHIM_RMA_WAYS;
 	}
 	info->caps = caps;
 	info->mode = SHIM_MODE;
 	info->addr_format = FI_FORMAT_UNSPEC;
 
-	info->tx_attr->caps = caps & (FI_MSG | FI_TAGGED | FI_SEND | FI_RMA | FI_READ | FI_WRITE);
+	info->tx_attr->caps = caps & (FI_MSG | FI_TAGGED | FI_SEND | FI_RMA | FI_ATOMIC | FI_READ | FI_WRITE);
 	info->tx_attr->mode = SHIM_MODE;
 	/* MPICH asks for FI_DELIVERY_COMPLETE because of one-sided operations, which are always so. A message's completion
 	 * says that its buffer is free, and MPI asks no more. */
 	info->tx_attr->op_flags = hints && hints->tx_attr ? hints->tx_attr->op_flags & ~FI_DELIVERY_COMPLETE : 0;
-	info->tx_attr->msg_order = FI_ORDER_SAS;
+	info->tx_attr->msg_order = SHIM_ORDER;
 	info->tx_attr->comp_order = FI_ORDER_NONE;
 	info->tx_attr->inject_size = SHIM_INJECT_SIZE;
 	info->tx_attr->size = 65536; /* a hint: what bounds sends is the channel's queue */
 	info->tx_attr->iov_limit = SHIM_IOV_LIMIT;
 	info->tx_attr->rma_iov_limit = 1;
 
-	info->rx_attr->caps = caps & (FI_MSG | FI_TAGGED | FI_RECV | FI_MULTI_RECV | FI_DIRECTED_RECV | FI_SOURCE | FI_RMA |
+	info->rx_attr->caps = caps & (FI_MSG | FI_TAGGED | FI_RECV | FI_MULTI_RECV | FI_DIRECTED_RECV | FI_SOURCE | FI_RMA | FI_ATOMIC |
 	                              FI_REMOTE_READ | FI_REMOTE_WRITE);
 	info->rx_attr->mode = SHIM_MODE;
 	info->rx_attr->op_flags = hints && hints->rx_attr ? hints->rx_attr->op_flags : 0;
-	info->rx_attr->msg_order = FI_ORDER_SAS;
+	info->rx_attr->msg_order = SHIM_ORDER;
 	info->rx_attr->comp_order = FI_ORDER_NONE;
 	info->rx_attr->size = 65536;
 	info->rx_attr->iov_limit = SHIM_IOV_LIMIT;
@@ -137,6 +137,9 @@ int shim_getinfo(uint32_t version, const char *node, const char *service, uint64
 	info->ep_attr->protocol_version = 1;
 	info->ep_attr->max_msg_size = SHIM_MAX_MSG;
 	info->ep_attr->mem_tag_format = UINT64_MAX;
+	info->ep_attr->max_order_raw_size = SIZE_MAX;
+	info->ep_attr->max_order_war_size = SIZE_MAX;
+	info->ep_attr->max_order_waw_size = SIZE_MAX;
 	info->ep_attr->tx_ctx_cnt = 1;
 	info->ep_attr->rx_ctx_cnt = 1;
 

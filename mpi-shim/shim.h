@@ -10,7 +10,8 @@
  *   domain.c  domain, event queue, operations    tagged.c  tagged messages
  *             that are refused                   msg.c     untagged messages, multi-receive buffers
  *   av.c      address vector                     match.c   who takes what
- *   ep.c      endpoint, options, cancel               rma.c     one-sided operations
+ *   ep.c      endpoint, options, cancel       rma.h     one-sided operations: mr.c, rma.c, atomic.c,
+ *                                                       atomic_ops.c, patience.c
  *
  * Every entry point that touches state is between ct_gate_enter() and ct_gate_leave(), and never waits in there for
  * anybody. The handlers of the two ports run inside noc_poll(), by the program's thread or by the agent's: they
@@ -40,12 +41,15 @@
 #define SHIM_MAX_MSG     ((size_t)INT64_MAX)    /* MPICH then never leaves the plain path */
 _Static_assert(SHIM_INJECT_SIZE <= NOC_EAGER_MAX, "an inject must be eager");
 
-#define SHIM_RMA  (FI_RMA | FI_READ | FI_WRITE | FI_REMOTE_READ | FI_REMOTE_WRITE)
-#define SHIM_CAPS (FI_MSG | FI_TAGGED | SHIM_RMA | FI_SEND | FI_RECV | FI_MULTI_RECV | FI_DIRECTED_RECV | FI_SOURCE | \
+#define SHIM_RMA_WAYS (FI_READ | FI_WRITE | FI_REMOTE_READ | FI_REMOTE_WRITE)
+#define SHIM_CAPS (FI_MSG | FI_TAGGED | FI_RMA | FI_ATOMIC | SHIM_RMA_WAYS | FI_SEND | FI_RECV | FI_MULTI_RECV | FI_DIRECTED_RECV | FI_SOURCE | \
                    FI_LOCAL_COMM | FI_REMOTE_COMM)
 #define SHIM_MODE FI_CONTEXT2
 #define SHIM_TX_FLAGS (FI_COMPLETION | FI_INJECT | FI_INJECT_COMPLETE | FI_TRANSMIT_COMPLETE | FI_DELIVERY_COMPLETE)
 #define SHIM_RX_FLAGS (FI_COMPLETION | FI_MULTI_RECV)
+
+/* One-sided operations of one process on another are done in the order of its calls, of any length: its channel has one. */
+#define SHIM_ORDER (FI_ORDER_SAS | FI_ORDER_ATOMIC_RAR | FI_ORDER_ATOMIC_RAW | FI_ORDER_ATOMIC_WAR | FI_ORDER_ATOMIC_WAW)
 
 /* Bit 0 of MPICH's context id says that a message belongs to a collective; context ids begin at bit 31 of the tag. */
 #define SHIM_TAG_COLLECTIVE (1ull << 31)
@@ -130,6 +134,12 @@ struct shim_ep {
 	struct shim_msg_recv *msg_first, *msg_last;    /* posted, in order */
 	struct shim_unexp *msg_unexp, *msg_unexp_last; /* untagged messages that found no buffer */
 	struct rma_reply *replies, *replies_last;      /* answers of rma.c that wait for room */
+	struct atomic_op *atomics, *atomics_last;      /* operations of atomic.c that are not sent whole */
+	uint32_t names;                                /* entries of: */
+	uint32_t *unanswered;                          /* requests of rma.h, by process */
+	uint64_t unanswered_all;
+	uint64_t asked_ticks;                          /* polls are in vain since; 0: not yet. patience.c */
+	uint32_t patience;                             /* how long they may be */
 	struct shim_domain *domain;
 	struct shim_av *av;
 };
@@ -152,13 +162,13 @@ extern struct fi_ops_tagged shim_tagged_ops;
 extern struct fi_ops_msg shim_msg_ops;
 extern struct fi_ops_rma shim_rma_ops;
 extern struct fi_ops_mr shim_mr_ops;
+extern struct fi_ops_atomic shim_atomic_ops;
 extern const struct noc_port_ops shim_tagged_port, shim_msg_port, shim_rma_port;
 
 /* Entries of dispatch tables that refuse. */
 int shim_no_bind(struct fid *fid, struct fid *bfid, uint64_t flags);
 int shim_no_control(struct fid *fid, int command, void *arg);
 int shim_no_ops_open(struct fid *fid, const char *name, uint64_t flags, void **ops, void *context);
-extern struct fi_ops_atomic shim_no_atomic;
 
 /* ---- used by tagged.c and msg.c, inside the gate --------------------------------------------------------------- */
 
@@ -237,6 +247,12 @@ static inline bool shim_source(const struct shim_ep *ep, fi_addr_t addr, uint32_
 bool shim_msg_cancel(struct shim_ep *ep, void *context);
 void shim_msg_close(struct shim_ep *ep);
 void shim_tagged_close(struct shim_ep *ep);
+
+/** shim_rma_flush - in each poll: send answers, and pieces of long operations, that had no room before */
 void shim_rma_flush(struct shim_ep *ep);
+static inline bool shim_rma_waits(const struct shim_ep *ep) { return ep->replies || ep->atomics; }
+
+/** shim_rma_impatient - a poll was in vain while answers are due: see patience.c. @now: ticks */
+void shim_rma_impatient(struct shim_ep *ep, uint64_t now, bool will_sleep);
 
 #endif

@@ -3,18 +3,8 @@
  * The provider through libfabric's own calls, as MPICH makes them: two processes on one host segment. The child is a
  * server that does what commands say; every check is made by the parent.
  */
-#include <sched.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
+#include "mpi-shim/test_shim.h"
 
-#include <rdma/providers/fi_prov.h>
-
-#include "mpi-shim/shim.h"
-#include "tests/tap.h"
-
-struct fi_provider *fi_prov_ini(void);
-
-enum { ME, PEER };
 enum { TAG_COMMAND = 1000, TAG_ECHO = 2000 };
 enum { WINDOW = 400000 };
 
@@ -27,14 +17,6 @@ struct command {
 	uint32_t step, wait; /* OP_DEAF: stays out of the provider until the word in shared memory changes */
 };
 
-static struct fid_fabric *fabric;
-static struct fid_domain *domain;
-static struct fid_av *av;
-static struct fid_cq *cq;
-static struct fid_cntr *cntr, *rma_cntr;
-static struct fid_ep *ep;
-static struct fi_info *info;
-static fi_addr_t peers[2];
 static _Atomic uint32_t *word; /* shared by both processes */
 
 /* ---- helpers of both sides ------------------------------------------------------------------------------------- */
@@ -56,22 +38,6 @@ static bool is_filled(const char *buf, size_t len, uint64_t tag)
 		if (buf[i] != pattern(tag, i))
 			return false;
 	return true;
-}
-
-/* The next completion, good or bad. The test's alarm is the deadline. */
-static struct fi_cq_err_entry next_completion(void)
-{
-	struct fi_cq_err_entry e = { 0 };
-	struct fi_cq_tagged_entry c;
-	ssize_t n;
-
-	while ((n = fi_cq_read(cq, &c, 1)) == -FI_EAGAIN)
-		sched_yield();
-	if (n == 1)
-		memcpy(&e, &c, sizeof(c));
-	else if (fi_cq_readerr(cq, &e, 0) != 1)
-		e.err = -1;
-	return e;
 }
 
 static bool queue_is_empty(void)
@@ -106,49 +72,6 @@ static void send_fully(const void *buf, size_t len, uint64_t data, uint64_t tag,
 		tap_bail("send: %s", strerror((int)-rc));
 	if (next_completion().op_context != &context)
 		tap_bail("another completion came than that of the send");
-}
-
-/* Join, open everything, learn both addresses without an exchange: job 0, processes 0 and 1. */
-static void open_all(int segment_fd, uint32_t proc, const struct fi_info *hints)
-{
-	struct fi_provider *p = fi_prov_ini();
-	struct fi_cq_attr cq_attr = { .format = FI_CQ_FORMAT_TAGGED };
-	struct fi_av_attr av_attr = { .type = FI_AV_MAP };
-	struct fi_cntr_attr cntr_attr = { .events = FI_CNTR_EVENTS_COMP, .wait_obj = FI_WAIT_UNSPEC };
-	struct gw_error why = { 0 };
-	struct shim_addr both[2];
-
-	if (noc_start_test(segment_fd, proc, NULL, &why))
-		tap_bail("%s", why.text);
-	if (p->getinfo(FI_VERSION(1, 13), NULL, NULL, 0, hints, &info) || p->fabric(info->fabric_attr, &fabric, NULL) ||
-	    fi_domain(fabric, info, &domain, NULL) || fi_av_open(domain, &av_attr, &av, NULL) ||
-	    fi_cntr_open(domain, &cntr_attr, &cntr, NULL) || fi_cntr_open(domain, &cntr_attr, &rma_cntr, NULL) || fi_cq_open(domain, &cq_attr, &cq, NULL) ||
-	    fi_endpoint(domain, info, &ep, NULL) || fi_ep_bind(ep, &av->fid, 0) ||
-	    fi_ep_bind(ep, &cq->fid, FI_SEND | FI_RECV | FI_SELECTIVE_COMPLETION) ||
-	    fi_ep_bind(ep, &cntr->fid, FI_SEND) || fi_ep_bind(ep, &rma_cntr->fid, FI_READ | FI_WRITE) || fi_enable(ep))
-		tap_bail("the provider cannot be opened");
-	for (uint32_t i = 0; i < 2; i++)
-		both[i] = (struct shim_addr){ SHIM_ADDR_MAGIC, SHIM_ADDR_VERSION, noc_name_make(noc_job(), i) };
-	if (fi_av_insert(av, both, 2, peers, 0, NULL) != 2)
-		tap_bail("addresses cannot be inserted");
-}
-
-static struct fi_info *mpich_hints(void)
-{
-	static struct fi_tx_attr tx = { .op_flags = FI_COMPLETION | FI_DELIVERY_COMPLETE, .msg_order = FI_ORDER_SAS };
-	static struct fi_rx_attr rx = { .op_flags = FI_COMPLETION };
-	static struct fi_ep_attr ep_attr = { .type = FI_EP_RDM };
-	static struct fi_domain_attr dom = { .threading = FI_THREAD_DOMAIN, .data_progress = FI_PROGRESS_MANUAL,
-	                                     .control_progress = FI_PROGRESS_MANUAL, .resource_mgmt = FI_RM_ENABLED,
-	                                     .av_type = FI_AV_TABLE, .cq_data_size = 4 };
-	static struct fi_fabric_attr fab;
-	static struct fi_info hints;
-
-	hints = (struct fi_info){ .caps = FI_MSG | FI_TAGGED | FI_MULTI_RECV | FI_DIRECTED_RECV,
-	                          .mode = FI_CONTEXT | FI_CONTEXT2 | FI_ASYNC_IOV | FI_RX_CQ_DATA,
-	                          .tx_attr = &tx, .rx_attr = &rx, .ep_attr = &ep_attr, .domain_attr = &dom,
-	                          .fabric_attr = &fab };
-	return &hints;
 }
 
 /* ---- the child ------------------------------------------------------------------------------------------------- */
@@ -200,9 +123,7 @@ static int server(int segment_fd)
 			send_fully(buf, c.len, c.data + i, tag, c.op == OP_SEND, ME);
 		}
 	}
-	if (fi_close(&ep->fid) || fi_close(&cq->fid) || fi_close(&cntr->fid) ||
-	    fi_close(&rma_cntr->fid) || fi_close(&av->fid) ||
-	    fi_close(&domain->fid))
+	if (!close_all())
 		return 1;
 	noc_stop();
 	return 0;
@@ -219,18 +140,6 @@ static void command(enum op op, uint32_t count, uint32_t len, uint64_t tag, uint
 
 /* ---- the checks ------------------------------------------------------------------------------------------------ */
 
-static void free_info(struct fi_info *i)
-{
-	free(i->tx_attr);
-	free(i->rx_attr);
-	free(i->ep_attr);
-	free(i->domain_attr->name);
-	free(i->domain_attr);
-	free(i->fabric_attr->name);
-	free(i->fabric_attr);
-	free(i);
-}
-
 static void test_getinfo(void)
 {
 	struct fi_provider *p = fi_prov_ini();
@@ -241,7 +150,7 @@ static void test_getinfo(void)
 	rc = p->getinfo(FI_VERSION(0, 0), NULL, NULL, 0, NULL, &got);
 	if (ok(rc == 0 && got && !got->next, "no hints and version 0.0 give one description")) {
 		ok(got->ep_attr->type == FI_EP_RDM && (got->caps & FI_TAGGED) && (got->caps & FI_MULTI_RECV) &&
-		   (got->caps & FI_RMA) && !(got->caps & FI_ATOMIC), "it is reliable-datagram, one-sided, without atomics");
+		   (got->caps & FI_RMA) && (got->caps & FI_ATOMIC), "it is reliable-datagram, one-sided, with atomics");
 		ok(got->domain_attr->threading == FI_THREAD_DOMAIN && got->domain_attr->av_type == FI_AV_MAP &&
 		   got->domain_attr->max_ep_tx_ctx == 1 && got->domain_attr->cq_data_size >= 4 && !got->nic,
 		   "its attributes are those that MPICH's choice rests on");
@@ -249,11 +158,10 @@ static void test_getinfo(void)
 		free_info(got);
 	}
 	h = mpich_hints();
-	h->tx_attr->msg_order |= FI_ORDER_ATOMIC_RAW;
-	is_int(p->getinfo(FI_VERSION(1, 13), NULL, NULL, 0, h, &got), -FI_ENODATA, "atomic order is refused: MPICH relaxes");
-	h->tx_attr->msg_order = FI_ORDER_SAS;
 	rc = p->getinfo(FI_VERSION(1, 13), NULL, NULL, 0, h, &got);
-	if (ok(rc == 0, "MPICH's relaxed hints are met")) {
+	if (ok(rc == 0, "MPICH's hints are met")) {
+		ok((got->tx_attr->msg_order & h->tx_attr->msg_order) == h->tx_attr->msg_order &&
+		   got->ep_attr->max_order_waw_size == SIZE_MAX, "atomic operations are in order, of any length");
 		ok(got->tx_attr->op_flags == FI_COMPLETION, "delivery-complete is no default of messages");
 		is_int(got->caps & h->caps, h->caps, "all capabilities asked for are granted");
 		free_info(got);
@@ -264,9 +172,9 @@ static void test_getinfo(void)
 	h->domain_attr->threading = FI_THREAD_SAFE;
 	is_int(p->getinfo(FI_VERSION(1, 13), NULL, NULL, 0, h, &got), -FI_ENODATA, "FI_THREAD_SAFE is refused");
 	h->domain_attr->threading = FI_THREAD_DOMAIN;
-	h->caps |= FI_ATOMIC;
-	is_int(p->getinfo(FI_VERSION(1, 13), NULL, NULL, 0, h, &got), -FI_ENODATA, "FI_ATOMIC is refused");
-	h->caps &= ~FI_ATOMIC;
+	h->tx_attr->msg_order |= FI_ORDER_SAR;
+	is_int(p->getinfo(FI_VERSION(1, 13), NULL, NULL, 0, h, &got), -FI_ENODATA, "another order is refused");
+	h->tx_attr->msg_order &= ~FI_ORDER_SAR;
 	h->mode = FI_CONTEXT;
 	is_int(p->getinfo(FI_VERSION(1, 13), NULL, NULL, 0, h, &got), -FI_ENODATA, "FI_CONTEXT2 is required");
 	h->mode = FI_CONTEXT2;
@@ -746,9 +654,7 @@ int main(void)
 	is_int(fi_close(&cq->fid), -FI_EBUSY, "nor does a queue that an endpoint uses");
 	command(OP_QUIT, 0, 0, 0, 0);
 	ok(waitpid(child, &status, 0) == child && status == 0, "the peer ended well");
-	ok(!fi_close(&ep->fid) && !fi_close(&cq->fid) && !fi_close(&cntr->fid) &&
-	   !fi_close(&rma_cntr->fid) && !fi_close(&av->fid) &&
-	   !fi_close(&domain->fid) && !fi_close(&fabric->fid), "everything closes");
+	ok(close_all(), "everything closes");
 	free_info(info);
 	noc_stop();
 	return tap_done();
