@@ -29,6 +29,27 @@ libgw_cold_la_SOURCES = %D%/cold/cold.h %D%/cold/reader.c %D%/cold/writer.c %D%/
 libgw_cold_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(ZSTD_CFLAGS)
 libgw_cold_la_LIBADD = libgw-base.la $(JANSSON_LIBS) $(ZSTD_LIBS)
 
+# What decides which ranks move: pure functions.
+noinst_LTLIBRARIES += libgw-balance.la
+libgw_balance_la_SOURCES = %D%/balance/balance.h %D%/balance/inner.h %D%/balance/machine.h %D%/balance/snapshot.c %D%/balance/machine.c \
+	%D%/balance/work.c %D%/balance/plan.c %D%/balance/greedy.c %D%/balance/refine.c %D%/balance/consolidate.c
+libgw_balance_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SCOTCH_CFLAGS)
+libgw_balance_la_LIBADD = libgw-base.la $(JANSSON_LIBS) $(SCOTCH_LIBS) -lm
+if GW_SCOTCH
+libgw_balance_la_SOURCES += %D%/balance/comm.c
+else
+libgw_balance_la_SOURCES += %D%/balance/comm_without.c
+endif
+check_PROGRAMS += %D%/balance/test_balance
+TESTS += %D%/balance/test_balance
+%C%_balance_test_balance_SOURCES = %D%/balance/test_balance.c %D%/balance/made.h tests/tap.h
+%C%_balance_test_balance_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+%C%_balance_test_balance_LDADD = libgw-balance.la libgw-base.la $(JANSSON_LIBS) -lm
+noinst_PROGRAMS += %D%/balance/bench_balance
+%C%_balance_bench_balance_SOURCES = %D%/balance/bench_balance.c %D%/balance/made.h
+%C%_balance_bench_balance_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+%C%_balance_bench_balance_LDADD = libgw-balance.la libgw-base.la $(JANSSON_LIBS) -lm
+
 # Keepers: in godwitd.
 POOL_CORE_SOURCES = %D%/pool/core.h %D%/pool/inner.h %D%/pool/core.c %D%/pool/words.c %D%/pool/members.c %D%/pool/owned.c \
 	%D%/pool/directory.c %D%/pool/leaving.c

@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Strategies on snapshots that are made: plans that can be carried out, are worth it, and come near the lower bound. */
+#include <unistd.h>
+
+#include "runtime/balance/made.h"
+#include "tests/tap.h"
+
+static struct bal_options options(enum bal_strategy strategy)
+{
+	struct bal_options o = bal_defaults;
+
+	o.strategy = strategy;
+	return o;
+}
+
+/* Can it be carried out: from where ranks are, to where they may be, nobody twice, none that is fixed? And is what it says true? */
+static bool is_sound(const struct bal_plan *p, const struct bal_snapshot *s, const struct bal_options *o)
+{
+	uint32_t *at = malloc((s->nranks + 1) * sizeof(*at));
+	double *room = malloc((s->nclusters + 1) * sizeof(*room));
+	struct bal_measures after;
+	bool is_good = true;
+
+	for (uint32_t r = 0; r < s->nranks; r++)
+		at[r] = s->ranks[r].cluster;
+	for (uint32_t c = 0; c < s->nclusters; c++)
+		room[c] = s->clusters[c].memory_bytes;
+	for (uint32_t i = 0; i < p->nmoves; i++) {
+		const struct bal_move *m = &p->moves[i];
+		const struct bal_rank *r = &s->ranks[m->rank];
+
+		is_good &= m->rank < s->nranks && m->to < s->nclusters && m->from == at[m->rank] && m->from != m->to && !r->is_fixed;
+		is_good &= m->from == r->cluster && !s->clusters[m->to].is_closed;
+		is_good &= r->rested_s >= o->rest_s || s->clusters[m->from].is_closed;
+		at[m->rank] = m->to;
+		room[m->to] -= r->memory_bytes;
+		room[m->from] += r->memory_bytes;
+	}
+	for (uint32_t c = 0; c < s->nclusters; c++)
+		is_good &= !(room[c] < 0);
+	bal_measure(&after, s, at);
+	is_good &= fabs(after.peak - p->after.peak) < 1e-9 && after.peak >= p->bound * (1 - 1e-9);
+	free(at);
+	free(room);
+	return is_good;
+}
+
+/* Plans on it, and moves the ranks as planned. Return: moves, or -1 when the plan was not sound */
+static int carry_out(struct bal_snapshot *s, const struct bal_options *o, struct bal_plan *p)
+{
+	struct gw_error why = { 0 };
+
+	if (bal_plan_make(p, s, o, &why) < 0) {
+		printf("# %s\n", why.text);
+		return -1;
+	}
+	if (!is_sound(p, s, o)) {
+		printf("# not sound: %s\n", p->words);
+		bal_plan_fini(p);
+		return -1;
+	}
+	for (uint32_t i = 0; i < p->nmoves; i++)
+		s->ranks[p->moves[i].rank].cluster = p->moves[i].to;
+	return (int)p->nmoves;
+}
+
+/* 8 ranks on two clusters of a core, the first four with three times the work: the snapshot while the first cluster sets the pace */
+static struct bal_snapshot *three_to_one(void)
+{
+	struct bal_snapshot *s = bal_snapshot_create(8, 2, 2, 0);
+	struct gw_error why;
+
+	for (uint32_t r = 0; r < 8; r++)
+		s->ranks[r] = (struct bal_rank){ .proc = r, .cluster = r / 4, .load = r < 4 ? 0.24 : 0.08, .width = 1, .move_s = 0.01,
+			.memory_bytes = 1e7, .rested_s = INFINITY };
+	for (uint32_t c = 0; c < 2; c++) {
+		s->clusters[c] = (struct bal_cluster){ .number = c, .domain = c, .memory_bytes = INFINITY };
+		s->domains[c] = (struct bal_domain){ .cores = 1, .speed = 1 };
+	}
+	bal_snapshot_check(s, &why);
+	return s;
+}
+
+static void test_refine(void)
+{
+	struct bal_snapshot *s = three_to_one();
+	struct bal_options o = options(BAL_REFINE);
+	struct bal_plan p;
+
+	is_int(carry_out(s, &o, &p), 4, "two of the four heavy ranks leave the full cluster, and two light ones come in exchange");
+	ok(p.after.peak < 0.6401 && p.gain_s > 15, "and it is level then: %s", p.words);
+	bal_plan_fini(&p);
+	is_int(carry_out(s, &o, &p), 0, "a second look finds nothing to do");
+	ok(strstr(p.words, "no move") != NULL, "and says so: %s", p.words);
+	bal_plan_fini(&p);
+	bal_snapshot_destroy(s);
+
+	s = three_to_one();
+	for (uint32_t r = 0; r < 8; r++)
+		s->ranks[r].move_s = 40;
+	is_int(carry_out(s, &o, &p), 0, "moves that cost more than they gain are not made");
+	bal_plan_fini(&p);
+	o.horizon_s = 3600;
+	ok(carry_out(s, &o, &p) > 0, "unless the job goes on for long enough");
+	bal_plan_fini(&p);
+	bal_snapshot_destroy(s);
+
+	s = three_to_one();
+	o = options(BAL_REFINE);
+	for (uint32_t r = 0; r < 4; r++)
+		s->ranks[r].is_fixed = true;
+	is_int(carry_out(s, &o, &p), 0, "where the heavy ones are pinned, nobody else is moved for nothing");
+	bal_plan_fini(&p);
+	for (uint32_t r = 0; r < 4; r++) {
+		s->ranks[r].is_fixed = false;
+		s->ranks[r].rested_s = 1;
+	}
+	is_int(carry_out(s, &o, &p), 0, "nor one that moved a moment ago");
+	bal_plan_fini(&p);
+	bal_snapshot_destroy(s);
+
+	s = three_to_one();
+	s->clusters[1].memory_bytes = 1.5e7;
+	for (uint32_t r = 4; r < 8; r++)
+		s->ranks[r].is_fixed = true; /* nor can anybody make room */
+	for (uint32_t r = 0; r < 4; r++)
+		s->ranks[r].load = 0.1; /* of which two would leave */
+	for (uint32_t r = 4; r < 8; r++)
+		s->ranks[r].load = 0;
+	is_int(carry_out(s, &o, &p), 1, "and no more than there is memory for");
+	bal_plan_fini(&p);
+	bal_snapshot_destroy(s);
+
+	s = three_to_one();
+	for (uint32_t r = 1; r < 8; r++)
+		s->ranks[r].load = 0.005;
+	s->ranks[0].load = 0.97;
+	is_int(carry_out(s, &o, &p), 0, "a rank that computes all the time is the pace, wherever the others are: %s", p.words);
+	bal_plan_fini(&p);
+	bal_snapshot_destroy(s);
+}
+
+/* Loads that wander by a few percent must not move anybody, and after a real change ranks come to rest. */
+static void test_no_swinging(void)
+{
+	static const enum bal_strategy all[] = { BAL_GREEDY, BAL_REFINE };
+
+	for (size_t k = 0; k < GW_ARRAY_LEN(all); k++) {
+		struct bal_options o = options(all[k]);
+		struct made_dice dice = { 4711 };
+		struct bal_snapshot *s = three_to_one();
+		double base[8];
+		int moves = 0, late = 0;
+
+		for (int i = 0; i < 200; i++) {
+			struct bal_plan p;
+			int n;
+
+			for (uint32_t r = 0; r < 8; r++) {
+				base[r] = r < 4 ? 0.24 : 0.08;
+				s->ranks[r].load = base[r] * (0.98 + 0.04 * made_random(&dice));
+			}
+			n = carry_out(s, &o, &p);
+			for (int m = 0; m < n; m++)
+				s->ranks[p.moves[m].rank].rested_s = 0;
+			for (uint32_t r = 0; r < 8; r++)
+				s->ranks[r].rested_s += 5;
+			bal_plan_fini(&p);
+			moves += n;
+			late += i >= 3 ? n : 0;
+		}
+		ok(moves >= 2 && moves <= 8 && late == 0, "%s: loads that differ by 4 %% from look to look move nobody (%d moves, %d of them late)",
+		   bal_strategy_name(all[k]), moves, late);
+		bal_snapshot_destroy(s);
+	}
+}
+
+static void test_bounds(void)
+{
+	static const uint32_t sizes[][2] = { { 8, 2 }, { 40, 4 }, { 64, 7 }, { 300, 16 }, { 1000, 10 } };
+	static const enum bal_strategy all[] = { BAL_GREEDY, BAL_REFINE, BAL_COMM, BAL_CONSOLIDATE };
+
+	for (size_t k = 0; k < GW_ARRAY_LEN(all); k++) {
+		int bad = 0, worse = 0, plans = 0;
+		double worst = 1, sum = 0;
+
+		for (size_t z = 0; z < GW_ARRAY_LEN(sizes); z++)
+			for (int shape = 0; shape < MADE_SHAPES; shape++)
+				for (uint64_t seed = 1; seed <= 6; seed++) {
+					struct bal_snapshot *s = made_snapshot(sizes[z][0], sizes[z][1], seed % 2 ? 1 : 4, shape, seed);
+					struct bal_options o = options(all[k]);
+					struct bal_plan p;
+
+					o.horizon_s = 1e6;
+					o.min_gain = 0;
+					if (carry_out(s, &o, &p) < 0) {
+						bad++;
+						bal_snapshot_destroy(s);
+						continue;
+					}
+					plans++;
+					sum += p.after.peak / p.bound;
+					worst = fmax(worst, p.after.peak / p.bound);
+					worse += p.after.peak > p.before.peak * 1.0001;
+					bal_plan_fini(&p);
+					bal_snapshot_destroy(s);
+				}
+		is_int(bad, 0, "%s: %d plans, and each can be carried out", bal_strategy_name(all[k]), plans);
+		if (all[k] == BAL_GREEDY || all[k] == BAL_REFINE)
+			ok(worse == 0 && worst <= 1.34, "%s: no peak above 4/3 of the lower bound, and none higher than before (mean %.3f, "
+			   "worst %.3f, %d higher)", bal_strategy_name(all[k]), sum / plans, worst, worse);
+	}
+}
+
+static void test_comm(void)
+{
+	struct bal_options o = options(BAL_COMM);
+	struct gw_error why = { 0 };
+	struct bal_snapshot *s = made_snapshot(64, 16, 4, MADE_SHUFFLED_RING, 3);
+	struct bal_plan p;
+	int n;
+
+	if (bal_plan_make(&p, s, &o, &why) == -ENOTSUP) {
+		ok(strstr(why.text, "libscotch-dev") != NULL, "a build without the partitioner says so: %s", why.text);
+		bal_snapshot_destroy(s);
+		return;
+	}
+	bal_plan_fini(&p);
+	s->link_bytes_s = 1e7;
+	n = carry_out(s, &o, &p);
+	ok(n > 0 && p.after.far_bytes_s < 0.3 * p.before.far_bytes_s, "heavy neighbours come to the same host: %s", p.words);
+	bal_plan_fini(&p);
+	for (uint32_t i = 0; i < 3; i++) {
+		n = carry_out(s, &o, &p);
+		bal_plan_fini(&p);
+	}
+	is_int(n, 0, "and then nobody moves any more");
+	bal_snapshot_destroy(s);
+	s = made_snapshot(64, 16, 4, MADE_SHUFFLED_RING, 3);
+	s->link_bytes_s = 1e13;
+	s->link_message_s = 1e-12;
+	is_int(carry_out(s, &o, &p), 0, "where links carry it easily, nobody moves: %s", p.words);
+	bal_plan_fini(&p);
+	bal_snapshot_destroy(s);
+}
+
+static void test_drain(void)
+{
+	static const enum bal_strategy all[] = { BAL_OFF, BAL_GREEDY, BAL_REFINE, BAL_COMM, BAL_CONSOLIDATE };
+	struct gw_error why = { 0 };
+	struct bal_snapshot *s;
+	struct bal_plan p;
+	struct bal_options o;
+
+	for (size_t k = 0; k < GW_ARRAY_LEN(all); k++) {
+		int left = 0, n;
+
+		s = made_snapshot(40, 4, 4, MADE_RANDOM, 7);
+		o = options(all[k]);
+		s->clusters[2].is_closed = true;
+		s->ranks[25].is_fixed = true; /* of cluster 2 */
+		s->ranks[26].rested_s = 0;
+		if (bal_plan_make(&p, s, &o, &why) == -ENOTSUP) {
+			tap_skip(1, "no partitioner in this build");
+			bal_snapshot_destroy(s);
+			continue;
+		}
+		bal_plan_fini(&p);
+		n = carry_out(s, &o, &p);
+		for (uint32_t r = 0; r < 40; r++)
+			left += s->ranks[r].cluster == 2;
+		ok(n >= 9 && left == 1 && p.is_forced, "%s: a closed cluster is emptied but for the rank that is pinned: %s",
+		   bal_strategy_name(all[k]), p.words);
+		bal_plan_fini(&p);
+		bal_snapshot_destroy(s);
+	}
+	s = made_snapshot(40, 4, 4, MADE_RANDOM, 7);
+	o = options(BAL_REFINE);
+	s->clusters[2].is_closed = true;
+	for (uint32_t c = 0; c < 4; c++)
+		s->clusters[c].memory_bytes = 1e6;
+	is_int(bal_plan_make(&p, s, &o, &why), -ENOSPC, "with no room elsewhere there is no plan: %s", why.text);
+	ok(p.moves == NULL, "and nothing to clear");
+	bal_snapshot_destroy(s);
+}
+
+static void test_consolidate(void)
+{
+	struct bal_snapshot *s = made_snapshot(40, 4, 4, MADE_EVEN, 7);
+	struct bal_options o = options(BAL_CONSOLIDATE);
+	struct bal_plan p;
+
+	for (uint32_t r = 0; r < 40; r++)
+		s->ranks[r].load = 0.1; /* a core's worth in each cluster of four */
+	carry_out(s, &o, &p);
+	ok(p.after.used == 2 && p.after.peak <= 0.9, "four cores' worth of load goes to two clusters of four: %s", p.words);
+	bal_plan_fini(&p);
+	is_int(carry_out(s, &o, &p), 0, "which are then left alone: %s", p.words);
+	bal_plan_fini(&p);
+	bal_snapshot_destroy(s);
+}
+
+static void test_json(void)
+{
+	struct bal_snapshot *s = made_snapshot(20, 3, 2, MADE_HEAVY_TAIL, 9), *again = NULL;
+	struct gw_error why = { 0 };
+	json_t *j, *k;
+
+	s->ranks[3].is_fixed = true;
+	s->ranks[4].rested_s = 2;
+	s->clusters[1].is_closed = true;
+	j = bal_snapshot_to_json(s);
+	is_int(bal_snapshot_from_json(&again, j, &why), 0, "a snapshot is read as it was written");
+	k = bal_snapshot_to_json(again);
+	ok(json_equal(j, k), "and is the same");
+	json_object_set_new(json_array_get(json_object_get(j, "ranks"), 5), "cluster", json_integer(17));
+	bal_snapshot_destroy(again);
+	again = NULL;
+	ok(bal_snapshot_from_json(&again, j, &why) == -EINVAL && !again, "a rank in a cluster that is not there is refused: %s", why.text);
+	json_object_del(j, "domains");
+	ok(bal_snapshot_from_json(&again, j, &why) == -EINVAL && !again, "so is one without domains: %s", why.text);
+	json_decref(j);
+	json_decref(k);
+	bal_snapshot_destroy(s);
+}
+
+static int read_text(const char *text, struct bal_machine **m, struct gw_error *why)
+{
+	char path[] = "/tmp/godwit-machine-XXXXXX";
+	int fd = mkstemp(path), rc;
+
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		abort();
+	close(fd);
+	rc = bal_machine_read(m, path, why);
+	unlink(path);
+	return rc;
+}
+
+static uint32_t hops(struct bal_machine *m, uint32_t from, uint32_t to)
+{
+	struct bal_cluster c[2] = { { .number = from }, { .number = to } };
+	struct bal_snapshot s = { .clusters = c, .nclusters = 2, .machine = m };
+
+	return from == to ? 0 : bal_hops(&s, 0, 1);
+}
+
+static void test_machines(void)
+{
+	static const char *const wrong[] = { "{\"torus\": [4, 0]}", "{\"more\": 3, \"links\": [[0, 1]]}", "{\"torus\": [2], \"grid\": [2]}",
+		"[1]", "{\"grid\": [100, 100]}", "{\"more\": 2, \"links\": [[0, 2]]}", "{", "{\"tree\": [2, \"x\"]}", "{}" };
+	struct gw_error why = { 0 };
+	struct bal_machine *m = NULL;
+
+	is_int(read_text("{\"torus\": [4, 4], \"more\": 4, \"links\": [[16,0],[17,3],[18,12],[19,15]], \"services\": [16,17,18,19]}", &m, &why),
+	       0, "a torus with four more clusters is read");
+	ok(hops(m, 0, 3) == 1 && hops(m, 0, 10) == 4 && hops(m, 5, 6) == 1 && hops(m, 16, 0) == 1 && hops(m, 16, 17) == 3,
+	   "and its distances are right, the way around included");
+	ok(bal_machine_is_service(m, 17) && !bal_machine_is_service(m, 3) && bal_machine_clusters(m) == 20, "so are its services");
+	bal_machine_destroy(m);
+	is_int(read_text("{\"grid\": [3, 5]}", &m, &why), 0, "a grid is read");
+	ok(hops(m, 0, 14) == 6 && hops(m, 0, 4) == 4, "where there is no way around");
+	bal_machine_destroy(m);
+	is_int(read_text("{\"tree\": [2, 2, 3]}", &m, &why), 0, "a tree is read");
+	ok(bal_machine_clusters(m) == 12 && hops(m, 0, 2) == 2 && hops(m, 0, 3) == 4 && hops(m, 0, 11) == 6, "with its switches between");
+	bal_machine_destroy(m);
+	for (size_t i = 0; i < GW_ARRAY_LEN(wrong); i++) {
+		m = NULL;
+		ok(read_text(wrong[i], &m, &why) == -EINVAL && !m, "%s is refused: %s", wrong[i], why.text);
+	}
+}
+
+/* On a machine with distances, comm brings those who talk near each other. */
+static void test_comm_machine(void)
+{
+	struct bal_options o = options(BAL_COMM);
+	struct gw_error why = { 0 };
+	struct bal_snapshot *s = made_snapshot(64, 16, 4, MADE_SHUFFLED_RING, 5);
+	struct bal_machine *m = NULL;
+	struct bal_plan p;
+
+	read_text("{\"torus\": [4, 4]}", &m, &why);
+	s->machine = m;
+	s->link_bytes_s = 1e7;
+	if (bal_plan_make(&p, s, &o, &why) == -ENOTSUP) {
+		tap_skip(1, "no partitioner in this build");
+	} else {
+		bal_plan_fini(&p);
+		carry_out(s, &o, &p);
+		ok(p.nmoves > 0 && p.after.hop_bytes_s < 0.5 * p.before.hop_bytes_s, "in a torus, bytes times hops fall from %.3g to %.3g: %s",
+		   p.before.hop_bytes_s, p.after.hop_bytes_s, p.words);
+		bal_plan_fini(&p);
+	}
+	bal_snapshot_destroy(s);
+	bal_machine_destroy(m);
+}
+
+int main(void)
+{
+	tap_begin(120);
+	test_refine();
+	test_no_swinging();
+	test_bounds();
+	test_comm();
+	test_drain();
+	test_consolidate();
+	test_json();
+	test_machines();
+	test_comm_machine();
+	return tap_done();
+}
