@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Unit tests of what the launcher reads: lines of a configuration file, the kernel's pattern of core files, times and names of
- * signals; and of signals that wait. */
+ * signals, hosts; and of signals that wait. */
 #include "runtime/launcher/core.h"
 
 #include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "runtime/launcher/options.h"
 #include "runtime/sigqueue.h"
@@ -98,6 +100,49 @@ static void check_checkpoint_words(void)
 	check_signals("10", -EINVAL, 0);
 }
 
+/* @want: "name:slots " of each, or a part of the sentence that refuses them; @is_file: lines of a file */
+static void check_hosts(bool is_file, const char *text, int want_code, const char *want)
+{
+	struct job_spec spec = { 0 };
+	struct gw_error why = { 0 };
+	char path[] = "/tmp/godwit-hosts-XXXXXX", got[512] = "";
+	int fd = is_file ? mkstemp(path) : -1, code;
+
+	if (is_file && (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text)))
+		tap_bail("no file in /tmp");
+	code = is_file ? hosts_read(&spec, path, &why) : hosts_parse(&spec, text, &why);
+	for (uint32_t i = 0; i < spec.n_hosts; i++)
+		snprintf(got + strlen(got), sizeof(got) - strlen(got), "%s:%u ", spec.hosts[i].name, spec.hosts[i].slots);
+	ok(code == want_code && (code < 0 ? strstr(why.text, want) != NULL : strcmp(got, want) == 0), "hosts: %s", want);
+	if (code != want_code || (code == 0 && strcmp(got, want) != 0))
+		printf("# %d %s %s\n", code, got, why.text);
+	hosts_forget(&spec);
+	if (is_file) {
+		close(fd);
+		unlink(path);
+	}
+}
+
+static void check_host_words(void)
+{
+	check_hosts(false, "a, b:2 ,\tc", 0, "a:1 b:2 c:1 ");
+	check_hosts(false, "a,b:2,a", 0, "a:2 b:2 ");
+	check_hosts(false, "fd00::1,[fd00::2],[fd00::3]:4,fe80::1%eth0", 0, "fd00::1:1 fd00::2:1 fd00::3:4 fe80::1%eth0:1 ");
+	check_hosts(false, "a b", -EINVAL, "'a b' is not the name of a host; commas");
+	check_hosts(false, "a,,b", -EINVAL, "the name of a host is missing");
+	check_hosts(false, "a,", -EINVAL, "the name of a host is missing");
+	check_hosts(false, "a:2:3", -EINVAL, "'a:2:3' is not HOST or HOST:SLOTS");
+	check_hosts(false, "a:0", -EINVAL, "'a:0' is not HOST or HOST:SLOTS");
+	check_hosts(false, "a:-1", -EINVAL, "'a:-1' is not HOST or HOST:SLOTS");
+	check_hosts(false, "[fd00::1", -EINVAL, "'[fd00::1' is not [ADDRESS]");
+	check_hosts(false, "-oProxyCommand=x", -EINVAL, "is not the name of a host");
+	check_hosts(true, "\xef\xbb\xbf# two\r\n\n a:2 \t# first\r\n\tb slots=3\nfd00::1 slots=2", 0, "a:2 b:3 fd00::1:2 ");
+	check_hosts(true, "a\nb:2 slots=3\n", -EINVAL, "line 2: 'b:2' says slots twice");
+	check_hosts(true, "a slots=2 max_slots=3\n", -EINVAL, "line 1: 'max_slots=3' is not understood");
+	check_hosts(true, "a 2\n", -EINVAL, "line 1: '2' is not understood");
+	check_hosts(true, "# none\n", -EINVAL, "names none");
+}
+
 int main(void)
 {
 	tap_begin(40);
@@ -117,5 +162,6 @@ int main(void)
 	check_core("|/usr/lib/systemd/systemd-coredump %P", 0, -ENOTSUP, "");
 	check_queue();
 	check_checkpoint_words();
+	check_host_words();
 	return tap_done();
 }
