@@ -36,7 +36,7 @@ class Carry:
 
 
 class Group:
-	"""A control group of version 1, which this test makes and takes away."""
+	"""A control group, which this test makes and takes away. @controller: of version 1; or where version 2 is mounted."""
 
 	made = []
 
@@ -163,6 +163,31 @@ def processes():
 	c.end("the job ends well")
 
 
+def unified():
+	"""Version 2, which may have no controllers here: a rank is where its daemon is, with all its threads."""
+	sentence = "a rank lives in the version 2 group of the daemon that it comes to, with all its threads"
+	with open("/proc/mounts") as f:
+		at = [l.split()[1] for l in f if l.split()[2] == "cgroup2"]
+	if os.getuid() != 0 or not at or not os.access(os.path.join(at[0], "cgroup.procs"), os.W_OK):
+		tap.skip(sentence, "no control groups of version 2 are mounted that this user can write")
+		return
+	steps = [Group(at[0], "first/step_0"), Group(at[0], "second/step_0")]
+
+	def group_of(c):
+		tasks = "/proc/%d/task" % c.head.ranks()[0]["pid"]
+		return sorted({l for tid in os.listdir(tasks) for l in open(os.path.join(tasks, tid, "cgroup")) if l.startswith("0::")})
+
+	c = Carry(1)
+	for cluster, step in enumerate(steps):
+		step.write("cgroup.procs", c.daemon(cluster))
+	for to in 1, 0, 1:
+		got, pid = c.move(0, to), str(c.head.ranks()[0]["pid"])
+		where = group_of(c)
+		tap.ok(got[0] == 0 and where == ["0::%s\n" % steps[to].dir[len(at[0]):]] and [pid in s.read("cgroup.procs").split() for s in steps] ==
+		       [to == 0, to == 1], sentence if to == 1 else "and of the one that it goes back to", *got, where)
+	c.end("the job ends well")
+
+
 # ---- processors ----
 LEVELS = "/lib64/ld-linux-x86-64.so.2 --help | grep -c 'x86-64-v3 (supported, searched)'"
 
@@ -261,6 +286,7 @@ try:
 	limits()
 	memory()
 	processes()
+	unified()
 	features()
 	clocks()
 finally:
