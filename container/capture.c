@@ -250,10 +250,8 @@ static int answers_thread(struct ct_rank *r, struct ct_thread *t, const struct c
 	struct ct_img_thread *out = ct_vec_add(&r->snap.threads, 1);
 	const unsigned char *data = ct_remote_at(&r->remote, at);
 	struct user_regs_struct regs;
-	struct sched_param param = { 0 };
 	void *head = NULL;
 	size_t len = 0;
-	int policy;
 
 	if (!out)
 		return gw_fail(why, -ENOMEM, "no memory for threads");
@@ -271,12 +269,10 @@ static int answers_thread(struct ct_rank *r, struct ct_thread *t, const struct c
 	out->rseq = t->rseq;
 	out->rseq_len = t->rseq_len;
 	out->rseq_signature = t->rseq_signature;
-	out->nice = t->nice;
+	out->nice = t->sched.nice;
 	out->ioprio = ct_ioprio(t->tid);
-	policy = sched_getscheduler(t->tid);
-	out->policy = policy > 0 ? (uint32_t)policy : 0;
-	if (out->policy && sched_getparam(t->tid, &param) == 0)
-		out->rt_priority = (uint32_t)param.sched_priority;
+	out->policy = t->sched.policy > 0 ? (uint32_t)t->sched.policy : 0;
+	out->rt_priority = (uint32_t)t->sched.priority;
 	if (syscall(SYS_get_robust_list, t->tid, &head, &len) < 0)
 		return gw_fail(why, -errno, "thread %d: cannot read its robust list: %s", (int)t->tid, strerror(errno));
 	out->robust_list = (uint64_t)(uintptr_t)head;

@@ -6,7 +6,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -81,11 +80,8 @@ static int thread_seize(struct ct_rank *r, pid_t tid, const cpu_set_t *here)
 		if (seen->tid == tid)
 			*t = *seen;
 	t->tid = tid;
-	t->nice = getpriority(PRIO_PROCESS, (id_t)tid);
 	if (here && sched_getaffinity(tid, sizeof(t->cpus), &t->cpus) == 0)
 		t->is_moved_cpu = sched_setaffinity(tid, sizeof(*here), here) == 0;
-	t->is_raised = setpriority(PRIO_PROCESS, (id_t)tid, -20) == 0; /* it must run to stop; where that is allowed */
-	gw_prompt_set(tid, true);
 	if (ptrace(PTRACE_SEIZE, tid, NULL, (void *)(PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD)) < 0 ||
 	    ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0) {
 		int rc = -errno;
@@ -96,12 +92,10 @@ static int thread_seize(struct ct_rank *r, pid_t tid, const cpu_set_t *here)
 		}
 		if (t->is_moved_cpu)
 			sched_setaffinity(tid, sizeof(t->cpus), &t->cpus);
-		if (t->is_raised)
-			setpriority(PRIO_PROCESS, (id_t)tid, t->nice);
-		gw_prompt_set(tid, false);
 		r->threads.n--;
 		return rc;
 	}
+	gw_hurry_begin(tid, &t->sched); /* it must run to stop; not earlier, or it would run before us, and on */
 	t->is_seized = true;
 	return 0;
 }
@@ -221,9 +215,7 @@ void ct_threads_detach(struct ct_rank *r, bool is_restoring)
 		}
 		if (t->is_moved_cpu)
 			sched_setaffinity(t->tid, sizeof(t->cpus), &t->cpus);
-		if (t->is_raised)
-			setpriority(PRIO_PROCESS, (id_t)t->tid, t->nice);
-		gw_prompt_set(t->tid, false);
+		gw_hurry_end(t->tid, &t->sched);
 	}
 	ct_threads_let_go(r);
 }

@@ -6,7 +6,6 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -116,8 +115,7 @@ void ct_pin_begin(struct ct_pin *p)
 	cpu_set_t one;
 
 	p->is_pinned = false;
-	p->nice = getpriority(PRIO_PROCESS, 0);
-	p->is_raised = setpriority(PRIO_PROCESS, 0, -20) == 0;
+	gw_hurry_begin(0, &p->before);
 	p->cpu = sched_getcpu();
 	if (p->cpu < 0 || sched_getaffinity(0, sizeof(p->old), &p->old) < 0)
 		return;
@@ -130,9 +128,8 @@ void ct_pin_end(struct ct_pin *p)
 {
 	if (p->is_pinned)
 		sched_setaffinity(0, sizeof(p->old), &p->old);
-	if (p->is_raised)
-		setpriority(PRIO_PROCESS, 0, p->nice);
-	p->is_pinned = p->is_raised = false;
+	gw_hurry_end(0, &p->before);
+	p->is_pinned = false;
 }
 
 /* ---- the remote ------------------------------------------------------------------------------------------------ */

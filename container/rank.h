@@ -146,7 +146,7 @@ int ct_mem_write(pid_t pid, uint64_t addr, const void *buf, size_t len);
 
 /* run on one processor with what we stop and start: waking it elsewhere costs more than all the rest; and, where that
  * is allowed, before others: a rank stands still meanwhile */
-struct ct_pin { cpu_set_t old; int cpu, nice; bool is_pinned, is_raised; };
+struct ct_pin { cpu_set_t old; int cpu; bool is_pinned; struct gw_sched before; };
 void ct_pin_begin(struct ct_pin *p);
 void ct_pin_end(struct ct_pin *p);
 
@@ -223,9 +223,9 @@ enum ct_state { CT_RUNNING, CT_FROZEN, CT_SHELL, CT_READY, CT_BROKEN };
 
 struct ct_thread {
 	pid_t tid;                     /* on the host */
-	bool is_seized, is_stopped, is_moved_cpu, is_raised;
+	bool is_seized, is_stopped, is_moved_cpu;
 	bool is_job_stopped;           /* when it was seized: SIGSTOP and the like */
-	int nice;
+	struct gw_sched sched;         /* before the freeze */
 	cpu_set_t cpus;                /* where it might run before the freeze */
 	struct user_regs_struct regs;  /* as it stopped: what unfreeze puts back */
 	uint64_t sigmask;
@@ -464,7 +464,7 @@ int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, 
 
 /* traits.c: of a process, what can be set from outside */
 uint32_t ct_ioprio(pid_t tid);
-void ct_traits_set_thread(pid_t tid, const struct ct_img_thread *from);
+void ct_traits_set_thread(pid_t tid, const struct ct_img_thread *from, bool is_prompt);
 void ct_traits_set(const struct ct_rank *r);
 
 /* numa.c */

@@ -338,7 +338,7 @@ static int set_thread(struct ct_rank *r, size_t i, struct gw_error *why)
 	if (i && (ptrace(PTRACE_SETREGS, t->tid, NULL, &regs) < 0 ||
 	          ptrace(PTRACE_SETSIGMASK, t->tid, (void *)8, &from->sigmask) < 0))
 		return gw_fail(why, -errno, "thread %u: cannot set its registers: %s", from->ns_tid, strerror(errno));
-	ct_traits_set_thread(t->tid, from);
+	ct_traits_set_thread(t->tid, from, i == 0);
 	return 0;
 }
 

@@ -56,8 +56,7 @@ static int seize(struct ct_rank *r, struct gw_error *why)
 			ptrace(PTRACE_CONT, t->tid, NULL, NULL);
 	} while (status >> 16 == 0);
 	t->is_stopped = true;
-	gw_prompt_set(t->tid, true);
-	setpriority(PRIO_PROCESS, (id_t)t->tid, -20); /* where allowed, as ct_pin_begin; the image brings the rank's own */
+	gw_hurry_begin(t->tid, &t->sched); /* as ct_pin_begin; the image brings the rank's own */
 	if (ptrace(PTRACE_GETREGS, t->tid, NULL, &r->shell_regs) < 0)
 		return gw_fail(why, -errno, "cannot read the shell's registers: %s", strerror(errno));
 	r->shell_regs.orig_rax = (unsigned long long)-1;
@@ -136,7 +135,7 @@ static int follow_hints(struct ct_rank *r, const struct ct_reader *d, struct gw_
 	int rc = ct_restore_hints(r, d->needs.is_followed ? &none : &d->extents, why);
 
 	if (rc == 0 && r->running) {
-		setpriority(PRIO_PROCESS, (id_t)r->pid, 0);
+		gw_hurry_end(r->pid, &CT_AT(struct ct_thread, &r->threads, 0)->sched);
 		if (r->has_cpus)
 			sched_setaffinity(r->pid, sizeof(r->cpus), &r->cpus);
 	}
@@ -256,6 +255,18 @@ static void pin_both(struct ct_rank *r, struct ct_pin *pin)
 		shell_here(r);
 }
 
+/* The threads that it makes, too; the image brings the rank's own policies. */
+static void hurry(pid_t pid)
+{
+	struct gw_sched s;
+
+	gw_hurry_begin(pid, &s);
+	if (gw_sched_get(pid, &s) < 0 || s.policy != SCHED_FIFO)
+		return;
+	s.is_reset_on_fork = false;
+	gw_sched_set(pid, &s);
+}
+
 static int reader_meta(void *ctx, struct gw_error *why)
 {
 	struct ct_rank *r = ctx;
@@ -268,7 +279,7 @@ static int reader_meta(void *ctx, struct gw_error *why)
 	if (rc < 0)
 		return rc;
 	pin_both(r, &pin);
-	setpriority(PRIO_PROCESS, (id_t)r->pid, -20);
+	hurry(r->pid);
 	rc = ct_restore_maps(r, why);
 	if (rc == 0 && r->snap.later.n)
 		rc = ct_fetch_begin(r, why);
@@ -432,6 +443,7 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 		rc = gw_fail(why, -ESRCH, "it was killed before it could run");
 	st.thawed_at_ns = gw_realtime_ns();
 	st.thaw_ns = gw_now_ns() - start;
+	gw_prompt_set(r->pid, false); /* it is in the queue: its first turn comes early */
 	for (int i = 0; i < CT_PLUMB_MAX; i++) {
 		if (r->daemon_fd[i] >= 0)
 			close(r->daemon_fd[i]);

@@ -17,19 +17,20 @@ uint32_t ct_ioprio(pid_t tid)
 	return n > 0 ? (uint32_t)n : 0;
 }
 
-/* Each where it is allowed here too. */
-void ct_traits_set_thread(pid_t tid, const struct ct_img_thread *from)
+/* Each where it is allowed here too. Users cannot take off the flag that gw_hurry_begin has put on; with it no right is needed. */
+void ct_traits_set_thread(pid_t tid, const struct ct_img_thread *from, bool is_prompt)
 {
-	struct sched_param param = { .sched_priority = (int)from->rt_priority };
-	int policy = (int)from->policy & ~SCHED_RESET_ON_FORK;
+	struct gw_sched s = { .policy = (int)from->policy & ~SCHED_RESET_ON_FORK, .nice = from->nice,
+	                      .priority = (int)from->rt_priority, .is_prompt = is_prompt };
 
-	/* users cannot take off the flag that gw_prompt_set has put on, and a policy that comes with it needs no right */
-	if ((policy == SCHED_FIFO || policy == SCHED_RR || policy == SCHED_BATCH || policy == SCHED_IDLE) &&
-	    sched_setscheduler(tid, policy, &param) < 0)
-		sched_setscheduler(tid, policy | SCHED_RESET_ON_FORK, &param);
-	gw_prompt_set(tid, false);
-	if (from->nice != getpriority(PRIO_PROCESS, (id_t)tid))
-		setpriority(PRIO_PROCESS, (id_t)tid, from->nice);
+	if (s.policy != SCHED_FIFO && s.policy != SCHED_RR && s.policy != SCHED_BATCH && s.policy != SCHED_IDLE)
+		s.policy = SCHED_OTHER;
+	for (int i = 0; gw_sched_set(tid, &s) < 0 && i < 2; i++) {
+		s.policy = SCHED_OTHER;
+		s.nice = i ? 0 : from->nice;
+	}
+	if ((s.policy == SCHED_FIFO || s.policy == SCHED_RR) && from->nice)
+		setpriority(PRIO_PROCESS, (id_t)tid, from->nice); /* for when it is an ordinary one again */
 	if (from->ioprio != ct_ioprio(tid))
 		syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, tid, from->ioprio);
 }

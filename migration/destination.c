@@ -184,6 +184,7 @@ void mig_dst_import(struct mig_session *s)
 		return;
 	}
 	s->has_state = true;
+	s->t.round_bytes = s->t.bytes;
 }
 
 void mig_dst_feed(struct mig_session *s)

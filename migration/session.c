@@ -5,11 +5,11 @@
 #include <assert.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
 #define RETRY_FIRST_MS 10
+#define HURRY_BYTES    (16u << 20) /* some milliseconds of one processor */
 #define RETRY_ASK_MS   150 /* the destination is slower than the source, so that they do not cross for ever */
 
 /* ---- the step ---------------------------------------------------------------------------------------------------- */
@@ -69,17 +69,52 @@ void mig_session_rearm(struct mig_session *s)
 		       mig_state_name(s->state));
 }
 
+/* How much of a hurry is it? A large rank's memory takes longer than anybody should wait for this daemon alone. */
+static enum mig_hurry hurry_of(const struct mig_session *s)
+{
+	uint64_t bytes = s->t.bytes - s->t.round_bytes;
+
+	switch (s->state) {
+	case MIG_QUIESCE:
+		return MIG_AT_ONCE;
+	case MIG_SEND:
+		return s->t.freeze.private_bytes > HURRY_BYTES ? MIG_BEFORE_OTHERS : MIG_AT_ONCE;
+	case MIG_FILL:
+		return !s->has_state ? MIG_AS_OTHERS : bytes > HURRY_BYTES ? MIG_BEFORE_OTHERS : MIG_AT_ONCE;
+	case MIG_READY:
+		return s->peer ? MIG_AT_ONCE : MIG_BEFORE_OTHERS;
+	case MIG_GIVEN:
+	case MIG_SERVE:
+	case MIG_FETCH:
+		return MIG_BEFORE_OTHERS;
+	default:
+		return MIG_AS_OTHERS;
+	}
+}
+
 /* While a rank stands still for us, this daemon goes before the ranks that share its cores, where that is allowed. */
 static void adjust_priority(struct mig *m)
 {
-	bool is_wanted = !gw_list_is_empty(&m->sessions);
+	enum mig_hurry wanted = MIG_AS_OTHERS;
 
-	if (is_wanted == m->is_raised)
+	gw_list_for(e, &m->sessions) {
+		enum mig_hurry h = hurry_of(gw_list_entry(e, struct mig_session, node));
+
+		wanted = h > wanted ? h : wanted;
+	}
+	if (wanted == m->hurry)
 		return;
-	if (is_wanted)
-		m->nice = getpriority(PRIO_PROCESS, 0);
-	if (setpriority(PRIO_PROCESS, 0, is_wanted ? m->nice - 10 : m->nice) == 0)
-		m->is_raised = is_wanted;
+	if (m->hurry != MIG_AS_OTHERS)
+		gw_hurry_end(0, &m->unhurried);
+	m->hurry = wanted;
+	if (wanted == MIG_AT_ONCE) {
+		gw_hurry_begin(0, &m->unhurried);
+	} else if (wanted == MIG_BEFORE_OTHERS && gw_sched_get(0, &m->unhurried) == 0) {
+		struct gw_sched s = m->unhurried;
+
+		s.nice -= 10;
+		gw_sched_set(0, &s);
+	}
 }
 
 static void session_free(struct mig_session *s)
@@ -129,12 +164,14 @@ void mig_step(struct mig_session *s, enum mig_event ev)
 				       mig_state_name(r->next), mig_event_name(ev), s->why.code ? ": " : "", s->why.text);
 				s->state = r->next;
 				s->retries = 0;
+				adjust_priority(s->m);
 				mig_session_rearm(s);
 			} else if (ev == MIG_EV_TIMEOUT) {
 				mig_session_rearm(s);
 			}
 			if (r->action)
 				r->action(s);
+			adjust_priority(s->m); /* it may know more now */
 		}
 		if (s->state == MIG_ENDED || !s->pendings)
 			break;
@@ -346,7 +383,6 @@ int mig_session_new(struct mig *m, struct mig_session **out)
 	s->m = m;
 	s->state = MIG_IDLE;
 	gw_list_append(&m->sessions, &s->node);
-	adjust_priority(m);
 	*out = s;
 	return 0;
 }

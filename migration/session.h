@@ -100,6 +100,8 @@ struct mig_times {
 	uint32_t doing;
 };
 
+enum mig_hurry { MIG_AS_OTHERS, MIG_BEFORE_OTHERS, MIG_AT_ONCE };
+
 struct mig_rounds {
 	uint32_t n;               /* begun */
 	bool is_sent;             /* this one: its end is awaited */
@@ -196,8 +198,8 @@ struct mig {
 	struct mig_counters n;
 	uint32_t next_session;
 	bool is_shutting_down, is_turn_due, is_destroyed;
-	bool is_raised;                     /* in priority, while there are sessions; @nice is what it was */
-	int nice;
+	enum mig_hurry hurry;               /* of this thread; @unhurried is how it was */
+	struct gw_sched unhurried;
 	char *buf;                          /* MIG_CHUNK bytes, faulted in */
 	int child_fd;                       /* SIGCHLD: perhaps a shell */
 	struct gw_watch *child_watch;

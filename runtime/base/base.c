@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -182,25 +183,80 @@ void gw_autofree_do(void *p)
 	free(*(void **)p);
 }
 
+#define PROMPT_SLICE_NS 100000 /* the shortest that the kernel takes */
+#define RESET_ON_FORK   1      /* SCHED_FLAG_RESET_ON_FORK */
+
+struct sched { /* struct sched_attr of the kernel, as of its first version */
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime_ns, deadline_ns, period_ns;
+};
+_Static_assert(sizeof(struct sched) == 48, "ABI of sched_setattr");
+
+int gw_sched_get(pid_t tid, struct gw_sched *out)
+{
+	struct sched attr = { 0 };
+
+	if (syscall(SYS_sched_getattr, tid, &attr, sizeof(attr), 0) < 0)
+		return -errno;
+	*out = (struct gw_sched){ .policy = (int)attr.policy, .nice = attr.nice, .priority = (int)attr.priority,
+	                          .is_prompt = attr.policy == SCHED_OTHER && attr.runtime_ns && attr.runtime_ns <= PROMPT_SLICE_NS,
+	                          .is_reset_on_fork = attr.flags & RESET_ON_FORK };
+	if (attr.policy == SCHED_FIFO || attr.policy == SCHED_RR)
+		out->nice = getpriority(PRIO_PROCESS, (id_t)tid);
+	return 0;
+}
+
+int gw_sched_set(pid_t tid, const struct gw_sched *s)
+{
+	bool is_real_time = s->policy == SCHED_FIFO || s->policy == SCHED_RR;
+	struct sched attr = { .size = sizeof(attr), .policy = (uint32_t)s->policy, .flags = s->is_reset_on_fork ? RESET_ON_FORK : 0,
+	                      .nice = is_real_time ? 0 : s->nice, .priority = is_real_time ? (uint32_t)s->priority : 0,
+	                      .runtime_ns = s->is_prompt && s->policy == SCHED_OTHER ? PROMPT_SLICE_NS : 0 };
+
+	if (syscall(SYS_sched_setattr, tid, &attr, 0) == 0)
+		return 0;
+	if (errno != EPERM || attr.flags)
+		return -errno;
+	attr.flags = RESET_ON_FORK;
+	return syscall(SYS_sched_setattr, tid, &attr, 0) < 0 ? -errno : 0;
+}
+
 void gw_prompt_set(pid_t tid, bool is_prompt)
 {
-	struct { /* struct sched_attr of the kernel, as of its first version */
-		uint32_t size, policy;
-		uint64_t flags;
-		int32_t nice;
-		uint32_t priority;
-		uint64_t runtime_ns, deadline_ns, period_ns;
-	} attr = { 0 };
+	struct gw_sched s;
 	int saved = errno;
 
-	_Static_assert(sizeof(attr) == 48, "ABI of sched_setattr");
-	if (syscall(SYS_sched_getattr, tid, &attr, sizeof(attr), 0) == 0 && attr.policy == SCHED_OTHER) {
-		attr.size = sizeof(attr);
-		attr.flags = is_prompt ? 1 /* SCHED_FLAG_RESET_ON_FORK */ : 0;
-		attr.runtime_ns = is_prompt ? 100000 : 0; /* the shortest that the kernel takes; 0: its default */
-		syscall(SYS_sched_setattr, tid, &attr, 0);
+	if (gw_sched_get(tid, &s) == 0 && s.policy == SCHED_OTHER) {
+		s.is_prompt = s.is_reset_on_fork = is_prompt;
+		gw_sched_set(tid, &s);
 	}
 	errno = saved;
+}
+
+void gw_hurry_begin(pid_t tid, struct gw_sched *before)
+{
+	struct gw_sched s = { .policy = SCHED_FIFO, .priority = 1, .is_reset_on_fork = true };
+
+	if (gw_sched_get(tid, before) < 0)
+		*before = (struct gw_sched){ .policy = -1 };
+	if (before->policy == -1 || before->policy == SCHED_FIFO || before->policy == SCHED_RR || before->policy == SCHED_DEADLINE ||
+	    gw_sched_set(tid, &s) == 0)
+		return;
+	s = (struct gw_sched){ .policy = SCHED_OTHER, .nice = -20, .is_prompt = true, .is_reset_on_fork = true };
+	if (gw_sched_set(tid, &s) == 0)
+		return;
+	s.nice = before->nice;
+	if (before->policy == SCHED_OTHER)
+		gw_sched_set(tid, &s);
+}
+
+void gw_hurry_end(pid_t tid, const struct gw_sched *before)
+{
+	if (before->policy != -1)
+		gw_sched_set(tid, before);
 }
 
 static uint64_t clock_ns(clockid_t id)

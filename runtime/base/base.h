@@ -112,6 +112,26 @@ void gw_autofree_do(void *p);
  */
 void gw_prompt_set(pid_t tid, bool is_prompt);
 
+/* How a thread (0: the calling one) is scheduled. Slices are of SCHED_OTHER, since Linux 6.12. */
+struct gw_sched {
+	int policy;
+	int nice;          /* of SCHED_OTHER and SCHED_BATCH; gw_sched_set leaves that of the others alone */
+	int priority;      /* of SCHED_FIFO and SCHED_RR */
+	bool is_prompt;    /* gw_prompt_set */
+	bool is_reset_on_fork;
+};
+
+/** gw_sched_get, gw_sched_set - 0 or a negative errno; who may not take off is_reset_on_fork keeps it, which is no error */
+int gw_sched_get(pid_t tid, struct gw_sched *out);
+int gw_sched_set(pid_t tid, const struct gw_sched *s);
+
+/**
+ * gw_hurry_begin - let a thread go before all others, for some milliseconds: SCHED_FIFO, or as near to it as is allowed
+ * What has that policy already keeps it. @before: how it was, for gw_hurry_end; what it forks does not hurry.
+ */
+void gw_hurry_begin(pid_t tid, struct gw_sched *before);
+void gw_hurry_end(pid_t tid, const struct gw_sched *before);
+
 /* ---- clocks ---------------------------------------------------------------------------------------------------- */
 
 uint64_t gw_now_ns(void);      /* CLOCK_MONOTONIC; for durations inside one process */

@@ -208,6 +208,7 @@ void rank_destroy(struct rank *r);                               /* NULL ok; kil
 void rank_launch(struct clusterd *d, const void *frame, size_t len);
 int rank_adopt(struct rank *r, struct ct_rank *ct);              /* it runs here now: watch and count it */
 int rank_watch_status(struct rank *r);                           /* again, after a move that failed */
+void rank_count(struct rank *r);         /* in the loads that waiting ranks go by; once */
 void rank_uncount(struct rank *r);
 const cpu_set_t *rank_bind(struct rank *r, int slot);            /* the set that fewest use; @slot if it is one of them */
 void rank_signal(struct rank *r, int sig);

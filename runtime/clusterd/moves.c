@@ -229,6 +229,7 @@ static int on_import(void *ctx, void *rank, const json_t *state, struct gw_error
 		return gw_fail(why, -EPROTO, "rank %u: its state is malformed", r->proc);
 	r->agent = (enum agent_state)agent;
 	r->incarnation = (uint64_t)incarnation;
+	rank_count(r); /* now: who waits here for messages must not spin on the core that the rest of the move needs */
 	code = streams_import(r, json_object_get(state, "streams"), why);
 	return code < 0 ? code : pmi_port_import(r, json_object_get(state, "pmi"), why);
 }

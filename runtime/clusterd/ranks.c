@@ -74,10 +74,12 @@ void rank_uncount(struct rank *r)
 	atomic_fetch_sub_explicit(&d->segment.domains[d->domain].ranks, 1, memory_order_relaxed);
 }
 
-static void count(struct rank *r)
+void rank_count(struct rank *r)
 {
 	struct clusterd *d = r->d;
 
+	if (r->is_counted)
+		return;
 	r->is_counted = true;
 	atomic_fetch_add_explicit(&d->segment.clusters[d->cluster].ranks, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&d->segment.domains[d->domain].ranks, 1, memory_order_relaxed);
@@ -175,7 +177,7 @@ int rank_adopt(struct rank *r, struct ct_rank *ct)
 	r->ct = ct;
 	r->pid = ct_rank_pid(ct);
 	r->state = RANK_HERE;
-	count(r);
+	rank_count(r);
 	code = rank_watch_status(r);
 	if (code == 0)
 		code = streams_watch(r);
