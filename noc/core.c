@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Which of libfabric's core providers carries the connections: the first of a table that is there, can do what fabric.c
- * needs, and was not ruled out by GODWIT_NET.
+ * Which core provider carries the connections: the first of a table that is there, can do what fabric.c needs, and was not
+ * ruled out by GODWIT_NET. Our own for TCP (tcp.h), else libfabric's.
  *
  * All ranks of a job must come to the same answer, since a provider reaches only its like. Where only some hosts have the
  * hardware, or it is on another network, say GODWIT_NET=tcp.
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "noc/local.h"
+#include "noc/tcp.h"
 
 /* libfabric hides the providers that FI_PROVIDER does not name from those who ask; it names ours alone, and this bit of its
  * own layers shows the others. Not in its public headers; stable from 1.13 to 1.17 at least. */
@@ -21,20 +22,26 @@
 #define RDMACM_BYTES 56u /* what the connection manager of verbs carries along with connect */
 
 static const struct core {
-	const char *name;
+	const char *word;    /* of GODWIT_NET */
+	const char *name;    /* libfabric's; NULL: our own */
 	size_t greeting_max; /* bytes that travel with connect and accept */
 } cores[] = {
-	{ "verbs", RDMACM_BYTES }, /* hardware that places data by itself */
-	{ "tcp", 256 },
+	{ "verbs", "verbs", RDMACM_BYTES }, /* hardware that places data by itself */
+	{ "tcp", NULL, 256 },
+	{ "libfabric", "tcp", 256 },        /* to compare, and so that what fabric.c needs of libfabric stays tested */
 };
 
 static char wanted[16]; /* process-wide; GODWIT_NET, the same after a move */
+static bool is_own;     /* process-wide: the one that was found */
 
 static struct fi_info *core_ask(const struct core *core, const struct noc_address *at, int *code)
 {
-	struct fi_info *hints = fi_allocinfo(), *info = NULL;
+	struct fi_info *hints, *info = NULL;
 
 	*code = -FI_ENOMEM;
+	if (!core->name)
+		return noc_tcp_info(at);
+	hints = fi_allocinfo();
 	if (!hints)
 		return NULL;
 	hints->ep_attr->type = FI_EP_MSG;
@@ -73,19 +80,21 @@ struct fi_info *noc_core_find(const struct noc_address *at, struct gw_error *why
 
 	if (!*wanted)
 		snprintf(wanted, sizeof(wanted), "%s", env && *env ? env : "auto");
-	if (strcmp(wanted, "auto") && strcmp(wanted, "tcp") && strcmp(wanted, "verbs")) {
+	if (strcmp(wanted, "auto") && strcmp(wanted, "tcp") && strcmp(wanted, "verbs") && strcmp(wanted, "libfabric")) {
 		gw_fail(why, -EINVAL, "GODWIT_NET=%s is no network that ranks know; say tcp or verbs, or nothing", wanted);
 		return NULL;
 	}
 	for (size_t i = 0; i < GW_ARRAY_LEN(cores); i++) {
-		bool is_wanted = strcmp(wanted, cores[i].name) == 0;
+		bool is_wanted = strcmp(wanted, cores[i].word) == 0;
 
 		if (!is_wanted && (strcmp(wanted, "auto") || cores[i].greeting_max < NOC_GREETING_BYTES))
 			continue;
 		info = core_ask(&cores[i], at, &code);
 		lacks = info ? core_lacks(&cores[i], info) : NULL;
-		if (info && !lacks)
+		if (info && !lacks) {
+			is_own = !cores[i].name;
 			return info;
+		}
 		if (info)
 			fi_freeinfo(info);
 		if (!is_wanted)
@@ -99,4 +108,9 @@ struct fi_info *noc_core_find(const struct noc_address *at, struct gw_error *why
 	}
 	gw_fail(why, code < 0 ? code : -ENODEV, "the network of this host: finding the tcp provider: %s", fi_strerror(-code));
 	return NULL;
+}
+
+int noc_core_open(struct fi_info *info, struct fid_fabric **out)
+{
+	return is_own ? noc_tcp_fabric(out) : fi_fabric(info->fabric_attr, out, NULL);
 }

@@ -705,7 +705,7 @@ static int fabric_attach(const struct noc_host *host, struct noc_listening *out,
 	}
 	net.info->handle = NULL;
 	step = "opening it";
-	rc = fi_fabric(net.info->fabric_attr, &net.fabric, NULL);
+	rc = noc_core_open(net.info, &net.fabric);
 	if (rc == 0)
 		rc = fi_domain(net.fabric, net.info, &net.domain, NULL);
 	if (rc == 0)

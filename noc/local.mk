@@ -8,12 +8,12 @@ libnoc_la_SOURCES = %D%/segment.h %D%/channel.h %D%/local.h %D%/segment.c %D%/in
 # The network interface, for ranks only. Its keyed hash is linked in whole from libsodium.a: a shared library more would be
 # five mappings more in every rank, which each move pays for.
 noinst_LTLIBRARIES += libnoc-fabric.la
-libnoc_fabric_la_SOURCES = %D%/fabric.h %D%/fabric.c %D%/core.c %D%/descriptors.c
+libnoc_fabric_la_SOURCES = %D%/fabric.h %D%/fabric.c %D%/core.c %D%/tcp.h %D%/tcp.c %D%/tcp_cm.c %D%/descriptors.c
 libnoc_fabric_la_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
 
 check_PROGRAMS += %D%/test_net
 TESTS += %D%/test_net
-%C%_test_net_SOURCES = %D%/test_net.c %D%/test_traffic.h %D%/fabric.h %D%/fabric.c %D%/core.c %D%/descriptors.c
+%C%_test_net_SOURCES = %D%/test_net.c %D%/test_traffic.h %D%/fabric.h %D%/fabric.c %D%/core.c %D%/tcp.h %D%/tcp.c %D%/tcp_cm.c %D%/descriptors.c
 %C%_test_net_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
 %C%_test_net_LDADD = libnoc.la libct-rank.la libgw-base.la $(FABRIC_LIBS) $(SODIUM_LIBS) -lpthread
 %C%_test_net_LDFLAGS = $(AM_LDFLAGS) -Wl,-rpath,$(MPICH_PREFIX)/lib

@@ -512,9 +512,17 @@ static int fabric_pep(struct fid_fabric *f, struct fi_info *info, struct fid_pep
 }
 static struct fi_ops_fabric fabric_table = { .domain = fabric_domain, .eq_open = fabric_eq, .passive_ep = fabric_pep };
 
-int fi_fabric(struct fi_fabric_attr *attr, struct fid_fabric **f, void *context)
+int fi_fabric(struct fi_fabric_attr *attr, struct fid_fabric **f, void *context) { (void)attr, (void)context; return noc_tcp_fabric(f); }
+
+struct fi_info *noc_tcp_info(const struct noc_address *at)
 {
-	(void)attr, (void)context;
+	struct fi_info from = { .src_addr = (void *)(uintptr_t)at, .src_addrlen = sizeof(*at) };
+
+	return fi_dupinfo(&from);
+}
+
+int noc_tcp_fabric(struct fid_fabric **f)
+{
 	me_nic()->fabric.fid.ops = &plain_ops;
 	me_nic()->fabric.ops = &fabric_table;
 	*f = &me_nic()->fabric;
