@@ -428,7 +428,11 @@ int noc_bulk_push(void)
 	gw_list_for_safe(l, &noc_me->streaming) {
 		struct noc_bulk_out *o = gw_list_entry(l, struct noc_bulk_out, link);
 		int path = noc_path_of(o->peer), rc = path < 0 ? path : 0;
+		uint64_t word;
 
+		/* Gone for good: but its last words, FIN among them, may lie in our inbox behind what this poll has read. */
+		if (GW_UNLIKELY(rc == -EHOSTUNREACH) && noc_inbox_peek(noc_me->inbox, noc_me->head, &word))
+			return n + 1;
 		if (gw_list_is_empty(&o->link))
 			break; /* another path was taken: it stands now, and so may the next in the list */
 		while (rc == 0 && n < CHUNKS_PER_TURN && o->done < o->wanted) {
