@@ -13,7 +13,8 @@
 5. How long a rank with up to 1 GiB stands still, which it writes at several rates, by each technique, in a halo exchange, and on
    a busy host; all of its memory is checked in the end. By how much it is slowed down before. Beside one copy of the same bytes
    over the same kind of socket, and CRIU where it works.
-6. What grows with hosts: messages and time of the name service per move; start-up and memory of 200 ranks on four hosts.
+6. One-sided operations with the target in MPI, and while it computes, beside the same MPIs.
+7. What grows with hosts: messages and time of the name service per move; start-up and memory of 200 ranks on four hosts.
 
 The programs are compiled here, by each MPI's own wrapper with -O2, in a temporary directory. --json FILE keeps all samples.
 """
@@ -29,6 +30,7 @@ from hosts import bench_hosts
 from migrate import bench_migrate
 from moves import bench_downtime, bench_pause
 from net import bench_net
+from onesided import bench_onesided
 
 def bench_speed(directory, pairs, is_quick, results):
     ours, others = mpis()
@@ -67,7 +69,7 @@ def main():
     parser.add_argument("--moves", type=int, default=30, help="moves that are measured (30); of migrate, in proportion to what its table says")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     parser.add_argument("--fifo", action="store_true", help="net: ranks get the cores before all other work (SCHED_FIFO)")
-    parser.add_argument("--only", choices=["speed", "net", "pause", "downtime", "migrate", "hosts"], help="one of them")
+    parser.add_argument("--only", choices=["speed", "net", "onesided", "pause", "downtime", "migrate", "hosts"], help="one of them")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
     args = parser.parse_args()
     if not os.environ.get("top_builddir"):
@@ -81,6 +83,7 @@ def main():
         os.environ["TMPDIR"] = directory # Open MPI leaves its session there when it is killed
         for name, bench in (("speed", lambda: bench_speed(directory, args.pairs, args.quick, results)),
                             ("net", lambda: bench_net(directory, args.pairs, args.quick, args.fifo, results)),
+                            ("onesided", lambda: bench_onesided(directory, args.pairs, args.quick, results)),
                             ("pause", lambda: bench_pause(directory, args.moves, results)),
                             ("downtime", lambda: bench_downtime(directory, args.moves, results)),
                             ("migrate", lambda: bench_migrate(directory, args.moves, results)),
