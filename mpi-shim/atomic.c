@@ -105,15 +105,20 @@ void shim_atomic_serve(struct shim_ep *ep, const struct noc_msg *msg)
 static int send_piece(uint32_t peer, const struct atomic_call *c, size_t first, size_t n, struct atomic_op *op)
 {
 	size_t size = shim_atomic_size(c->type), len = c->operand ? n * size : 0, all = c->compare ? 2 * len : len;
-	struct { struct atomic_request q; char bytes[NOC_INLINE_MAX - sizeof(struct atomic_request)]; } slot = {
-		.q = { .key = c->key, .offset = c->offset + first * size, .count = (uint32_t)n, .type = (uint8_t)c->type,
-		       .op = (uint8_t)c->op, .kind = (uint8_t)c->kind }
-	};
-	struct iovec out[3] = { { &slot, sizeof(slot.q) } };
+	struct { struct atomic_request q; char bytes[NOC_INLINE_MAX - sizeof(struct atomic_request)]; } slot; /* not cleared */
+	struct iovec out[3];
 	size_t pieces = 1;
 	bool is_done; /* it is copied: nobody asks, but the short way out wants it */
 
-	if (all <= sizeof(slot.bytes)) { /* in one slot, from one place: the short way */
+	slot.q = (struct atomic_request){ .key = c->key, .offset = c->offset + first * size, .count = (uint32_t)n,
+		.type = (uint8_t)c->type, .op = (uint8_t)c->op, .kind = (uint8_t)c->kind };
+	out[0] = (struct iovec){ &slot, sizeof(slot.q) };
+	if (len == 8) { /* by far the most frequent */
+		memcpy(slot.bytes, c->operand + first * size, 8);
+		if (c->compare)
+			memcpy(slot.bytes + 8, c->compare + first * size, 8);
+		out[0].iov_len += all;
+	} else if (all <= sizeof(slot.bytes)) { /* in one slot, from one place: the short way */
 		if (c->operand)
 			memcpy(slot.bytes, c->operand + first * size, len);
 		if (c->compare)
@@ -223,7 +228,7 @@ void shim_atomic_answered(struct shim_ep *ep, const struct noc_msg *msg)
 	n = left < piece ? left : piece;
 	if (op->call.result && msg->len == n * size) {
 		if (msg->len == 8)
-			memcpy(op->call.result, msg->payload, 8); /* there is but one */
+			memcpy(op->call.result + op->heard * size, msg->payload, 8);
 		else
 			memcpy(op->call.result + op->heard * size, msg->payload, msg->len);
 	}
@@ -262,7 +267,10 @@ static ssize_t start_there(struct shim_ep *ep, uint32_t peer, const struct atomi
 	op = ct_area_alloc(sizeof(*op));
 	if (!op)
 		return -FI_EAGAIN;
-	*op = (struct atomic_op){ .call = *c, .peer = peer };
+	op->call = *c;
+	op->peer = peer;
+	op->sent = op->heard = op->flying = 0;
+	op->status = 0;
 	rc = op_push(ep, op);
 	if (rc && !op->sent) {
 		ct_area_free(op, sizeof(*op));

@@ -171,7 +171,9 @@ static void serve(struct shim_ep *ep, const struct noc_msg *msg)
 		shim_rma_answer(ep, msg->src, RMA_DATA, msg->data, &iov, 1, false);
 		break;
 	case RMA_WRITE:
-		if (q.len)
+		if (q.len == 8)
+			memcpy(iov.iov_base, bytes + sizeof(q), 8); /* at once: the program may be looking */
+		else if (q.len)
 			memcpy(iov.iov_base, bytes + sizeof(q), q.len);
 		shim_rma_answer(ep, msg->src, RMA_ACK, msg->data, NULL, 0, false);
 		break;
@@ -274,15 +276,19 @@ const struct noc_port_ops shim_rma_port = { .message = message, .sent = sent, .r
 static int request(uint32_t peer, enum rma_tag tag, struct rma_op *op, const struct rma_request *q, const struct iovec *iov,
                    size_t iovs)
 {
-	struct iovec out[SHIM_IOV_LIMIT + 1] = { { (void *)(uintptr_t)q, sizeof(*q) } };
-	struct { struct rma_request q; char bytes[NOC_INLINE_MAX - sizeof(*q)]; } slot;
+	struct { struct rma_request q; char bytes[NOC_INLINE_MAX - sizeof(*q)]; } slot; /* neither is cleared: it would show */
+	struct iovec out[SHIM_IOV_LIMIT + 1];
 	bool is_done; /* it is copied: nobody asks, but the short way out wants it */
 
+	out[0] = (struct iovec){ (void *)(uintptr_t)q, sizeof(*q) };
 	if (tag != RMA_WRITE) {
 		iovs = 0;
 	} else if (iovs == 1 && iov->iov_len <= sizeof(slot.bytes)) {
 		slot.q = *q;
-		memcpy(slot.bytes, iov->iov_base, iov->iov_len);
+		if (iov->iov_len == 8) /* by far the most frequent */
+			memcpy(slot.bytes, iov->iov_base, 8);
+		else
+			memcpy(slot.bytes, iov->iov_base, iov->iov_len);
 		out[0] = (struct iovec){ &slot, sizeof(*q) + iov->iov_len };
 		iovs = 0;
 	} else {
