@@ -27,6 +27,7 @@ p.add_argument("--huge", type=int, default=0, help="MiB of the longest of the me
 p.add_argument("--huge-moves", type=int, default=0, help="so many moves of each side must be in the middle of one")
 p.add_argument("--pairs", action="store_true", help="often two ranks at once; often a rank again as soon as it has moved")
 p.add_argument("--cut-ms", type=float, default=0, help="break a connection between ranks, or daemons, every so often")
+p.add_argument("--phase", help="only this one of the program's phases, again and again: one-sided, ...")
 p.add_argument("--json", help="write every move's answer into this file, one per line")
 a = p.parse_args()
 ways = [{"technique": t} for t in a.technique or []] or all_ways()
@@ -49,6 +50,8 @@ def run(*more):
 		hosts = ["-hosts", a.on]
 	elif a.hosts > 1:
 		hosts = ["-hosts", ",".join("h%d" % h for h in range(a.hosts)), "-launcher", "fork"]
+	if a.phase:
+		more += ("--phase", a.phase)
 	if a.huge:
 		more += ("--huge", a.huge << 20)
 	return Job(tap, ["-n", a.ranks, "-clusters", a.clusters // a.hosts] + hosts + [storm, "--seed", a.seed, "--compute-ms", a.compute_ms] + list(more))

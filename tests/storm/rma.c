@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* tests/storm/rma.c: one-sided: put, get and accumulate by fence, by post and start, and by passive locks. */
+/* tests/storm/rma.c: one-sided: put, get and accumulate by fence, by post and start, and by passive locks; atomic operations. */
 #include "tests/storm/storm.h"
 
 /*
  * The window of each rank, in words. ROW words belong to each origin, which alone puts there; the rest is shared.
  *
  *   | put by rank 0 | put by rank 1 | ... | readable: known contents | summed by all | counter | claim |
+ *   | long sum | greatest doubles | bytes xored | tickets | lock | under the lock | arrived |
  */
-enum { ROW = 512, READABLE = 512, SUMMED = 64 };
+enum { ROW = 512, READABLE = 512, SUMMED = 64, LONG = 9000, GREATEST = 16, XORED = 4, DRAWS = 20, LOCKED = 5 };
 
 static uint64_t word(uint64_t key, int owner, size_t at)
 {
@@ -21,7 +22,7 @@ static void is_word(const char *what, size_t at, uint64_t is, uint64_t want, uin
 	storm_add(key + at, is);
 }
 
-struct area { MPI_Win win; uint64_t *mem, key; size_t readable, summed, counter, claim; };
+struct area { MPI_Win win; uint64_t *mem, key; size_t readable, summed, counter, claim, sum, greatest, xored, tickets, lock, guarded, arrived; };
 
 static void put_row(const struct area *w, int target, size_t len, uint64_t *from)
 {
@@ -145,11 +146,156 @@ static void by_lock(const struct area *w, size_t len, struct rng *mine)
 	free(tickets);
 }
 
+static double number(const struct area *w, int rank, size_t at)
+{
+	return (double)(word(w->key, 2000 + rank, at) % 1000000) / 8;
+}
+
+/* Everybody adds to everybody: in many pieces, as doubles, as bytes. */
+static void accumulate_all(const struct area *w)
+{
+	uint64_t *add = malloc(LONG * 8), xored[XORED];
+	double greatest[GREATEST];
+
+	storm_check(add, "no memory");
+	for (size_t i = 0; i < LONG; i++)
+		add[i] = word(w->key, 1000 + storm.rank, i);
+	for (size_t i = 0; i < GREATEST; i++)
+		greatest[i] = number(w, storm.rank, i);
+	for (size_t i = 0; i < XORED; i++)
+		xored[i] = word(w->key, 3000 + storm.rank, i);
+	for (int k = 0; k < storm.ranks; k++) {
+		int t = (storm.rank + k) % storm.ranks;
+
+		storm_at("MPI_Accumulate", t, -1);
+		MPI_Accumulate(add, LONG, MPI_UINT64_T, t, (MPI_Aint)w->sum, LONG, MPI_UINT64_T, MPI_SUM, w->win);
+		MPI_Accumulate(greatest, GREATEST, MPI_DOUBLE, t, (MPI_Aint)w->greatest, GREATEST, MPI_DOUBLE, MPI_MAX, w->win);
+		MPI_Accumulate(xored, XORED * 8, MPI_UINT8_T, t, (MPI_Aint)w->xored, XORED * 8, MPI_UINT8_T, MPI_BXOR, w->win);
+	}
+	storm_at("MPI_Win_flush_all", -1, -1);
+	MPI_Win_flush_all(w->win);
+	free(add);
+}
+
+static void accumulated_is_right(const struct area *w)
+{
+	for (size_t i = 0; i < LONG; i++) {
+		uint64_t sum = 0, xored = 0;
+		double most = 0, is;
+
+		for (int q = 0; q < storm.ranks; q++) {
+			sum += word(w->key, 1000 + q, i);
+			most = number(w, q, i) > most ? number(w, q, i) : most;
+			xored ^= word(w->key, 3000 + q, i);
+		}
+		is_word("a long accumulate", i, w->mem[w->sum + i], sum, w->key + 2);
+		if (i < XORED)
+			is_word("bytes xored", i, w->mem[w->xored + i], xored, w->key + 3);
+		if (i < GREATEST) {
+			memcpy(&is, &w->mem[w->greatest + i], 8);
+			storm_check(is == most, "the greatest of doubles is %f where %f is right", is, most);
+		}
+	}
+}
+
+/* Each draws its tickets from @at; all that are drawn are told apart. */
+static void draw_tickets(const struct area *w, int at)
+{
+	uint64_t one = 1, mine[DRAWS], *all = malloc((size_t)storm.ranks * DRAWS * 8);
+	char *seen = calloc((size_t)storm.ranks, DRAWS);
+
+	storm_check(all && seen, "no memory");
+	storm_at("MPI_Get_accumulate", at, -1);
+	for (int i = 0; i < DRAWS; i++) {
+		if (i % 2)
+			MPI_Fetch_and_op(&one, &mine[i], MPI_UINT64_T, at, (MPI_Aint)w->tickets, MPI_SUM, w->win);
+		else
+			MPI_Get_accumulate(&one, 1, MPI_UINT64_T, &mine[i], 1, MPI_UINT64_T, at, (MPI_Aint)w->tickets, 1, MPI_UINT64_T,
+			                   MPI_SUM, w->win);
+		if (i % 8 == 0)
+			MPI_Win_flush(at, w->win);
+	}
+	MPI_Win_flush(at, w->win);
+	storm_at("MPI_Allgather of tickets", -1, -1);
+	MPI_Allgather(mine, DRAWS, MPI_UINT64_T, all, DRAWS, MPI_UINT64_T, storm.comm);
+	for (int i = 0; i < storm.ranks * DRAWS; i++)
+		storm_check(all[i] < (uint64_t)storm.ranks * DRAWS && !seen[all[i]]++, "rank %d drew ticket %llu, which is another's or none",
+		            i / DRAWS, (unsigned long long)all[i]);
+	for (int i = 1; i < DRAWS; i++)
+		storm_check(mine[i] > mine[i - 1], "tickets of one rank are drawn out of order");
+	free(all);
+	free(seen);
+}
+
+/* A lock by compare-and-swap at @at, and under it a number that is read and written as if nobody else could. */
+static void count_under_lock(const struct area *w, int at)
+{
+	uint64_t me = (uint64_t)storm.rank + 1, nobody = 0, was, value;
+
+	for (int i = 0; i < LOCKED; i++) {
+		storm_at("MPI_Compare_and_swap", at, -1);
+		do {
+			MPI_Compare_and_swap(&me, &nobody, &was, MPI_UINT64_T, at, (MPI_Aint)w->lock, w->win);
+			MPI_Win_flush(at, w->win);
+		} while (was != 0);
+		storm_at("MPI_Get under a lock", at, -1);
+		MPI_Get(&value, 1, MPI_UINT64_T, at, (MPI_Aint)w->guarded, 1, MPI_UINT64_T, w->win);
+		MPI_Win_flush(at, w->win);
+		value++;
+		MPI_Put(&value, 1, MPI_UINT64_T, at, (MPI_Aint)w->guarded, 1, MPI_UINT64_T, w->win);
+		MPI_Win_flush(at, w->win);
+		MPI_Compare_and_swap(&nobody, &me, &was, MPI_UINT64_T, at, (MPI_Aint)w->lock, w->win);
+		MPI_Win_flush(at, w->win);
+		storm_check(was == me, "a lock of rank %d belongs to %llu", storm.rank, (unsigned long long)was);
+	}
+}
+
+/* @at makes no call until all others have done something to its memory: its agent must have done it. */
+static void reach_who_computes(const struct area *w, int at)
+{
+	uint64_t one = 1, was;
+
+	if (storm.rank == at) {
+		const volatile uint64_t *arrived = &w->mem[w->arrived];
+		double start = MPI_Wtime();
+
+		storm_at("nothing: it waits for its memory to change", -1, -1);
+		while (*arrived < (uint64_t)storm.ranks - 1)
+			storm_check(MPI_Wtime() - start < 100, "only %llu of the others have reached a rank that computes",
+			            (unsigned long long)*arrived);
+		return;
+	}
+	storm_at("MPI_Win_flush to who computes", at, -1);
+	MPI_Fetch_and_op(&one, &was, MPI_UINT64_T, at, (MPI_Aint)w->arrived, MPI_SUM, w->win);
+	MPI_Win_flush(at, w->win);
+}
+
+static void by_atomics(const struct area *w)
+{
+	int at = (int)(w->key % (uint64_t)storm.ranks);
+
+	storm_at("MPI_Win_lock_all", -1, -1);
+	MPI_Win_lock_all(0, w->win);
+	accumulate_all(w);
+	draw_tickets(w, at);
+	count_under_lock(w, at);
+	storm_at("MPI_Barrier after locks", -1, -1);
+	MPI_Barrier(storm.comm); /* also before somebody computes: every lock_all has been granted */
+	reach_who_computes(w, at);
+	storm_at("MPI_Win_unlock_all", -1, -1);
+	MPI_Win_unlock_all(w->win);
+	storm_at("MPI_Barrier after one-sided", -1, -1);
+	MPI_Barrier(storm.comm);
+	accumulated_is_right(w);
+	if (storm.rank == at)
+		is_word("counted under a lock", 0, w->mem[w->guarded], (uint64_t)storm.ranks * LOCKED, w->key + 4);
+}
+
 void phase_one_sided(struct rng *r)
 {
 	struct area w = { .key = rng_next(r) };
-	size_t words = (size_t)storm.ranks * ROW + READABLE + SUMMED + 2, len = (size_t)rng_in(r, 1, ROW);
-	long how = rng_in(r, 0, 2);
+	size_t words, len = (size_t)rng_in(r, 1, ROW);
+	long how = rng_in(r, 0, 3);
 	bool is_allocated = rng_in(r, 0, 1);
 	struct rng mine = { mix2(w.key, (uint64_t)storm.rank) };
 
@@ -157,6 +303,14 @@ void phase_one_sided(struct rng *r)
 	w.summed = w.readable + READABLE;
 	w.counter = w.summed + SUMMED;
 	w.claim = w.counter + 1;
+	w.sum = w.claim + 1;
+	w.greatest = w.sum + LONG;
+	w.xored = w.greatest + GREATEST;
+	w.tickets = w.xored + XORED;
+	w.lock = w.tickets + 1;
+	w.guarded = w.lock + 1;
+	w.arrived = w.guarded + 1;
+	words = w.arrived + 1;
 	storm_at("MPI_Win_create", -1, -1);
 	if (is_allocated) {
 		MPI_Win_allocate((MPI_Aint)(words * 8), 8, MPI_INFO_NULL, storm.comm, &w.mem, &w.win);
@@ -176,8 +330,10 @@ void phase_one_sided(struct rng *r)
 		by_fence(&w, len);
 	else if (how == 1)
 		by_post(&w, len);
-	else
+	else if (how == 2)
 		by_lock(&w, len, &mine);
+	else
+		by_atomics(&w);
 	storm_at("MPI_Win_free", -1, -1);
 	MPI_Win_free(&w.win);
 	if (!is_allocated)

@@ -24,6 +24,7 @@ static const char help[] =
 	"  --compute-ms T    longest time that a rank computes without MPI (default 1000)\n"
 	"  --gaps PREFIX     write each rank's gaps inside malloc and computing to PREFIX.<rank>\n"
 	"  --progress        a line every second\n"
+	"  --phase NAME      only this phase, again and again: ordered, batch, ..., one-sided, ...\n"
 	"  --help            this text\n"
 	"SIGUSR2 makes a rank say where it is.\n";
 
@@ -202,6 +203,16 @@ static const struct { const char *name; void (*run)(struct rng *); int weight; }
 	{ "malloc",        phase_malloc,         50 },
 };
 
+static int only = -1; /* phase; or all */
+
+static int phase_named(const char *name)
+{
+	for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++)
+		if (!strcmp(phases[i].name, name))
+			return (int)i;
+	leave(2, "storm: there is no phase '%s'\n", name);
+}
+
 static void step(void)
 {
 	struct rng r = { mix2(storm.seed, (uint64_t)storm.step) };
@@ -209,6 +220,11 @@ static void step(void)
 	long dice = rng_in(&r, 0, 999);
 	int i = 0;
 
+	if (only >= 0) {
+		storm.phase = phases[only].name;
+		phases[only].run(&r);
+		return;
+	}
 	if (is_huge) {
 		storm.phase = "huge";
 		phase_huge(&r);
@@ -240,7 +256,8 @@ int main(int argc, char **argv)
 {
 	static const struct option longs[] = { { "seed", 1, NULL, 's' }, { "steps", 1, NULL, 'n' }, { "seconds", 1, NULL, 't' },
 		{ "stop-file", 1, NULL, 'f' }, { "max-size", 1, NULL, 'm' }, { "compute-ms", 1, NULL, 'c' },
-		{ "gaps", 1, NULL, 'g' }, { "huge", 1, NULL, 'u' }, { "progress", 0, NULL, 'p' }, { "help", 0, NULL, 'h' }, { 0 } };
+		{ "gaps", 1, NULL, 'g' }, { "huge", 1, NULL, 'u' }, { "progress", 0, NULL, 'p' },
+		{ "phase", 1, NULL, 'o' }, { "help", 0, NULL, 'h' }, { 0 } };
 	const char *stop_file = NULL, *gaps_prefix = NULL;
 	bool has_seed = false, is_talkative = false;
 	uint64_t mine[3], all[3], shown = 0;
@@ -267,6 +284,7 @@ int main(int argc, char **argv)
 		case 'c': storm.compute_ms = (long)number("compute-ms", optarg, 60000); break;
 		case 'g': gaps_prefix = optarg; break;
 		case 'p': is_talkative = true; break;
+		case 'o': only = phase_named(optarg); break;
 		case 'h': leave(0, "%s", help);
 		default: leave(2, "storm: bad option '%s'; see --help\n", argv[optind - 1]);
 		}
