@@ -18,6 +18,13 @@ TESTS += %D%/test_net
 %C%_test_net_LDADD = libnoc.la libct-rank.la libgw-base.la $(FABRIC_LIBS) $(SODIUM_LIBS) -lpthread
 %C%_test_net_LDFLAGS = $(AM_LDFLAGS) -Wl,-rpath,$(MPICH_PREFIX)/lib
 
+check_PROGRAMS += %D%/test_strays
+TESTS += %D%/test_strays
+%C%_test_strays_SOURCES = %D%/test_strays.c %D%/fabric.h %D%/fabric.c %D%/core.c %D%/tcp.h %D%/tcp.c %D%/tcp_cm.c %D%/descriptors.c
+%C%_test_strays_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
+%C%_test_strays_LDADD = libnoc.la libct-rank.la libgw-base.la $(FABRIC_LIBS) $(SODIUM_LIBS) -lpthread
+%C%_test_strays_LDFLAGS = $(AM_LDFLAGS) -Wl,-rpath,$(MPICH_PREFIX)/lib
+
 check_PROGRAMS += %D%/test_frame
 TESTS += %D%/test_frame
 %C%_test_frame_SOURCES = %D%/test_frame.c

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Strangers at a rank's port: connections that say nothing, rubbish, half a word, too long a word, and the right word with a
+ * greeting of another job. They are closed, few are kept at a time, the log stays readable, and a peer gets through.
+ */
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "noc/local.h"
+#include "noc/tcp.h"
+#include "tests/tap.h"
+
+#define SILENT    300
+#define RUDE      40
+#define KEPT_MOST 64 /* STRANGERS_MAX of tcp_cm.c */
+
+static int segment_fd[2];
+static struct noc_segment pages[2];
+static uint32_t got;
+
+static void on_message(const struct noc_msg *m) { got += m->tag == 7 && m->len == 8 && memcmp(m->payload, "a letter", 8) == 0; }
+static const struct noc_port_ops port_ops = { .message = on_message };
+
+/* Process @me on host @me: answers each letter with one, or sends one and waits for the answer. */
+static int member(uint32_t me, int log)
+{
+	struct noc_host h = { .host = me, .secret = "the secret of this job, 32 byte" };
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct iovec iov = { "a letter", 8 };
+	struct noc_place place;
+	struct gw_error why;
+	bool is_done, is_sent = false;
+
+	dup2(log, 2);
+	for (int i = 0; i < 2; i++) { /* MADV_DONTFORK */
+		memset(&pages[i], 0, sizeof(pages[i]));
+		if (noc_segment_map(&pages[i], segment_fd[i], NULL, &why))
+			return 5;
+	}
+	memcpy(&h.address, &in, sizeof(in));
+	if (noc_start_test(segment_fd[me], me, &h, &why))
+		return 4;
+	noc_port_bind(NOC_PORT_TAGGED, &port_ops);
+	place = (struct noc_place){ .cluster = me, .state = NOC_NAME_HERE, .incarnation = noc_me->incarnation, .host = me,
+	                            .address = noc_me->listening.address };
+	for (int i = 0; i < 2; i++)
+		if (noc_names_publish(&pages[i], me, &place, me))
+			return 3;
+	for (uint32_t answered = 0;;) {
+		if (me == 1 && !is_sent)
+			is_sent = noc_send(0, NOC_PORT_TAGGED, 7, 0, &iov, 1, NOC_F_COPY, NULL, &is_done) == 0;
+		noc_poll(16);
+		noc_net->poll(true); /* as the agent does */
+		noc_path_acks();
+		if (me == 1 && got)
+			return 0;
+		if (me == 0 && answered < got && noc_send(1, NOC_PORT_TAGGED, 7, 0, &iov, 1, NOC_F_COPY, NULL, &is_done) == 0)
+			answered++;
+		sched_yield();
+	}
+}
+
+static int stranger(const struct noc_place *place, const void *bytes, size_t n)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || connect(fd, (const struct sockaddr *)(const void *)&place->address, sizeof(struct sockaddr_in)))
+		tap_bail("a stranger cannot connect: %s", strerror(errno));
+	if (n && send(fd, bytes, n, MSG_NOSIGNAL) != (ssize_t)n)
+		tap_bail("a stranger cannot send: %s", strerror(errno));
+	return fd;
+}
+
+/* Is it closed by the other side before @ms have passed? */
+static bool is_closed(int fd, int ms, char *answer, size_t cap)
+{
+	uint64_t end = gw_now_ns() + (uint64_t)ms * 1000000;
+	size_t n = 0;
+
+	while (gw_now_ns() < end) {
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+		char more[512];
+		ssize_t k = poll(&p, 1, 100) > 0 ? recv(fd, more, sizeof(more), MSG_DONTWAIT) : -1;
+
+		if (k > 0 && answer && n + (size_t)k <= cap) {
+			memcpy(answer + n, more, (size_t)k);
+			n += (size_t)k;
+		} else if (k == 0 || (k < 0 && errno == ECONNRESET)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static int sockets_of(pid_t pid)
+{
+	char path[64], link[64];
+	struct dirent *e;
+	int n = 0;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	d = opendir(path);
+	while (d && (e = readdir(d))) {
+		ssize_t k = readlinkat(dirfd(d), e->d_name, link, sizeof(link));
+
+		n += k > 7 && memcmp(link, "socket:", 7) == 0;
+	}
+	if (d)
+		closedir(d);
+	return n;
+}
+
+static pid_t start(uint32_t me, int log)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(member(me, log));
+	return pid;
+}
+
+int main(void)
+{
+	struct tcp_word ask = { .magic = TCP_MAGIC, .version = TCP_VERSION, .op = TCP_ASK, .len = 96 };
+	struct { struct tcp_word word; unsigned char greeting[96]; } wrong = { .word = ask };
+	int log = memfd_create("log", 0), silent[SILENT], rude[RUDE], most = 0, closed = 0, lines = 0, status;
+	char answer[512] = { 0 }, *text;
+	struct noc_place place = { 0 };
+	struct gw_error why;
+	uint64_t end;
+	pid_t pid[2];
+	off_t size;
+
+	tap_begin(60);
+	setenv("GODWIT_NET", "tcp", 1);
+	for (int i = 0; i < 2; i++) {
+		segment_fd[i] = noc_segment_create(1, 2, 2, 1, &why);
+		if (segment_fd[i] < 0 || noc_segment_map(&pages[i], segment_fd[i], NULL, &why))
+			tap_bail("%s", why.text);
+		for (int c = 0; c < 2; c++)
+			atomic_store(&pages[i].clusters[c].is_up, 1);
+	}
+	pid[0] = start(0, log);
+	for (end = gw_now_ns() + 20000000000ull; noc_names_lookup(&pages[0], 0, &place) || place.state != NOC_NAME_HERE; sched_yield())
+		if (gw_now_ns() > end)
+			tap_bail("the rank does not listen");
+
+	for (int i = 0; i < SILENT; i++) {
+		silent[i] = stranger(&place, NULL, 0);
+		if (i % 8 == 0 && sockets_of(pid[0]) > most)
+			most = sockets_of(pid[0]);
+	}
+	for (int i = 0; i < SILENT - KEPT_MOST; i++)
+		closed += is_closed(silent[i], 5000, NULL, 0);
+	ok(closed == SILENT - KEPT_MOST, "of %d strangers who say nothing the oldest are closed for the next: %d", SILENT, closed);
+	ok(most >= 1 && most <= KEPT_MOST + 8, "the rank has few of them open at a time: its sockets were %d at most", most);
+
+	pid[1] = start(1, log);
+	waitpid(pid[1], &status, 0);
+	is_int(status, 0, "a peer connects, and its letter is answered, while strangers hold all places");
+
+	for (int i = 0; i < RUDE; i++) {
+		static const char rubbish[] = "GET / HTTP/1.0\r\nHost: somebody else's\r\n\r\n";
+
+		ask.len = i % 4 == 1 ? TCP_WORD_MAX + 1 : 96;
+		rude[i] = i % 4 < 2 ? stranger(&place, i % 4 ? (const void *)&ask : rubbish, i % 4 ? sizeof(ask) : sizeof(rubbish)) :
+		                      stranger(&place, i % 4 == 2 ? (const void *)&ask : &wrong, i % 4 == 2 ? 9 : sizeof(wrong));
+	}
+	closed = 0;
+	for (int i = 0; i < RUDE; i++) {
+		memset(answer, 0, sizeof(answer));
+		closed += is_closed(rude[i], 10000, answer, sizeof(answer));
+		if (i == 3)
+			is_int(((struct tcp_word *)(void *)answer)->op, TCP_NO, "the right word with another job's greeting is refused in so many words");
+	}
+	is_int(closed, RUDE, "rubbish, half a word, too long a word, another job's greeting: all are closed");
+	closed = 0;
+	for (int i = 0; i < SILENT; i++)
+		closed += is_closed(silent[i], 10000, NULL, 0);
+	is_int(closed, SILENT, "and those who say nothing, too");
+
+	is_int(waitpid(pid[0], &status, WNOHANG), 0, "the rank is alive");
+	kill(pid[0], SIGKILL);
+	waitpid(pid[0], &status, 0);
+	size = lseek(log, 0, SEEK_END);
+	text = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, log, 0);
+	for (off_t i = 0; text != MAP_FAILED && i < size; i++)
+		lines += text[i] == '\n';
+	ok(lines >= 17 && lines <= 16 + 6, "the log has a line for each of the first, and few of the others: %d", lines);
+	return tap_done();
+}
