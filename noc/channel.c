@@ -27,9 +27,13 @@ struct noc_peer *noc_peer_get(uint32_t proc)
 	p = m->peers[proc];
 	if (GW_LIKELY(p != NULL))
 		return p;
+	if (m->is_attached && noc_segment_reach(&m->seg, proc) < 0)
+		return NULL;
 	p = ct_area_zalloc(sizeof(*p));
 	if (!p)
 		return NULL;
+	if (proc > m->reach)
+		m->reach = proc;
 	p->proc = proc;
 	p->is_slow = true;
 	gw_list_init(&p->pending);
@@ -440,7 +444,7 @@ int noc_take(int budget)
 		uint32_t who = atomic_exchange_explicit(&in->want_space, 0, memory_order_relaxed);
 
 		noc_cells_free();
-		if (who && who - 1 < m->names_max) {
+		if (who && who - 1 < m->names_max && noc_segment_reach(&m->seg, who - 1) == 0) {
 			struct noc_inbox *waiter = noc_inbox_at(&m->seg, who - 1);
 
 			if (atomic_exchange_explicit(&waiter->asleep, 0, memory_order_acq_rel))

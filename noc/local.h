@@ -221,6 +221,7 @@ struct noc_member {
 	void *range;              /* reserved address range for the segment; kept over moves */
 	size_t range_size;
 	struct noc_peer **peers;  /* [names_max] */
+	uint32_t reach;           /* the highest of them */
 	struct gw_list waiting;   /* peers with pending messages */
 	struct gw_list streaming; /* bulk transfers that have been accepted */
 	struct noc_table outs, ins;

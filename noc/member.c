@@ -59,6 +59,12 @@ static int seg_attach(int fd, uint32_t cluster, struct gw_error *why)
 		rc = gw_fail(why, -EPROTO, "process %u on cluster %u does not belong to this job's segment", m->proc, cluster);
 		goto reserve;
 	}
+	noc_segment_close_spare(&m->seg);
+	rc = noc_segment_reach(&m->seg, m->reach > m->proc ? m->reach : m->proc);
+	if (rc) {
+		gw_fail(why, rc, "cannot open inboxes of the host segment: %s", strerror(-rc));
+		goto reserve;
+	}
 	m->cluster = cluster;
 	m->inbox = noc_inbox_at(&m->seg, m->proc);
 	m->incarnation++;

@@ -52,19 +52,21 @@ static int seg_file(uint64_t size, struct gw_error *why)
 	               "/dev/shm, or set TMPDIR to a directory that has it", (unsigned long long)size);
 }
 
-int noc_segment_create(uint32_t job, uint32_t names, uint32_t clusters, uint32_t domains, struct gw_error *why)
+int noc_segment_create_roomy(uint32_t job, uint32_t names, uint32_t more, uint32_t clusters, uint32_t domains, struct gw_error *why)
 {
-	struct noc_seg_head h = { .magic = NOC_SEG_MAGIC, .version = NOC_SEG_VERSION, .job = job, .names = names,
-	                          .clusters = clusters, .domains = domains, .inbox_stride = NOC_INBOX_STRIDE };
+	struct noc_seg_head h = { .magic = NOC_SEG_MAGIC, .version = NOC_SEG_VERSION, .job = job, .names = names + more,
+	                          .first_names = names, .clusters = clusters, .domains = domains, .inbox_stride = NOC_INBOX_STRIDE };
 	gw_autoclose int fd = -1;
 	int out;
 
-	if (!names || names > NOC_WORD_WRITER_MAX || !clusters || !domains)
+	if (!names || names > NOC_WORD_WRITER_MAX || more > NOC_WORD_WRITER_MAX - names || !clusters || !domains)
 		return gw_fail(why, -EINVAL, "a host segment for %u names, %u clusters and %u core domains makes no sense",
 		               names, clusters, domains);
 	seg_layout(&h);
 	fd = memfd_create(NOC_SEG_FILE, MFD_CLOEXEC);
 	if (fd < 0 && (errno == EPERM || errno == EACCES || errno == ENOSYS)) {
+		h.names = names; /* a file may have to have what it could grow to */
+		seg_layout(&h);
 		fd = seg_file(h.size, why);
 		if (fd < 0)
 			return fd;
@@ -79,6 +81,11 @@ int noc_segment_create(uint32_t job, uint32_t names, uint32_t clusters, uint32_t
 	out = fd;
 	fd = -1;
 	return out;
+}
+
+int noc_segment_create(uint32_t job, uint32_t names, uint32_t clusters, uint32_t domains, struct gw_error *why)
+{
+	return noc_segment_create_roomy(job, names, 0, clusters, domains, why);
 }
 
 int noc_segment_map(struct noc_segment *out, int fd, void *at, struct gw_error *why)
@@ -101,11 +108,37 @@ int noc_segment_map(struct noc_segment *out, int fd, void *at, struct gw_error *
 		return gw_fail(why, -errno, "cannot map the host segment (%llu bytes): %s%s", (unsigned long long)h.size,
 		               strerror(errno), gw_advice(errno));
 	madvise(p, h.size, MADV_DONTFORK);
+	madvise(p, h.size, MADV_DONTDUMP); /* a dump would make a page of every hole */
 	out->head = (struct noc_seg_head *)(void *)p;
 	out->domains = (struct noc_domain_entry *)(void *)(p + h.domains_at);
 	out->clusters = (struct noc_cluster_entry *)(void *)(p + h.clusters_at);
 	out->names = (struct noc_name_entry *)(void *)(p + h.names_at);
 	out->inboxes = p + h.inboxes_at;
+	out->reach = h.names;
+	return 0;
+}
+
+void noc_segment_close_spare(struct noc_segment *seg)
+{
+	const struct noc_seg_head *h = seg->head;
+
+	if (h->first_names < h->names &&
+	    mprotect(noc_inbox_at(seg, h->first_names), (size_t)(h->names - h->first_names) * NOC_INBOX_STRIDE, PROT_NONE) == 0)
+		seg->reach = h->first_names;
+}
+
+int noc_segment_reach_slow(struct noc_segment *seg, uint32_t proc)
+{
+	uint32_t to = (proc / 16 + 1) * 16;
+
+	if (to > seg->head->names)
+		to = seg->head->names;
+	if (proc >= to)
+		return -ENOENT;
+	/* neighbours come together, and one mapping stays two */
+	if (mprotect(noc_inbox_at(seg, seg->reach), (size_t)(to - seg->reach) * NOC_INBOX_STRIDE, PROT_READ | PROT_WRITE))
+		return -errno;
+	seg->reach = to;
 	return 0;
 }
 
@@ -205,6 +238,8 @@ void noc_inbox_void(struct noc_segment *seg, uint32_t proc)
 		struct noc_inbox *in = noc_inbox_at(seg, i);
 		bool found = false;
 
+		if (i >= seg->head->first_names && atomic_load_explicit(&seg->names[i].state, memory_order_relaxed) == NOC_NAME_NONE)
+			continue; /* nobody has written there, and looking would make a page of it */
 		if (atomic_load_explicit(&in->open, memory_order_relaxed) == NOC_INBOX_NEVER)
 			continue; /* and its pages stay untouched */
 		for (unsigned s = 0; s < NOC_SLOTS; s++) {

@@ -13,6 +13,10 @@
  *   names_at       name entries    64 B each: the name page. Seqlock per entry
  *   inboxes_at     inboxes         one per name, NOC_INBOX_STRIDE bytes each, touched on first use
  *
+ * It has room for more names than the job begins with, for processes that come later (MPI_Comm_spawn). They cost addresses
+ * only: a rank maps their inboxes without access, so that nothing that touches all of its memory (mlockall, a core file)
+ * makes pages of them, and opens one when it first has to do with its owner.
+ *
  * A name entry is written by the clusterd that owns the rank; on other hosts, where it is news, by any clusterd there that
  * the head has told. Ownership passes by GIVEN/TAKEN, so there is one owner at a time, and the entry's lock and its epoch
  * settle the rest: the highest epoch wins.
@@ -77,7 +81,8 @@ struct noc_seg_head {
 	uint32_t version, job;
 	uint32_t names, clusters, domains, inbox_stride;
 	uint64_t domains_at, clusters_at, names_at, inboxes_at, size; /* bytes from the start */
-	uint8_t pad[56];
+	uint32_t first_names;         /* that the job begins with */
+	uint8_t pad[52];
 };
 _Static_assert(sizeof(struct noc_seg_head) == 128, "wire format");
 
@@ -88,14 +93,26 @@ struct noc_segment {
 	struct noc_cluster_entry *clusters;
 	struct noc_name_entry *names;
 	char *inboxes;
+	uint32_t reach;               /* names whose inboxes can be touched */
 };
 
 /** noc_segment_create - a new file in memory with @names entries, laid out; returns the descriptor or negative errno */
 int noc_segment_create(uint32_t job, uint32_t names, uint32_t clusters, uint32_t domains, struct gw_error *why);
+/** noc_segment_create_roomy - and room for @more, where that costs nothing (noc_segment_map tells: head->names) */
+int noc_segment_create_roomy(uint32_t job, uint32_t names, uint32_t more, uint32_t clusters, uint32_t domains, struct gw_error *why);
 
 /** noc_segment_map - map @fd and check it. @at: fixed address inside a reservation of the caller, or NULL */
 int noc_segment_map(struct noc_segment *out, int fd, void *at, struct gw_error *why);
 void noc_segment_unmap(struct noc_segment *seg);
+
+/** noc_segment_close_spare - take away access to the inboxes that are not in use yet, until noc_segment_reach() */
+void noc_segment_close_spare(struct noc_segment *seg);
+/** noc_segment_reach_slow - @proc is about to be talked to: its inbox can be touched */
+int noc_segment_reach_slow(struct noc_segment *seg, uint32_t proc);
+static inline int noc_segment_reach(struct noc_segment *seg, uint32_t proc)
+{
+	return proc < seg->reach ? 0 : noc_segment_reach_slow(seg, proc);
+}
 
 /* One name entry as a value. */
 struct noc_place {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The host segment and its name page: geometry is checked, entries are read whole, the highest epoch wins. */
 #include <pthread.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "noc/local.h"
@@ -20,6 +22,31 @@ static void *reader(void *arg)
 			++*torn;
 	}
 	return NULL;
+}
+
+/* Room for names that come later costs no page, and is opened a few at a time. */
+static void test_spare(void)
+{
+	struct noc_segment seg = { 0 };
+	struct gw_error why = { 0 };
+	struct stat st;
+	int fd = noc_segment_create_roomy(9, 2, 100, 3, 1, &why);
+
+	ok(fd >= 0 && noc_segment_map(&seg, fd, NULL, &why) == 0, "a segment with room: %s", why.text);
+	is_int(seg.head->names, 102, "for all of them");
+	noc_segment_close_spare(&seg);
+	is_int(seg.reach, 2, "the inboxes of the first can be touched");
+	madvise(seg.head, seg.head->size, MADV_POPULATE_READ); /* stops at what has no access, as mlockall does */
+	is_int(fstat(fd, &st), 0, "what is there is looked at");
+	ok(st.st_blocks * 512 < 8 * (long)NOC_INBOX_STRIDE, "the others cost nothing: %lld bytes", (long long)st.st_blocks * 512);
+	is_int(noc_segment_reach(&seg, 20), 0, "one is opened");
+	is_int(seg.reach, 32, "and its neighbours");
+	noc_inbox_at(&seg, 20)->head = 1;
+	is_int(noc_segment_reach(&seg, 101), 0, "the last one too");
+	noc_inbox_at(&seg, 101)->head = 1;
+	is_int(noc_segment_reach(&seg, 102), -ENOENT, "there is none behind it");
+	noc_segment_unmap(&seg);
+	close(fd);
 }
 
 int main(void)
@@ -68,6 +95,7 @@ int main(void)
 	pthread_join(t, NULL);
 	is_int(torn, 0, "no reader saw half an entry");
 
+	test_spare();
 	is_int(pipe(bad), 0, "a pipe");
 	is_int(noc_segment_map(&(struct noc_segment){ 0 }, bad[0], NULL, &why), -EPROTO, "what is no segment is refused: %s", why.text);
 	is_int(ftruncate(fd, 8192), 0, "shortened");
