@@ -130,7 +130,7 @@ static int do_get_my_kvsname(struct pmi_session *s, const struct fields *f, stru
 static int do_get_universe_size(struct pmi_session *s, const struct fields *f, struct gw_error *why)
 {
 	(void)f; (void)why;
-	reply(s, "cmd=universe_size size=%u", s->job->universe);
+	reply(s, "cmd=universe_size size=%d", s->job->universe);
 	return 0;
 }
 
@@ -323,7 +323,7 @@ static int handle_line(struct pmi_session *s, char *line, struct gw_error *why)
 
 /* ---- verbs ----------------------------------------------------------------------------------------------------- */
 
-int pmi_job_init(struct pmi_job *job, const char *kvsname, uint32_t size, uint32_t universe)
+int pmi_job_init(struct pmi_job *job, const char *kvsname, uint32_t size, int32_t universe)
 {
 	memset(job, 0, sizeof(*job));
 	snprintf(job->kvsname, sizeof(job->kvsname), "%s", kvsname);

@@ -36,12 +36,13 @@
 /* One daemon's copy of what the job shares. */
 struct pmi_job {
 	char kvsname[PMI_KVSNAME_MAX];
-	uint32_t size, universe;
+	uint32_t size;
+	int32_t universe;        /* -1: as many as there is room for; MPI_UNIVERSE_SIZE is not set then */
 	uint64_t barriers_done;  /* all ranks have passed this many */
 	json_t *space;           /* key -> value */
 };
 
-int pmi_job_init(struct pmi_job *job, const char *kvsname, uint32_t size, uint32_t universe);
+int pmi_job_init(struct pmi_job *job, const char *kvsname, uint32_t size, int32_t universe);
 void pmi_job_fini(struct pmi_job *job);
 
 /** pmi_job_barrier_done - the head says that barrier @number is complete; @puts (borrowed) are everybody's, merged.

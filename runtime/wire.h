@@ -11,8 +11,9 @@
  * head -> clusterd
  *   daemon        cluster address port        where the daemon of another host listens for migration sessions (TCP)
  *   name          as from a clusterd: of another host; to be written into this host's name page
- *   start         cluster domain job size kvsname universe incarnation cores[] binds[[]] reconnecting[] restarting
+ *   start         cluster domain job size room kvsname universe incarnation cores[] binds[[]] reconnecting[] restarting
  *                 (descriptor: the host segment; without one the clusterd makes it)
+ *                 size: ranks of the first world; room: names that segments are made for
  *                 binds: sets of processors, one for each rank; none when a rank may use all of the cluster's
  *                 host hostname: in jobs of several hosts; there clusterds of the head's machine also get address and secret (hex)
  *                 inherit{}: environment{} limits[] umask nice ioprio; of mpirun, for clusterds of other hosts
@@ -21,7 +22,8 @@
  *   signal        rank signal                 to its process group; answered by undelivered when the rank does not live
  *                                             there. SIGTSTP stops it, and is answered by signalled
  *   end                                       SIGKILL to every rank that is left, and exit 0
- *   barrier-done  number puts{}               all ranks have entered PMI barrier @number
+ *   world         first size kvsname universe puts{}  ranks that were spawned: the next @size process numbers, from @first on
+ *   barrier-done  world number puts{}         all ranks of that world have entered PMI barrier @number
  *   pmi-answer    rank id answer{}
  *   stdin-eof     rank offset                 standard input ends at @offset
  *   output-ack    rank stream offset          the head has written all up to @offset
@@ -47,7 +49,7 @@
  *   status        id movable                  answered by status-answer
  *
  * clusterd -> head
- *   up            pid place{} address port    place: cores[] binds[[]], and of a cut host domains[]; address and port: for sessions of daemons of other hosts
+ *   up            pid place{} address port room  room: names that the segment has; place: cores[] binds[[]], and of a cut host domains[]; address and port: for sessions of daemons of other hosts
  *                                             (descriptor: the segment, if this clusterd made it)
  *                                             cpu: what its processor can do, names of container/cpu.h
  *   launched      rank pid slot            @slot: of binds; -1: it is not bound

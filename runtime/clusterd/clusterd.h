@@ -20,6 +20,7 @@
  *   probe.c     whether this host can reach the others
  *   far.c       migration sessions with daemons of other hosts
  *   network.c   a job of one host gets a network
+ *   worlds.c    ranks that began together; those that others have spawned
  *   suspend.c   ranks that rest until they are let go
  *   checkpoint.c  and whose images are written meanwhile
  *   restart.c   ranks that were written down come back
@@ -83,7 +84,8 @@ struct clusterd {
 	struct gw_link *head;
 	struct gw_watch *signals, *listener_watch;
 	int signal_fd, listener;
-	uint32_t job, cluster, domain, size;
+	uint32_t job, cluster, domain;
+	uint32_t size, room;        /* names that there are, spawned ones among them; that there can be */
 	uint64_t incarnation;
 	bool is_started, is_ending;
 	cpu_set_t cpus;
@@ -118,7 +120,8 @@ struct clusterd {
 		struct noc_address address[4];
 		unsigned newest;
 	} *heard;
-	struct pmi_job pmi;
+	struct world **worlds;
+	uint32_t n_worlds;
 	struct gw_list ranks, moves; /* struct rank; struct move of requests.c */
 	struct mig *mig;
 };
@@ -270,6 +273,15 @@ int network_read(struct clusterd *d, const char *address, const json_t *msg); /*
 void network_take_up(struct clusterd *d, const json_t *msg); /* `network` */
 void network_rank_attached(struct clusterd *d);          /* one may have been waited for */
 bool network_attach_failed(struct rank *r, uint32_t session, const char *text); /* then it goes on without one */
+
+/* ---- worlds.c ---- */
+struct world_place { uint32_t rank, size; bool is_spawned; }; /* of a rank in its MPI_COMM_WORLD */
+int worlds_add(struct clusterd *d, uint32_t size, const char *kvsname, int32_t universe); /* the next @size names */
+void worlds_fini(struct clusterd *d);
+void worlds_heard(struct clusterd *d, json_t *msg);      /* `world` */
+void worlds_barrier_done(struct clusterd *d, json_t *msg); /* `barrier-done` */
+struct pmi_job *worlds_pmi(struct clusterd *d, uint32_t proc); /* NULL: no world has this rank */
+bool worlds_place(const struct clusterd *d, uint32_t proc, struct world_place *out);
 
 /* ---- suspend.c ---- */
 void suspend_begin(struct clusterd *d, uint64_t id);     /* `suspend` */

@@ -57,7 +57,7 @@ static int create_segment(struct clusterd *d, struct gw_error *why)
 	more = (struct rlimit){ was.rlim_max, was.rlim_max };
 	setrlimit(RLIMIT_FSIZE, &more);
 	/* of one size on all hosts, with room for those that come later */
-	fd = noc_segment_create(d->job, d->size, RT_CLUSTERS_MAX, RT_CLUSTERS_MAX, why);
+	fd = noc_segment_create_roomy(d->job, d->size, d->room - d->size, RT_CLUSTERS_MAX, RT_CLUSTERS_MAX, why);
 	setrlimit(RLIMIT_FSIZE, &was);
 	return fd;
 }
@@ -111,7 +111,7 @@ static void hide_features(uint32_t cluster)
 
 static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
-	int cluster, domain, size, universe, given = -1;
+	int cluster, domain, size, room, universe, given = -1;
 	json_int_t job, incarnation;
 	const char *kvsname;
 	struct gw_error why = { 0 };
@@ -119,8 +119,9 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	char who[80], features[CT_CPU_TEXT];
 	struct ct_cpu cpu;
 
-	if (d->is_started || json_unpack(msg, "{s:i, s:i, s:I, s:i, s:s, s:i, s:I}", "cluster", &cluster, "domain", &domain, "job",
-	                                  &job, "size", &size, "kvsname", &kvsname, "universe", &universe, "incarnation", &incarnation) < 0) {
+	if (d->is_started || json_unpack(msg, "{s:i, s:i, s:I, s:i, s:i, s:s, s:i, s:I}", "cluster", &cluster, "domain", &domain, "job",
+	                                  &job, "size", &size, "room", &room, "kvsname", &kvsname, "universe", &universe, "incarnation",
+	                                  &incarnation) < 0 || size < 1 || room < size) {
 		clusterd_fatal(d, "the head's 'start' is malformed");
 		return;
 	}
@@ -128,7 +129,7 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	d->job = (uint32_t)job;
 	d->cluster = (uint32_t)cluster;
 	d->domain = (uint32_t)domain;
-	d->size = (uint32_t)size;
+	d->room = (uint32_t)room;
 	d->incarnation = (uint64_t)incarnation;
 	d->is_restarting = json_is_true(json_object_get(msg, "restarting"));
 	inherit_take(d, json_object_get(msg, "inherit"));
@@ -144,7 +145,7 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	if (d->is_networked)
 		join_fence(d);
 	movable_read_reconnecting(json_object_get(msg, "reconnecting"));
-	d->heard = calloc(d->size + 1, sizeof(*d->heard));
+	d->heard = calloc(d->room, sizeof(*d->heard)); /* what is not used is never touched */
 	if (!d->heard || place_take(d, msg, &why) < 0) {
 		clusterd_fatal(d, "cluster %u cannot start: %s", d->cluster, why.text[0] ? why.text : "out of memory");
 		return;
@@ -159,12 +160,13 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 			return;
 		}
 	}
-	if (pmi_job_init(&d->pmi, kvsname, d->size, (uint32_t)universe) < 0 ||
+	if (worlds_add(d, (uint32_t)size, kvsname, universe) < 0 ||
 	    enter_segment(d, given, &why) < 0 || moves_init(d, &why) < 0 ||
 	    far_init(d, own_address(d, msg), &why) < 0) {
 		clusterd_fatal(d, "cluster %u cannot start: %s", d->cluster, why.text[0] ? why.text : "out of memory");
 		return;
 	}
+	d->room = d->segment.head->names;
 	agent_look_at_page(d);
 	gw_fault("rt.join.start");
 	/* its ranks are bound to its cores by their own spawn; the daemon itself stays there too */
@@ -173,9 +175,9 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	join_give_segment(&d->join, d->segment_fd);
 	hide_features(d->cluster);
 	ct_cpu_host(&cpu);
-	gw_link_send_json_fds(d->head, json_pack("{s:s, s:s, s:i, s:o, s:s, s:i}", "op", "up", "cpu",
+	gw_link_send_json_fds(d->head, json_pack("{s:s, s:s, s:i, s:o, s:s, s:i, s:i}", "op", "up", "cpu",
 	                                         ct_cpu_print(&cpu, features), "pid", (int)getpid(), "place", place_json(d),
-	                                         "address", d->is_networked ? own_address(d, msg) : "", "port", (int)d->far_port),
+	                                         "address", d->is_networked ? own_address(d, msg) : "", "port", (int)d->far_port, "room", (int)d->room),
 	                      &d->segment_fd, given < 0 && !d->join.is_joined ? 1 : 0);
 	gw_log(GW_INFO, "up, process %d, %u processors", (int)getpid(), d->cores);
 	gw_event("cluster.up", "{s:i, s:i}", "cluster", cluster, "cores", (int)d->cores);
@@ -216,19 +218,14 @@ static void do_end(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 
 static void do_barrier_done(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
-	uint64_t number = (uint64_t)json_integer_value(json_object_get(msg, "number"));
-
 	(void)fds; (void)n_fds;
-	if (pmi_job_barrier_done(&d->pmi, number, json_object_get(msg, "puts")) < 0) {
-		clusterd_fatal(d, "no memory for what the ranks have published");
-		return;
-	}
-	gw_list_for(e, &d->ranks) {
-		struct rank *r = gw_list_entry(e, struct rank, node);
+	worlds_barrier_done(d, msg);
+}
 
-		if (r->state == RANK_HERE && !r->is_exported)
-			pmi_session_resume(r->pmi);
-	}
+static void do_world(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	worlds_heard(d, msg);
 }
 
 static void do_pmi_answer(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
@@ -391,6 +388,7 @@ static const struct head_op {
 	{ "signal", do_signal, false },
 	{ "end", do_end, true },
 	{ "barrier-done", do_barrier_done, false },
+	{ "world", do_world, false },
 	{ "pmi-answer", do_pmi_answer, false },
 	{ "stdin-eof", do_stdin_eof, false },
 	{ "output-ack", do_output_ack, false },
@@ -675,7 +673,7 @@ int main(int argc, char **argv)
 		rank_destroy(gw_list_entry(e, struct rank, node));
 	join_fini(&d.join);
 	gw_link_destroy(d.head);
-	pmi_job_fini(&d.pmi);
+	worlds_fini(&d);
 	free(d.binds);
 	free(d.heard);
 	free(d.bind_users);

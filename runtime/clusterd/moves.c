@@ -197,8 +197,8 @@ static int on_prepare(void *ctx, const struct mig_offer *offer, struct ct_plumbi
 		return gw_fail(why, -ESHUTDOWN, "cluster %u is about to %s", d->cluster, d->is_ending ? "end" : "leave the job");
 	if (d->checkpoint) /* which has begun without it */
 		return gw_fail(why, -EBUSY, "a checkpoint is just being written on cluster %u", d->cluster);
-	if (offer->proc >= d->size)
-		return gw_fail(why, -EINVAL, "there is no rank %u", offer->proc);
+	if (offer->proc >= d->size) /* of one that was spawned just now the head's word may still be on its way */
+		return gw_fail(why, -EAGAIN, "cluster %u has not heard of rank %u yet; try again", d->cluster, offer->proc);
 	gw_list_for(e, &d->ranks) {
 		const struct rank *other = gw_list_entry(e, struct rank, node);
 

@@ -88,9 +88,12 @@ static ssize_t take(struct rank *r, char *buf, size_t len)
 
 int pmi_port_open(struct rank *r, uint32_t appnum, struct ct_plumbing *plumbing, struct gw_error *why)
 {
+	struct pmi_job *job = worlds_pmi(r->d, r->proc);
 	int sv[2], yes = 1;
 
-	if (pmi_session_create(&r->pmi, &r->d->pmi, appnum, &session_ops, r) < 0)
+	if (!job)
+		return gw_fail(why, -EINVAL, "no such rank");
+	if (pmi_session_create(&r->pmi, job, appnum, &session_ops, r) < 0)
 		return gw_fail(why, -ENOMEM, "out of memory");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
 		return gw_fail(why, -errno, "no PMI socket: %s", strerror(errno));

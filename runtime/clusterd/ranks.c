@@ -229,7 +229,8 @@ static void add_own_env(char **envp, uint32_t n, char own[][48], uint32_t n_own)
 
 static int launch(struct clusterd *d, const struct rt_launch *l, const char *strings, const char *end, struct gw_error *why)
 {
-	char own[6][48];
+	char own[7][48];
+	struct world_place place;
 	gw_autofree char **cwd = cut_strings(&strings, end, 1, 0);
 	gw_autofree char **argv = cwd ? cut_strings(&strings, end, l->argc, 0) : NULL;
 	gw_autofree char **envp = argv ? cut_strings(&strings, end, l->envc, GW_ARRAY_LEN(own)) : NULL;
@@ -238,15 +239,16 @@ static int launch(struct clusterd *d, const struct rt_launch *l, const char *str
 	struct rank *r;
 	int code;
 
-	if (!envp || l->argc == 0)
+	if (!envp || l->argc == 0 || !worlds_place(d, l->rank, &place))
 		return gw_fail(why, -EPROTO, "rank %u: malformed launch", l->rank);
 	snprintf(own[0], sizeof(own[0]), "PMI_FD=%d", RANK_PMI_FD);
-	snprintf(own[1], sizeof(own[1]), "PMI_RANK=%u", l->rank);
-	snprintf(own[2], sizeof(own[2]), "PMI_SIZE=%u", d->size);
+	snprintf(own[1], sizeof(own[1]), "PMI_RANK=%u", place.rank);
+	snprintf(own[2], sizeof(own[2]), "PMI_SIZE=%u", place.size);
 	snprintf(own[3], sizeof(own[3]), "GODWIT_CTL_FD=%d", RANK_CTL_FD);
 	snprintf(own[4], sizeof(own[4]), "GODWIT_JOB=%u", d->job);
 	snprintf(own[5], sizeof(own[5]), "GODWIT_PROC=%u", l->rank);
-	add_own_env(envp, l->envc, own, GW_ARRAY_LEN(own));
+	snprintf(own[6], sizeof(own[6]), "PMI_SPAWNED=%d", place.is_spawned);
+	add_own_env(envp, l->envc, own, place.is_spawned ? 7 : 6);
 	spec.argv = argv;
 	spec.envp = envp;
 	spec.cwd = cwd[0];

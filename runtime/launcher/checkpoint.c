@@ -154,7 +154,8 @@ static json_t *ranks_json(const struct head *h)
 		                      (int)r->app, "cluster", (int)r->cluster, "host", h->hosts[h->clusters[r->cluster].host].name, "epoch",
 		                      (json_int_t)r->epoch, "pinned", (int)r->is_pinned, "ended", (int)(r->state == RANK_ENDED), "status",
 		                      r->status, "output", (json_int_t)r->out[0].next, (json_int_t)r->out[1].next, "barrier",
-		                      (json_int_t)r->barrier, "asked", (json_int_t)r->asked, "answer", r->answer));
+		                      (json_int_t)r->barrier, "asked", (json_int_t)(r->asked && !r->answer ? r->asked - 1 : r->asked), "answer",
+		                      r->answer)); /* a question without an answer yet will be asked anew */
 	}
 	return list;
 }
@@ -172,6 +173,7 @@ static json_t *input_json(const struct head *h)
 
 static json_t *manifest(const struct head *h, const struct checkpoint *c)
 {
+	const struct world *w = &h->worlds[0]; /* the only one: checkpoint_prepare() */
 	char cwd[4096] = "";
 	json_t *m;
 
@@ -180,8 +182,8 @@ static json_t *manifest(const struct head *h, const struct checkpoint *c)
 	                 "ranks_total", (int)h->size, "clusters", (int)h->n_clusters, "universe", (int)h->spec->universe, "networked",
 	                 (int)h->is_networked, "base_pid", (json_int_t)h->base_pid, "cwd", getcwd(cwd, sizeof(cwd)) ? cwd : "", "apps",
 	                 apps_json(h), "environment", environment_json(), "ranks", ranks_json(h), "input", input_json(h), "pmi",
-	                 "barriers_done", (json_int_t)h->barriers_done, "barrier_count", (int)h->barrier_count, "barrier_puts",
-	                 h->barrier_puts, "space", h->space, "services", h->services, "images", c->images);
+	                 "barriers_done", (json_int_t)w->barriers_done, "barrier_count", (int)w->barrier_count, "barrier_puts",
+	                 w->barrier_puts, "space", w->space, "services", h->services, "images", c->images);
 	if (m)
 		remember_write(h, m, c->images, c->is_stopping);
 	return m;
@@ -240,6 +242,9 @@ int checkpoint_prepare(struct head *h, const char *dir, bool is_stopping, struct
 
 	if (h->checkpoint || h->suspend.state != SUSPEND_NONE)
 		return suspend_refuse(h, why);
+	if (h->n_worlds > 1)
+		return gw_fail(why, -ENOTSUP, "ranks %u to %u were started by rank %u (MPI_Comm_spawn), and a job with such ranks cannot be "
+		               "written down", h->worlds[1].first, h->worlds[1].first + h->worlds[1].size - 1, h->worlds[1].parent);
 	for (uint32_t r = 0; r < h->size; r++)
 		if (h->ranks[r].state == RANK_ENDED)
 			return gw_fail(why, -ESRCH, "rank %u has ended: the job is about to", r);

@@ -228,8 +228,9 @@ static void append(char **buf, size_t *len, const char *text)
 static int launch_rank(struct head *h, struct cluster *c, uint32_t rank, const struct strings *env, const char *cwd)
 {
 	const struct app *app = &h->spec->apps[h->ranks[rank].app];
+	uint32_t appnum = h->ranks[rank].app - h->worlds[h->ranks[rank].world].app;
 	struct rt_launch l = { .rank = rank, .ns_pid = h->base_pid + rank, .has_stdin = input_is_for(h, rank),
-	                       .argc = (uint32_t)app->argv.n, .envc = (uint32_t)env->n, .appnum = h->ranks[rank].app };
+	                       .argc = (uint32_t)app->argv.n, .envc = (uint32_t)env->n, .appnum = appnum };
 	gw_autofree char *frame = malloc(sizeof(l));
 	size_t len = sizeof(l);
 
@@ -253,50 +254,51 @@ static uint32_t threads_of(const struct head *h, const struct cluster *c)
 	uint32_t places = c->cores.n_binds ? c->cores.n_binds : 1, ranks = 0, cpus;
 
 	for (uint32_t r = 0; r < h->size; r++) /* clusters of one domain are on the same cores */
-		ranks += h->clusters[h->ranks[r].cluster].cores.domain == c->cores.domain;
+		ranks += h->ranks[r].state != RANK_ENDED && h->clusters[h->ranks[r].cluster].cores.domain == c->cores.domain;
 	cpus = (uint32_t)CPU_COUNT(c->cores.n_binds ? &c->cores.binds[0] : &c->cores.cpus);
 	ranks = (ranks + places - 1) / places;
 	return ranks <= 1 ? 0 : cpus / ranks ? cpus / ranks : 1;
 }
 
-void clusters_launch(struct head *h, struct cluster *c)
+int clusters_launch_range(struct head *h, struct cluster *c, uint32_t first, uint32_t n, struct gw_error *why)
 {
 	uint32_t built_for = UINT32_MAX;
 	struct strings env = { 0 };
 	gw_autofree char *here = getcwd(NULL, 0);
+	int code = 0;
 
-	if (h->spec->restart) {
-		restart_cluster(h, c);
-		return;
-	}
-	for (uint32_t r = 0; r < h->size; r++) {
+	for (uint32_t r = first; r < first + n && code == 0; r++) {
 		const struct app *app = &h->spec->apps[h->ranks[r].app];
-		struct gw_error why = { 0 };
 		char name[CLUSTER_NAME_MAX];
-		int code;
 
 		if (h->ranks[r].cluster != c->index)
 			continue;
 		if (built_for != h->ranks[r].app) {
 			strings_fini(&env);
-			if (env_build(&env, h->spec, app, threads_of(h, c), &why) < 0) {
-				job_fail(h, 1, "%s", why.text);
+			code = env_build(&env, h->spec, app, threads_of(h, c), why);
+			if (code == 0 && h->has_baseline && baseline_environment(&env, &h->baseline) < 0)
+				code = gw_fail(why, -ENOMEM, "out of memory for the environment");
+			if (code < 0)
 				break;
-			}
-			if (h->has_baseline && baseline_environment(&env, &h->baseline) < 0) {
-				job_fail(h, 1, "out of memory for the environment");
-				break;
-			}
 			built_for = h->ranks[r].app;
 		}
 		code = launch_rank(h, c, r, &env, app->wdir ? app->wdir : here ? here : "/");
-		if (code < 0) {
-			job_fail(h, 1, "rank %u: its command line and environment cannot be sent to %s: %s", r,
-			         clusters_name(h, c->index, name), strerror(-code));
-			break;
-		}
+		if (code < 0)
+			gw_fail(why, code, "rank %u: its command line and environment cannot be sent to %s: %s", r,
+			        clusters_name(h, c->index, name), strerror(-code));
 	}
 	strings_fini(&env);
+	return code;
+}
+
+void clusters_launch(struct head *h, struct cluster *c)
+{
+	struct gw_error why = { 0 };
+
+	if (h->spec->restart)
+		restart_cluster(h, c);
+	else if (clusters_launch_range(h, c, 0, h->size, &why) < 0)
+		job_fail(h, 1, "%s", why.text);
 }
 
 /* How another machine is cut into the clusters that were started together; it numbers core domains from that of the first on. */
@@ -321,9 +323,9 @@ void clusters_send_start(struct head *h, struct cluster *c)
 	c->is_networked = h->is_networked;
 	for (uint32_t i = 0; i < c->cores.n_binds; i++)
 		json_array_append_new(binds, rt_cpus_json(&c->cores.binds[i]));
-	msg = json_pack("{s:s, s:i, s:i, s:I, s:i, s:s, s:i, s:I, s:o, s:o, s:[s,s]}", "op", "start",
-	                "cluster", (int)c->index, "domain", (int)c->cores.domain, "job", (json_int_t)h->job, "size", (int)h->size, "kvsname",
-	                h->kvsname, "universe", (int)(h->spec->universe ? h->spec->universe : h->size), "incarnation",
+	msg = json_pack("{s:s, s:i, s:i, s:I, s:i, s:i, s:s, s:i, s:I, s:o, s:o, s:[s,s]}", "op", "start", "cluster", (int)c->index,
+	                "domain", (int)c->cores.domain, "job", (json_int_t)h->job, "size", (int)h->worlds[0].size, "room", (int)h->room, "kvsname",
+	                h->kvsname, "universe", h->spec->universe ? (int)h->spec->universe : -1, "incarnation",
 	                (json_int_t)c->incarnation, "cores", rt_cpus_json(&c->cores.cpus), "binds", binds,
 	                "reconnecting", option ? option : "", variable ? variable : "");
 	if (h->is_networked) {

@@ -31,6 +31,7 @@
  *   sink.c       where output ends, slow readers
  *   input.c      standard input to one rank or several, with a window, across moves
  *   pmi_head.c   barriers and published names
+ *   spawn.c      ranks that ranks start (MPI_Comm_spawn)
  *   tools.c      the socket of the godwit command
  *   moves.c      moves that were asked for
  *   grow.c       clusters that come while the job runs
@@ -111,6 +112,7 @@ struct joined {          /* one output stream of one rank */
 };
 
 int output_init(struct head *h, struct gw_error *why);
+int output_open(struct head *h, uint32_t rank, struct gw_error *why); /* of one that comes later */
 void output_fini(struct head *h);
 void output_piece(struct head *h, uint32_t rank, uint32_t stream, uint64_t offset, const char *bytes, size_t len);
 void output_skip_gaps(struct head *h, uint32_t rank); /* what is missing will never come */
@@ -168,11 +170,24 @@ struct cluster {
 	bool *acks_due_from;
 };
 
+struct world {                /* ranks that began together, an MPI_COMM_WORLD: the first is mpirun's, the others were spawned */
+	uint32_t first, size;     /* process numbers */
+	uint32_t app;             /* of its first program */
+	char kvsname[64];
+	uint64_t barriers_done;
+	uint32_t barrier_count;
+	json_t *barrier_puts, *space; /* space: of all barriers */
+	/* of a spawned one: which rank has asked, in which question; how many run */
+	uint32_t parent, launched;
+	uint64_t asked;
+	bool is_pending, is_failed; /* is_failed: it could not be started whole, and what there was of it ends */
+};
+
 enum rank_state { RANK_WAITING, RANK_RUNNING, RANK_ENDED };
 
 struct rank {
 	enum rank_state state;
-	uint32_t cluster, app;
+	uint32_t cluster, app, world;
 	pid_t pid;
 	uint64_t epoch;
 	uint64_t given_epoch;      /* it was given to cluster @given_to; where it is when this is above @epoch */
@@ -221,8 +236,10 @@ struct head {
 	uint32_t n_clusters, n_domains, n_hosts;
 	bool is_networked;               /* ranks of different hosts talk to each other */
 	uint8_t secret[GW_TRUST_SECRET]; /* of the job: whoever knows it belongs to it */
-	struct rank *ranks;
-	uint32_t size, ended;
+	struct rank *ranks;              /* [room] */
+	uint32_t size, ended, room;      /* room: what host segments have names for; spawned ranks come on top of the first */
+	struct world *worlds;
+	uint32_t n_worlds;
 	struct gw_list doors;     /* where daemons of other machines come in: doors.c */
 	int family;               /* of all addresses of the job */
 	struct gw_link *keeper;          /* of the pool that the job is in; NULL: of none */
@@ -253,9 +270,8 @@ struct head {
 	struct gw_list files_out;       /* struct sink */
 	struct gw_timer *line_timer;
 	struct input input;
-	uint64_t barriers_done;
-	uint32_t barrier_count;
-	json_t *barrier_puts, *space, *services; /* space: of all barriers */
+	json_t *services;
+	json_t *spawns;                  /* requests that came while the job was suspended */
 
 	struct {
 		enum suspend_state state;
@@ -294,6 +310,8 @@ struct cluster *clusters_new(struct head *h, uint32_t host, uint32_t first); /* 
 int clusters_start(struct head *h, struct cluster *c, const char *path, struct gw_error *why);
 void clusters_send_start(struct head *h, struct cluster *c);
 void clusters_launch(struct head *h, struct cluster *c);  /* the ranks that begin there */
+/** clusters_launch_range - ranks @first and up of those. 0; negative errno with @why: not all were sent */
+int clusters_launch_range(struct head *h, struct cluster *c, uint32_t first, uint32_t n, struct gw_error *why);
 void clusters_closed(struct gw_link *l, void *cluster, int error);
 #define CLUSTER_NAME_MAX 300
 /** clusters_name - "cluster 2", and in jobs of several hosts "cluster 2 on rig3"; returns @buf, of CLUSTER_NAME_MAX bytes */
@@ -389,9 +407,23 @@ void input_stop(struct head *h);
 int pmi_head_init(struct head *h);
 void pmi_head_fini(struct head *h);
 void pmi_head_tell(struct head *h, uint32_t cluster);     /* what all have published so far */
+void pmi_head_tell_world(struct head *h, uint32_t cluster, uint32_t world); /* that it is there */
 void pmi_head_barrier(struct head *h, uint32_t rank, uint64_t number, const json_t *puts);
+void pmi_head_answer(struct head *h, uint32_t rank, uint64_t id, json_t *answer); /* stolen */
 void pmi_head_ask(struct head *h, uint32_t rank, uint64_t id, const char *what, const json_t *args);
-void pmi_head_rank_ended(struct head *h);                 /* a barrier may have become impossible */
+void pmi_head_rank_ended(struct head *h, uint32_t world); /* a barrier may have become impossible */
+/** pmi_head_add - a world of the next @size ranks; its number, or -ENOMEM */
+int pmi_head_add(struct head *h, uint32_t size, uint32_t app);
+
+/* ---- spawn.c ---- */
+#define SPAWN_ROOM 1024 /* names for ranks that come later; never used again, so this counts all that a job ever spawns */
+uint32_t spawn_room(const struct job_spec *spec);
+void spawn_begin(struct head *h, uint32_t rank, uint64_t id, const json_t *commands); /* answered by pmi_head_answer() */
+void spawn_launched(struct head *h, uint32_t rank);
+bool spawn_failed(struct head *h, uint32_t rank, const char *text); /* false: it was not spawned */
+bool spawn_is_given_up(const struct head *h, uint32_t rank);        /* its end means nothing for the job */
+void spawn_resumed(struct head *h);                                 /* the job rests no more */
+void spawn_describe(const struct head *h, uint32_t rank, json_t *status); /* whose it is, if it was spawned */
 
 /* ---- pins.c ---- */
 int pins_parse(struct head *h, const char *text, struct gw_error *why);

@@ -139,7 +139,7 @@ static uint32_t choose_base_pid(const struct head *h)
 			max = 32768;
 		fclose(f);
 	}
-	return max > h->size + 600 ? 300 + h->job % (max - h->size - 600) : 300;
+	return max > h->room + 600 ? 300 + h->job % (max - h->room - 600) : 300;
 }
 
 static int random_ids(struct head *h)
@@ -193,6 +193,7 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 
 	h->spec = spec;
 	h->size = spec->size;
+	h->room = h->size + spawn_room(spec);
 	h->is_networked = spec->n_hosts > 1;
 	h->signal_fd = h->listener = -1;
 	h->started_ns = gw_now_ns();
@@ -222,7 +223,7 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	}
 	h->clusters = calloc(RT_CLUSTERS_MAX, sizeof(*h->clusters)); /* what is not used is never touched */
 	h->hosts = calloc(RT_CLUSTERS_MAX, sizeof(*h->hosts));
-	h->ranks = calloc(h->size, sizeof(*h->ranks));
+	h->ranks = calloc(h->room, sizeof(*h->ranks));
 	if (!h->clusters || !h->hosts || !h->ranks) {
 		rt_topology_free(cores, n_cut);
 		return gw_fail(why, -ENOMEM, "no memory for %u ranks on %u hosts of %u clusters", h->size, spec->n_hosts, spec->clusters);
@@ -269,6 +270,8 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	if (code < 0)
 		return code;
 	snprintf(h->kvsname, sizeof(h->kvsname), "godwit-%08x", h->job);
+	if (pmi_head_add(h, h->size, 0) < 0)
+		return gw_fail(why, -ENOMEM, "out of memory");
 	h->base_pid = choose_base_pid(h);
 	h->checkpoints = json_object();
 	if (spec->restart && restart_setup(h, why) < 0)

@@ -40,6 +40,7 @@ static int set_universe(struct parser *p, const char *v)
 		return 0;
 	return parse_count(p, v, "the size of the universe", OPTIONS_RANKS_MAX, &p->spec->universe);
 }
+static int set_surviving(struct parser *p, const char *v) { (void)v; p->spec->is_surviving = true; return 0; }
 static int set_timeout(struct parser *p, const char *v)
 {
 	return parse_count(p, v, "the number of seconds", 4000000, &p->spec->timeout_s);
@@ -213,7 +214,8 @@ const struct option options_table[] = {
 	{ "restart", "DIR", set_restart, "continue the job that 'godwit checkpoint' wrote to DIR; name no program (also: godwit restart)" },
 	{ "timeout", "SECONDS", set_timeout, "end the job when it has run for so long" },
 	{ "print-all-exitcodes", NULL, set_codes, "say how each rank ended" },
-	{ "usize", "N", set_universe, "what MPI_UNIVERSE_SIZE shall say" },
+	{ "usize", "N", set_universe, "what MPI_UNIVERSE_SIZE shall say, and room for so many ranks, spawned ones among them" },
+	{ "disable-auto-cleanup dac", NULL, set_surviving, "the end of a rank is not that of the others" },
 	{ "verbose v debug report-bindings display-map", NULL, set_verbose, "say where ranks are started" },
 	{ "version V info", NULL, options_show_version, "print the version" },
 	{ "help h ?", NULL, options_show_help, "print this" },
@@ -224,7 +226,7 @@ const struct option options_table[] = {
 	/* with a meaning that cannot be given, or not yet */
 	{ "mca gmca pmixmca", "K V", refuse_mca },
 	{ "launcher-exec bootstrap-exec iface nameserver membind gpus-per-proc g output-from output-filename rankfile rf", "X", refuse },
-	{ "disable-auto-cleanup dac profile enable-recovery do-not-launch", NULL, refuse },
+	{ "profile enable-recovery do-not-launch", NULL, refuse },
 };
 const size_t options_table_rows = GW_ARRAY_LEN(options_table);
 

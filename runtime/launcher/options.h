@@ -37,7 +37,7 @@ struct job_spec {
 	uint32_t ppn;             /* ranks that begin on one host (where there is one only: cluster) before the next has its turn;
 	                           * 0: evenly */
 	bool is_ppn_of_clusters;  /* in any case: -map-by cluster */
-	uint32_t universe;        /* 0: as many as ranks */
+	uint32_t universe;        /* what MPI_UNIVERSE_SIZE says; 0: nothing */
 	uint32_t timeout_s;       /* 0: none */
 	struct strings genv;      /* NAME=VALUE of -genv */
 	enum env_policy inherit;
@@ -75,6 +75,7 @@ struct job_spec {
 	struct passed *passed;    /* checkpoints that are not, for they are damaged: again.c; NULL: none */
 	struct restart *restart;  /* what is there: restart.c */
 	bool is_verbose, is_printing_codes;
+	bool is_surviving;        /* the end of a rank is not the job's */
 	struct strings words;     /* of the configuration file, and of the manifest: what above points into */
 };
 

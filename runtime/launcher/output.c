@@ -255,6 +255,24 @@ void output_begin_line(struct head *h, uint32_t rank, int i, const char *bytes, 
 	keep(h, rank, i, bytes, len);
 }
 
+int output_open(struct head *h, uint32_t rank, struct gw_error *why)
+{
+	for (int i = 0; i < 2; i++) {
+		char path[PATH_MAX];
+		int code = 0;
+
+		h->ranks[rank].sink[i] = h->sinks[i];
+		if (h->spec->file[i]) {
+			expand(h, rank, h->spec->file[i], path, sizeof(path));
+			code = sink_open_file(&h->ranks[rank].sink[i], h, path, why);
+		}
+		if (code < 0)
+			return code;
+		sink_add_stream(h->ranks[rank].sink[i]);
+	}
+	return 0;
+}
+
 int output_init(struct head *h, struct gw_error *why)
 {
 	for (int i = 0; i < 2; i++) {
@@ -264,19 +282,8 @@ int output_init(struct head *h, struct gw_error *why)
 			return gw_fail(why, code, "cannot watch standard %s: %s", i ? "error" : "output", strerror(-code));
 	}
 	for (uint32_t r = 0; r < h->size; r++)
-		for (int i = 0; i < 2; i++) {
-			char path[PATH_MAX];
-			int code = 0;
-
-			h->ranks[r].sink[i] = h->sinks[i];
-			if (h->spec->file[i]) {
-				expand(h, r, h->spec->file[i], path, sizeof(path));
-				code = sink_open_file(&h->ranks[r].sink[i], h, path, why);
-			}
-			if (code < 0)
-				return code;
-			sink_add_stream(h->ranks[r].sink[i]);
-		}
+		if (output_open(h, r, why) < 0)
+			return why->code;
 	return 0;
 }
 

@@ -269,10 +269,10 @@ static int read_pmi(struct head *h, const json_t *pmi)
 	                &puts, "space", &space, "services", &services) < 0 || !json_is_object(puts) || !json_is_object(space) ||
 	    !json_is_object(services))
 		return -EPROTO;
-	h->barriers_done = (uint64_t)done;
-	h->barrier_count = (uint32_t)count;
-	json_object_update(h->barrier_puts, puts);
-	json_object_update(h->space, space);
+	h->worlds[0].barriers_done = (uint64_t)done;
+	h->worlds[0].barrier_count = (uint32_t)count;
+	json_object_update(h->worlds[0].barrier_puts, puts);
+	json_object_update(h->worlds[0].space, space);
 	json_object_update(h->services, services);
 	return 0;
 }

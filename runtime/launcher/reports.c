@@ -75,6 +75,8 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		return;
 	c->state = c->growth ? CLUSTER_JOINED : CLUSTER_UP;
 	c->daemon = (pid_t)number_of(msg, "pid");
+	if (number_of(msg, "room") >= (json_int_t)h->size && number_of(msg, "room") < (json_int_t)h->room)
+		h->room = (uint32_t)number_of(msg, "room"); /* its segment is a file: there is none to spare */
 	if (h->hosts[c->host].is_remote && take_place(c, json_object_get(msg, "place")) < 0) {
 		job_fail(h, 1, "host %s: it cannot be told how it was cut into clusters; out of memory", h->hosts[c->host].name);
 		return;
@@ -133,6 +135,7 @@ static void do_launched(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		say_launched(c, n, number_of(msg, "slot"));
 	input_start(h, n);
 	signals_send_held(h, n);
+	spawn_launched(h, n);
 	drain_check(h);
 	pool_placed(h);
 }
@@ -152,6 +155,8 @@ static void do_launch_failed(struct cluster *c, json_t *msg, int *fds, size_t n_
 	int code = (int)number_of(msg, "code");
 
 	(void)fds; (void)n_fds;
+	if (spawn_failed(c->head, (uint32_t)number_of(msg, "rank"), text_of(msg, "text")))
+		return;
 	/* as a shell says it: 127 not found, 126 found but not to be executed */
 	job_fail(c->head, code == -ENOENT ? 127 : code == -EACCES || code == -ENOEXEC ? 126 : 1, "%s%s",
 	         host_prefix(c, host), text_of(msg, "text"));
@@ -243,6 +248,8 @@ static void do_abort(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	struct rank *r = rank_of(c->head, msg, &n);
 
 	(void)fds; (void)n_fds;
+	if (r && c->head->spec->is_surviving)
+		return; /* it ends by itself, and is judged then */
 	if (r)
 		job_fail(c->head, code & 255, "rank %u (pid %d, %s) aborted the job with code %d%s%s", n, (int)r->pid,
 		         clusters_name(c->head, c->index, name), code, *text ? ": " : "", text);

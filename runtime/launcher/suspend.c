@@ -77,6 +77,7 @@ static void go_on(struct head *h)
 	job_clock_go(h);
 	gw_event("job.resumed", "{s:b}", "complete", (int)is_complete);
 	drain_check(h);
+	spawn_resumed(h);
 	if (is_complete)
 		schedule_over(h, 0, "");
 }

@@ -165,6 +165,7 @@ static void status_done(struct tool *t)
 		json_t *one = rank_json(t, r);
 
 		pins_describe(h, r, one);
+		spawn_describe(h, r, one);
 		json_object_set_new(one, "hostname", json_string(h->hosts[h->clusters[h->ranks[r].cluster].host].name));
 		json_array_append_new(ranks, one);
 	}

@@ -5,6 +5,24 @@
 
 #include "runtime/launcher/head.h"
 
+/* What was wrong with rank @n, and whether that is the end of the others. */
+GW_PRINTF(3, 4) static void fail(struct head *h, int code, const char *fmt, ...)
+{
+	bool is_over = h->ended == h->size;
+	char text[900];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (h->spec->is_surviving && !is_over) {
+		job_note_code(h, code);
+		job_say(h, "mpirun: %s; the others go on (-disable-auto-cleanup)", text);
+	} else {
+		job_fail(h, code, "%s%s", text, is_over ? "" : "; ending the job");
+	}
+}
+
 static void rank_killed(struct head *h, uint32_t n, struct rank *r)
 {
 	const struct host *host = &h->hosts[h->clusters[r->cluster].host];
@@ -14,8 +32,8 @@ static void rank_killed(struct head *h, uint32_t n, struct rank *r)
 		snprintf(core, sizeof(core), ", core dumped on host %s", host->name);
 	else if (WCOREDUMP(r->status))
 		core_describe(h, n, core, sizeof(core));
-	job_fail(h, 128 + WTERMSIG(r->status), "rank %u (pid %d, %s) %s%s%s", n, (int)r->pid, clusters_name(h, r->cluster, name),
-	         rt_end_describe(r->status, true, end, sizeof(end)), core, h->ended < h->size ? "; ending the job" : "");
+	fail(h, 128 + WTERMSIG(r->status), "rank %u (pid %d, %s) %s%s", n, (int)r->pid, clusters_name(h, r->cluster, name),
+	     rt_end_describe(r->status, true, end, sizeof(end)), core);
 }
 
 static void rank_failed(struct head *h, uint32_t n, struct rank *r, enum pmi_phase phase)
@@ -27,12 +45,12 @@ static void rank_failed(struct head *h, uint32_t n, struct rank *r, enum pmi_pha
 		rank_killed(h, n, r);
 	} else if (WEXITSTATUS(r->status) == 0) {
 		if (h->ended < h->size)
-			job_fail(h, 1, "rank %u (pid %d, %s) ended without calling MPI_Finalize; ending the job", n, (int)r->pid, name);
+			fail(h, 1, "rank %u (pid %d, %s) ended without calling MPI_Finalize", n, (int)r->pid, name);
 	} else if (phase == PMI_FINALIZED) {
 		job_note_code(h, WEXITSTATUS(r->status)); /* the others do not need it any more: let them finish */
 	} else {
-		job_fail(h, WEXITSTATUS(r->status), "rank %u (pid %d, %s) %s%s", n, (int)r->pid, name,
-		         rt_end_describe(r->status, true, end, sizeof(end)), h->ended < h->size ? "; ending the job" : "");
+		fail(h, WEXITSTATUS(r->status), "rank %u (pid %d, %s) %s", n, (int)r->pid, name,
+		     rt_end_describe(r->status, true, end, sizeof(end)));
 	}
 }
 
@@ -46,12 +64,14 @@ void verdict_rank_ended(struct head *h, uint32_t n, int status, enum pmi_phase p
 	input_closed(h, n);
 	if (h->is_ending)
 		return;
-	if (status != 0 && h->is_told_to_end)
+	if (spawn_is_given_up(h, n))
+		; /* whoever wanted it has been told */
+	else if (status != 0 && h->is_told_to_end)
 		job_note_code(h, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 	else if (status != 0 || (phase == PMI_OPEN && !h->is_told_to_end))
 		rank_failed(h, n, r, phase);
 	else
-		pmi_head_rank_ended(h);
+		pmi_head_rank_ended(h, r->world);
 	if (h->ended == h->size)
 		job_end(h);
 	else
