@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Ranks that ranks start: they are ranks of the job. What the suite of MPICH does not ask: what mpirun and godwit make of them."""
+from godwit import *
+
+tap = Tap(120)
+work = work_dir("spawn")
+spawner = os.path.join(BUILD, "tests/programs/spawner")
+shm_before = shm_entries()
+
+
+def start(n, *info, args=(), ranks=1, program=spawner):
+	stop = os.path.join(work, "stop%d" % tap.run)
+	return Job(tap, list(args) + ["-n", ranks, spawner, "spawn", stop, program, n] + list(info)), stop
+
+
+def finish(job, stop, size, sentence):
+	open(stop, "w").close()
+	status = job.end(60)
+	right = [l for l in job.out() if re.fullmatch(r"rank \d+ of %d: \d+ turns, 0 wrong" % size, l)]
+	tap.ok(status == 0 and len(right) == size and not job.gone(), sentence, "status %s" % status, job.gone(), *job.tail())
+
+
+# ---- shown, moved, refused by name, ended -------------------------------------------------------------------------------
+
+job, stop = start(2, args=["-clusters", 3, "-usize", 7], ranks=2)
+tap.ok(job.wait_line(r"^child \d of 2, program 0", 30, count=2) is not None, "two ranks spawn two", *job.tail())
+tap.ok("universe 7" in job.out(), "MPI_UNIVERSE_SIZE is what -usize says")
+head = job.head()
+ranks = wait_for(lambda: (lambda r: len(r) == 4 and all(x["state"] == "MPI" for x in r.values()) and r)(head.ranks()))
+tap.ok([(ranks[r].get("world"), ranks[r].get("world_rank"), ranks[r].get("spawned_by")) for r in range(4)] ==
+       [(None, None, None)] * 2 + [(1, 0, 0), (1, 1, 0)], "status shows whose they are", ranks)
+tap.ok({r["cluster"] for r in ranks.values()} == {0, 1, 2}, "they begin where there is room", ranks)
+for r in (2, 3, 0):
+	m = head.migrate([r], (ranks[r]["cluster"] + 1) % 3)[0]
+	tap.ok(m["status"] == 0, "rank %d moves while they talk" % r, m["text"])
+out = subprocess.run([os.path.join(BUILD, "godwit"), "checkpoint", head.status()["job"]["id"], os.path.join(work, "ckpt")],
+                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+tap.ok(out.returncode != 0 and "ranks 2 to 3 were started by rank 0 (MPI_Comm_spawn)" in out.stdout, "a checkpoint is refused by name",
+       out.stdout)
+finish(job, stop, 4, "all four add up, and the job ends when all have ended")
+
+job, stop = start(2)
+job.wait_line(r"^child", 30, count=2)
+child = job.head().ranks()[1]["pid"]
+os.kill(child, 9)
+status = job.end(30)
+tap.ok(status == 137 and any(re.search("rank 1 .*was killed by signal 9.*ending the job", l) for l in job.out("err")) and not job.gone(),
+       "a spawned rank that is killed ends the job", status, *job.tail())
+
+# ---- what cannot be spawned -----------------------------------------------------------------------------------------------
+
+there_is = os.path.join(work, "file")
+with open(there_is, "w") as f:
+	f.write("# a comment\n nonsense\n")
+job, stop = start(2, "--", spawner, 1, "host=nowhere", "--", spawner, 2000, "--", spawner, 1, "file=" + there_is, "--", spawner, 1,
+                  program=os.path.join(work, "nothing"), ranks=2)
+tap.ok(job.wait_line(r"^spawn failed: class \d+", 30, count=8) is not None, "what cannot be spawned is an error in all ranks", *job.tail())
+for why in "No such file", "names the host 'nowhere'", "a larger -usize", "line 2: a line is KEY = VALUE":
+	tap.ok(any("rank 0 cannot spawn" in l and why in l for l in job.out("err")), "with a sentence: " + why, *job.tail())
+tap.ok(job.wait_line("^child 0 of 1", 30), "then one that can", *job.tail())
+finish(job, stop, 3, "and the job goes on with it")
+
+# ---- where, and in which directory ------------------------------------------------------------------------------------------
+
+with open(there_is, "w") as f:
+	f.write("# where\nwdir = %s\npath=/nowhere:%s\n" % (work, os.path.dirname(spawner)))
+job, stop = start(3, "host=b", "file=" + there_is, args=["-launcher", "fork", "-hosts", "a:2,b:2", "-clusters", 2], program="spawner")
+tap.ok(job.wait_line("^child \\d of 3, program 0, in %s$" % re.escape(work), 30, count=3) is not None, "program and directory of a file of info", *job.tail())
+head = job.head()
+ranks = head.ranks()
+tap.ok({ranks[r]["hostname"] for r in (1, 2, 3)} == {"b"} and len({ranks[r]["cluster"] for r in (1, 2, 3)}) == 2,
+       "on the host that was named, on both of its clusters", ranks)
+m = head.migrate([2], "a")[0]
+tap.ok(m["status"] == 0, "one moves to the other host", m["text"])
+tap.ok("universe -1" in job.out(), "without -usize MPI_UNIVERSE_SIZE is not set")
+finish(job, stop, 4, "they talk by memory and by network")
+
+# ---- ports of another job ---------------------------------------------------------------------------------------------------
+
+job = Job(tap, ["-n", 1, spawner, "port"])
+port = job.wait_line(r"^port (.*)", 30).group(1)
+other = Job(tap, ["-n", 1, spawner, "connect", port])
+status = other.end(60)
+tap.ok(status == 0 and any(l.startswith("lookup failed: ") for l in other.out()), "a name of another job is not found", status, *other.tail())
+tap.ok(any(l.startswith("connect failed: ") for l in other.out()), "connecting to a port of another job is an error, no hang", *other.tail())
+job.kill()
+tap.ok(shm_entries() <= shm_before, "nothing is left in /dev/shm")
+sys.exit(tap.done())
