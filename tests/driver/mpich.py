@@ -12,7 +12,7 @@ in neither must pass too: so a new test or a new list is looked at by somebody.
 import argparse, collections, concurrent.futures, fcntl, random, shutil, signal
 from godwit import *
 
-LISTS = "attr coll comm datatype errhan group info init pt2pt topo".split()
+LISTS = "attr coll comm datatype errhan errors group impls info init io mpi_t part pt2pt rma spawn threads topo".split()
 TWINS = ["f77", "f90", "f08", "cxx"]
 HERE = os.path.join(os.environ.get("top_srcdir", "."), "tests/mpich")
 DEFAULT_LIMIT_S = 180  # of the suite's own runtests
@@ -24,12 +24,14 @@ class Test:
 		words = line.split()
 		self.where, self.program = os.path.split(os.path.join(where, words[0]))
 		self.ranks = int(words[1]) if len(words) > 1 and words[1].isdigit() else 2
-		self.args, self.env, self.result, self.limit_s = [], {}, None, DEFAULT_LIMIT_S
+		self.args, self.mpirun, self.env, self.result, self.limit_s = [], [], {}, None, DEFAULT_LIMIT_S
 		self.xfail = self.mem = None
 		for w in words[2:]:
 			key, _, value = w.partition("=")
 			if key == "arg":
 				self.args.append(value)
+			elif key == "mpiexecarg":
+				self.mpirun.append(value)
 			elif key == "env":
 				self.env.update([value.split("=", 1)])
 			elif key == "resultTest":
@@ -48,7 +50,7 @@ class Test:
 
 
 def read_list(suite, name):
-	"""The tests of one directory, or of another list in it (coll/testlist.cvar); a name that occurs twice is numbered."""
+	"""The lines of one directory's list, or of another list in it (coll/testlist.cvar), and where it is."""
 	where, _, file = name.rpartition("/")
 	if not file.startswith("testlist."):
 		where, file = name, "testlist"
@@ -56,27 +58,44 @@ def read_list(suite, name):
 	if not os.path.exists(path):  # those that configure does not make are in the source
 		path = os.path.join(suite, "../source/mpi", where, file)
 	if not os.path.exists(path):
-		return []
-	tests, seen = [], collections.Counter()
+		return where, []
 	with open(path) as f:
-		for line in f:
-			line = line.split("#")[0].strip()
-			if not line or line.startswith("!") or os.path.isdir(os.path.join(suite, where, line.split()[0])):
-				continue
-			t = Test(where, line)
-			seen[t.name] += 1
-			if seen[t.name] > 1:
-				t.name += " (%d)" % seen[t.name]
-			t.list = name
-			tests.append(t)
+		lines = [line.split("#")[0].strip() for line in f]
+	return where, [l for l in lines if l and not l.startswith("!")]
+
+
+def is_directory(suite, where, line):
+	return any(os.path.isdir(os.path.join(suite, top, where, line.split()[0])) for top in ("", "../source/mpi"))
+
+
+def expand(suite, name):
+	"""This list and those that it names, down to the last."""
+	where, lines = read_list(suite, name)
+	inner = [os.path.join(where, l.split()[0]) for l in lines if is_directory(suite, where, l)]
+	return [name] + [n for i in inner for n in expand(suite, i)]
+
+
+def read_tests(suite, name):
+	"""The tests of one list; a name that occurs twice is numbered."""
+	where, lines = read_list(suite, name)
+	tests, seen = [], collections.Counter()
+	for line in lines:
+		if is_directory(suite, where, line):
+			continue
+		t = Test(where, line)
+		seen[t.name] += 1
+		if seen[t.name] > 1:
+			t.name += " (%d)" % seen[t.name]
+		t.list = name
+		tests.append(t)
 	return tests
 
 
 def why_not(suite, where):
 	"""Why a list cannot be compiled here, or None: configure has commented out the languages that it did not find."""
-	language = where.split("/")[0]
+	language = ([w for w in where.split("/") if w in TWINS] or [None])[0]
 	with open(os.path.join(suite, "testlist")) as f:
-		if language in TWINS and language not in f.read().split():
+		if language and language not in f.read().split():
 			return "MPICH or this machine has no compiler for %s" % language
 	return None
 
@@ -113,14 +132,14 @@ def build(suite, tests, jobs):
 def judge(test, status, lines):
 	"""None when the test has passed, else what was wrong. The rules are those of the suite's runtests."""
 	lines = [l for l in lines if "FORTRAN STOP" not in l]
-	if test.result == "TestErrFatal":  # must fail, may say anything
+	if test.result in ("TestErrFatal", "TestStatus"):  # must fail, may say anything
 		return None if status != 0 else "status 0 where another was asked for"
 	wrong = [l for l in lines if not re.fullmatch(r"\s*(No [Ee]rrors|Test [Pp]assed)\s*", l)]
 	if wrong:
 		return "unexpected output: " + wrong[0][:200]
-	if test.result != "TestStatus" and not any(re.fullmatch(r"\s*No [Ee]rrors\s*", l) for l in lines):
+	if not any(re.fullmatch(r"\s*No [Ee]rrors\s*", l) for l in lines):
 		return "no 'No Errors', status %d" % status
-	if test.result in ("TestStatus", "TestStatusNoErrors"):
+	if test.result == "TestStatusNoErrors":
 		return None if status != 0 else "status 0 where another was asked for"
 	return None if status == 0 else "status %d" % status
 
@@ -144,8 +163,9 @@ def stacks(job, say):
 class Restless(threading.Thread):
 	"""Moves a random rank of a job to a random other cluster every pace_ms, from the job's first moment to its last."""
 
-	def __init__(self, job, ranks, clusters, seed, pace_ms):
+	def __init__(self, job, ranks, clusters, seed, pace_ms, is_spawning):
 		super().__init__(daemon=True)
+		self.is_spawning = is_spawning  # more ranks may come, and are moved too
 		self.job, self.ranks, self.clusters, self.rng, self.pace_s = job, ranks, clusters, random.Random(seed), pace_ms / 1000
 		self.moves, self.refused, self.why, self.error = 0, 0, collections.Counter(), None
 		self.start()
@@ -162,7 +182,14 @@ class Restless(threading.Thread):
 			while self.job.is_running():
 				time.sleep(max(0, due - time.monotonic()))  # the pace, not a wait for something
 				due = max(due + self.pace_s, time.monotonic())
-				rank = self.rng.randrange(self.ranks)
+				if self.is_spawning:
+					alive = [r for r in head.ranks().values() if r["state"] not in ("ended", "starting")]
+					if not alive:
+						continue
+					rank = self.rng.choice(alive)["rank"]
+					where = {r["rank"]: r["cluster"] for r in alive}
+				else:
+					rank = self.rng.randrange(self.ranks)
 				at = where.get(rank, rank * self.clusters // self.ranks)
 				to = (at + 1 + self.rng.randrange(self.clusters - 1)) % self.clusters
 				for m in head.migrate([rank], to, 10000):
@@ -199,8 +226,9 @@ def run(tap, test, options):
 	else:
 		launcher, args = None, ["-clusters", clusters] if options.moves else ["-clusters", 2]
 	began = time.monotonic()
-	job = Job(tap, args + ["-n", test.ranks, "./" + test.program] + test.args, env=env, cwd=directory, launcher=launcher)
-	mover = Restless(job, test.ranks, clusters, rng.random(), options.pace_ms) if options.moves else None
+	job = Job(tap, args + test.mpirun + ["-n", test.ranks, "./" + test.program] + test.args, env=env, cwd=directory, launcher=launcher)
+	mover = Restless(job, test.ranks, clusters, rng.random(), options.pace_ms,
+	                 "spawn" in test.where.split("/")) if options.moves else None
 	status = job.wait(limit_s + 20 * ("MPIEXEC_TIMEOUT" in env))
 	seconds = time.monotonic() - began
 	output = []
@@ -248,9 +276,10 @@ def main():
 
 	lists = options.lists.split(",")
 	if lists == ["all"]:
-		lists = LISTS + [os.path.join(t, l) for t in TWINS for l in LISTS]
+		lists = LISTS + TWINS
+	lists = [l for name in lists for l in expand(options.suite, name)]
 	without = {l: why_not(options.suite, l) for l in lists}
-	tests = [t for l in lists if not without[l] for t in read_list(options.suite, l)]
+	tests = [t for l in lists if not without[l] for t in read_tests(options.suite, l)]
 	if options.names:
 		names = read_names(options.names)
 		tests = [t for t in tests if t.name in names]
