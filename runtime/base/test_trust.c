@@ -5,9 +5,13 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "runtime/base/tcp.h"
@@ -458,6 +462,69 @@ static void test_silence(void)
 		close(fds[i]);
 }
 
+/* Another process connects as fast as it can, keeps what it has for a while, and says nothing. */
+static pid_t flood(void)
+{
+	enum { HELD = 4000 }; /* more than the kernel keeps for a listener that is slow */
+	static int fds[HELD];
+	struct rlimit files;
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
+	for (int i = 0; i < HELD; i++)
+		fds[i] = -1;
+	for (unsigned i = 0;; i++) {
+		struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(t.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+		int *fd = &fds[i % HELD];
+
+		if (*fd >= 0)
+			close(*fd);
+		*fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		if (connect(*fd, (struct sockaddr *)&a, sizeof(a)) < 0 && errno != EINPROGRESS)
+			usleep(100); /* no port is free any more */
+	}
+}
+
+/* Had the kernel no room for it when it came, so that it had to ask again? */
+static bool was_late(void)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	return t.connected_fd < 0 || getsockopt(t.connected_fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 || info.tcpi_total_retrans;
+}
+
+static bool are_many(void) { return logged() > 50; }
+
+static void test_flood(void)
+{
+	int proved = 0, late = 0;
+	pid_t pid;
+
+	listen_here(600000);
+	pid = flood();
+	ok(pid > 0 && run_until(are_many), "a flood of silent connections: they are closed");
+	for (int i = 0; i < 20; i++) {
+		again();
+		connect_as(secret, &daemon_3, 15000);
+		proved += run_until(both);
+		late += was_late();
+		close_both();
+	}
+	is_int(proved, 20, "twenty that prove themselves get through it");
+	ok(late < 10, "most at once: the kernel had room for them (%d had to ask again)", late);
+	ok(gw_trust_pending(t.listener) <= GW_TRUST_PENDING, "%u of it at most are held", GW_TRUST_PENDING);
+	if (pid > 0)
+		kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	listen_here(600000);
+}
+
 static void test_no_listener(void)
 {
 	uint16_t port = 0;
@@ -483,7 +550,7 @@ int main(void)
 	if (t.log < 0)
 		tap_bail("no temporary file");
 	setenv("GODWIT_LOG_FILE", path, 1);
-	unsetenv("GODWIT_LOG");
+	setenv("GODWIT_LOG", "info", 1);
 	gw_log_init("test");
 	unlink(path);
 	test_parse();
@@ -498,6 +565,7 @@ int main(void)
 	test_refused();
 	test_garbage();
 	test_silence();
+	test_flood();
 	test_no_listener();
 	gw_trust_listener_destroy(t.listener);
 	gw_loop_destroy(t.loop);

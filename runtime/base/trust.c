@@ -3,6 +3,7 @@
 #include "runtime/base/trust.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -13,6 +14,9 @@
 
 #define PRESSURE_MS 100  /* a full listener looks for silent ones that often */
 #define SILENT_MS   500  /* a round trip of the slowest network that ranks would be spread over */
+#define BATCH       64   /* connections that are accepted before anything else has its turn */
+#define LINES       300  /* that a listener logs at once; then LINES_S a second */
+#define LINES_S     10
 
 /* ---- messages -------------------------------------------------------------------------------------------------- */
 
@@ -180,6 +184,7 @@ struct gw_trust {
 };
 
 static void listener_has_room(struct gw_trust_listener *l);
+static void say_closed(struct gw_trust_listener *l, const struct gw_error *why);
 
 /* Take the object apart; its descriptor is the caller's now. */
 static int dissolve(struct gw_trust *t)
@@ -211,7 +216,7 @@ static void failed(struct gw_trust *t, struct gw_error *why)
 	if (t->from[0])
 		gw_fail_more(why, "connection from %s: ", t->from);
 	if (t->listener) {
-		gw_log(GW_WARN, "%s; closed", why->text);
+		say_closed(t->listener, why);
 		done = NULL;
 	}
 	close(dissolve(t));
@@ -471,7 +476,30 @@ struct gw_trust_listener {
 	struct gw_trust_who me;
 	gw_trust_done done;
 	void *ctx;
+	unsigned lines, unsaid;            /* that may be logged now; that were not */
+	uint64_t lines_ns;                 /* when @lines was right */
 };
+
+/* A line for each; but a flood of connections must not become one of lines. */
+static void say_closed(struct gw_trust_listener *l, const struct gw_error *why)
+{
+	uint64_t more = (gw_now_ns() - l->lines_ns) / (1000000000u / LINES_S);
+
+	if (more) {
+		l->lines = more > LINES - l->lines ? LINES : l->lines + (unsigned)more;
+		l->lines_ns += more * (1000000000u / LINES_S);
+	}
+	if (!l->lines) {
+		l->unsaid++;
+		return;
+	}
+	l->lines--;
+	if (l->unsaid)
+		gw_log(GW_WARN, "%u connections were closed before they were proved, too many to tell of each", l->unsaid);
+	l->unsaid = 0;
+	/* of another release: it has been told, and says so where it was started */
+	gw_log(why->code == -EPROTONOSUPPORT ? GW_INFO : GW_WARN, "%s; closed", why->text);
+}
 
 static void resume(struct gw_trust_listener *l)
 {
@@ -513,22 +541,50 @@ static void listener_has_room(struct gw_trust_listener *l)
 		resume(l);
 }
 
+/*
+ * Who connects says at once who it is, and mostly that is there when it is accepted: of the others the one that has said
+ * nothing for longest goes. So those who connect and keep silent cannot keep anybody out, however many they are.
+ */
+static bool make_room(struct gw_trust_listener *l)
+{
+	gw_list_for_safe(e, &l->pending) {
+		struct gw_trust *t = gw_list_entry(e, struct gw_trust, node);
+		struct gw_error why = { 0 };
+		char byte;
+
+		if (t->state != AWAIT_GREET || t->in_len || recv(t->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
+			continue;
+		gw_fail(&why, -EBUSY, "silent, and others wait");
+		failed(t, &why);
+		return true;
+	}
+	return false;
+}
+
 static void on_acceptable(void *ctx, uint32_t events)
 {
 	struct gw_trust_listener *l = ctx;
 
 	(void)events;
-	while (l->n_pending < GW_TRUST_PENDING) {
+	for (unsigned i = 0; i < BATCH; i++) {
 		struct sockaddr_storage from;
 		socklen_t len = sizeof(from);
-		int fd = accept4(l->fd, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK), code;
 		struct gw_trust *t;
+		int fd, code;
 
+		if (l->n_pending >= GW_TRUST_PENDING && poll(&(struct pollfd){ l->fd, POLLIN, 0 }, 1, 0) <= 0)
+			return;
+		if (l->n_pending >= GW_TRUST_PENDING && !make_room(l)) {
+			pause_accepting(l);
+			return;
+		}
+		fd = accept4(l->fd, (struct sockaddr *)&from, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd < 0 && errno == EAGAIN)
 			return;
 		if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
 			gw_log(GW_WARN, "cannot accept a connection: %s%s", strerror(errno), gw_advice(errno));
-			break;
+			pause_accepting(l);
+			return;
 		}
 		if (fd < 0)
 			continue; /* it is gone already, or the network had a word for it */
@@ -542,7 +598,6 @@ static void on_acceptable(void *ctx, uint32_t events)
 		gw_list_append(&l->pending, &t->node);
 		l->n_pending++;
 	}
-	pause_accepting(l);
 }
 
 int gw_trust_listen(struct gw_trust_listener **out, struct gw_loop *loop, int fd, const uint8_t secret[GW_TRUST_SECRET],
@@ -559,6 +614,8 @@ int gw_trust_listen(struct gw_trust_listener **out, struct gw_loop *loop, int fd
 		return code;
 	}
 	gw_list_init(&l->pending);
+	l->lines = LINES;
+	l->lines_ns = gw_now_ns();
 	l->loop = loop;
 	l->fd = fd;
 	l->timeout_ms = timeout_ms;

@@ -99,8 +99,9 @@ void gw_trust_cancel(struct gw_trust *t); /* NULL ok; closes, without a call */
 
 /**
  * gw_trust_listen - accept and prove; owns the listening socket @fd (closed on failure too)
- * At most GW_TRUST_PENDING connections are unproved at a time; when it is full, those that have kept silent for half a
- * second make room, and the kernel holds the newcomers meanwhile.
+ * At most GW_TRUST_PENDING connections are unproved at a time; when it is full, one that has said nothing makes room for
+ * each newcomer; where all have said something, those that have not gone on for half a second do, and the kernel holds the
+ * newcomers meanwhile. Of a flood not every connection gets its line in the log, but all are counted there.
  */
 int gw_trust_listen(struct gw_trust_listener **out, struct gw_loop *loop, int fd, const uint8_t secret[GW_TRUST_SECRET],
                     const struct gw_trust_who *me, unsigned timeout_ms, gw_trust_done done, void *ctx);
