@@ -167,6 +167,19 @@ static struct peer *peer_make(struct keeper *k, uint32_t id)
 	return p;
 }
 
+/* Where a pool comes up, all keepers are there before they look for each other: who cannot be reached then never will be. */
+static void cannot_reach(struct peer *p, const char *text)
+{
+	struct pool_member *m = pool_member_of(&p->k->pool, p->id);
+
+	gw_log(GW_INFO, "pool: keeper %u cannot be reached: %s", p->id, text);
+	if (m && p->k->input && !p->k->is_detached) {
+		fprintf(stderr, "the keeper of host %s cannot be reached from %s: %s\n", m->host, p->k->args->host, text);
+		gw_loop_stop(p->k->loop, 1);
+	}
+	peer_dies(p);
+}
+
 static void on_proved(void *ctx, int fd, const struct gw_trust_who *peer, const struct gw_error *why)
 {
 	struct peer *p = ctx;
@@ -174,8 +187,7 @@ static void on_proved(void *ctx, int fd, const struct gw_trust_who *peer, const 
 	(void)peer;
 	p->trust = NULL;
 	if (fd < 0) {
-		gw_log(GW_INFO, "pool: keeper %u cannot be reached: %s", p->id, why->text);
-		peer_dies(p);
+		cannot_reach(p, why->text);
 		return;
 	}
 	gw_tcp_tune(fd);
@@ -212,7 +224,7 @@ static struct peer *dial(struct keeper *k, const struct pool_member *to)
 	}
 	fd = to->port ? gw_tcp_connect(to->address, to->port, &why) : -EHOSTUNREACH;
 	if (fd < 0 || gw_trust_connect(&p->trust, k->loop, fd, k->secret, &me, PROVE_MS, on_proved, p) < 0)
-		peer_dies(p);
+		cannot_reach(p, why.text[0] ? why.text : "out of memory");
 	return p;
 }
 
