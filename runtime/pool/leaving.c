@@ -112,8 +112,8 @@ void pool_member_bury(struct pool *p, struct pool_member *m)
 static void leave_done(struct pool *p, struct pool_member *m)
 {
 	pool_send(p, m->id, json_pack("{s:s, s:s}", "op", "down", "text", "this host has left the pool"));
-	pool_member_bury(p, m);
 	m->port = 0; /* it is not looked for */
+	pool_member_bury(p, m);
 	pool_publish(p);
 }
 

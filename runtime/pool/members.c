@@ -69,9 +69,10 @@ void pool_send(struct pool *p, uint32_t id, json_t *msg)
 
 void pool_send_leader(struct pool *p, json_t *msg) { pool_send(p, p->leader, msg); }
 
+/* A host has one keeper of a pool, whatever it is called and wherever it listens: another one there has ended. */
 bool pool_is_same_place(const struct pool_member *a, const struct pool_member *b)
 {
-	return a->port == b->port && strcmp(a->address, b->address) == 0;
+	return strcmp(a->host, b->host) == 0 && strcmp(a->address, b->address) == 0;
 }
 
 /* Where it was, is looked for it; once, whatever it was called. */
@@ -86,7 +87,10 @@ void pool_member_remember(struct pool *p, struct pool_member *m)
 		gw_list_remove(&old->node);
 		free(old);
 	}
-	gw_list_append(&p->gone, &m->node);
+	if (!m->port)
+		free(m); /* it has left */
+	else
+		gw_list_append(&p->gone, &m->node);
 }
 
 void pool_members_forget(struct gw_list *members)

@@ -23,6 +23,8 @@ static void take_list(struct pool *p, const struct pool_member *from, json_t *ms
 
 		for (size_t i = 0; i < json_array_size(members); i++)
 			is_listed |= (uint32_t)pool_number(json_array_get(members, i), "id") == m->id;
+		if (!is_listed && m->is_leaving)
+			m->port = 0;
 		if (!is_listed)
 			pool_member_remember(p, m);
 	}
