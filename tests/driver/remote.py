@@ -5,7 +5,7 @@ import json, os, select, subprocess, sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import godwit, rig, rig_mpi
 
-tap = godwit.Tap(240)
+tap = godwit.Tap(300)
 MPIRUN = os.path.join(godwit.BUILD, "mpirun")
 GODWITD = os.path.join(godwit.BUILD, "godwitd")
 GODWIT = os.path.join(godwit.BUILD, "godwit")
@@ -172,6 +172,23 @@ with rig_mpi.hosts_or_skip(3, cores=[None, None, str(own[-1])]) as r:
 	tap.ok(code == 1 and "host rig2: its daemon could not be started" in err and "Permission denied" in err,
 	       "a host where it cannot be executed", code, out, err)
 	r[2].run(["umount", GODWITD], check=True)
+	other = os.path.join(r.shared, "godwitd")  # the same, but for its version, of which a compiler makes words of four letters
+	own_version = subprocess.run([GODWIT, "--version"], capture_output=True, text=True).stdout.split()[-1][:4]
+	with open(GODWITD, "rb") as f:
+		release = f.read().replace(own_version.encode(), b"9" + own_version.encode()[1:])
+	with open(os.open(other, os.O_WRONLY | os.O_CREAT, 0o755), "wb") as f:
+		f.write(release)
+	r[3].run(["mount", "--bind", other, GODWITD], check=True)
+	check("a host with another version", 1, ["host rig3", "it is Godwit " + own_version, "this is Godwit 9" + own_version[1:],
+	      "the same is needed on all hosts"],
+	      ["-hosts", "rig2,rig3", "-n", "2", "true"])
+	p = r[1].run([GODWIT, "up", "--hosts", "rig1,rig2,rig3"], timeout=60, user=login)
+	tap.ok(p.returncode == 1 and "host rig3" in p.stderr and "this is Godwit 9" in p.stderr and p.stderr.count("\n") == 1,
+	       "nor does a pool come up with one", p.returncode, p.stdout, p.stderr)
+	r[3].run(["umount", GODWITD], check=True)
+	r[2].run(["cp", "/bin/true", "/tmp/only-here"], check=True)
+	check("a host without the program", 127, ["host rig3: cannot run '/tmp/only-here': No such file"],
+	      ["-hosts", "rig2,rig3", "-n", "2", "/tmp/only-here"])
 	p = r[2].run([GODWITD, "--join=198.51.100.1:1", "--job=1", "--cluster=0"], input="not a secret\n")
 	tap.ok(p.returncode == 1 and "not a secret" in p.stderr, "godwitd wants a secret", p.returncode, p.stderr)
 	p = r[2].run([GODWITD, "--join=198.51.100.1:1", "--job=1", "--cluster=0"], input="0f" * 32 + "\n")
@@ -192,6 +209,24 @@ with rig_mpi.hosts_or_skip(3, cores=[None, None, str(own[-1])]) as r:
 	r[1].run(["sh", "-c", "kill -INT $(pgrep -x mpirun)"])
 	end(p, "until it is interrupted", [130, 2], [])
 	nothing_left()
+
+	# ---- while it starts: the daemon of a host is not there yet ----
+	with open(other, "w") as f:
+		f.write("#!/bin/sh\nexec cat > /dev/null\n")
+	for sentence, act, status, says in (
+		("Ctrl-C while a host is starting", lambda: r[1].run(["sh", "-c", "kill -INT $(pgrep -x mpirun)"]), [130], []),
+		("a host that loses its power while it starts", lambda: r[3].power_off(), [1], ["host rig3 cannot be reached"])):
+		r[3].run(["mount", "--bind", other, GODWITD], check=True)
+		p = r[1].popen([MPIRUN, "-hosts", "rig2,rig3", "-n", "2", "true"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+		               user=login)
+		starting = godwit.wait_for(lambda: r[3].run(["pgrep", "-x", "cat"]).stdout, 30, 0.1)
+		act()
+		end(p, sentence, status if starting else [], says)
+		if r[3].init:
+			r[3].run(["umount", GODWITD], check=True)
+		r[3].power_on()
+		nothing_left()
+	r.start_sshd([r[3]])
 
 	# ---- ends ----
 	for sentence, host, script, status, says in (
