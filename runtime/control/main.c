@@ -9,6 +9,7 @@
 
 #include "runtime/control/control.h"
 
+__attribute__((visibility("default"))) /* libc looks for it */
 const char *argp_program_version = "Godwit " PACKAGE_VERSION;
 
 int control_fail(const struct gw_error *why)
