@@ -58,7 +58,7 @@ check_PROGRAMS += %D%/programs/spawner
 %C%_programs_spawner_SOURCES = %D%/programs/spawner.c
 %C%_programs_spawner_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_programs_spawner_LDADD = $(MPI_LIBS)
-EXTRA_DIST += %D%/driver/spawn.py
+EXTRA_DIST += %D%/driver/spawn.py %D%/driver/tools.py %D%/programs/tools/count.c
 check_PROGRAMS += %D%/programs/everyone
 %C%_programs_everyone_SOURCES = %D%/programs/everyone.c
 %C%_programs_everyone_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
@@ -96,7 +96,7 @@ SYSTEM_TESTS += %D%/test_slurm.sh %D%/test_preempt.sh
 # MPICH's own suite: all lists, unmoved, and with a random rank moved every 100 ms. SUITE_SEED=17 replays a choice of moves,
 # SUITE_LISTS=coll,f90/coll takes some lists only.
 EXTRA_DIST += %D%/driver/mpich.py %D%/mpich/suite %D%/mpich/expected %D%/mpich/different %D%/mpich/quick
-SYSTEM_TESTS += %D%/test_mpich.sh %D%/test_spawn.sh
+SYSTEM_TESTS += %D%/test_mpich.sh %D%/test_spawn.sh %D%/test_tools.sh
 SUITE_LISTS = all
 .PHONY: check-mpich check-mpich-moves
 check-mpich: all

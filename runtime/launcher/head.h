@@ -32,6 +32,7 @@
  *   input.c      standard input to one rank or several, with a window, across moves
  *   pmi_head.c   barriers and published names
  *   spawn.c      ranks that ranks start (MPI_Comm_spawn)
+ *   debug.c      what debuggers look for in mpirun
  *   tools.c      the socket of the godwit command
  *   moves.c      moves that were asked for
  *   grow.c       clusters that come while the job runs
@@ -424,6 +425,11 @@ bool spawn_failed(struct head *h, uint32_t rank, const char *text); /* false: it
 bool spawn_is_given_up(const struct head *h, uint32_t rank);        /* its end means nothing for the job */
 void spawn_resumed(struct head *h);                                 /* the job rests no more */
 void spawn_describe(const struct head *h, uint32_t rank, json_t *status); /* whose it is, if it was spawned */
+
+/* ---- debug.c ---- */
+void debug_launched(struct head *h);                      /* one more runs; when all do a debugger is told */
+void debug_moved(struct head *h, uint32_t rank);
+void debug_fini(void);
 
 /* ---- pins.c ---- */
 int pins_parse(struct head *h, const char *text, struct gw_error *why);

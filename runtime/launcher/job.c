@@ -329,6 +329,7 @@ static void teardown(struct head *h)
 	input_fini(h);
 	pmi_head_fini(h);
 	output_fini(h);
+	debug_fini();
 	gw_loop_destroy(h->loop);
 	for (uint32_t r = 0; h->ranks && r < h->size; r++)
 		json_decref(h->ranks[r].name);

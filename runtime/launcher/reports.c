@@ -136,6 +136,7 @@ static void do_launched(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	input_start(h, n);
 	signals_send_held(h, n);
 	spawn_launched(h, n);
+	debug_launched(h);
 	drain_check(h);
 	pool_placed(h);
 }
@@ -215,6 +216,7 @@ static void do_moved(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	for (int i = 0; i < 2; i++) /* an acknowledgement may have gone to the old owner only */
 		job_cluster_send(h, c->index, json_pack("{s:s, s:i, s:i, s:I}", "op", "output-ack", "rank", (int)n, "stream",
 		                                        RT_STDOUT + i, "offset", (json_int_t)r->out[i].acked));
+	debug_moved(h, n);
 	input_moved(h, n, (uint64_t)number_of(msg, "stdin"));
 	signals_send_held(h, n);
 	drain_check(h);
