@@ -461,7 +461,9 @@ __attribute__((noreturn)) void ct_init_main(struct ct_start *s, int fd, int stat
 		give_up(fd, -errno, "cannot make a process with pid %d: %s; the number must be free and below kernel.pid_max",
 		        (int)s->ns_pid, strerror(errno));
 	if (pid == 0) {
-		setsid();
+		/* A group, but no session of its own: the kernel's autogroups share out a core by sessions, and a rank that yields
+		 * yields within its session only. So all ranks of a daemon are in the daemon's. */
+		setpgid(0, 0);
 		close(status_fd);
 		if (s->spec)
 			program_main(s, fd);
