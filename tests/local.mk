@@ -12,9 +12,13 @@ check_PROGRAMS += %D%/storm/storm
 
 # Benchmarks: compiled by bench.py with each MPI's own wrapper; built here too, so that they stay clean.
 EXTRA_DIST += %D%/bench/base.py %D%/bench/bench.py %D%/bench/hosts.py %D%/bench/migrate.py %D%/bench/moves.py %D%/bench/net.py \
-	%D%/bench/onesided.py
-noinst_PROGRAMS += %D%/bench/pingpong %D%/bench/onesided %D%/bench/downtime %D%/bench/pause %D%/bench/crowd %D%/bench/copy
+	%D%/bench/onehost.py %D%/bench/onesided.py
+noinst_PROGRAMS += %D%/bench/onehost %D%/bench/pingpong %D%/bench/onesided %D%/bench/downtime %D%/bench/pause %D%/bench/crowd \
+	%D%/bench/copy
 %C%_bench_copy_SOURCES = %D%/bench/copy.c
+%C%_bench_onehost_SOURCES = %D%/bench/onehost.c
+%C%_bench_onehost_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_bench_onehost_LDADD = $(MPI_LIBS)
 %C%_bench_pingpong_SOURCES = %D%/bench/pingpong.c
 %C%_bench_pingpong_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_bench_pingpong_LDADD = $(MPI_LIBS)

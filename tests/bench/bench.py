@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """bench.py: what './quickstart bench' prints.
 
-1. Speed between two ranks, beside Debian's MPICH and Open MPI where they are installed. Both are run in turn, ABBA, so
-   that a change of the machine's mood meets both; each pair gives one ratio, and what counts is the median of the ratios
-   with its interquartile range. Every MPI runs with its two ranks pinned to two cores, by the program itself, and
-   unpinned. Nothing binds otherwise.
+1. Speed among ranks of one host, beside Debian's MPICH and Open MPI where they are installed: two ranks (speed), collectives
+   with 2, 8 and 16 (coll), a halo exchange with up to 64 (halo), packing (types). Both are run in turn, ABBA, so that a
+   change of the machine's mood meets both; each pair gives one ratio, and what counts is the median of the ratios with its
+   interquartile range. Two ranks of the others run pinned to two cores, by the program itself, and unpinned; the better counts.
 2. Speed between two ranks on two emulated hosts (doc/rig.md) over TCP, beside the same MPIs.
 3. What a peer that sends all the time sees of a move to another host: the pause between two messages.
 4. The downtime of stop-and-copy moves of an MPI hello after MPI_Init: from outside, as the daemons measured it, and from
@@ -25,42 +25,13 @@ import signal
 import sys
 import tempfile
 
-from base import BenchError, mpis, ratio, spread
+from base import BenchError
 from hosts import bench_hosts
 from migrate import bench_migrate
 from moves import bench_downtime, bench_pause
 from net import bench_net
+from onehost import CASES, bench_onehost
 from onesided import bench_onesided
-
-def bench_speed(directory, pairs, is_quick, results):
-    ours, others = mpis()
-    ours_program = ours.build("pingpong.c", directory)
-    for is_pinned in (True, False):
-        how = "two ranks, pinned to two cores" if is_pinned else "two ranks, unpinned"
-        for other in others:
-            if not other.is_there():
-                print(f"-- {other.name}: not installed, no ratio")
-                continue
-            program = other.build("pingpong.c", directory)
-            a, b = [], []
-            for i in range((pairs + 1) // 2):
-                for who in "ABBA":
-                    mpi, exe, into = (ours, ours_program, a) if who == "A" else (other, program, b)
-                    into.append(mpi.pingpong(exe, is_pinned, is_quick))
-            print(f"\n{how}: godwit beside {other.name}, {len(a)} ABBA pairs, median [quartiles]")
-            print(f"  {'':22} {'godwit':>26} {other.name:>26} {'ratio (above 1: godwit better)':>34}")
-            for key in a[0]:
-                x, y = [s[key] for s in a], [s[key] for s in b]
-                ratios = [ratio(key, u, v) for u, v in zip(x, y)]
-                print(f"  {key:22} {spread(x):>26} {spread(y):>26} {spread(ratios):>34}")
-            results.append({"what": "speed", "pinned": is_pinned, "other": other.name, "godwit": a, "samples": b})
-    if not any(o.is_there() for o in others):
-        for is_pinned in (True, False):
-            a = [ours.pingpong(ours_program, is_pinned, is_quick) for _ in range(pairs)]
-            print(f"\n{'pinned' if is_pinned else 'unpinned'}: godwit alone, {pairs} runs, median [quartiles]")
-            for key in a[0]:
-                print(f"  {key:22} {spread([s[key] for s in a]):>26}")
-            results.append({"what": "speed", "pinned": is_pinned, "godwit": a})
 
 
 def main():
@@ -68,8 +39,9 @@ def main():
     parser.add_argument("--pairs", type=int, default=12, help="pairs for each ratio (12)")
     parser.add_argument("--moves", type=int, default=30, help="moves that are measured (30); of migrate, in proportion to what its table says")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
-    parser.add_argument("--fifo", action="store_true", help="net: ranks get the cores before all other work (SCHED_FIFO)")
-    parser.add_argument("--only", choices=["speed", "net", "onesided", "pause", "downtime", "migrate", "hosts"], help="one of them")
+    parser.add_argument("--fifo", action="store_true", help="ranks of net, speed, coll, halo and types get the cores before all other "
+                        "work (SCHED_FIFO, SCHED_RR)")
+    parser.add_argument("--only", choices=[*CASES, "net", "onesided", "pause", "downtime", "migrate", "hosts"], help="one of them")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
     args = parser.parse_args()
     if not os.environ.get("top_builddir"):
@@ -81,7 +53,8 @@ def main():
         signal.signal(sig, lambda sig, frame: sys.exit(128 + sig))
     with tempfile.TemporaryDirectory(prefix="godwit-bench-") as directory:
         os.environ["TMPDIR"] = directory # Open MPI leaves its session there when it is killed
-        for name, bench in (("speed", lambda: bench_speed(directory, args.pairs, args.quick, results)),
+        for name, bench in (*((what, lambda what=what: bench_onehost(what, directory, args.pairs, args.fifo, results))
+                              for what in CASES),
                             ("net", lambda: bench_net(directory, args.pairs, args.quick, args.fifo, results)),
                             ("onesided", lambda: bench_onesided(directory, args.pairs, args.quick, results)),
                             ("pause", lambda: bench_pause(directory, args.moves, results)),
