@@ -79,7 +79,7 @@ int noc_poll(int budget);
  */
 void noc_wait(uint32_t empty_polls);
 
-/** noc_will_sleep - would noc_wait() let the caller sleep now? */
+/** noc_will_sleep - would noc_wait() let the caller sleep now, or others run first? */
 bool noc_will_sleep(uint32_t empty_polls);
 
 /**

@@ -237,6 +237,8 @@ struct noc_member {
 	uint32_t looks;           /* at the network */
 	bool has_slept;           /* since the last poll */
 	uint64_t last_nudge_ns;
+	uint64_t wait_since;      /* ticks of this host: when this wait began, or the last other one ran */
+	uint32_t wait_turns;      /* of others since it began */
 	uint32_t wait_threads;    /* threads of the program when last looked; and when: */
 	uint64_t wait_looked_ns;
 	const struct noc_port_ops *ports[NOC_PORT_COUNT];

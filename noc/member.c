@@ -16,6 +16,10 @@
 #define SLEEP_LIMIT_NET_NS     200000   /* the network does not ring; the agent does, when it watches */
 #define SLEEP_LIMIT_SPACE_NS   50000    /* we wait for room at a peer, which rings only one of those who wait */
 
+#define TURNS_OF_OTHERS 16u    /* before a rank of a crowded cluster sleeps */
+#define TICKS_ALONE     250000u /* so long it polls when nobody else wants the core: some 20 microseconds */
+#define TICKS_SWITCH    2000u  /* a call that yielded to nobody takes less */
+
 /* ---- attach, detach -------------------------------------------------------------------------------------------- */
 
 static bool is_nowhere(const struct noc_address *a)
@@ -431,9 +435,40 @@ bool noc_will_sleep(uint32_t empty_polls)
 	return empty_polls >= 8 && cluster_is_crowded();
 }
 
+/*
+ * Let others run first, without sleeping: among ranks that exchange messages whoever is waited for runs then, no writer has to
+ * wake us, and no core goes idle between two messages, which costs tens of microseconds in a virtual machine. Not for
+ * long: a rank that the others' turns bring nothing sleeps until its message wakes it, and so does one that has the core to
+ * itself, since ranks may wait for it in another core's queue.
+ * Return: true when it was worth another poll.
+ */
+static bool give_way(uint32_t empty_polls)
+{
+	struct noc_member *m = noc_me;
+	enum ct_doing doing = atomic_load_explicit(&ct_the_gate.doing, memory_order_relaxed);
+	uint64_t before = __builtin_ia32_rdtsc(), now;
+
+	if (empty_polls == 0) {
+		m->wait_since = before;
+		m->wait_turns = 0;
+	}
+	if (m->wait_turns >= TURNS_OF_OTHERS || before - m->wait_since > TICKS_ALONE)
+		return false;
+	ct_gate_leave();
+	sched_yield();
+	ct_gate_enter(doing);
+	now = __builtin_ia32_rdtsc();
+	if (now - before > TICKS_SWITCH) { /* another one has run */
+		m->wait_turns++;
+		m->wait_since = now;
+		m->has_slept = true;
+	}
+	return true;
+}
+
 void noc_wait(uint32_t empty_polls)
 {
-	if (!noc_will_sleep(empty_polls)) {
+	if (!cluster_is_crowded()) {
 		if (GW_UNLIKELY(waits_for_mover())) {
 			sched_yield();
 			noc_me->has_slept = true; /* it will connect: look there at every turn */
@@ -449,6 +484,8 @@ void noc_wait(uint32_t empty_polls)
 			sleep_on_doorbell(SLEEP_LIMIT_SPACE_NS);
 		return;
 	}
+	if (give_way(empty_polls))
+		return;
 	sleep_on_doorbell(has_other_threads() ? SLEEP_LIMIT_THREADS_NS :
 	                  noc_me->is_networked ? SLEEP_LIMIT_NET_NS : SLEEP_LIMIT_NS);
 	noc_me->has_slept = true; /* look at the network first */
