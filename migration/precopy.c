@@ -222,7 +222,10 @@ void mig_src_round_over(struct mig_session *s)
 {
 	struct mig_rounds *r = &s->rounds;
 	uint64_t took = gw_now_ns() - r->begun_ns;
+	struct gw_error why = { 0 };
 
+	if (!r->is_sent) /* its last piece has gone, but there was no turn since, as by --bandwidth, to see that it was the last */
+		r->is_sent = ct_image_next(s->rank, s->m->buf, MIG_CHUNK, &why) == 0;
 	if (!r->is_sent) {
 		mig_post(s, MIG_EV_FAILED, -EPROTO, "cluster %u has a round before it was sent", s->id.to);
 		return;
