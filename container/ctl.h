@@ -29,7 +29,7 @@
 #include <stdint.h>
 
 #define CT_CTL_MAGIC   0x6c746377u /* "wctl" */
-#define CT_CTL_VERSION 2
+#define CT_CTL_VERSION 3
 
 enum ct_ctl_op { /* written numbers: never reused */
 	CT_CTL_HELLO    = 1,
@@ -60,7 +60,10 @@ struct ct_ctl_msg {
 	uint32_t cluster;     /* ATTACH: index of the cluster where the rank lives now */
 	uint32_t doing;       /* QUIET: enum ct_doing, what the program was caught doing; CT_DOING_ASLEEP */
 	uint64_t incarnation; /* ATTACHED: of the inbox */
-	uint64_t close_ns;    /* QUIET: time from QUIESCE to the gate being closed and empty */
+	union {
+		uint64_t close_ns;   /* QUIET: time from QUIESCE to the gate being closed and empty */
+		uint64_t traffic_at; /* ATTACHED: the address of its struct ct_traffic, which stays */
+	};
 	uint64_t detach_ns;   /* QUIET: time from there to detached. ATTACHED: time from ATTACH to the gate open */
 	union {
 		char text[120];         /* BUSY, failed ATTACHED: one sentence, NUL terminated */
@@ -68,6 +71,10 @@ struct ct_ctl_msg {
 	};
 };
 _Static_assert(sizeof(struct ct_ctl_msg) == 176, "wire format");
+
+struct ct_traffic { /* in the rank's user area; read by clusterd while the rank runs */
+	uint64_t sent_bytes, received_bytes; /* of messages, since its domain was opened; only ever more */
+};
 
 /* What a rank was doing when its gate was closed; counted by the tests. Written numbers. */
 enum ct_doing {

@@ -5,6 +5,7 @@ libmig_la_SOURCES = \
 	%D%/migration.h \
 	%D%/session.h \
 	%D%/wire.h \
+	%D%/cost.c \
 	%D%/destination.c \
 	%D%/measures.c \
 	%D%/peer.c \

@@ -39,6 +39,7 @@ json_t *mig_measures_json(const struct mig_session *s, int status)
 	json_object_set_new(m, "to", json_integer(s->id.to));
 	mig_follow_json(s, m);
 	mig_post_json(s, m);
+	mig_cost_json(s, m);
 	json_object_set_new(m, "status", json_integer(status));
 
 	/* the eight */

@@ -56,6 +56,20 @@ struct mig_offer {
 	const json_t *hints;       /* what the source's ops.hints said; never NULL (an empty object) */
 };
 
+/* What a move costs others is told by comparing these, before and during it. */
+struct mig_pace {
+	uint64_t at_ns;            /* gw_now_ns(); 0: nobody has looked */
+	uint64_t user_ns;          /* of the rank's threads, in user mode */
+	uint64_t mpi_bytes;        /* that it has sent and received */
+	bool has_mpi;
+};
+#define MIG_LINE_NAME 16
+struct mig_line {
+	char name[MIG_LINE_NAME];  /* of the network's interface; empty: memory */
+	uint64_t at_ns;            /* 0: it cannot be told */
+	uint64_t sent_bytes;       /* by whomever */
+};
+
 /* What a move is called by the daemon that owns the rank, on both sides: the @rank of the callbacks is its own handle:
  * at the source mig_request.owner, at the destination what ops.prepare put into *rank. */
 struct mig_ops {
@@ -88,6 +102,13 @@ struct mig_ops {
 	 * QUIET is answered with ATTACH at once, a late BUSY needs nothing.
 	 */
 	void (*stay)(void *ctx, void *rank, uint32_t session, uint64_t epoch, bool is_quiet);
+
+	/* optional, at both ends: how far it has come; and @then (NULL: unwanted), when it began to run here undisturbed */
+	void (*pace)(void *ctx, void *rank, struct mig_pace *now, struct mig_pace *then);
+
+	/* optional: what has gone over the interface of the connection @fd (-1: that of @now->name); and @then (NULL: unwanted),
+	 * when the last move had left it */
+	void (*line)(void *ctx, int fd, struct mig_line *now, struct mig_line *then);
 
 	/* optional: it runs at its destination, and its pages are still here; left() will follow */
 	void (*serving)(void *ctx, void *rank);

@@ -198,6 +198,7 @@ void mig_dst_fetch(struct mig_session *s)
 	int code;
 
 	s->post.begun_ns = gw_now_ns();
+	mig_cost_fetch(s);
 	code = gw_loop_watch(s->m->loop, &s->post.watch, ct_fetch_fd(s->post.fetch), EPOLLIN, on_fault, s);
 	if (code < 0) {
 		mig_post(s, MIG_EV_FAILED, code, "its missing pages cannot be watched: %s", strerror(-code));
@@ -283,7 +284,7 @@ void mig_dst_fetched(struct mig_session *s)
 	ct_fetch_measure(s->post.fetch, &st);
 	s->post.fetched = (struct mig_wire_fetched){ .fetch_ns = gw_now_ns() - s->post.begun_ns, .faults = st.faults,
 		.fault_median_us = st.fault_median_us, .fault_max_us = st.fault_max_us, .forks = st.forks,
-		.zero_pages = st.zero_pages };
+		.zero_pages = st.zero_pages, .user_ns = mig_cost_fetched(s) };
 	s->post.is_fetched = true;
 	mig_fetch_drop(s);
 	mig_dst_say_fetched(s);

@@ -204,6 +204,7 @@ void mig_src_precopy(struct mig_session *s)
 	}
 	if (mig_edge(s, "mig.src.follow"))
 		return;
+	mig_cost_rounds(s, false);
 	code = ct_follow_begin(s->rank, &why);
 	if (code == 0) {
 		next_round(s);

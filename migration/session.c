@@ -448,6 +448,7 @@ int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *se
 	                           .proc = req->proc, .from = m->c.cluster, .to = req->to_cluster,
 	                           .from_incarnation = m->c.incarnation, .epoch = req->epoch };
 	s->t.start = gw_now_ns();
+	mig_cost_start(s);
 	if (gw_fault("mig.src.prepare") != GW_FAULT_NONE) {
 		code = gw_fail(why, -EIO, "a test made 'mig.src.prepare' fail");
 		goto fail;

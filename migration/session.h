@@ -6,6 +6,7 @@
  * precopy.c  the rounds before the rank is stopped    postcopy.c  pages that come after it
  * source.c   actions of the source             destination.c  actions of the destination
  * peer.c     connections and frames            measures.c     the measures of a move
+ * cost.c     what of them is compared with before
  *
  * Everything here is on the cluster side and never moves.
  */
@@ -102,6 +103,14 @@ struct mig_times {
 
 enum mig_hurry { MIG_AS_OTHERS, MIG_BEFORE_OTHERS, MIG_AT_ONCE };
 
+/* What the rank and the link did before, and while memory went over it: cost.c. At the source. */
+struct mig_cost {
+	struct mig_pace then, start;       /* undisturbed, up to the request */
+	struct mig_pace begun, over;       /* of rounds */
+	struct mig_line line_then, line_start, line_over;
+	struct mig_pace fetch;             /* destination: when it ran there */
+};
+
 struct mig_rounds {
 	uint32_t n;               /* begun */
 	bool is_sent;             /* this one: its end is awaited */
@@ -160,6 +169,7 @@ struct mig_session {
 	bool is_end_waiting;      /* source: the image is out, its files are not flushed yet */
 	struct mig_how how;       /* source */
 	struct mig_rounds rounds;
+	struct mig_cost cost;
 	struct gw_timer *pace;
 	bool is_following;        /* source: in rounds */
 	uint32_t rounds_said;     /* destination */
@@ -301,6 +311,16 @@ void mig_dst_starve(struct mig_session *s);
 void mig_dst_give_up(struct mig_session *s);
 void mig_fetch_drop(struct mig_session *s);      /* not an action: the rank lacks nothing, or is dead */
 void mig_post_json(const struct mig_session *s, json_t *m);
+
+/* ---- measures.c ---- */
+/* ---- cost.c ---- */
+void mig_cost_start(struct mig_session *s);                    /* the request is here, */
+void mig_cost_link(struct mig_session *s);                     /* the destination can take it: its memory will go now, */
+void mig_cost_rounds(struct mig_session *s, bool is_over);     /* in rounds, if they are begun, */
+void mig_cost_over(struct mig_session *s);                     /* and all of it has gone */
+void mig_cost_fetch(struct mig_session *s);                    /* destination: it runs, and pages are missing; */
+uint64_t mig_cost_fetched(struct mig_session *s);              /* no more. Return: its time in user mode meanwhile */
+void mig_cost_json(const struct mig_session *s, json_t *m);
 
 /* ---- measures.c ---- */
 json_t *mig_measures_json(const struct mig_session *s, int status);

@@ -26,7 +26,10 @@ int mig_src_ask(struct mig_session *s)
 void mig_src_prove(struct mig_session *s)
 {
 	struct gw_error why = { 0 };
-	int code = ct_files_check(s->files, s->frame, s->frame_len, &why);
+	int code;
+
+	mig_cost_link(s);
+	code = ct_files_check(s->files, s->frame, s->frame_len, &why);
 
 	if (code > 0 && (code = mig_files_watch(s)) < 0)
 		gw_fail(&why, code, "the helper that reads its files cannot be watched: %s", strerror(-code));
@@ -42,6 +45,7 @@ void mig_src_quiesce(struct mig_session *s)
 	struct gw_error why = { 0 };
 	int code;
 
+	mig_cost_rounds(s, true);
 	/* while MPI still goes: from the closed gate on, peers wait */
 	code = ct_rank_freeze_prepare(s->rank, &why);
 	s->t.prepared = gw_now_ns();
@@ -250,6 +254,7 @@ void mig_src_release(struct mig_session *s)
 {
 	s->t.taken = s->t.taken ? s->t.taken : gw_now_ns();
 	gw_fault("mig.src.taken");
+	mig_cost_over(s);
 	mig_send(s, MIG_F_DONE, NULL, 0);
 	ct_files_left(s->files);
 	ct_rank_release(s->rank);

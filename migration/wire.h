@@ -5,7 +5,7 @@
  * They are frames of runtime/base/link.h; one connection carries one session. The first frame on a connection names the
  * session (struct mig_head); every frame but DATA and PAGES begins with that head, and all on one connection must name
  * the same session. A session is identified by the source's incarnation and its number. Fixed width, little endian,
- * version 1.
+ * version 2.
  *
  *   type       from         after the head
  *   PREPARE    source       struct mig_wire_needs, needs blob, hints (JSON text), question of container/files.h
@@ -34,7 +34,7 @@
 #include "migration/migration.h"
 
 #define MIG_MAGIC   0x67696d67u /* "gmig" */
-#define MIG_VERSION 1
+#define MIG_VERSION 2
 
 enum mig_frame { /* written numbers: never reused */
 	MIG_F_PREPARE  = 64,
@@ -83,10 +83,10 @@ struct mig_wire_attached { uint64_t attach_ns; int32_t status; uint32_t pad; };
 struct mig_wire_pages { uint64_t cursor; };                     /* up to where, of what goes in order */
 #define MIG_NO_CURSOR UINT64_MAX                                /* it was asked for, out of order */
 struct mig_wire_want { uint64_t cursor; uint32_t is_again, n; }; /* is_again: what was sent after the cursor has got lost */
-struct mig_wire_fetched { uint64_t fetch_ns, faults, fault_median_us, fault_max_us, forks, zero_pages; };
+struct mig_wire_fetched { uint64_t fetch_ns, faults, fault_median_us, fault_max_us, forks, zero_pages, user_ns; };
 _Static_assert(sizeof(struct mig_wire_prepared) == 16, "wire format");
 _Static_assert(sizeof(struct mig_wire_want) == 16, "wire format");
-_Static_assert(sizeof(struct mig_wire_fetched) == 48, "wire format");
+_Static_assert(sizeof(struct mig_wire_fetched) == 56, "wire format");
 _Static_assert(sizeof(struct mig_wire_taken) == 32, "wire format");
 _Static_assert(sizeof(struct mig_wire_attached) == 16, "wire format");
 

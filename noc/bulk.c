@@ -134,7 +134,7 @@ int noc_bulk_offer(struct noc_peer *p, enum noc_port port, uint64_t tag, uint64_
 	}
 	o->transfer = m.seq; /* nobody has asked for it yet: answers are read by noc_poll() */
 	noc_me->counters.sent++;
-	noc_me->counters.sent_bytes += len;
+	noc_me->counters.bytes.sent_bytes += len;
 	return 0;
 }
 
@@ -232,7 +232,7 @@ static void on_chunk(const struct noc_bulk_word *w, enum noc_path path)
 	struct noc_bulk *b = in_find(w, w->id);
 	uint64_t skip;
 
-	noc_me->counters.received_bytes += w->len;
+	noc_me->counters.bytes.received_bytes += w->len;
 	if (!b || !b->is_accepted || w->offset > b->done || w->len > b->wanted - w->offset || w->offset + w->len <= b->done)
 		return; /* late, or from before another start: what it brings is here already */
 	/*

@@ -260,7 +260,7 @@ static int send_slow(struct noc_peer *p, enum noc_port port, uint64_t tag, uint6
 		if (GW_LIKELY(rc == 0)) {
 			p->next_out++;
 			noc_me->counters.sent++;
-			noc_me->counters.sent_bytes += m.len;
+			noc_me->counters.bytes.sent_bytes += m.len;
 			goto done;
 		}
 	}
@@ -270,7 +270,7 @@ static int send_slow(struct noc_peer *p, enum noc_port port, uint64_t tag, uint6
 		return rc;
 	p->next_out++;
 	noc_me->counters.sent++;
-	noc_me->counters.sent_bytes += m.len;
+	noc_me->counters.bytes.sent_bytes += m.len;
 	if (!is_copy) {
 		if (is_done)
 			*is_done = false;
@@ -294,7 +294,7 @@ int noc_send(uint32_t dst, enum noc_port port, uint64_t tag, uint64_t data, cons
 	    GW_LIKELY(post_small(p, port, tag, data, iov->iov_base, iov->iov_len) == 0)) {
 		p->next_out++;
 		m->counters.sent++;
-		m->counters.sent_bytes += iov->iov_len;
+		m->counters.bytes.sent_bytes += iov->iov_len;
 		*is_done = true;
 		return 0;
 	}
@@ -399,7 +399,7 @@ static void arrived(struct noc_slot *s)
 			struct noc_msg msg = { .src = s->src, .port = s->port, .tag = s->tag, .data = s->data, .len = s->len,
 			                       .payload = s->has_cell ? m->inbox->cells[s->cell] : s->payload };
 
-			m->counters.received_bytes += s->len;
+			m->counters.bytes.received_bytes += s->len;
 			noc_deliver(&msg);
 		}
 		if (s->has_cell)

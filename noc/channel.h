@@ -108,7 +108,8 @@ int noc_detach_test(uint64_t deadline_ms, struct gw_error *why);                
 int noc_attach_test(int segment_fd, uint32_t cluster, const struct noc_host *here, struct gw_error *why);
 
 struct noc_counters {
-	uint64_t sent, received, sent_bytes, received_bytes, queued, sleeps, rings, voided, drained, shed;
+	struct ct_traffic bytes; /* of what was sent and received */
+	uint64_t sent, received, queued, sleeps, rings, voided, drained, shed;
 };
 const struct noc_counters *noc_counters(void);
 

@@ -174,6 +174,7 @@ static int member_attach(int fd, const struct ct_ctl_msg *order, struct ct_ctl_m
 	rc = seg_attach(fd, order->cluster, why);
 	if (rc == 0) {
 		answer->incarnation = m->incarnation;
+		answer->traffic_at = (uintptr_t)&m->counters.bytes;
 		memcpy(answer->net.address, &m->listening.address, sizeof(m->listening.address));
 		memcpy(answer->net.fds, m->listening.fds, sizeof(answer->net.fds));
 	}

@@ -408,7 +408,7 @@ void noc_path_frame(struct noc_peer *p, struct noc_conn *c, const struct noc_fra
 			return;
 	}
 	if (f->kind == NOC_KIND_EAGER) {
-		m->counters.received_bytes += f->len;
+		m->counters.bytes.received_bytes += f->len;
 		msg.payload = payload;
 		noc_deliver(&msg);
 	} else if (f->kind == NOC_KIND_OFFER) {

@@ -230,6 +230,8 @@ static void on_attached(struct rank *r, const struct ct_ctl_msg *m)
 	r->attach_failures = 0;
 	r->agent = AGENT_ATTACHED;
 	r->incarnation = m->incarnation;
+	r->traffic_at = m->traffic_at;
+	pace_begin(r);
 	memcpy(&r->address, m->net.address, sizeof(r->address));
 	tell_network(r, m);
 	agent_publish(r, NOC_NAME_HERE);

@@ -21,6 +21,7 @@
  *   far.c       migration sessions with daemons of other hosts
  *   network.c   a job of one host gets a network
  *   worlds.c    ranks that began together; those that others have spawned
+ *   pace.c      how fast a rank goes, how much goes over a link
  *   suspend.c   ranks that rest until they are let go
  *   checkpoint.c  and whose images are written meanwhile
  *   restart.c   ranks that were written down come back
@@ -122,6 +123,7 @@ struct clusterd {
 	} *heard;
 	struct world **worlds;
 	uint32_t n_worlds;
+	struct mig_line line;       /* that the last move went over, when that was over */
 	struct gw_list ranks, moves; /* struct rank; struct move of requests.c */
 	struct mig *mig;
 };
@@ -164,6 +166,8 @@ struct in_stream {
 struct rank {
 	struct gw_list node;
 	struct clusterd *d;
+	struct mig_pace pace;        /* when it began to run here, or had passed MPI_Init */
+	uint64_t traffic_at;         /* of its struct ct_traffic, in it; 0: its agent has not attached */
 	uint32_t proc;
 	enum rank_state state;
 	struct ct_rank *ct;          /* NULL while it arrives and after it was given */
@@ -290,6 +294,12 @@ void suspend_resume(struct clusterd *d);                 /* `resume` */
 void suspend_look(struct clusterd *d);                   /* a rank may have been waited for */
 bool suspend_quiet(struct rank *r, const struct ct_ctl_msg *m);
 bool suspend_is_on(const struct clusterd *d);
+
+/* ---- pace.c ---- */
+void pace_begin(struct rank *r);                         /* from now on it runs undisturbed */
+void pace_look(void *ctx, void *rank, struct mig_pace *now, struct mig_pace *then); /* of struct mig_ops, as is */
+void pace_line(void *ctx, int fd, struct mig_line *now, struct mig_line *then);     /* that */
+void pace_line_rests(struct clusterd *d);                /* no move is under way */
 
 /* ---- checkpoint.c ---- */
 void checkpoint_begin(struct clusterd *d, uint64_t id, const char *dir); /* `checkpoint` */

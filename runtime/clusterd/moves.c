@@ -173,6 +173,8 @@ static void after_sessions(void *ctx)
 			clusterd_fatal(d, "rank %u cannot be watched any more", r->proc);
 		moves_try(r);
 	}
+	if (mig_is_idle(d->mig))
+		pace_line_rests(d);
 }
 
 static void on_finished(void *ctx, void *rank, uint32_t session, int status, const struct gw_error *why,
@@ -291,8 +293,10 @@ static void on_starved(void *ctx, void *rank, uint32_t from_cluster, const struc
 static void on_whole(void *ctx, uint32_t proc)
 {
 	struct clusterd *d = ctx;
+	struct rank *r = rank_find(d, proc);
 
-	(void)proc;
+	if (r)
+		pace_begin(r);
 	gw_loop_defer(d->loop, after_sessions, d);
 }
 
@@ -300,6 +304,7 @@ static const struct mig_ops ops = {
 	.hints = on_hints, .quiesce = on_quiesce, .export_state = on_export, .given = on_given, .stay = on_stay,
 	.serving = on_serving, .left = on_left, .lost = on_lost, .finished = on_finished, .prepare = on_prepare, .import_state = on_import,
 	.discard = on_discard, .arriving = on_arriving, .taken = on_taken, .starved = on_starved, .whole = on_whole,
+	.pace = pace_look, .line = pace_line,
 };
 
 /* ---- for a checkpoint: a move to nowhere ------------------------------------------------------------------------------- */

@@ -178,6 +178,7 @@ int rank_adopt(struct rank *r, struct ct_rank *ct)
 	r->pid = ct_rank_pid(ct);
 	r->state = RANK_HERE;
 	rank_count(r);
+	pace_begin(r);
 	code = rank_watch_status(r);
 	if (code == 0)
 		code = streams_watch(r);

@@ -124,6 +124,8 @@ void suspend_resume(struct clusterd *d)
 			agent_reattach(r, SESSION);
 		if (r->is_suspended && r->ct)
 			ct_rank_signal(r->ct, SIGCONT);
+		if (r->state == RANK_HERE && r->ct)
+			pace_begin(r);
 		r->is_suspended = r->is_stopped_by_another = r->is_left_busy = false;
 	}
 	moves_after(d); /* signals, and ends, that came while one was frozen */

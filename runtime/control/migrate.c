@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* godwit migrate: move ranks, now; one line for each with its measures. */
 #include <argp.h>
+#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -110,6 +111,20 @@ static double ms_of(const json_t *o, const char *key)
 	return (double)json_integer_value(json_object_get(o, key)) / 1e6;
 }
 
+/* "; meanwhile the rank had 0.91 cores instead of 0.98 (7% slower); 63% of what went over eth0 was its memory" */
+static void print_cost(const json_t *m)
+{
+	const json_t *slowdown = json_object_get(m, "slowdown"), *link = json_object_get(m, "link");
+
+	if (json_is_real(slowdown))
+		printf("; meanwhile the rank had %.2f cores instead of %.2f (%.0f%% %s)", json_real_value(json_object_get(m, "cores_meanwhile")),
+		       json_real_value(json_object_get(m, "cores_before")), 100 * fabs(json_real_value(slowdown)),
+		       json_real_value(slowdown) < 0 ? "faster" : "slower");
+	if (json_is_object(link))
+		printf("; %.0f%% of what went over %s was its memory", 100 * json_real_value(json_object_get(link, "share")),
+		       json_string_value(json_object_get(link, "name")));
+}
+
 /* "  pre-copy: 3 rounds, 96% of it before the pause; chosen, for ..." */
 static void print_technique(const json_t *m)
 {
@@ -126,6 +141,7 @@ static void print_technique(const json_t *m)
 		printf(", %.1f MiB followed it, within %.1f ms; %lld page%s waited for, %.2f ms at most", (double)json_integer_value(json_object_get(f, "left_bytes")) / (1 << 20),
 		       ms_of(f, "fetch_ns"), (long long)json_integer_value(json_object_get(f, "faults")), json_integer_value(json_object_get(f, "faults")) == 1 ? "" : "s",
 		       (double)json_integer_value(json_object_get(f, "fault_max_us")) / 1e3);
+	print_cost(m);
 	printf("%s%s\n", why ? "; chosen because " : "", why ? why : "");
 }
 

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a move says that it has cost: how much slower the rank was, and what share of the link was its memory."""
+from godwit import *
+
+tap = Tap(120)
+work = work_dir("cost")
+GODWIT = os.path.join(BUILD, "godwit")
+STORM = os.path.join(BUILD, "tests/storm/storm")
+HOSTS = ["-launcher", "fork", "-hosts"]
+# it computes until there is a file, then rests until there is another; and holds 24 MiB
+SPIN = """import os, sys, time
+
+memory = bytearray(os.urandom(1 << 20)) * 24
+def compute(until):
+	while not until():
+		sum(range(1000))
+compute(lambda: os.times().user > 0.4)
+print("computes", flush=True)
+compute(lambda: os.path.exists(sys.argv[1]))
+print("rests", flush=True)
+while not os.path.exists(sys.argv[1] + ".end"):
+	time.sleep(0.01)
+"""
+
+
+def user_s(pid):
+	with open("/proc/%d/stat" % pid) as f:
+		return int(f.read().rsplit(")", 1)[1].split()[11]) / os.sysconf("SC_CLK_TCK")
+
+
+def moved(job, rank, to, technique, bandwidth):
+	m = job.head().migrate([rank], to, technique=technique, bandwidth=bandwidth)[0]
+	tap.ok(m["status"] == 0, "rank %d moves by %s" % (rank, technique), m["text"], *job.tail())
+	return m.get("measures") or {}
+
+
+# ---- the rank ----------------------------------------------------------------------------------------------------------------
+
+stop = os.path.join(work, "stop")
+job = Job(tap, ["-n", 1, "-clusters", 2, sys.executable, "-c", SPIN, stop])
+job.wait_line("^computes", 60)
+m = moved(job, 0, 1, "pre-copy", 50000000)
+tap.ok(m.get("rounds") and m["cores_before"] > 0 and m["cores_meanwhile"] > 0 and m["slowdown"] < 1 and
+       abs(m["slowdown"] - (1 - m["cores_meanwhile"] / m["cores_before"])) < 1e-6,
+       "one that computes all the time: its cores before and meanwhile are told", m)
+tap.ok("link" in m and m["link"] is None, "no share of a link, where nobody counts what else goes over it", m.get("link"))
+wait_for(lambda: user_s(job.head().ranks()[0]["pid"]) > 0.3)
+open(stop, "w").close()
+job.wait_line("^rests", 60)
+p = subprocess.run([GODWIT, "migrate", "0", "--to", "0", "--technique", "post-copy" if "post-copy" in can_move() else "pre-copy",
+                    "--bandwidth", "50M", "--job", job.head_name().split("/")[2]], capture_output=True, text=True, timeout=60)
+found = re.search(r"meanwhile the rank had (\S+) cores instead of (\S+) \((\d+)% slower\)", p.stdout)
+tap.ok(p.returncode == 0 and found and float(found.group(2)) > 0 and int(found.group(3)) > 50, "one that rests meanwhile: that is seen, and in "
+       "the line of godwit migrate", p.stdout, p.stderr)
+open(stop + ".end", "w").close()
+tap.ok(job.end(40) == 0 and not job.gone(), "it ends well", *job.tail())
+
+# ---- the link ----------------------------------------------------------------------------------------------------------------
+
+for what, name, places in (("memory", "memory", ["-clusters", 3]), ("the network", "lo", HOSTS + ["a,b,c"])):
+	stop = os.path.join(work, "stop-" + name)
+	job = Job(tap, ["-n", 2] + places + [STORM, "--stop-file", stop, "--progress"])
+	job.wait_line("^STORM step=", 60)
+	m = moved(job, 0, 2, "pre-copy", 8000000)
+	link = m.get("link") or {}
+	tap.ok(link.get("name") == name and 0 < link["share"] < 1 and link["bytes_s"] > 0 and link["others_bytes_s"] > 0,
+	       "over %s, while messages go over it: its share of what went" % what, m)
+	moved(job, 0, 0, "stop-and-copy", 0)
+	job.wait_line("^STORM step=", 60, "out", len([l for l in job.out() if l.startswith("STORM step=")]) + 2)
+	m = moved(job, 0, 2, "pre-copy", 8000000)
+	tap.ok(m.get("link") and m["link"]["others_bytes_s_before"] > 0, "and what went there before, since the last move from there", m.get("link"))
+	open(stop, "w").close()
+	tap.ok(job.end(60) == 0 and not job.gone(), "that job ends well", *job.tail())
+
+sys.exit(tap.done())
