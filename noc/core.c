@@ -19,16 +19,16 @@
  * own layers shows the others. Not in its public headers; stable from 1.13 to 1.17 at least. */
 #define FABRIC_SHOW_HIDDEN (1ULL << 60)
 
-#define RDMACM_BYTES 56u /* what the connection manager of verbs carries along with connect */
+_Static_assert(NOC_GREETING_BYTES <= NOC_GREETING_MAX, "every connection manager of the table carries a greeting");
 
 static const struct core {
-	const char *word;    /* of GODWIT_NET */
-	const char *name;    /* libfabric's; NULL: our own */
-	size_t greeting_max; /* bytes that travel with connect and accept */
+	const char *word;  /* of GODWIT_NET */
+	const char *name;  /* libfabric's; NULL: our own */
+	bool is_unable;    /* it wants all buffers registered, which fabric.c does not do yet: not asked for unless by name */
 } cores[] = {
-	{ "verbs", "verbs", RDMACM_BYTES }, /* hardware that places data by itself */
-	{ "tcp", NULL, 256 },
-	{ "libfabric", "tcp", 256 },        /* to compare, and so that what fabric.c needs of libfabric stays tested */
+	{ "verbs", "verbs", true }, /* hardware that places data by itself */
+	{ "tcp", NULL, false },
+	{ "libfabric", "tcp", false }, /* to compare, and so that what fabric.c needs of libfabric stays tested */
 };
 
 static char wanted[16]; /* process-wide; GODWIT_NET, the same after a move */
@@ -63,9 +63,7 @@ static struct fi_info *core_ask(const struct core *core, const struct noc_addres
 /* What it cannot do that fabric.c relies on; NULL: nothing. */
 static const char *core_lacks(const struct core *core, const struct fi_info *info)
 {
-	if (core->greeting_max < NOC_GREETING_BYTES)
-		return "its connection manager carries fewer bytes than a greeting has";
-	if (info->domain_attr->mr_mode & FI_MR_LOCAL)
+	if (core->is_unable || (info->domain_attr->mr_mode & FI_MR_LOCAL))
 		return "it wants all buffers registered";
 	if (info->tx_attr && info->tx_attr->inject_size < NOC_NET_INJECT)
 		return "it cannot take small messages at once";
@@ -87,7 +85,7 @@ struct fi_info *noc_core_find(const struct noc_address *at, struct gw_error *why
 	for (size_t i = 0; i < GW_ARRAY_LEN(cores); i++) {
 		bool is_wanted = strcmp(wanted, cores[i].word) == 0;
 
-		if (!is_wanted && (strcmp(wanted, "auto") || cores[i].greeting_max < NOC_GREETING_BYTES))
+		if (!is_wanted && (strcmp(wanted, "auto") || cores[i].is_unable))
 			continue;
 		info = core_ask(&cores[i], at, &code);
 		lacks = info ? core_lacks(&cores[i], info) : NULL;

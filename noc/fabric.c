@@ -7,8 +7,9 @@
  *
  *   connecting side                              listening side
  *     | connect {greeting, its nonce} -----------> |   right job, name and incarnation? else reject with a reason
- *     | <------ accept {greeting, nonce, proof} -- |   proof: keyed hash over both greetings' words
- *     | PROOF frame, then frames ----------------> |   up when it is right; nothing else is read before
+ *     | <------------- accept {greeting, nonce} -- |
+ *     | <---------------- PROOF, then frames ----- |   proof: keyed hash over both greetings
+ *     | PROOF, then frames ----------------------> |   each is up when the other's is right; nothing else is read before
  *
  * Both greetings say what their side expects next, so each begins with what the other lacks (rule 14: when two connect to
  * each other at once, the connection of the lower name stands).
@@ -38,24 +39,26 @@
 #define RX_BUFFERS 2u
 #define TX_CHUNKS  4u
 #define GREETING_MAGIC 0x4f4c4c48u /* "HLLO" */
-#define GREETING_VERSION 1
+#define GREETING_VERSION 2
 #define SILENT_NS  2000000000ull   /* a connection that is not proved by then is closed; twice as long after each that was not */
 #define SILENCES_MAX 4u            /* 32 s: where many ranks share a core, none may get as far in less */
 #define HOLD_NS    20000000ull     /* one that has work to do is not closed for another before it had so long */
 #define FDS_OTHER  64u             /* descriptors that are left to the program in any case */
+#define UNPROVED_EACH 2u           /* connections in one peer's name that are not proved; for another the oldest goes */
 #define CONNS_MIN  16u             /* allowed in any case, unless the user says less */
 
 enum refusal { REFUSED_STALE = 1, REFUSED_CROSSED = 2, REFUSED_VERSION = 3, REFUSED_PROOF = 4, REFUSED_BUSY = 5 };
 
-/* What travels with connect and accept; little endian. At most 256 bytes. */
-struct greeting {
+/* What travels with connect and accept; little endian. The connection manager of verbs has room for 55 bytes. */
+struct __attribute__((packed, aligned(4))) greeting {
 	uint32_t magic;
-	uint16_t version, reason;            /* reason: enum refusal, of a reject */
-	uint32_t job, src, dst, pad;
-	uint64_t src_incarnation, dst_incarnation;
+	uint8_t version, reason;             /* reason: enum refusal, of a reject */
+	uint16_t pad;
+	uint32_t job, src, dst;
+	uint32_t dst_incarnation;            /* the low half tells one life from the next */
+	uint64_t src_incarnation;
 	uint64_t next_in;
-	uint8_t nonce[16];
-	uint8_t proof[32];
+	uint8_t nonce[12];
 };
 _Static_assert(sizeof(struct greeting) == NOC_GREETING_BYTES, "wire format");
 
@@ -68,13 +71,14 @@ struct token { /* operation context: what completed */
 struct noc_conn {
 	struct gw_list link;                 /* in net.conns or net.closed */
 	struct fid_ep *ep;                   /* NULL: closed; waits for its last completion */
-	enum { CONN_CONNECTING, CONN_ACCEPTING, CONN_UP } state;
+	enum { CONN_CONNECTING, CONN_PROVING, CONN_ACCEPTING, CONN_UP } state; /* PROVING: ours was accepted, their proof must come */
 	struct noc_peer *peer;
 	uint64_t peer_incarnation, peer_next_in, since_ns;
 	uint64_t used;                       /* net.uses when it last carried a frame */
 	uint32_t posted;                     /* operations that will still complete */
 	struct greeting mine;
-	uint8_t expected[32];                /* ACCEPTING: the proof that must come */
+	uint8_t proof[NOC_PROOF_BYTES], expected[NOC_PROOF_BYTES]; /* that we send, that must come */
+	bool has_proved;                     /* ours was sent */
 	struct token rx_token[RX_BUFFERS], tx_token[TX_CHUNKS];
 	uint32_t tx_busy;                    /* bit per chunk head */
 	struct noc_frame tx_frame[TX_CHUNKS];
@@ -102,14 +106,11 @@ static struct {
 static void prove(uint8_t out[32], const char *role, const struct greeting *connecting, const struct greeting *listening)
 {
 	crypto_generichash_state s;
-	struct greeting c = *connecting, l = *listening;
 
-	memset(c.proof, 0, sizeof(c.proof));
-	memset(l.proof, 0, sizeof(l.proof));
 	crypto_generichash_init(&s, net.secret, sizeof(net.secret), 32);
 	crypto_generichash_update(&s, (const unsigned char *)role, strlen(role) + 1);
-	crypto_generichash_update(&s, (const unsigned char *)&c, sizeof(c));
-	crypto_generichash_update(&s, (const unsigned char *)&l, sizeof(l));
+	crypto_generichash_update(&s, (const unsigned char *)connecting, sizeof(*connecting));
+	crypto_generichash_update(&s, (const unsigned char *)listening, sizeof(*listening));
 	crypto_generichash_final(&s, out, 32);
 	sodium_memzero(&s, sizeof(s)); /* made of the secret, and a stack is part of an image */
 }
@@ -117,7 +118,7 @@ static void prove(uint8_t out[32], const char *role, const struct greeting *conn
 static struct greeting greet(const struct noc_peer *p, uint64_t peer_incarnation)
 {
 	struct greeting g = { .magic = GREETING_MAGIC, .version = GREETING_VERSION, .job = noc_me->job, .src = noc_me->proc,
-	                      .dst = p->proc, .src_incarnation = noc_me->incarnation, .dst_incarnation = peer_incarnation,
+	                      .dst = p->proc, .src_incarnation = noc_me->incarnation, .dst_incarnation = (uint32_t)peer_incarnation,
 	                      .next_in = p->next_in };
 
 	randombytes_buf(g.nonce, sizeof(g.nonce));
@@ -371,6 +372,41 @@ static int fabric_connect(struct noc_peer *p, const struct noc_place *place)
 
 /* ---- someone connects ------------------------------------------------------------------------------------------ */
 
+/* The oldest that is accepted and not proved, of @p or (NULL) of all; *n: how many there are. */
+static struct noc_conn *unproved_oldest(const struct noc_peer *p, uint32_t *n)
+{
+	struct noc_conn *oldest = NULL;
+
+	*n = 0;
+	gw_list_for(l, &net.conns) {
+		struct noc_conn *c = gw_list_entry(l, struct noc_conn, link);
+
+		if (c->state != CONN_ACCEPTING || (p && c->peer != p))
+			continue;
+		++*n;
+		if (!oldest || c->since_ns < oldest->since_ns)
+			oldest = c;
+	}
+	return oldest;
+}
+
+/* Somebody who knows a peer's name but not the secret may greet as often as he likes. A peer proves itself in milliseconds. */
+static bool unproved_have_room(const struct noc_peer *p)
+{
+	struct noc_conn *oldest;
+	uint32_t n;
+
+	while ((oldest = unproved_oldest(p, &n)) && n >= UNPROVED_EACH)
+		conn_lost(oldest);
+	if (conns_count(false) < conns_max)
+		return true;
+	oldest = unproved_oldest(NULL, &n);
+	if (!oldest || gw_now_ns() - oldest->since_ns < HOLD_NS)
+		return false;
+	conn_lost(oldest);
+	return true;
+}
+
 static enum refusal judge(const struct greeting *g, size_t size, struct noc_peer **peer)
 {
 	struct noc_peer *p;
@@ -379,17 +415,17 @@ static enum refusal judge(const struct greeting *g, size_t size, struct noc_peer
 	if (size < sizeof(*g) || g->magic != GREETING_MAGIC || g->version != GREETING_VERSION)
 		return REFUSED_VERSION;
 	if (g->job != noc_me->job || g->dst != noc_me->proc || g->src == noc_me->proc ||
-	    g->dst_incarnation != noc_me->incarnation)
+	    g->dst_incarnation != (uint32_t)noc_me->incarnation)
 		return REFUSED_STALE;
 	p = noc_peer_get(g->src);
 	if (!p)
 		return REFUSED_STALE;
 	*peer = p;
 	c = conn_of(p, NULL);
-	if (c && c->state == CONN_CONNECTING && c->peer_incarnation >= g->src_incarnation && noc_me->proc < p->proc)
+	if (c && (c->state == CONN_CONNECTING || c->state == CONN_PROVING) && c->peer_incarnation >= g->src_incarnation && noc_me->proc < p->proc)
 		return REFUSED_CROSSED; /* ours stands */
-	/* nothing is closed for whom nobody knows: that waits until it is proved */
-	if (conns_count(false) >= conns_max || (!c && conns_count(true) >= conns_max && !conn_to_close(NULL)))
+	/* nothing that is proved is closed for whom nobody knows: that waits until it is proved */
+	if (!unproved_have_room(p) || (!c && conns_count(true) >= conns_max && !conn_to_close(NULL)))
 		return REFUSED_BUSY;
 	return 0;
 }
@@ -415,40 +451,49 @@ static void on_request(struct fi_eq_cm_entry *e, size_t size)
 	c->peer_incarnation = g.src_incarnation;
 	c->peer_next_in = g.next_in;
 	c->mine = greet(p, g.src_incarnation);
-	prove(c->mine.proof, "listening", &g, &c->mine);
+	prove(c->proof, "listening", &g, &c->mine);
 	prove(c->expected, "connecting", &g, &c->mine);
 	if (fi_accept(c->ep, &c->mine, sizeof(c->mine)))
 		conn_close(c);
 }
 
-/* Ours was accepted. */
-static void on_accepted(struct noc_conn *c, const void *data, size_t size)
+/* The first frame that we send. */
+static int send_proof(struct noc_conn *c)
 {
 	struct noc_frame f = { .magic = NOC_FRAME_MAGIC, .version = NOC_FRAME_VERSION, .kind = NOC_KIND_PROOF,
 	                       .src = noc_me->proc, .len_here = NOC_PROOF_BYTES };
-	uint8_t proof[NOC_PROOF_BYTES];
-	unsigned char bytes[sizeof(f) + sizeof(proof)];
+	unsigned char bytes[sizeof(f) + sizeof(c->proof)];
+
+	if (c->has_proved)
+		return 0;
+	c->has_proved = true;
+	memcpy(bytes, &f, sizeof(f));
+	memcpy(bytes + sizeof(f), c->proof, sizeof(c->proof));
+	return (int)fi_inject(c->ep, bytes, sizeof(bytes), FI_ADDR_UNSPEC);
+}
+
+/* It is open: ours was accepted, with these bytes, or we have accepted theirs. */
+static void on_connected(struct noc_conn *c, const void *data, size_t size)
+{
 	struct greeting theirs;
 
-	if (size < sizeof(theirs))
-		goto wrong;
-	memcpy(&theirs, data, sizeof(theirs));
-	prove(proof, "listening", &c->mine, &theirs);
-	if (theirs.magic != GREETING_MAGIC || sodium_memcmp(proof, theirs.proof, sizeof(proof)))
-		goto wrong;
-	prove(proof, "connecting", &c->mine, &theirs);
-	memcpy(bytes, &f, sizeof(f));
-	memcpy(bytes + sizeof(f), proof, sizeof(proof));
-	if (fi_inject(c->ep, bytes, sizeof(bytes), FI_ADDR_UNSPEC)) {
-		conn_lost(c);
-		return;
+	if (c->state == CONN_CONNECTING) {
+		if (size < sizeof(theirs))
+			memset(&theirs, 0, sizeof(theirs));
+		else
+			memcpy(&theirs, data, sizeof(theirs));
+		if (theirs.magic != GREETING_MAGIC || theirs.version != GREETING_VERSION) {
+			gw_log(GW_WARN, "noc: what answers for process %u is no rank of this job", c->peer->proc);
+			conn_lost(c);
+			return;
+		}
+		prove(c->proof, "connecting", &c->mine, &theirs);
+		prove(c->expected, "listening", &c->mine, &theirs);
+		c->peer_next_in = theirs.next_in;
+		c->state = CONN_PROVING;
 	}
-	c->peer_next_in = theirs.next_in;
-	conn_up(c);
-	return;
-wrong:
-	gw_log(GW_WARN, "noc: what answers for process %u does not know the secret of this job", c->peer->proc);
-	conn_lost(c);
+	if (c->state != CONN_UP && send_proof(c))
+		conn_lost(c);
 }
 
 static int eq_poll(void)
@@ -474,10 +519,7 @@ static int eq_poll(void)
 		if (event == FI_CONNREQ) {
 			on_request(&e.cm, (size_t)n - sizeof(e.cm));
 		} else if (event == FI_CONNECTED) {
-			struct noc_conn *c = e.cm.fid->context;
-
-			if (c->state == CONN_CONNECTING)
-				on_accepted(c, e.cm.data, (size_t)n - sizeof(e.cm));
+			on_connected(e.cm.fid->context, e.cm.data, (size_t)n - sizeof(e.cm));
 		} else if (event == FI_SHUTDOWN) {
 			conn_lost(e.cm.fid->context);
 		}
@@ -493,6 +535,11 @@ static void on_frame(struct noc_conn *c, const unsigned char *buf, size_t size)
 
 	if (noc_frame_parse(buf, size, &f, &payload) < 0 || f.src != c->peer->proc)
 		goto wrong;
+	if (GW_UNLIKELY(c->state == CONN_CONNECTING)) { /* that it is open may be read later than what came over it */
+		eq_poll();
+		if (!c->ep)
+			return;
+	}
 	if (c->state == CONN_UP) {
 		if (f.kind == NOC_KIND_PROOF)
 			goto wrong;
@@ -500,11 +547,23 @@ static void on_frame(struct noc_conn *c, const unsigned char *buf, size_t size)
 		noc_path_frame(c->peer, c, &f, payload);
 		return;
 	}
-	if (c->state != CONN_ACCEPTING || f.kind != NOC_KIND_PROOF || f.len_here != sizeof(c->expected) ||
-	    sodium_memcmp(payload, c->expected, sizeof(c->expected)))
+	if (c->state == CONN_CONNECTING || f.kind != NOC_KIND_PROOF)
 		goto wrong;
-	for (struct noc_conn *other; (other = conn_of(c->peer, c));)
-		conn_lost(other); /* the other side has lost it, or it loses the crossing. May close more: look again */
+	if (sodium_memcmp(payload, c->expected, sizeof(c->expected))) {
+		gw_log(GW_WARN, "noc: what speaks for process %u does not know the secret of this job", c->peer->proc);
+		conn_lost(c);
+		return;
+	}
+	if (c->state == CONN_ACCEPTING) {
+		for (struct noc_conn *other; (other = conn_of(c->peer, c));)
+			conn_lost(other); /* the other side has lost it, or it loses the crossing. May close more: look again */
+		if (!c->ep)
+			return;
+		if (send_proof(c)) {
+			conn_lost(c);
+			return;
+		}
+	}
 	conn_up(c);
 	return;
 wrong:

@@ -8,7 +8,8 @@
 
 #include "noc/net.h"
 
-#define NOC_GREETING_BYTES 96u /* travel with connect and accept */
+#define NOC_GREETING_BYTES 52u /* travel with connect and accept */
+#define NOC_GREETING_MAX   55u /* room for them where there is least: verbs */
 
 static inline size_t noc_address_size(const struct noc_address *a)
 {

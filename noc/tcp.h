@@ -26,7 +26,7 @@
 
 #define TCP_MAGIC     0x50544e47u /* "GNTP" */
 #define TCP_VERSION   1
-#define TCP_WORD_MAX  256u        /* bytes behind a word's head */
+#define TCP_WORD_MAX  NOC_GREETING_MAX /* bytes behind a word's head: what does not fit elsewhere does not fit here */
 #define TCP_MESSAGE_MAX (sizeof(struct noc_frame) + NOC_FRAME_BYTES)
 #define TCP_RX        4u          /* buffers that can be posted */
 #define TCP_STAGE     16384u

@@ -343,6 +343,7 @@ static int ep_accept(struct fid_ep *fid, const void *param, size_t len)
 	if (send(ep->fd, &w.head, w.n, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)w.n)
 		return -FI_ECONNABORTED; /* a new socket has room for a word */
 	noc_tcp_ep_up(ep);
+	noc_tcp_eq_push(ep->eq, FI_CONNECTED, &fid->fid, NULL, 0, NULL, 0);
 	return 0;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Strangers at a rank's port: connections that say nothing, rubbish, half a word, too long a word, and the right word with a
- * greeting of another job. They are closed, few are kept at a time, the log stays readable, and a peer gets through.
+ * Strangers at a rank's port: connections that say nothing, rubbish, half a word, too long a word, the right word with a
+ * greeting of another job, and a greeting in a peer's name without the secret. They are closed, few are kept at a time, the
+ * log stays readable, and a peer gets through.
  */
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -22,6 +23,7 @@
 
 #define SILENT    300
 #define RUDE      40
+#define IMPOSTORS 40
 #define KEPT_MOST 64 /* STRANGERS_MAX of tcp_cm.c */
 
 static int segment_fd[2];
@@ -121,6 +123,36 @@ static int sockets_of(pid_t pid)
 	return n;
 }
 
+/* Says what a peer would, but cannot prove it. */
+static int impostor(const struct noc_place *place, bool proves)
+{
+	struct {
+		struct tcp_word word;
+		uint32_t magic;
+		uint8_t version, reason;
+		uint16_t pad;
+		uint32_t job, src, dst, dst_incarnation, src_incarnation[2], next_in[2], nonce[3];
+	} ask = { { TCP_MAGIC, TCP_VERSION, TCP_ASK, NOC_GREETING_BYTES, 0 }, .magic = 0x4f4c4c48, .version = 2, .src = 1, .dst = 0,
+	          .dst_incarnation = (uint32_t)place->incarnation, .src_incarnation = { 1 } };
+	struct {
+		struct tcp_head head;
+		struct noc_frame frame;
+		uint8_t proof[NOC_PROOF_BYTES];
+	} proof = { { sizeof(proof) - sizeof(proof.head), ~(uint32_t)(sizeof(proof) - sizeof(proof.head)) },
+	            { .magic = NOC_FRAME_MAGIC, .version = NOC_FRAME_VERSION, .kind = NOC_KIND_PROOF, .src = 1,
+	              .len_here = NOC_PROOF_BYTES }, { 0 } };
+	struct tcp_word answer = { 0 };
+	int fd = stranger(place, &ask, sizeof(ask));
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	_Static_assert(sizeof(ask) == sizeof(struct tcp_word) + NOC_GREETING_BYTES, "a greeting");
+	if (poll(&p, 1, 10000) != 1 || recv(fd, &answer, sizeof(answer), MSG_WAITALL) != sizeof(answer) || answer.op != TCP_YES)
+		diag("the greeting was not accepted: %u", answer.op);
+	if (proves && send(fd, &proof, sizeof(proof), MSG_NOSIGNAL) != sizeof(proof))
+		diag("the proof was not sent: %s", strerror(errno));
+	return fd;
+}
+
 static pid_t start(uint32_t me, int log)
 {
 	pid_t pid = fork();
@@ -132,10 +164,11 @@ static pid_t start(uint32_t me, int log)
 
 int main(void)
 {
-	struct tcp_word ask = { .magic = TCP_MAGIC, .version = TCP_VERSION, .op = TCP_ASK, .len = 96 };
-	struct { struct tcp_word word; unsigned char greeting[96]; } wrong = { .word = ask };
+	struct tcp_word ask = { .magic = TCP_MAGIC, .version = TCP_VERSION, .op = TCP_ASK, .len = NOC_GREETING_BYTES };
+	struct { struct tcp_word word; unsigned char greeting[NOC_GREETING_BYTES]; } wrong = { .word = ask };
 	int log = memfd_create("log", 0), silent[SILENT], rude[RUDE], most = 0, closed = 0, lines = 0, status;
 	char answer[512] = { 0 }, *text;
+	int fake, fakes[IMPOSTORS];
 	struct noc_place place = { 0 };
 	struct gw_error why;
 	uint64_t end;
@@ -166,14 +199,22 @@ int main(void)
 	ok(closed == SILENT - KEPT_MOST, "of %d strangers who say nothing the oldest are closed for the next: %d", SILENT, closed);
 	ok(most >= 1 && most <= KEPT_MOST + 8, "the rank has few of them open at a time: its sockets were %d at most", most);
 
+	fake = impostor(&place, true);
+	ok(is_closed(fake, 10000, NULL, 0), "who greets in a peer's name and does not know the secret is closed");
+
+	for (int i = 0; i < IMPOSTORS; i++)
+		fakes[i] = impostor(&place, false);
+	most = sockets_of(pid[0]);
+	ok(most <= KEPT_MOST + 8, "of %d who greet in its name and prove nothing few are kept: %d sockets", IMPOSTORS, most);
+
 	pid[1] = start(1, log);
 	waitpid(pid[1], &status, 0);
-	is_int(status, 0, "a peer connects, and its letter is answered, while strangers hold all places");
+	is_int(status, 0, "a peer connects, and its letter is answered, while strangers hold all places and its name");
 
 	for (int i = 0; i < RUDE; i++) {
 		static const char rubbish[] = "GET / HTTP/1.0\r\nHost: somebody else's\r\n\r\n";
 
-		ask.len = i % 4 == 1 ? TCP_WORD_MAX + 1 : 96;
+		ask.len = i % 4 == 1 ? TCP_WORD_MAX + 1 : NOC_GREETING_BYTES;
 		rude[i] = i % 4 < 2 ? stranger(&place, i % 4 ? (const void *)&ask : rubbish, i % 4 ? sizeof(ask) : sizeof(rubbish)) :
 		                      stranger(&place, i % 4 == 2 ? (const void *)&ask : &wrong, i % 4 == 2 ? 9 : sizeof(wrong));
 	}
@@ -190,13 +231,17 @@ int main(void)
 		closed += is_closed(silent[i], 10000, NULL, 0);
 	is_int(closed, SILENT, "and those who say nothing, too");
 
+	for (int i = 0; i < IMPOSTORS; i++)
+		close(fakes[i]);
+
 	is_int(waitpid(pid[0], &status, WNOHANG), 0, "the rank is alive");
 	kill(pid[0], SIGKILL);
 	waitpid(pid[0], &status, 0);
 	size = lseek(log, 0, SEEK_END);
 	text = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, log, 0);
+	ok(text != MAP_FAILED && memmem(text, (size_t)size, "does not know the secret", 24), "the log says of the impostor that it does not know the secret");
 	for (off_t i = 0; text != MAP_FAILED && i < size; i++)
 		lines += text[i] == '\n';
-	ok(lines >= 17 && lines <= 16 + 6, "the log has a line for each of the first, and few of the others: %d", lines);
+	ok(lines >= 17 && lines <= 17 + 6, "the log has a line for each of the first, and few of the others: %d", lines);
 	return tap_done();
 }

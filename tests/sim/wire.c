@@ -309,6 +309,8 @@ static int ep_connect(struct fid_ep *ep, const void *addr, const void *param, si
 	struct end *e = end_of(ep);
 
 	memcpy(&e->to, addr, sizeof(e->to));
+	if (len > NOC_GREETING_MAX)
+		sim_fail("a greeting that some connection managers cannot carry");
 	memcpy(e->greeting, param, len);
 	e->greeting_size = len;
 	e->state = END_ASKING;
@@ -339,6 +341,7 @@ static int ep_accept(struct fid_ep *ep, const void *param, size_t len)
 	from->state = END_ANSWERED;
 	memcpy(from->greeting, param, len);
 	from->greeting_size = len;
+	tell(e, FI_CONNECTED, false, NULL, 0);
 	return 0;
 }
 
