@@ -305,6 +305,24 @@ static int conns_make_room(const struct noc_conn *but, uint32_t more)
 	return 0;
 }
 
+/* The oldest that is accepted and not proved, of @p or (NULL) of all; *n: how many there are. */
+static struct noc_conn *unproved_oldest(const struct noc_peer *p, uint32_t *n)
+{
+	struct noc_conn *oldest = NULL;
+
+	*n = 0;
+	gw_list_for(l, &net.conns) {
+		struct noc_conn *c = gw_list_entry(l, struct noc_conn, link);
+
+		if (c->state != CONN_ACCEPTING || (p && c->peer != p))
+			continue;
+		++*n;
+		if (!oldest || c->since_ns < oldest->since_ns)
+			oldest = c;
+	}
+	return oldest;
+}
+
 static void conn_up(struct noc_conn *c)
 {
 	c->posted++; /* what is read now may make the channel close it */
@@ -328,12 +346,31 @@ static void conn_up(struct noc_conn *c)
 		conn_free(c);
 }
 
+/* Who is connecting to us proves it soon; but somebody may greet in its name for ever, and we would never connect ourselves. */
+static void drop_unproved(struct noc_peer *p)
+{
+	uint64_t now = gw_now_ns();
+	struct noc_conn *c;
+	uint32_t n;
+
+	if (!unproved_oldest(p, &n)) {
+		p->held_ns = 0;
+	} else if (!p->held_ns) {
+		p->held_ns = now;
+	} else if (now - p->held_ns > SILENT_NS << p->silences) {
+		while ((c = unproved_oldest(p, &n)))
+			conn_silent(c);
+		p->held_ns = 0;
+	}
+}
+
 static int fabric_connect(struct noc_peer *p, const struct noc_place *place)
 {
 	struct noc_conn *c;
 	struct fi_info *info;
 	int rc;
 
+	drop_unproved(p);
 	c = conn_of(p, NULL);
 	if (c) {
 		bool is_late = is_silent(c, gw_now_ns());
@@ -371,24 +408,6 @@ static int fabric_connect(struct noc_peer *p, const struct noc_place *place)
 }
 
 /* ---- someone connects ------------------------------------------------------------------------------------------ */
-
-/* The oldest that is accepted and not proved, of @p or (NULL) of all; *n: how many there are. */
-static struct noc_conn *unproved_oldest(const struct noc_peer *p, uint32_t *n)
-{
-	struct noc_conn *oldest = NULL;
-
-	*n = 0;
-	gw_list_for(l, &net.conns) {
-		struct noc_conn *c = gw_list_entry(l, struct noc_conn, link);
-
-		if (c->state != CONN_ACCEPTING || (p && c->peer != p))
-			continue;
-		++*n;
-		if (!oldest || c->since_ns < oldest->since_ns)
-			oldest = c;
-	}
-	return oldest;
-}
 
 /* Somebody who knows a peer's name but not the secret may greet as often as he likes. A peer proves itself in milliseconds. */
 static bool unproved_have_room(const struct noc_peer *p)

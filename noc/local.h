@@ -162,6 +162,7 @@ struct noc_peer {
 	uint32_t retry_us;
 	bool is_missed;        /* it had a connection when we left our last host */
 	uint64_t tried;        /* the incarnation that the last one was for */
+	uint64_t held_ns;      /* when we first did not connect because it seemed to connect to us. A reading of this host's clock */
 	uint8_t silences;      /* connections from here to there that did not come up in time */
 };
 

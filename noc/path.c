@@ -357,6 +357,7 @@ void noc_path_detach(void)
 		/* of every peer: it is a reading of this host's clock, and the next host's may be hours behind */
 		p->retry_us = 0;
 		p->retry_ns = 0;
+		p->held_ns = 0;
 		p->silences = 0;
 		p->is_missed = p->conn != NULL;
 		if (p->path == NOC_PATH_NET) {

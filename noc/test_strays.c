@@ -33,9 +33,11 @@ static uint32_t got;
 static void on_message(const struct noc_msg *m) { got += m->tag == 7 && m->len == 8 && memcmp(m->payload, "a letter", 8) == 0; }
 static const struct noc_port_ops port_ops = { .message = on_message };
 
-/* Process @me on host @me: answers each letter with one, or sends one and waits for the answer. */
-static int member(uint32_t me, int log)
+/* Process @me on host @me: answers each letter with one, or, as soon as @go can be read (-1: at once), sends one and waits for
+ * the answer. */
+static int member(uint32_t me, bool asks, int go, int log)
 {
+	struct pollfd told = { .fd = go, .events = POLLIN };
 	struct noc_host h = { .host = me, .secret = "the secret of this job, 32 byte" };
 	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct iovec iov = { "a letter", 8 };
@@ -59,14 +61,14 @@ static int member(uint32_t me, int log)
 		if (noc_names_publish(&pages[i], me, &place, me))
 			return 3;
 	for (uint32_t answered = 0;;) {
-		if (me == 1 && !is_sent)
-			is_sent = noc_send(0, NOC_PORT_TAGGED, 7, 0, &iov, 1, NOC_F_COPY, NULL, &is_done) == 0;
+		if (asks && !is_sent && (go < 0 || poll(&told, 1, 0) == 1))
+			is_sent = noc_send(!me, NOC_PORT_TAGGED, 7, 0, &iov, 1, NOC_F_COPY, NULL, &is_done) == 0;
 		noc_poll(16);
 		noc_net->poll(true); /* as the agent does */
 		noc_path_acks();
-		if (me == 1 && got)
+		if (asks && got)
 			return 0;
-		if (me == 0 && answered < got && noc_send(1, NOC_PORT_TAGGED, 7, 0, &iov, 1, NOC_F_COPY, NULL, &is_done) == 0)
+		if (!asks && answered < got && noc_send(!me, NOC_PORT_TAGGED, 7, 0, &iov, 1, NOC_F_COPY, NULL, &is_done) == 0)
 			answered++;
 		sched_yield();
 	}
@@ -153,13 +155,74 @@ static int impostor(const struct noc_place *place, bool proves)
 	return fd;
 }
 
-static pid_t start(uint32_t me, int log)
+static pid_t start(uint32_t me, bool asks, int go, int log)
 {
 	pid_t pid = fork();
 
 	if (pid == 0)
-		_exit(member(me, log));
+		_exit(member(me, asks, go, log));
 	return pid;
+}
+
+static void segments_new(void)
+{
+	struct gw_error why;
+
+	for (int i = 0; i < 2; i++) {
+		segment_fd[i] = noc_segment_create(1, 2, 2, 1, &why);
+		if (segment_fd[i] < 0 || noc_segment_map(&pages[i], segment_fd[i], NULL, &why))
+			tap_bail("%s", why.text);
+		for (int c = 0; c < 2; c++)
+			atomic_store(&pages[i].clusters[c].is_up, 1);
+	}
+}
+
+static struct noc_place place_of(uint32_t proc)
+{
+	uint64_t end = gw_now_ns() + 20000000000ull;
+	struct noc_place place = { 0 };
+
+	while (noc_names_lookup(&pages[0], proc, &place) || place.state != NOC_NAME_HERE) {
+		if (gw_now_ns() > end)
+			tap_bail("rank %u does not listen", proc);
+		sched_yield();
+	}
+	return place;
+}
+
+/* A rank that has something to say to a peer in whose name somebody greets again and again. */
+static void test_name_taken(int log)
+{
+	uint64_t end = gw_now_ns() + 30000000000ull;
+	int go[2], fakes[2] = { -1, -1 }, status, n = 0;
+	struct noc_place place;
+	pid_t pid[2], over;
+
+	segments_new();
+	if (pipe2(go, O_CLOEXEC))
+		tap_bail("pipe: %s", strerror(errno));
+	pid[1] = start(1, false, -1, log);
+	place_of(1);
+	pid[0] = start(0, true, go[0], log);
+	place = place_of(0);
+	do { /* there is always one that is not two seconds old */
+		struct pollfd some_time = { .fd = -1 };
+
+		close(fakes[n % 2]);
+		fakes[n % 2] = impostor(&place, false);
+		if (n++ == 0 && write(go[1], "x", 1) != 1)
+			tap_bail("write: %s", strerror(errno));
+		poll(&some_time, 1, 50);
+		over = waitpid(pid[0], &status, WNOHANG);
+	} while (!over && gw_now_ns() < end);
+	ok(over == pid[0] && status == 0, "a rank reaches a peer in whose name somebody greets all the time, after %d times", n);
+	for (int i = 0; i < 2; i++) {
+		close(fakes[i]);
+		if (i || !over) {
+			kill(pid[i], SIGKILL);
+			waitpid(pid[i], &status, 0);
+		}
+	}
 }
 
 int main(void)
@@ -169,25 +232,15 @@ int main(void)
 	int log = memfd_create("log", 0), silent[SILENT], rude[RUDE], most = 0, closed = 0, lines = 0, status;
 	char answer[512] = { 0 }, *text;
 	int fake, fakes[IMPOSTORS];
-	struct noc_place place = { 0 };
-	struct gw_error why;
-	uint64_t end;
+	struct noc_place place;
 	pid_t pid[2];
 	off_t size;
 
 	tap_begin(60);
 	setenv("GODWIT_NET", "tcp", 1);
-	for (int i = 0; i < 2; i++) {
-		segment_fd[i] = noc_segment_create(1, 2, 2, 1, &why);
-		if (segment_fd[i] < 0 || noc_segment_map(&pages[i], segment_fd[i], NULL, &why))
-			tap_bail("%s", why.text);
-		for (int c = 0; c < 2; c++)
-			atomic_store(&pages[i].clusters[c].is_up, 1);
-	}
-	pid[0] = start(0, log);
-	for (end = gw_now_ns() + 20000000000ull; noc_names_lookup(&pages[0], 0, &place) || place.state != NOC_NAME_HERE; sched_yield())
-		if (gw_now_ns() > end)
-			tap_bail("the rank does not listen");
+	segments_new();
+	pid[0] = start(0, false, -1, log);
+	place = place_of(0);
 
 	for (int i = 0; i < SILENT; i++) {
 		silent[i] = stranger(&place, NULL, 0);
@@ -207,7 +260,7 @@ int main(void)
 	most = sockets_of(pid[0]);
 	ok(most <= KEPT_MOST + 8, "of %d who greet in its name and prove nothing few are kept: %d sockets", IMPOSTORS, most);
 
-	pid[1] = start(1, log);
+	pid[1] = start(1, true, -1, log);
 	waitpid(pid[1], &status, 0);
 	is_int(status, 0, "a peer connects, and its letter is answered, while strangers hold all places and its name");
 
@@ -218,6 +271,7 @@ int main(void)
 		rude[i] = i % 4 < 2 ? stranger(&place, i % 4 ? (const void *)&ask : rubbish, i % 4 ? sizeof(ask) : sizeof(rubbish)) :
 		                      stranger(&place, i % 4 == 2 ? (const void *)&ask : &wrong, i % 4 == 2 ? 9 : sizeof(wrong));
 	}
+	test_name_taken(log); /* it takes as long as half a word is waited for */
 	closed = 0;
 	for (int i = 0; i < RUDE; i++) {
 		memset(answer, 0, sizeof(answer));
@@ -242,6 +296,6 @@ int main(void)
 	ok(text != MAP_FAILED && memmem(text, (size_t)size, "does not know the secret", 24), "the log says of the impostor that it does not know the secret");
 	for (off_t i = 0; text != MAP_FAILED && i < size; i++)
 		lines += text[i] == '\n';
-	ok(lines >= 17 && lines <= 17 + 6, "the log has a line for each of the first, and few of the others: %d", lines);
+	ok(lines >= 17 && lines <= 17 + 8, "the log has a line for each of the first, and few of the others: %d", lines);
 	return tap_done();
 }
