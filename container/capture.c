@@ -391,6 +391,8 @@ static int inside(struct ct_rank *r, struct gw_error *why)
 	rc = ct_remote_init(&r->remote, r->pid, (uint64_t)at, CT_HOLE_SIZE, NULL);
 	if (rc == 0)
 		rc = ask_all(r, &leader->regs, why);
+	if (rc == 0)
+		rc = ct_sysv_read(r, &leader->regs, why);
 	map[0] = (uint64_t)at;
 	map[2] = map[3] = map[4] = 0;
 	if (ct_remote_one(leader->tid, &leader->regs, insn, SYS_munmap, map, &ignored, rc == 0 ? why : NULL) < 0 && rc == 0)

@@ -76,6 +76,8 @@ static int look_around(struct ct_rank *r, struct ct_snapshot *s, struct ct_holds
 		rc = ct_fds_scan(r, s, false, why);
 	if (rc == 0)
 		rc = ct_memory_check(r, s, why);
+	if (rc == 0)
+		rc = ct_sysv_check(r, why);
 	r->holds = NULL;
 	return rc;
 }

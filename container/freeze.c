@@ -453,5 +453,6 @@ int ct_rank_unfreeze(struct ct_rank *r, struct gw_error *why)
 
 void ct_rank_release(struct ct_rank *r)
 {
+	ct_sysv_give_up(r);
 	ct_rank_kill(r); /* a thread that is stopped by its tracer dies where it stands */
 }

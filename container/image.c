@@ -23,6 +23,7 @@ void ct_snapshot_init(struct ct_snapshot *s)
 	ct_vec_init(&s->watches, sizeof(struct ct_img_watch));
 	ct_vec_init(&s->handles, sizeof(struct ct_img_handle));
 	ct_vec_init(&s->locks, sizeof(struct ct_img_lock));
+	ct_vec_init(&s->sysv, sizeof(struct ct_img_sysv));
 	ct_vec_init(&s->policies, sizeof(struct ct_img_policy));
 	ct_vec_init(&s->dropped, sizeof(struct ct_img_extent));
 	ct_vec_init(&s->later, sizeof(struct ct_img_extent));
@@ -39,7 +40,7 @@ void ct_snapshot_fini(struct ct_snapshot *s)
 {
 	struct ct_vec *all[] = { &s->strings, &s->files, &s->auxv, &s->vmas, &s->fds, &s->threads, &s->xstate, &s->actions,
 	                         &s->infos, &s->timers, &s->timerfds, &s->watches, &s->dropped, &s->later, &s->memories,
-	                         &s->handles, &s->locks, &s->policies, &s->unread, &s->bytes };
+	                         &s->handles, &s->locks, &s->policies, &s->sysv, &s->unread, &s->bytes };
 
 	for (size_t i = 0; i < GW_ARRAY_LEN(all); i++)
 		ct_vec_fini(all[i]);
@@ -83,6 +84,7 @@ int ct_snapshot_write(const struct ct_snapshot *s, struct ct_vec *out)
 		{ CT_SECTION_TIMERS, &s->timers },   { CT_SECTION_TIMERFDS, &s->timerfds }, { CT_SECTION_WATCHES, &s->watches },
 		{ CT_SECTION_DROPPED, &s->dropped }, { CT_SECTION_MEMORIES, &s->memories }, { CT_SECTION_LATER, &s->later },
 		{ CT_SECTION_HANDLES, &s->handles }, { CT_SECTION_LOCKS, &s->locks }, { CT_SECTION_POLICIES, &s->policies },
+		{ CT_SECTION_SYSV, &s->sysv },
 	};
 	int rc;
 
@@ -231,6 +233,7 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 	case CT_SECTION_HANDLES:  return take_array(&s->handles, h, p, why);
 	case CT_SECTION_LOCKS:    return take_array(&s->locks, h, p, why);
 	case CT_SECTION_POLICIES: return take_array(&s->policies, h, p, why);
+	case CT_SECTION_SYSV:     return take_array(&s->sysv, h, p, why);
 	case CT_SECTION_MEMORIES: return take_array(&s->memories, h, p, why);
 	case CT_SECTION_LATER:    return take_array(&s->later, h, p, why);
 	case CT_SECTION_EXTENTS:  return take_array(&d->extents, h, p, why);
@@ -288,7 +291,7 @@ static int check_vmas(const struct ct_snapshot *s, struct gw_error *why)
 			return bad(why, "mappings that overlap or are out of order");
 		if (v->start < s->process.vdso_end && v->end > s->process.vdso_start)
 			return bad(why, "a mapping over the vdso");
-		if (v->kind < CT_VMA_ANON || v->kind > CT_VMA_SHARED_MEMORY || (v->prot & ~7u) || v->offset % CT_PAGE)
+		if (v->kind < CT_VMA_ANON || v->kind > CT_VMA_SYSV || (v->prot & ~7u) || v->offset % CT_PAGE)
 			return bad(why, "a mapping of an unknown kind");
 		if ((v->kind == CT_VMA_FILE || v->kind == CT_VMA_SHARED_FILE) && v->file >= s->files.n)
 			return bad(why, "a mapping of a file that is not listed");
@@ -366,6 +369,10 @@ static int check_handles(const struct ct_snapshot *s, struct gw_error *why)
 		if (l->fd > (1u << 20) || l->kind < CT_LOCK_FLOCK || l->kind > CT_LOCK_FILE || l->is_exclusive > 1 ||
 		    l->start > INT64_MAX || l->length > INT64_MAX - l->start)
 			return bad(why, "an impossible lock");
+	for CT_EACH(const struct ct_img_sysv, u, &s->sysv)
+		if (u->kind < CT_SYSV_SET || u->kind > CT_SYSV_NAMESPACE || u->id < 0 || (u->kind == CT_SYSV_ADJUST && u->num > UINT16_MAX) ||
+		    u->adjust > INT16_MAX || u->adjust < -INT16_MAX)
+			return bad(why, "an impossible semaphore");
 	return 0;
 }
 
@@ -534,7 +541,7 @@ static int pages_pass(struct ct_reader *d, const unsigned char *p, size_t len, s
 			d->first_vma++;
 		v = CT_AT(struct ct_img_vma, &d->snap->vmas, d->first_vma);
 		if (d->first_vma >= d->snap->vmas.n || v->start > at || v->kind == CT_VMA_SHARED_FILE ||
-		    v->kind == CT_VMA_SHARED_MEMORY)
+		    v->kind == CT_VMA_SHARED_MEMORY || v->kind == CT_VMA_SYSV)
 			return bad(why, "a page that is in no mapping");
 		if (n > v->end - at)
 			n = (size_t)(v->end - at);

@@ -57,7 +57,8 @@ enum ct_section { /* written numbers */
 	CT_SECTION_HANDLES  = 26, /* open files that are handed over; of needs too */
 	CT_SECTION_LOCKS    = 27, /* that are taken again */
 	CT_SECTION_POLICIES = 28, /* struct ct_img_policy: memory policies of mappings */
-	CT_SECTION_LAST     = CT_SECTION_POLICIES
+	CT_SECTION_SYSV     = 29, /* struct ct_img_sysv: what it uses of System V */
+	CT_SECTION_LAST     = CT_SECTION_SYSV
 };
 
 struct ct_img_section {
@@ -120,7 +121,7 @@ struct ct_img_file {
 _Static_assert(sizeof(struct ct_img_file) == 56, "wire format");
 
 enum ct_vma_kind { CT_VMA_ANON = 1, CT_VMA_FILE = 2, CT_VMA_SHARED_FILE = 3, CT_VMA_SHARED_ANON = 4,
-                   CT_VMA_MEMORY = 5, CT_VMA_SHARED_MEMORY = 6 };
+                   CT_VMA_MEMORY = 5, CT_VMA_SHARED_MEMORY = 6, CT_VMA_SYSV = 7 /* file: its id */ };
 
 #define CT_VMA_GROWSDOWN 0x0001u
 #define CT_VMA_NORESERVE 0x0002u
@@ -192,6 +193,15 @@ struct ct_img_policy {   /* mbind(2), of the mapping that begins there */
 	uint32_t mode, pad;      /* MPOL_* */
 };
 _Static_assert(sizeof(struct ct_img_policy) == 24, "wire format");
+
+enum ct_sysv_kind { CT_SYSV_SET = 1, CT_SYSV_QUEUE = 2, CT_SYSV_MEMORY = 3, /* used, by id */
+                    CT_SYSV_ADJUST = 4, CT_SYSV_NAMESPACE = 5 };            /* SEM_UNDO; num: of the IPC namespace */
+
+struct ct_img_sysv {
+	uint32_t kind, num;      /* num: of the semaphore */
+	int32_t id, adjust;
+};
+_Static_assert(sizeof(struct ct_img_sysv) == 16, "wire format");
 
 struct ct_img_timer {    /* timer_create(2) */
 	uint32_t id, signal, notify, ns_tid; /* notify: SIGEV_*; ns_tid: of SIGEV_THREAD_ID */

@@ -171,6 +171,7 @@ struct ct_snapshot {
 	struct ct_vec handles;  /* struct ct_img_handle */
 	struct ct_vec locks;    /* struct ct_img_lock */
 	struct ct_vec policies; /* struct ct_img_policy */
+	struct ct_vec sysv;     /* struct ct_img_sysv */
 	struct ct_vec dropped;  /* struct ct_img_extent: pages that came before and are no more */
 	struct ct_vec later;    /* struct ct_img_extent: pages that come after the rank, but for those that come with it */
 	struct ct_vec threads;  /* struct ct_img_thread, leader first */
@@ -343,6 +344,7 @@ struct ct_rank {
 	uint32_t rounds;               /* that have come whole */
 	struct ct_fetch *fetch;        /* fetch.c: until it is thawed; NULL: nothing comes later */
 	uint32_t cursor;               /* VMA of the last pages */
+	struct ct_vec sysv_used;       /* struct ct_img_sysv: what it used before it came here */
 };
 
 struct ct_start {
@@ -411,6 +413,16 @@ uint32_t ct_memory_source(const struct ct_rank *r, const struct ct_img_vma *v); 
 int ct_memory_make(struct ct_rank *r, struct gw_error *why);    /* queued: before the mappings */
 int ct_memory_write(struct ct_rank *r, const struct ct_img_bytes *b, const void *bytes, size_t len, struct gw_error *why);
 int ct_memory_seal(struct ct_rank *r, struct gw_error *why);    /* queued: after the descriptors */
+
+/* sysv.c */
+int ct_sysv_check(struct ct_rank *r, struct gw_error *why);  /* the rank runs */
+bool ct_sysv_map(const struct ct_rank *r, const struct ct_map *m, struct ct_img_vma *v);
+int ct_sysv_read(struct ct_rank *r, const struct user_regs_struct *regs, struct gw_error *why);
+uint32_t ct_sysv_namespace(void);
+int ct_sysv_arrive(struct ct_rank *r, struct gw_error *why); /* the image's head is there */
+bool ct_sysv_any(const struct ct_snapshot *s);
+int ct_sysv_take_over(struct ct_rank *r, struct gw_error *why);
+void ct_sysv_give_up(struct ct_rank *r);
 
 /* handles.c */
 struct ct_fit;

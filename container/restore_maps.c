@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -21,6 +22,13 @@ static bool is_closed_late(const struct ct_img_vma *v)
 	return v->kind == CT_VMA_SHARED_ANON && !(v->prot & PROT_WRITE);
 }
 
+static void advise(struct ct_rank *r, const struct ct_img_vma *v)
+{
+	for (size_t i = 0; i < GW_ARRAY_LEN(advices); i++)
+		if (v->advice & advices[i].advice)
+			CT_CALL(&r->remote, "advise", 0, SYS_madvise, v->start, v->end - v->start, advices[i].madvice);
+}
+
 static void map_one(struct ct_rank *r, const struct ct_img_vma *v, int fd)
 {
 	bool is_shared = v->kind == CT_VMA_SHARED_FILE || v->kind == CT_VMA_SHARED_ANON || v->kind == CT_VMA_SHARED_MEMORY;
@@ -29,6 +37,12 @@ static void map_one(struct ct_rank *r, const struct ct_img_vma *v, int fd)
 
 	bool was_writable = (v->advice & CT_VMA_ACCOUNT) && !(v->prot & PROT_WRITE) && !is_shared;
 
+	if (v->kind == CT_VMA_SYSV) {
+		CT_CALL(&r->remote, "attach System V shared memory", CT_CALL_EQUAL, SYS_shmat, v->file, v->start,
+		        (v->prot & PROT_WRITE ? 0 : SHM_RDONLY) | (v->prot & PROT_EXEC ? SHM_EXEC : 0))->expect = v->start;
+		advise(r, v);
+		return;
+	}
 	if (fd < 0)
 		flags |= MAP_ANONYMOUS;
 	if (v->advice & CT_VMA_GROWSDOWN)
@@ -39,9 +53,7 @@ static void map_one(struct ct_rank *r, const struct ct_img_vma *v, int fd)
 	        v->prot | (was_writable || is_closed_late(v) ? PROT_WRITE : 0), flags, (int64_t)fd, fd < 0 ? 0 : v->offset)->expect = v->start;
 	if (was_writable)
 		CT_CALL(&r->remote, "protect memory", CT_CALL_OK, SYS_mprotect, v->start, v->end - v->start, v->prot);
-	for (size_t i = 0; i < GW_ARRAY_LEN(advices); i++)
-		if (v->advice & advices[i].advice)
-			CT_CALL(&r->remote, "advise", 0, SYS_madvise, v->start, v->end - v->start, advices[i].madvice);
+	advise(r, v);
 }
 
 static const char *file_of(const struct ct_snapshot *s, const struct ct_img_vma *v)

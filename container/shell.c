@@ -280,7 +280,9 @@ static int reader_meta(void *ctx, struct gw_error *why)
 		return rc;
 	pin_both(r, &pin);
 	hurry(r->pid);
-	rc = ct_restore_maps(r, why);
+	rc = ct_sysv_arrive(r, why);
+	if (rc == 0)
+		rc = ct_restore_maps(r, why);
 	if (rc == 0 && r->snap.later.n)
 		rc = ct_fetch_begin(r, why);
 	ct_pin_end(&pin);
@@ -384,6 +386,12 @@ static int leave(struct ct_rank *r, struct gw_error *why)
 	return 0;
 }
 
+/* What must not happen twice waits for the thaw, and so does all that leaves the work area. */
+static bool has_more_to_start(const struct ct_rank *r)
+{
+	return ct_timers_any(&r->snap) || ct_sysv_any(&r->snap);
+}
+
 int ct_shell_ready(struct ct_rank *r, struct gw_error *why)
 {
 	struct ct_pin pin;
@@ -398,7 +406,7 @@ int ct_shell_ready(struct ct_rank *r, struct gw_error *why)
 	rc = ct_restore_rest(r, why);
 	if (rc == 0)
 		rc = ct_carried_finish(r, why);
-	if (rc == 0 && !ct_timers_any(&r->snap))
+	if (rc == 0 && !has_more_to_start(r))
 		rc = leave(r, why);
 	ct_pin_end(&pin);
 	if (rc < 0) {
@@ -419,11 +427,13 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 	if (r->state != CT_READY)
 		return gw_fail(why, -EINVAL, "pid %d is not ready to be thawed", (int)r->pid);
 	ct_clock_wait(r);
-	if (ct_timers_any(&r->snap)) {
+	if (has_more_to_start(r)) {
 		struct ct_pin pin;
 
 		pin_both(r, &pin);
 		rc = ct_timers_start(r, why);
+		if (rc == 0)
+			rc = ct_sysv_take_over(r, why);
 		if (rc == 0)
 			rc = leave(r, why);
 		ct_pin_end(&pin);

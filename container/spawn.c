@@ -36,6 +36,7 @@ struct ct_rank *ct_rank_new(void)
 	ct_vec_init(&r->regions, 24);
 	ct_vec_init(&r->unreadable, sizeof(struct ct_img_extent));
 	ct_vec_init(&r->wanted, sizeof(struct ct_img_extent));
+	ct_vec_init(&r->sysv_used, sizeof(struct ct_img_sysv));
 	ct_vec_init(&r->writes_local, 16);
 	ct_vec_init(&r->writes_remote, 16);
 	for (int i = 0; i < CT_PLUMB_MAX; i++) {
@@ -69,6 +70,7 @@ void ct_rank_free(struct ct_rank *r)
 	ct_vec_fini(&r->unreadable);
 	ct_follow_end(r);
 	ct_vec_fini(&r->wanted);
+	ct_vec_fini(&r->sysv_used);
 	ct_serve_fini(&r->serve);
 	ct_vec_fini(&r->writes_local);
 	ct_vec_fini(&r->writes_remote);

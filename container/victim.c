@@ -621,6 +621,8 @@ int main(int argc, char **argv)
 		return identity();
 	if (!strcmp(mode, "waits"))
 		return waits(argv[2], atoi(argv[3]));
+	if (!strcmp(mode, "sysv"))
+		return sysv(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]));
 	if (!strcmp(mode, "waiting"))
 		return waits_all();
 	if (!strcmp(mode, "storm"))

@@ -37,6 +37,9 @@ int locked(void);
 /* victim_fetch.c */
 int fetched(unsigned mib, const char *path); /* @path: made when something is wrong; NULL: it is only said */
 
+/* victim_sysv.c */
+int sysv(int set, int queue, int segment);
+
 /* victim_waits.c */
 int waits_all(void);
 

@@ -40,7 +40,8 @@ static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map
 			return 0;
 		}
 		if (is_under(m->name, "/SYSV"))
-			return hold_map(r, why, m, "System V shared memory");
+			return ct_sysv_map(r, m, v) ? 0 : hold_map(r, why, m, r->way == CT_WAY_NEAR ? "a part of a System V segment" :
+			                                           "System V shared memory, which stays on its host");
 		if (is_under(m->name, "/[aio]"))
 			return hold_map(r, why, m, "an asynchronous I/O context (io_setup)");
 		if (is_under(m->name, "anon_inode:[io_uring]"))
@@ -116,8 +117,8 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 		rc = map_one(r, s, m, &v, why);
 		if (rc < 0)
 			return rc;
-		/* the shell makes memory files when all is known of them, so they are no hint, and in no round */
-		if (maps == &r->look && (v.kind == CT_VMA_MEMORY || v.kind == CT_VMA_SHARED_MEMORY))
+		/* the shell makes memory files when all is known of them, so they are no hint, and in no round; nor does it attach early */
+		if (maps == &r->look && (v.kind == CT_VMA_MEMORY || v.kind == CT_VMA_SHARED_MEMORY || v.kind == CT_VMA_SYSV))
 			continue;
 		if (ct_vec_append(&s->vmas, &v, 1) < 0)
 			return gw_fail(why, -ENOMEM, "no memory for a list of mappings");
@@ -131,7 +132,8 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 
 static bool is_shared(const struct ct_img_vma *v)
 {
-	return v->kind == CT_VMA_SHARED_FILE || v->kind == CT_VMA_SHARED_ANON || v->kind == CT_VMA_SHARED_MEMORY;
+	return v->kind == CT_VMA_SHARED_FILE || v->kind == CT_VMA_SHARED_ANON || v->kind == CT_VMA_SHARED_MEMORY ||
+	       v->kind == CT_VMA_SYSV;
 }
 
 /* ---- present pages --------------------------------------------------------------------------------------------- */
