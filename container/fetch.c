@@ -61,6 +61,7 @@ enum { EV_FAULT = 0x12, EV_FORK = 0x13, EV_REMAP = 0x14, EV_REMOVE = 0x15, EV_UN
 
 struct mm {
 	int uffd;
+	struct ct_helper keeper; /* of it: were that closed before the process is dead, it would go on with zeroes */
 	unsigned char *missing;
 	uint64_t n_missing;
 	struct ct_places places;
@@ -73,7 +74,11 @@ struct ct_fetch {
 	struct ct_vec later, first; /* spans of the source */
 	uint64_t pages;
 	struct ct_vec mms;          /* struct mm *; the rank's first, perhaps gone */
-	struct ct_helper keeper;    /* of its userfaultfd: were that closed before the rank is dead, it would go on with zeroes */
+	int init;                   /* handle of the rank's init: it is gone when all processes of the rank are */
+	uint64_t numa_nodes;        /* where its pages are to be */
+	pid_t pid;
+	int rank;                   /* its handle */
+	struct ct_vec huge;         /* struct ct_img_extent: of the spans, what may be in huge pages */
 	unsigned char *asked;
 	struct ct_vec wants;        /* uint64_t: pages that the source has yet to be asked for */
 	struct ct_vec waits;        /* struct wait: of faults, to measure them */
@@ -131,6 +136,7 @@ static void mm_free(struct mm *m)
 {
 	if (!m)
 		return;
+	ct_keeper_end(&m->keeper);
 	if (m->uffd >= 0)
 		close(m->uffd);
 	free(m->missing);
@@ -146,7 +152,7 @@ static int mm_add(struct ct_fetch *f, int uffd, const struct mm *like)
 	struct epoll_event ev = { .events = EPOLLIN };
 
 	if (m) {
-		m->uffd = -1;
+		m->uffd = m->keeper.fd = -1;
 		ct_places_init(&m->places);
 		ct_vec_init(&m->left, sizeof(struct ct_img_extent));
 		m->missing = malloc(f->pages / 8 + 1);
@@ -179,8 +185,7 @@ static void settle(struct ct_fetch *f, size_t i)
 
 	if (m->n_missing)
 		return;
-	if (i == 0)
-		ct_keeper_end(&f->keeper);
+	ct_keeper_end(&m->keeper);
 	if (m->uffd >= 0)
 		close(m->uffd);
 	m->uffd = -1;
@@ -223,15 +228,26 @@ static void put_zero(struct mm *m, uint64_t place)
 		wake(m, place, CT_PAGE);
 }
 
+/* Should this daemon be killed, nobody goes on with zeroes before the kernel has ended all of the rank. */
+static void keep(struct ct_fetch *f, struct mm *m)
+{
+	int rc = ct_keeper_start(&m->keeper, f->init, m->uffd);
+
+	if (rc < 0)
+		gw_log(GW_WARN, "nobody keeps the memory of a rank should this daemon be killed: %s", strerror(-rc));
+}
+
 static int fork_came(struct ct_fetch *f, const struct mm *m, int uffd)
 {
 	int rc = mm_add(f, uffd, m);
 
-	if (rc < 0)
+	if (rc < 0) {
 		close(uffd);
-	else
-		f->stats.forks++;
-	return rc;
+		return rc;
+	}
+	f->stats.forks++;
+	keep(f, mm_at(f, f->mms.n - 1));
+	return 0;
 }
 
 /* A mapping that moves is said to be unmapped where it was, after the word of the move, which has told all. By then another thread
@@ -353,6 +369,30 @@ static int watch_memory(struct ct_rank *r, int uffd, struct gw_error *why)
 	return 0;
 }
 
+/* Of what comes later, the mappings where the kernel makes huge pages: all that it was told of, or all that it was not forbidden. */
+static int find_huge(const struct ct_rank *r, struct ct_fetch *f)
+{
+	char mode[64] = "";
+	gw_autoclose int fd = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, mode, sizeof(mode) - 1);
+	bool is_always = n > 0 && strstr(mode, "[always]");
+	const struct ct_img_vma *v = r->snap.vmas.at, *end = v + r->snap.vmas.n;
+	uint64_t last = 0;
+	int rc = 0;
+
+	if ((!is_always && (n <= 0 || !strstr(mode, "[madvise]"))) || r->snap.process.thp_disable)
+		return 0;
+	for CT_EACH(const struct ct_img_extent, e, &f->later) {
+		while (v < end && v->end <= e->start)
+			v++;
+		if (rc < 0 || v >= end || v->end == last || !((v->advice & CT_VMA_HUGE) || (is_always && !(v->advice & CT_VMA_NOHUGE))))
+			continue;
+		last = v->end; /* whole mappings: what of a huge page comes later has split it, if it was there */
+		rc = ct_spans_add(&f->huge, v->start, v->end);
+	}
+	return rc;
+}
+
 /* The mappings are made; nothing is in those whose pages may come later. */
 int ct_fetch_begin(struct ct_rank *r, struct gw_error *why)
 {
@@ -363,16 +403,22 @@ int ct_fetch_begin(struct ct_rank *r, struct gw_error *why)
 		return gw_fail(why, -ENOMEM, "no memory for a list of pages");
 	ct_vec_init(&f->later, sizeof(struct ct_img_extent));
 	ct_vec_init(&f->first, sizeof(uint64_t));
+	ct_vec_init(&f->huge, sizeof(struct ct_img_extent));
 	ct_vec_init(&f->mms, sizeof(struct mm *));
 	ct_vec_init(&f->wants, sizeof(uint64_t));
 	ct_vec_init(&f->waits, sizeof(struct wait));
-	f->keeper.fd = -1;
+	f->init = fcntl(r->init_pidfd, F_DUPFD_CLOEXEC, 0);
+	f->numa_nodes = r->numa_nodes;
+	f->pid = r->pid;
+	f->rank = fcntl(r->pidfd, F_DUPFD_CLOEXEC, 0);
 	f->epoll = epoll_create1(EPOLL_CLOEXEC);
 	rc = f->epoll < 0 ? -errno : 0;
 	if (rc == 0)
 		rc = ct_vec_append(&f->later, r->snap.later.at, r->snap.later.n);
 	if (rc == 0)
 		rc = ct_pages_count(&f->later, &f->first, &f->pages);
+	if (rc == 0)
+		rc = find_huge(r, f);
 	if (rc == 0 && !(f->asked = calloc(f->pages / 8 + 1, 1)))
 		rc = -ENOMEM;
 	if (rc < 0) {
@@ -401,25 +447,40 @@ bool ct_fetch_is_later(const struct ct_fetch *f, uint64_t vaddr)
 struct ct_fetch *ct_rank_take_fetch(struct ct_rank *r)
 {
 	struct ct_fetch *f = r->fetch;
-	int rc = f && f->mms.n ? ct_keeper_start(&f->keeper, r->pidfd, mm_at(f, 0)->uffd) : 0;
 
-	if (rc < 0)
-		gw_log(GW_WARN, "nobody keeps the memory of pid %d should this daemon be killed: %s", (int)r->pid, strerror(-rc));
+	if (f && f->mms.n)
+		keep(f, mm_at(f, 0));
 	r->fetch = NULL;
 	return f;
+}
+
+/* Pages have come one by one. Where the kernel would have made huge ones, a helper makes them now, of what is there. */
+static void make_huge(struct ct_fetch *f)
+{
+	struct ct_helper h = { .fd = -1 };
+
+	if (!f->huge.n || !f->mms.n || ct_fetch_left(f) || f->rank < 0)
+		return;
+	if (ct_collapser_start(&h, f->pid, f->rank, &f->huge) == 0)
+		ct_helper_end(&h); /* it goes on by itself */
 }
 
 void ct_fetch_end(struct ct_fetch *f)
 {
 	if (!f)
 		return;
-	ct_keeper_end(&f->keeper);
+	make_huge(f);
 	for (size_t i = 0; i < f->mms.n; i++)
 		mm_free(mm_at(f, i));
 	if (f->epoll >= 0)
 		close(f->epoll);
+	if (f->init >= 0)
+		close(f->init);
+	if (f->rank >= 0)
+		close(f->rank);
 	ct_vec_fini(&f->later);
 	ct_vec_fini(&f->first);
+	ct_vec_fini(&f->huge);
 	ct_vec_fini(&f->mms);
 	ct_vec_fini(&f->wants);
 	ct_vec_fini(&f->waits);
@@ -576,21 +637,27 @@ static int not_there(struct ct_fetch *f, uint64_t vaddr, uint64_t pages, struct 
 int ct_fetch_fill(struct ct_fetch *f, const void *buf, size_t len, struct gw_error *why)
 {
 	const unsigned char *p = buf;
+	struct ct_numa_saved policy;
 	int rc = 0;
 
+	ct_numa_enter(f->numa_nodes, &policy);
 	while (rc == 0 && len) {
 		struct ct_img_pages h;
 		uint64_t bytes;
 
-		if (len < sizeof(h))
-			return gw_fail(why, -EBADMSG, "pages without a head");
+		if (len < sizeof(h)) {
+			rc = gw_fail(why, -EBADMSG, "pages without a head");
+			break;
+		}
 		memcpy(&h, p, sizeof(h));
 		p += sizeof(h);
 		len -= sizeof(h);
 		bytes = h.flags & CT_IMG_PAGES_ZERO ? 0 : (uint64_t)h.pages * CT_PAGE;
 		if (!h.pages || h.vaddr % CT_PAGE || (h.flags & ~(CT_IMG_PAGES_ZERO | CT_IMG_PAGES_ABSENT)) || bytes > len ||
-		    h.flags == CT_IMG_PAGES_ABSENT)
-			return gw_fail(why, -EBADMSG, "a run of pages of another length");
+		    h.flags == CT_IMG_PAGES_ABSENT) {
+			rc = gw_fail(why, -EBADMSG, "a run of pages of another length");
+			break;
+		}
 		rc = h.flags & CT_IMG_PAGES_ABSENT ? not_there(f, h.vaddr, h.pages, why) :
 		     ct_fetch_put(f, h.vaddr, bytes ? p : NULL, h.pages, why);
 		f->stats.bytes += bytes;
@@ -598,6 +665,7 @@ int ct_fetch_fill(struct ct_fetch *f, const void *buf, size_t len, struct gw_err
 		p += bytes;
 		len -= bytes;
 	}
+	ct_numa_leave(&policy);
 	return rc;
 }
 

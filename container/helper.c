@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Helpers: the guard of marks, which also flushes, the reader of contents, and the keeper of a descriptor. */
+/* Helpers: the guard of marks, which also flushes, the reader of contents, the keeper of a descriptor, the maker of huge pages. */
 #define XXH_INLINE_ALL /* a fast hash of 128 bits that needs no library at run time */
 #include <xxhash.h>
 
@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -261,40 +262,57 @@ int ct_guard_start(struct ct_helper *h, const struct ct_guard *g)
 
 /* ---- keeper ------------------------------------------------------------------------------------------------------ */
 
-static void keeper_main(int fd, const void *arg)
+static bool take_fds(int fd, int fds[2])
 {
 	union { struct cmsghdr head; char room[CMSG_SPACE(2 * sizeof(int))]; } control;
 	char what;
 	struct iovec iov = { &what, 1 };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+
+	if (recvmsg(fd, &m, MSG_CMSG_CLOEXEC) != 1 || m.msg_controllen < CMSG_LEN(2 * sizeof(int)))
+		return false;
+	memcpy(fds, CMSG_DATA(&control.head), 2 * sizeof(int));
+	return true;
+}
+
+static void keeper_main(int fd, const void *arg)
+{
 	struct pollfd there = { .events = POLLIN };
+	int fds[2];
+	char what;
 
 	(void)arg;
 	prctl(PR_SET_NAME, "godwit-pages");
-	if (recvmsg(fd, &m, MSG_CMSG_CLOEXEC) != 1 || m.msg_controllen < CMSG_LEN(2 * sizeof(int)))
+	if (!take_fds(fd, fds))
 		return;
-	memcpy(&there.fd, CMSG_DATA(&control.head), sizeof(int)); /* the other one is only to be open */
+	there.fd = fds[0]; /* the other one is only to be open */
 	if (read(fd, &what, 1) == 1)
 		return;
 	while (poll(&there, 1, -1) < 0 && errno == EINTR) /* the daemon was killed */
 		;
 }
 
-int ct_keeper_start(struct ct_helper *h, int pidfd, int fd)
+/* Start @body with these descriptors, which it takes by take_fds(). */
+static int start_with(struct ct_helper *h, void (*body)(int fd, const void *arg), const void *arg, const int fds[2])
 {
 	union { struct cmsghdr head; char room[CMSG_SPACE(2 * sizeof(int))]; } control = {
 		.head = { .cmsg_len = CMSG_LEN(2 * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
 	struct iovec iov = { (char[1]){ 0 }, 1 };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control.room) };
-	int rc = start(h, keeper_main, NULL);
+	int rc = start(h, body, arg);
 
 	if (rc < 0)
 		return rc;
-	memcpy(CMSG_DATA(&control.head), (int[2]){ pidfd, fd }, 2 * sizeof(int));
+	memcpy(CMSG_DATA(&control.head), fds, 2 * sizeof(int));
 	rc = sendmsg(h->fd, &m, MSG_NOSIGNAL) == 1 ? 0 : -errno;
 	if (rc < 0)
 		ct_helper_end(h);
 	return rc;
+}
+
+int ct_keeper_start(struct ct_helper *h, int pidfd, int fd)
+{
+	return start_with(h, keeper_main, NULL, (int[2]){ pidfd, fd });
 }
 
 void ct_keeper_end(struct ct_helper *h)
@@ -302,4 +320,53 @@ void ct_keeper_end(struct ct_helper *h)
 	if (h->fd >= 0)
 		put(h->fd, "", 1);
 	ct_helper_end(h);
+}
+
+/* ---- collapser --------------------------------------------------------------------------------------------------- */
+
+#define HUGE_PAGE      (2ull << 20)
+#define MADV_COLLAPSE_ 25 /* Linux 6.1 */
+
+struct to_collapse { pid_t pid; const struct ct_vec *spans; };
+
+static bool is_all_there(int pagemap, uint64_t at)
+{
+	static uint64_t entries[HUGE_PAGE / CT_PAGE];
+
+	if (pread(pagemap, entries, sizeof(entries), (off_t)(at / CT_PAGE * 8)) != (ssize_t)sizeof(entries))
+		return false;
+	for (size_t i = 0; i < GW_ARRAY_LEN(entries); i++)
+		if (!(entries[i] >> 63))
+			return false;
+	return true;
+}
+
+/* One after the other, since each makes the rank's threads wait that change its mappings meanwhile. What is huge already costs nothing. */
+static void collapser_main(int fd, const void *arg)
+{
+	const struct to_collapse *c = arg;
+	char path[64];
+	int fds[2], pagemap;
+
+	prctl(PR_SET_NAME, "godwit-pages");
+	setpriority(PRIO_PROCESS, 0, 19);
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)c->pid);
+	pagemap = open(path, O_RDONLY | O_CLOEXEC);
+	if (pagemap < 0 || !take_fds(fd, fds))
+		return;
+	for CT_EACH(const struct ct_img_extent, e, c->spans)
+		for (uint64_t at = (e->start + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1); at + HUGE_PAGE <= e->end; at += HUGE_PAGE) {
+			struct iovec block = { (void *)(uintptr_t)at, HUGE_PAGE };
+
+			if (is_all_there(pagemap, at) && syscall(SYS_process_madvise, fds[0], &block, 1, MADV_COLLAPSE_, 0) < 0 &&
+			    (errno == ESRCH || errno == EPERM || errno == ENOSYS))
+				return;
+		}
+}
+
+int ct_collapser_start(struct ct_helper *h, pid_t pid, int pidfd, const struct ct_vec *spans)
+{
+	struct to_collapse c = { pid, spans };
+
+	return start_with(h, collapser_main, &c, (int[2]){ pidfd, pidfd });
 }

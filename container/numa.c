@@ -113,10 +113,8 @@ uint64_t ct_numa_translate(uint64_t nodes, uint64_t from, uint64_t to)
 /* ---- pages of an arriving rank ------------------------------------------------------------------------------------- */
 
 /* What this thread makes from now on, in whatever process, is made there; a cluster of several nodes keeps the kernel's choice. */
-void ct_numa_enter(const struct ct_rank *r, struct ct_numa_saved *old)
+void ct_numa_enter(uint64_t nodes, struct ct_numa_saved *old)
 {
-	uint64_t nodes = r->numa_nodes;
-
 	old->is_set = nodes && !(nodes & (nodes - 1)) &&
 	              syscall(SYS_get_mempolicy, &old->mode, old->nodes, sizeof(old->nodes) * 8, NULL, 0) == 0 &&
 	              syscall(SYS_set_mempolicy, MPOL_PREFERRED, &nodes, NODES_MAX + 1) == 0;

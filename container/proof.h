@@ -60,6 +60,10 @@ bool ct_mark_path(char *out, const char *path, uint32_t prefix, const uint8_t no
 int ct_keeper_start(struct ct_helper *h, int pidfd, int fd);
 void ct_keeper_end(struct ct_helper *h);
 
+/* ---- collapser ---- */
+/** ct_collapser_start - make huge pages again of small ones in @spans of process @pid, where all of one is there; it ends by itself */
+int ct_collapser_start(struct ct_helper *h, pid_t pid, int pidfd, const struct ct_vec *spans);
+
 uint64_t ct_mount_of(const char *path, struct stat *st); /* also of the last component's link; 0 with errno */
 
 /* ---- the rule ---- */

@@ -486,7 +486,7 @@ uint64_t ct_numa_parse(const char *list);
 uint64_t ct_numa_of(const cpu_set_t *cpus);                     /* nodes, a set */
 uint64_t ct_numa_translate(uint64_t nodes, uint64_t from, uint64_t to);
 bool ct_numa_line(const char *line, struct ct_img_policy *p);   /* of numa_maps */
-void ct_numa_enter(const struct ct_rank *r, struct ct_numa_saved *old); /* pages that are made now are of its cluster's node */
+void ct_numa_enter(uint64_t nodes, struct ct_numa_saved *old); /* pages that are made now are of its cluster's node */
 void ct_numa_leave(const struct ct_numa_saved *old);
 int ct_numa_list(struct ct_rank *r);                            /* before the freeze */
 void ct_numa_ask(struct ct_remote *m, uint64_t at);

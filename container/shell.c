@@ -160,7 +160,7 @@ static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struc
 	if (!area)
 		return gw_fail(why, -errno, "no memory for a shell: %s", strerror(errno));
 	s.area = area;
-	ct_numa_enter(r, &policy); /* of the shell too, until the image says of the rank's own */
+	ct_numa_enter(r->numa_nodes, &policy); /* of the shell too, until the image says of the rank's own */
 	rc = ct_container_start(r, &s, why);
 	ct_numa_leave(&policy);
 	ct_pin_begin(&pin); /* not before: init must not inherit it */
@@ -353,7 +353,7 @@ int ct_shell_feed(struct ct_rank *r, const void *buf, size_t len, struct gw_erro
 
 	if (r->state != CT_SHELL)
 		return gw_fail(why, -EINVAL, "pid %d is not a shell that takes an image", (int)r->pid);
-	ct_numa_enter(r, &policy);
+	ct_numa_enter(r->numa_nodes, &policy);
 	rc = ct_reader_feed(&r->reader, buf, len, why);
 	ct_numa_leave(&policy);
 	if (rc < 0)

@@ -86,7 +86,6 @@ static void test_kernel(void)
 
 static void test_pages(void)
 {
-	struct ct_rank r = { 0 };
 	cpu_set_t cpus;
 	struct ct_numa_saved old = { 0 };
 	uint64_t nodes, mask[16] = { 0 };
@@ -94,9 +93,9 @@ static void test_pages(void)
 	unsigned char *page;
 
 	sched_getaffinity(0, sizeof(cpus), &cpus);
-	nodes = r.numa_nodes = ct_numa_of(&cpus);
+	nodes = ct_numa_of(&cpus);
 	ok(nodes != 0, "the processors of this process are of nodes %#llx", (unsigned long long)nodes);
-	ct_numa_enter(&r, &old);
+	ct_numa_enter(nodes, &old);
 	if (!old.is_set) {
 		tap_skip(2, "they are of several, or there are no memory policies here");
 		return;

@@ -196,6 +196,56 @@ static void test_sysv(size_t w)
 	msgctl(queue, IPC_RMID, NULL);
 }
 
+static long huge_kib(pid_t pid)
+{
+	char path[64], line[256];
+	long kib = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f) && sscanf(line, "AnonHugePages: %ld", &kib) != 1)
+		;
+	if (f)
+		fclose(f);
+	return kib;
+}
+
+/* Pages that were huge are so afterwards; those that came one by one, a while afterwards. */
+static void test_huge(size_t w)
+{
+	const long want = (40 << 10) * 9 / 10;
+	char line[4096] = "";
+	long had, have = 0;
+	struct pair p;
+
+	pair_start(&p, NULL, NULL, w > 0);
+	p.rounds = ways[w].rounds;
+	p.post = ways[w].post;
+	pair_spawn(&p, 4248, victim, "heap", "40", "1", "huge", NULL);
+	rank_says(&p, line, sizeof(line));
+	had = huge_kib(p.last.pid);
+	if (had < want) {
+		tap_skip(1, "there are no huge pages here just now: %ld KiB", had);
+		pair_stop(&p);
+		return;
+	}
+	for (int i = 0; i < 2; i++) {
+		uint64_t until = gw_now_ns() + 20000000000u;
+
+		have = hops(&p, 1, true) ? 0 : -1;
+		while (have >= 0 && have < want && gw_now_ns() < until) {
+			have = huge_kib(p.last.pid);
+			poll(NULL, 0, 10);
+		}
+		if (have < want)
+			break;
+	}
+	ok(have >= want && finish(&p), "huge pages stay huge%s%s: %ld KiB of %ld", p.rounds ? ", followed before" : "",
+	   p.post ? ", when they come after it" : "", have, had);
+	pair_stop(&p);
+}
+
 static bool is_stopped(pid_t pid)
 {
 	char path[64], text[512] = "", *end;
@@ -275,20 +325,22 @@ int main(void)
 	ct_host_probe(&caps);
 	if (!caps.can_move)
 		tap_skip_all("this host cannot move processes: %s", caps.text);
-test_rival();
-test_held_locks();
+	test_rival();
+	test_held_locks();
 	rounds = caps.has_wp_async ? 2 : 0;
-test_stopped("compute", "3");
-test_stopped("heap", "1");
+	test_stopped("compute", "3");
+	test_stopped("heap", "1");
 	for (size_t w = 0; w < GW_ARRAY_LEN(ways) - 1; w++) {
 		if ((ways[w].rounds && !caps.has_wp_async) || (ways[w].post && !caps.can_fetch)) {
-			tap_skip(3, "calls with a limit, System V objects: not on this host, or by this user");
+			tap_skip(4, "calls with a limit, System V objects, huge pages: not on this host, or by this user");
 			continue;
 		}
 		test_waiting(w);
 		test_sysv(w);
+		if (geteuid() == 0 || !ways[w].post) /* who may have pages after the rank may make them huge */
+			test_huge(w);
 	}
 	rounds = 0;
-test_all(caps.has_wp_async, caps.can_fetch);
+	test_all(caps.has_wp_async, caps.can_fetch);
 	return tap_done();
 }
