@@ -400,6 +400,11 @@ void ct_agent_stop(void)
 	agent.ctl = -1;
 }
 
+bool ct_agent_is_me(void)
+{
+	return agent.ctl >= 0 && pthread_equal(pthread_self(), agent.thread);
+}
+
 void ct_agent_nudge(void)
 {
 	struct ct_ctl_msg m = ctl_msg(CT_CTL_NUDGE, 0);

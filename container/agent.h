@@ -109,6 +109,9 @@ void ct_agent_stop(void);
 /** ct_agent_nudge - ask for a turn() soon. Any thread; one small packet to clusterd and back. */
 void ct_agent_nudge(void);
 
+/** ct_agent_is_me - does the agent make this call, and not the program? Any thread. */
+bool ct_agent_is_me(void);
+
 /* ---- user area ------------------------------------------------------------------------------------------------- */
 
 /*

@@ -75,6 +75,12 @@ static _Alignas(16) char before[NOC_EAGER_MAX]; /* values before an operation; w
 
 void shim_atomic_serve(struct shim_ep *ep, const struct noc_msg *msg)
 {
+	if (GW_LIKELY(!ep->is_mixed) || msg->offer || !shim_hold_keep(ep, msg))
+		shim_atomic_do(ep, msg);
+}
+
+void shim_atomic_do(struct shim_ep *ep, const struct noc_msg *msg)
+{
 	const char *operand = (const char *)msg->payload + sizeof(struct atomic_request);
 	struct atomic_request q;
 	struct iovec old = { before, 0 };

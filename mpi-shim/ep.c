@@ -154,6 +154,7 @@ static int ep_close(struct fid *fid)
 	if (ep->av)
 		ep->av->users--;
 	ep->domain->users--;
+	shim_hold_close(ep);
 	ct_area_free(ep->unanswered, ep->names * sizeof(*ep->unanswered));
 	ct_area_free(ep, sizeof(*ep));
 	shim_the_ep = NULL; /* the ports stay bound: what comes now is dropped by their handlers */

@@ -3,7 +3,7 @@
 # the script that builds MPICH.
 noinst_LTLIBRARIES += libshim.la
 libshim_la_SOURCES = %D%/shim.h %D%/match.h %D%/prov.c %D%/domain.c %D%/av.c %D%/cq.c %D%/ep.c %D%/tagged.c %D%/msg.c \
-	%D%/rma.h %D%/mr.c %D%/rma.c %D%/atomic.c %D%/atomic_ops.c %D%/patience.c %D%/match.c
+	%D%/rma.h %D%/mr.c %D%/rma.c %D%/atomic.c %D%/atomic_ops.c %D%/hold.c %D%/patience.c %D%/match.c
 libshim_la_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
 libshim_la_LIBADD = libnoc.la libct-rank.la libgw-base.la
 

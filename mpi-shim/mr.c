@@ -32,6 +32,8 @@ static int mr_close(struct fid *fid)
 			break;
 		}
 	}
+	if (!regions && shim_the_ep)
+		shim_the_ep->is_mixed = false; /* the windows that MPICH accumulated in are gone */
 	mr->domain->users--;
 	ct_area_free(mr, sizeof(*mr));
 	ct_gate_leave();

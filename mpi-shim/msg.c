@@ -178,6 +178,8 @@ static void message(const struct noc_msg *msg)
 			shim_drop_offer(msg->offer);
 		return;
 	}
+	if (!ep->is_mixed)
+		shim_hold_look(ep, msg);
 	r = find_buffer(ep, msg->src, msg->len);
 	if (r) {
 		take(ep, r, msg);

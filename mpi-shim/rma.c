@@ -144,6 +144,8 @@ void shim_rma_flush(struct shim_ep *ep)
 	}
 	if (ep->atomics)
 		shim_atomic_push(ep);
+	if (ep->held && !ct_agent_is_me())
+		shim_hold_serve(ep);
 }
 
 /* ---- what arrives ---------------------------------------------------------------------------------------------- */
@@ -265,7 +267,7 @@ static bool turn(void)
 	if (!shim_the_ep || !shim_rma_waits(shim_the_ep))
 		return false;
 	shim_rma_flush(shim_the_ep);
-	return shim_rma_waits(shim_the_ep);
+	return shim_the_ep->replies || shim_the_ep->atomics; /* what is held is the program's affair */
 }
 
 const struct noc_port_ops shim_rma_port = { .message = message, .sent = sent, .received = received, .turn = turn };

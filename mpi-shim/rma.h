@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * mpi-shim/rma.h: what the sources of one-sided operations share: mr.c (regions), rma.c (read and write), atomic.c and
- * atomic_ops.c (atomic operations), patience.c (what is done when an answer is long in coming).
+ * atomic_ops.c and hold.c (atomic operations), patience.c (what is done when an answer is long in coming).
  *
  * They speak through one port. An operation is a message to the owner of the memory, whose handler does it and answers.
  * The channel delivers each message once and in order, whichever side moves, so an operation is done once: what a move
@@ -33,9 +33,15 @@ void shim_rma_answer(struct shim_ep *ep, uint32_t to, enum rma_tag tag, uint64_t
 void shim_rma_complete(struct shim_ep *ep, void *context, uint64_t flags, uint64_t len, int status);
 
 /* ---- atomic.c */
-void shim_atomic_serve(struct shim_ep *ep, const struct noc_msg *msg);
+void shim_atomic_serve(struct shim_ep *ep, const struct noc_msg *msg); /* a request has come */
+void shim_atomic_do(struct shim_ep *ep, const struct noc_msg *msg);    /* and its time, too */
 void shim_atomic_answered(struct shim_ep *ep, const struct noc_msg *msg);
 void shim_atomic_push(struct shim_ep *ep); /* pieces of long operations that found no room */
+
+/* ---- hold.c */
+/** shim_hold_keep - while ep->is_mixed, before a request is served: keep it for the program? */
+bool shim_hold_keep(struct shim_ep *ep, const struct noc_msg *msg);
+void shim_hold_serve(struct shim_ep *ep); /* in a poll of the program */
 
 /* ---- atomic_ops.c */
 enum shim_atomic_kind { SHIM_ATOMIC_PLAIN = 1, SHIM_ATOMIC_FETCH = 2, SHIM_ATOMIC_COMPARE = 3 }; /* written numbers */

@@ -11,7 +11,7 @@
  *             that are refused                   msg.c     untagged messages, multi-receive buffers
  *   av.c      address vector                     match.c   who takes what
  *   ep.c      endpoint, options, cancel       rma.h     one-sided operations: mr.c, rma.c, atomic.c,
- *                                                       atomic_ops.c, patience.c
+ *                                                       atomic_ops.c, hold.c, patience.c
  *
  * Every entry point that touches state is between ct_gate_enter() and ct_gate_leave(), and never waits in there for
  * anybody. The handlers of the two ports run inside noc_poll(), by the program's thread or by the agent's: they
@@ -135,6 +135,8 @@ struct shim_ep {
 	struct shim_unexp *msg_unexp, *msg_unexp_last; /* untagged messages that found no buffer */
 	struct rma_reply *replies, *replies_last;      /* answers of rma.c that wait for room */
 	struct atomic_op *atomics, *atomics_last;      /* operations of atomic.c that are not sent whole */
+	struct held *held, *held_last;                 /* requests of hold.c that wait for the program */
+	bool is_mixed;                                 /* MPICH does accumulates itself, too: hold.c */
 	uint32_t names;                                /* entries of: */
 	uint32_t *unanswered;                          /* requests of rma.h, by process */
 	uint64_t unanswered_all;
@@ -248,9 +250,13 @@ bool shim_msg_cancel(struct shim_ep *ep, void *context);
 void shim_msg_close(struct shim_ep *ep);
 void shim_tagged_close(struct shim_ep *ep);
 
-/** shim_rma_flush - in each poll: send answers, and pieces of long operations, that had no room before */
+/** shim_hold_look - an untagged message has come: is it one by which MPICH accumulates? hold.c */
+void shim_hold_look(struct shim_ep *ep, const struct noc_msg *msg);
+void shim_hold_close(struct shim_ep *ep);
+
+/** shim_rma_flush - in each poll: send answers, and pieces of long operations, that had no room before; serve what was held */
 void shim_rma_flush(struct shim_ep *ep);
-static inline bool shim_rma_waits(const struct shim_ep *ep) { return ep->replies || ep->atomics; }
+static inline bool shim_rma_waits(const struct shim_ep *ep) { return ep->replies || ep->atomics || ep->held; }
 
 /** shim_rma_impatient - a poll was in vain while answers are due: see patience.c. @now: ticks */
 void shim_rma_impatient(struct shim_ep *ep, uint64_t now, bool will_sleep);
