@@ -127,6 +127,15 @@ check-hosts: all $(check_PROGRAMS)
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_slurm.sh --cancels 25
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_preempt.sh --long
 
+# What parses bytes of others is fed with such bytes: make check-fuzz FUZZ_SECONDS=600 FUZZ="link pool"
+EXTRA_DIST += %D%/fuzz/check-fuzz %D%/fuzz/fuzz_trust.c %D%/fuzz/fuzz_frame.c %D%/fuzz/fuzz_session.c %D%/fuzz/fuzz_image.c \
+	%D%/fuzz/fuzz_link.c %D%/fuzz/fuzz_pool.c %D%/fuzz/pool.dict
+FUZZ_SECONDS = 120
+FUZZ =
+.PHONY: check-fuzz
+check-fuzz: all
+	$(AM_TESTS_ENVIRONMENT) $(srcdir)/%D%/fuzz/check-fuzz $(FUZZ_SECONDS) $(FUZZ)
+
 # Fifty checkpoints in a row during a storm of moves and messages, over memory and over a network, and on from the last of each:
 # and one storm with forty lives: make check-cold CHECKPOINTS=50 STORM_SEED=17
 CHECKPOINTS = 50
