@@ -209,6 +209,9 @@ void pool_start(struct pool *p, uint32_t job, json_t *how)
 	}
 	if (!g->start)
 		g->start = json_array();
+	for (size_t i = json_array_size(g->start); i-- > 0;) /* a host that was left, and comes again: a new leader is not told of then */
+		if (pool_number(json_array_get(g->start, i), "member") == pool_number(how, "member"))
+			json_array_remove(g->start, i);
 	json_array_append(g->start, how);
 	if (p->state == POOL_FOLLOW || p->state == POOL_LEAD)
 		pool_send_leader(p, json_pack("{s:s, s:I, s:[o]}", "op", "start-all", "job", (json_int_t)job, "hosts", json_deep_copy(how)));

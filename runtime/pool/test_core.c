@@ -501,6 +501,24 @@ static void test_table(void)
 	ok(has_way_out, "every state can be left when others are lost, and ended");
 }
 
+/* A job leaves a host and has it again: of what it had started there before, a new leader must not be told. */
+static void test_started_again(struct sim *s)
+{
+	struct pool *p = &s->k[0].pool;
+	struct pool_grant *g;
+
+	begin(s, 1);
+	pool_ask(p, 1, 1, 2, "job");
+	g = pool_grant_of(p, 1);
+	g->state = POOL_HELD;
+	pool_start(p, 1, json_pack("{s:i, s:s}", "member", 7, "line", "first"));
+	pool_start(p, 1, json_pack("{s:i, s:s}", "member", 8, "line", "other"));
+	pool_start(p, 1, json_pack("{s:i, s:s}", "member", 7, "line", "second"));
+	ok(json_array_size(g->start) == 2 && pool_number(json_array_get(g->start, 0), "member") == 8 &&
+	   strcmp(pool_text(json_array_get(g->start, 1), "line"), "second") == 0, "what was started last on a host is what counts");
+	fini(s);
+}
+
 /* So many runs from a seed on, and what happened in all of them */
 static bool runs_are_good(struct sim *all, uint64_t first, unsigned long runs, enum what may)
 {
@@ -531,6 +549,7 @@ int main(int argc, char **argv)
 	bool is_good;
 
 	test_table();
+	test_started_again(&s);
 	is_good = runs_are_good(&s, first, runs, CALM);
 	ok(is_good && s.grants && s.refusals && s.added,
 	   "without faults slots are given once, and every job is answered (%lu given, %lu refused, %lu hosts added)", s.grants, s.refusals,
