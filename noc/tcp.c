@@ -21,6 +21,7 @@
 #define EVENTS    16
 #define HEAT      4u     /* reads until a socket is hot */
 #define OTHERS    8u     /* looks in vain at hot sockets, and the others have their turn */
+#define OTHERS_TOO 64u   /* looks of any kind: who sends all the time must not keep the others from being heard */
 #define NO_HEAT   65536u /* looks without hot sockets, after there were too many */
 
 static struct tcp_ep *ep_of(struct fid_ep *fid) { return gw_container_of(fid, struct tcp_ep, fid); }
@@ -117,10 +118,7 @@ static void ep_heat(struct tcp_ep *ep)
 
 static void ep_flush(struct tcp_ep *ep, int err)
 {
-	if (ep->into) { /* its buffer is no longer posted, and what came of it is lost */
-		cq_push(ep->cq, ep->rx[ep->rx_head++ % TCP_RX].context, FI_RECV, 0, err);
-		ep->into = NULL;
-	}
+	ep->into = NULL;
 	while (ep->rx_head != ep->rx_tail)
 		cq_push(ep->cq, ep->rx[ep->rx_head++ % TCP_RX].context, FI_RECV, 0, err);
 }
@@ -389,11 +387,10 @@ static void cq_look(struct tcp_cq *cq)
 		return;
 	if (cq->n_hot) {
 		look_at_hot(cq);
-		if (cq->head != cq->tail) {
-			cq->vain = 0;
+		if (cq->n_hot == cq->n_up)
 			return;
-		}
-		if (cq->n_hot == cq->n_up || ++cq->vain % OTHERS)
+		cq->looks++;
+		if (cq->looks % (cq->head != cq->tail ? OTHERS_TOO : OTHERS))
 			return;
 	} else if (cq->no_heat) {
 		cq->no_heat--;
@@ -564,7 +561,7 @@ int noc_tcp_ep_open(struct fid_domain *d, struct fi_info *info, struct fid_ep **
 	gw_list_init(&ep->ready);
 	gw_list_init(&ep->sending);
 	if (info->src_addr)
-		memcpy(&ep->from, info->src_addr, sizeof(ep->from));
+		memcpy(&ep->from, info->src_addr, info->src_addrlen < sizeof(ep->from) ? info->src_addrlen : sizeof(ep->from));
 	if (info->handle) { /* the stranger that FI_CONNREQ told of */
 		struct tcp_stranger *s = gw_container_of(info->handle, struct tcp_stranger, fid);
 

@@ -67,7 +67,7 @@ struct tcp_cq {
 	struct gw_list ready;      /* endpoints with bytes that wait for a buffer */
 	struct gw_list sending;    /* with bytes that the kernel has not taken */
 	struct tcp_ep *hot[TCP_HOT];
-	uint32_t n_hot, n_up, vain, no_heat;
+	uint32_t n_hot, n_up, looks, no_heat;
 };
 
 struct tcp_event { struct gw_list link; uint32_t event; fid_t fid; struct fi_info *info; int err; size_t len; unsigned char bytes[]; };

@@ -300,7 +300,7 @@ static int pep_listen(struct fid_pep *fid)
 	struct noc_address at = { 0 };
 	int one = 1;
 
-	memcpy(&at, pep->info->src_addr, sizeof(struct sockaddr_in6));
+	memcpy(&at, pep->info->src_addr, pep->info->src_addrlen < sizeof(at) ? pep->info->src_addrlen : sizeof(at));
 	pep->fd = noc_tcp_fd_above_standard(socket(((struct sockaddr *)(void *)&at)->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 	if (pep->fd < 0)
 		return -errno;
@@ -324,6 +324,8 @@ static int pep_reject(struct fid_pep *fid, fid_t handle, const void *param, size
 {
 	struct tcp_stranger *s = gw_container_of(handle, struct tcp_stranger, fid);
 
+	if (!handle)
+		return -FI_EINVAL; /* an endpoint has it already */
 	word_make(&s->in, TCP_NO, param, len < TCP_WORD_MAX ? len : TCP_WORD_MAX);
 	if (send(s->fd, &s->in.head, s->in.n, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
 		/* it finds out when this is closed */
