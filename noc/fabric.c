@@ -441,7 +441,8 @@ static enum refusal judge(const struct greeting *g, size_t size, struct noc_peer
 		return REFUSED_STALE;
 	*peer = p;
 	c = conn_of(p, NULL);
-	if (c && (c->state == CONN_CONNECTING || c->state == CONN_PROVING) && c->peer_incarnation >= g->src_incarnation && noc_me->proc < p->proc)
+	if (c && (c->state == CONN_CONNECTING || c->state == CONN_PROVING) && c->peer_incarnation >= g->src_incarnation &&
+	    noc_me->proc < p->proc)
 		return REFUSED_CROSSED; /* ours stands */
 	/* nothing that is proved is closed for whom nobody knows: that waits until it is proved */
 	if (!unproved_have_room(p) || (!c && conns_count(true) >= conns_max && !conn_to_close(NULL)))

@@ -543,7 +543,8 @@ static int ep_control(struct fid *fid, int command, void *arg) /* fi_enable() */
 }
 
 static struct fi_ops ep_fid_ops = { .size = sizeof(struct fi_ops), .close = ep_close, .bind = ep_bind, .control = ep_control };
-static struct fi_ops_msg ep_msg = { .size = sizeof(struct fi_ops_msg), .recv = ep_recv, .sendmsg = ep_sendmsg, .inject = ep_inject };
+static struct fi_ops_msg ep_msg = { .size = sizeof(struct fi_ops_msg), .recv = ep_recv, .sendmsg = ep_sendmsg,
+                                    .inject = ep_inject };
 
 int noc_tcp_ep_open(struct fid_domain *d, struct fi_info *info, struct fid_ep **out, void *context)
 {

@@ -70,13 +70,21 @@ struct tcp_cq {
 	uint32_t n_hot, n_up, looks, no_heat;
 };
 
-struct tcp_event { struct gw_list link; uint32_t event; fid_t fid; struct fi_info *info; int err; size_t len; unsigned char bytes[]; };
+struct tcp_event {
+	struct gw_list link;
+	uint32_t event;
+	fid_t fid;
+	struct fi_info *info;
+	int err;                   /* not 0: of fi_eq_readerr() */
+	size_t len;
+	unsigned char bytes[];
+};
 
 struct tcp_eq {
 	struct fid_eq fid;
 	int epfd;
 	struct gw_list events, strangers;
-	uint32_t n_strangers, strangers_logged;
+	uint32_t n_strangers;
 	uint64_t strangers_closed;
 	struct fi_info *info;      /* of the listener; for FI_CONNREQ */
 };
@@ -116,7 +124,8 @@ int noc_tcp_fd_above_standard(int fd);
 
 /* ---- tcp_cm.c: connections, and what all hangs from */
 extern struct fi_ops_cm noc_tcp_ep_cm;
-void noc_tcp_eq_push(struct tcp_eq *eq, uint32_t event, fid_t fid, struct fi_info *info, int err, const void *bytes, size_t len);
+void noc_tcp_eq_push(struct tcp_eq *eq, uint32_t event, fid_t fid, struct fi_info *info, int err, const void *bytes,
+                     size_t len);
 void noc_tcp_eq_forget(struct tcp_eq *eq, fid_t fid);
 
 struct fi_info *noc_tcp_info(const struct noc_address *at);

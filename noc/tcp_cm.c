@@ -3,7 +3,6 @@
 #include "noc/tcp.h"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -25,7 +24,8 @@ static struct tcp_pep *pep_of(struct fid_pep *fid) { return gw_container_of(fid,
 
 /* ---- events ---------------------------------------------------------------------------------------------------- */
 
-void noc_tcp_eq_push(struct tcp_eq *eq, uint32_t event, fid_t fid, struct fi_info *info, int err, const void *bytes, size_t len)
+void noc_tcp_eq_push(struct tcp_eq *eq, uint32_t event, fid_t fid, struct fi_info *info, int err, const void *bytes,
+                     size_t len)
 {
 	struct tcp_event *e = malloc(sizeof(*e) + len);
 
@@ -78,7 +78,7 @@ static int word_read(int fd, struct tcp_word_buf *w)
 		if (has_head && w->n == want)
 			return 1;
 		/* never more than the word: what follows are messages */
-		n = recv(fd, has_head ? w->bytes + (w->n - sizeof(w->head)) : (unsigned char *)&w->head + w->n, want - w->n, MSG_DONTWAIT);
+		n = recv(fd, (char *)&w->head + w->n, want - w->n, MSG_DONTWAIT);
 		if (n == 0)
 			return -ECONNRESET;
 		if (n < 0)
@@ -94,13 +94,25 @@ static void word_make(struct tcp_word_buf *w, enum tcp_op op, const void *param,
 		memcpy(w->bytes, param, len);
 	w->n = sizeof(w->head) + len;
 }
-_Static_assert(offsetof(struct tcp_word_buf, bytes) == offsetof(struct tcp_word_buf, head) + sizeof(struct tcp_word), "sent in one");
+_Static_assert(offsetof(struct tcp_word_buf, bytes) == offsetof(struct tcp_word_buf, head) + sizeof(struct tcp_word),
+               "sent in one");
 
 static void socket_tune(int fd)
 {
 	int one = 1;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+}
+
+static int socket_new(const struct noc_address *at)
+{
+	int family = ((const struct sockaddr *)(const void *)at)->sa_family;
+	int fd = noc_tcp_fd_above_standard(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+
+	if (fd < 0)
+		return -errno;
+	socket_tune(fd);
+	return fd;
 }
 
 /* ---- connecting -------------------------------------------------------------------------------------------------- */
@@ -119,7 +131,8 @@ static void ep_ask(struct tcp_ep *ep)
 	socklen_t len = sizeof(err);
 
 	while (ep->word_sent < ep->word->n) {
-		n = send(ep->fd, (const char *)&ep->word->head + ep->word_sent, ep->word->n - ep->word_sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = send(ep->fd, (const char *)&ep->word->head + ep->word_sent, ep->word->n - ep->word_sent,
+		         MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -169,10 +182,9 @@ static int ep_connect(struct fid_ep *fid, const void *addr, const void *param, s
 	word_make(ep->word, TCP_ASK, param, len);
 	ep->word_sent = 0;
 	memcpy(&ep->to, &to, sizeof(ep->to));
-	ep->fd = noc_tcp_fd_above_standard(socket(((struct sockaddr *)&ep->to)->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+	ep->fd = socket_new(&to);
 	if (ep->fd < 0)
-		return -errno;
-	socket_tune(ep->fd);
+		return ep->fd;
 	/* from the address that we listen at: a daemon tells our connections from a program's by their addresses */
 	if (bind(ep->fd, (struct sockaddr *)&ep->from, (socklen_t)noc_address_size(&from)))
 		return -errno;
@@ -209,8 +221,8 @@ static void stranger_close(struct tcp_eq *eq, struct tcp_stranger *s, const char
 
 	if (n <= STRANGERS_TOLD || (n & (n - 1)) == 0) {
 		if (getpeername(s->fd, (struct sockaddr *)&a, &len) == 0)
-			inet_ntop(a.sin6_family, a.sin6_family == AF_INET ? (void *)&((struct sockaddr_in *)&a)->sin_addr : (void *)&a.sin6_addr,
-			          name, sizeof(name));
+			inet_ntop(a.sin6_family, a.sin6_family == AF_INET ? (void *)&((struct sockaddr_in *)&a)->sin_addr :
+			          (void *)&a.sin6_addr, name, sizeof(name));
 		gw_log(GW_WARN, "noc: a connection from %s %s; it is closed (%llu such so far)", name, why, (unsigned long long)n);
 	}
 	stranger_free(eq, s);
@@ -301,9 +313,9 @@ static int pep_listen(struct fid_pep *fid)
 	int one = 1;
 
 	memcpy(&at, pep->info->src_addr, pep->info->src_addrlen < sizeof(at) ? pep->info->src_addrlen : sizeof(at));
-	pep->fd = noc_tcp_fd_above_standard(socket(((struct sockaddr *)(void *)&at)->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+	pep->fd = socket_new(&at);
 	if (pep->fd < 0)
-		return -errno;
+		return pep->fd;
 	setsockopt(pep->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (bind(pep->fd, (struct sockaddr *)(void *)&at, (socklen_t)noc_address_size(&at)) || listen(pep->fd, BACKLOG))
 		return -errno;
@@ -501,7 +513,8 @@ static int pep_bind(struct fid *fid, struct fid *to, uint64_t flags)
 }
 
 static struct fi_ops pep_fid_ops = { .size = sizeof(struct fi_ops), .close = pep_close, .bind = pep_bind };
-static struct fi_ops_cm pep_cm = { .size = sizeof(struct fi_ops_cm), .getname = pep_getname, .listen = pep_listen, .reject = pep_reject };
+static struct fi_ops_cm pep_cm = { .size = sizeof(struct fi_ops_cm), .getname = pep_getname, .listen = pep_listen,
+                                   .reject = pep_reject };
 
 static int pep_open(struct fid_fabric *f, struct fi_info *info, struct fid_pep **out, void *context)
 {

@@ -277,7 +277,8 @@ int main(void)
 		memset(answer, 0, sizeof(answer));
 		closed += is_closed(rude[i], 10000, answer, sizeof(answer));
 		if (i == 3)
-			is_int(((struct tcp_word *)(void *)answer)->op, TCP_NO, "the right word with another job's greeting is refused in so many words");
+			is_int(((struct tcp_word *)(void *)answer)->op, TCP_NO,
+			       "the right word with another job's greeting is refused in so many words");
 	}
 	is_int(closed, RUDE, "rubbish, half a word, too long a word, another job's greeting: all are closed");
 	closed = 0;
@@ -293,7 +294,8 @@ int main(void)
 	waitpid(pid[0], &status, 0);
 	size = lseek(log, 0, SEEK_END);
 	text = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, log, 0);
-	ok(text != MAP_FAILED && memmem(text, (size_t)size, "does not know the secret", 24), "the log says of the impostor that it does not know the secret");
+	ok(text != MAP_FAILED && memmem(text, (size_t)size, "does not know the secret", 24),
+	   "the log says of the impostor that it does not know the secret");
 	for (off_t i = 0; text != MAP_FAILED && i < size; i++)
 		lines += text[i] == '\n';
 	ok(lines >= 17 && lines <= 17 + 8, "the log has a line for each of the first, and few of the others: %d", lines);
