@@ -23,18 +23,24 @@
 
 /* ---- gate ------------------------------------------------------------------------------------------------------ */
 
+#define CT_GATE_CLOSED 1u /* wait */
+#define CT_GATE_FENCE  2u /* for good: no membarrier here (a seccomp filter), so whoever enters pays a fence */
+
 struct ct_gate {
 	_Atomic uint32_t is_inside; /* program thread writes; closer reads */
-	_Atomic uint32_t is_closed; /* closer writes; program thread reads; futex */
+	_Atomic uint32_t shut;      /* CT_GATE_*: closer writes; program thread reads; futex. 0: come in */
 	_Atomic uint32_t doing;     /* enum ct_doing, of the last entry; a hint */
 	_Atomic uint32_t sleepers;  /* threads asleep on the doorbell: outside the gate, but the segment must stay mapped */
-	_Atomic uint32_t needs_fence; /* agent writes: no membarrier here (a seccomp filter), so whoever enters pays a fence */
 	_Atomic uint32_t entries;           /* program thread counts; the closer compares two readings: is the program in MPI now? */
 };
 extern struct ct_gate ct_the_gate; /* process-wide: one gate per rank */
 
 void ct_gate_enter_slow(void);
 
+#ifdef CT_NO_GATE /* only to count what the gate costs: mpi-shim/count.c */
+static inline void ct_gate_enter(enum ct_doing doing) { (void)doing; }
+static inline void ct_gate_leave(void) { }
+#else
 /**
  * ct_gate_enter - a program thread is about to touch provider state. Waits while the agent owns it.
  * The caller serialises its own threads (FI_THREAD_DOMAIN); not recursive.
@@ -44,12 +50,11 @@ static inline void ct_gate_enter(enum ct_doing doing)
 	struct ct_gate *g = &ct_the_gate;
 
 	atomic_store_explicit(&g->doing, (uint32_t)doing, memory_order_relaxed);
-	atomic_store_explicit(&g->entries, atomic_load_explicit(&g->entries, memory_order_relaxed) + 1, memory_order_relaxed);
+	/* one instruction; not locked: only who holds MPI's lock writes, and the agent reads one value or the other */
+	__asm__ volatile("incl %0" : "+m"(g->entries));
 	atomic_store_explicit(&g->is_inside, 1, memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst); /* order in program text; the closer's membarrier does the rest */
-	if (GW_UNLIKELY(atomic_load_explicit(&g->needs_fence, memory_order_relaxed)))
-		atomic_thread_fence(memory_order_seq_cst);
-	if (GW_UNLIKELY(atomic_load_explicit(&g->is_closed, memory_order_acquire)))
+	if (GW_UNLIKELY(atomic_load_explicit(&g->shut, memory_order_acquire)))
 		ct_gate_enter_slow();
 }
 
@@ -57,6 +62,7 @@ static inline void ct_gate_leave(void)
 {
 	atomic_store_explicit(&ct_the_gate.is_inside, 0, memory_order_release);
 }
+#endif
 
 /**
  * ct_gate_close - own the provider state from the agent's side (or any thread that is not inside)

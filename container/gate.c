@@ -24,14 +24,15 @@ static void futex_wake_private(_Atomic uint32_t *word)
 void ct_gate_enter_slow(void)
 {
 	struct ct_gate *g = &ct_the_gate;
+	uint32_t shut;
 
 	do {
 		atomic_store_explicit(&g->is_inside, 0, memory_order_release);
-		while (atomic_load_explicit(&g->is_closed, memory_order_acquire))
-			futex_wait_private(&g->is_closed, 1);
+		while ((shut = atomic_load_explicit(&g->shut, memory_order_acquire)) & CT_GATE_CLOSED)
+			futex_wait_private(&g->shut, shut);
 		atomic_store_explicit(&g->is_inside, 1, memory_order_relaxed);
 		atomic_thread_fence(memory_order_seq_cst);
-	} while (atomic_load_explicit(&g->is_closed, memory_order_acquire));
+	} while (atomic_load_explicit(&g->shut, memory_order_acquire) & CT_GATE_CLOSED);
 }
 
 /* Every thread of the process has passed a full barrier on return. The registration is lost by exec and by a move that
@@ -47,22 +48,22 @@ static bool barrier_everywhere(void)
 void ct_gate_probe(void)
 {
 	if (!barrier_everywhere())
-		atomic_store_explicit(&ct_the_gate.needs_fence, 1, memory_order_relaxed);
+		atomic_fetch_or_explicit(&ct_the_gate.shut, CT_GATE_FENCE, memory_order_relaxed);
 }
 
 int ct_gate_close(uint64_t deadline_ms)
 {
 	struct ct_gate *g = &ct_the_gate;
 	uint64_t end = gw_now_ns() + deadline_ms * 1000000u;
+	uint32_t shut = atomic_fetch_or_explicit(&g->shut, CT_GATE_CLOSED, memory_order_relaxed);
 
-	atomic_store_explicit(&g->is_closed, 1, memory_order_relaxed);
 	/* Pairs with the two plain stores and the load of ct_gate_enter(): after this either the program thread has seen
-	 * is_closed, or we see is_inside. */
-	if (atomic_load_explicit(&g->needs_fence, memory_order_relaxed)) {
+	 * the word, or we see is_inside. */
+	if (shut & CT_GATE_FENCE) {
 		atomic_thread_fence(memory_order_seq_cst); /* pairs with that of whoever enters */
 	} else if (!barrier_everywhere()) {
 		/* a rank that came from a kernel that has it: who enters from now on pays, but one may be inside unseen */
-		atomic_store_explicit(&g->needs_fence, 1, memory_order_relaxed);
+		atomic_fetch_or_explicit(&g->shut, CT_GATE_FENCE, memory_order_relaxed);
 		ct_gate_open();
 		return -EAGAIN;
 	}
@@ -86,6 +87,6 @@ int ct_gate_close(uint64_t deadline_ms)
 
 void ct_gate_open(void)
 {
-	atomic_store_explicit(&ct_the_gate.is_closed, 0, memory_order_release);
-	futex_wake_private(&ct_the_gate.is_closed);
+	atomic_fetch_and_explicit(&ct_the_gate.shut, ~CT_GATE_CLOSED, memory_order_release);
+	futex_wake_private(&ct_the_gate.shut);
 }

@@ -87,7 +87,7 @@ static void *program(void *arg)
 
 	ct_gate_enter(CT_DOING_SEND);
 	atomic_store(&is_inside, 1);
-	while (!atomic_load_explicit(&ct_the_gate.is_closed, memory_order_acquire))
+	while (!atomic_load_explicit(&ct_the_gate.shut, memory_order_acquire))
 		sched_yield();
 	nanosleep(&held, NULL);
 	ct_gate_leave();

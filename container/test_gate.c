@@ -70,7 +70,7 @@ static void test_deadline(void)
 	while (atomic_load(&stop) != 2)
 		sched_yield();
 	is_int(ct_gate_close(20), -ETIMEDOUT, "a thread that stays inside makes closing fail after its deadline");
-	is_int(ct_the_gate.is_closed, 0, "and the gate is open then");
+	is_int(ct_the_gate.shut, 0, "and the gate is open then");
 	stop = 1;
 	pthread_join(t, NULL);
 	is_int(ct_gate_close(1000), 0, "it closes once the thread has left");

@@ -5,7 +5,7 @@
 #define CQ_FIRST      256  /* entries of a new ring */
 #define POLL_BUDGET   32   /* messages that one read may take */
 #define TIGHT_TICKS   4096 /* polls in vain that are closer than this belong to one loop: one or two microseconds */
-#define TIGHT_EMPTIES 4   /* so many of them in a row, and the program is waiting */
+#define TIGHT_EMPTIES 4    /* so many of them in a row, and the program is waiting */
 
 static inline uint64_t ticks(void)
 {

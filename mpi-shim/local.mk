@@ -97,3 +97,19 @@ TESTS += %D%/test_match %D%/test_provider %D%/test_atomic
 %C%_test_provider_SOURCES = %D%/test_provider.c %D%/test_shim.h
 %C%_test_provider_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
 %C%_test_provider_LDADD = libshim.la
+
+# How many instructions a small message takes, with the gate and without: doc/performance.md
+EXTRA_PROGRAMS += %D%/count %D%/count_open
+%C%_count_SOURCES = %D%/count.c %D%/test_shim.h
+%C%_count_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
+%C%_count_LDADD = libshim.la
+%C%_count_open_SOURCES = %D%/count.c %D%/test_shim.h %D%/tagged.c %D%/cq.c
+%C%_count_open_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS) -DCT_NO_GATE
+%C%_count_open_LDADD = libshim.la
+.PHONY: count-instructions
+count-instructions: %D%/count %D%/count_open
+	for p in count count_open; do \
+		echo $$p; valgrind -q --tool=callgrind --toggle-collect=pairs --callgrind-out-file=%D%/$$p.callgrind %D%/$$p && \
+		callgrind_annotate --auto=no --threshold=99 %D%/$$p.callgrind | grep -aE 'TOTALS|:[a-z_]+ ' || exit 1; \
+	done
+CLEANFILES += %D%/count %D%/count_open %D%/count.callgrind %D%/count_open.callgrind

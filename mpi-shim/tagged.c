@@ -16,10 +16,14 @@ static inline enum ct_doing doing(uint64_t tag, enum ct_doing plain)
 	return tag & SHIM_TAG_COLLECTIVE ? CT_DOING_COLLECTIVE : plain;
 }
 
-/* What the polls after this operation are waiting for, until something completes. */
-static inline void note(struct shim_ep *ep, uint64_t tag, enum ct_doing plain)
+/* What the polls after this operation are waiting for, until something completes. Of the program's threads only, so it may
+ * be said before the gate. */
+static inline enum ct_doing note(struct shim_ep *ep, uint64_t tag, enum ct_doing plain)
 {
-	ep->waiting_for = doing(tag, plain);
+	enum ct_doing d = doing(tag, plain);
+
+	ep->waiting_for = d;
+	return d;
 }
 
 /* ---- helpers shared with msg.c --------------------------------------------------------------------------------- */
@@ -230,7 +234,6 @@ static inline void post(struct shim_ep *ep, struct shim_recv *r, uint32_t src, u
 	struct shim_unexp *u = shim_match_post(&ep->match, r, src, tag, ignore);
 
 	ep->rx_cq->empties = 0;
-	note(ep, tag, CT_DOING_RECV);
 	if (u)
 		take_unexpected(ep, r, u);
 }
@@ -244,11 +247,11 @@ static ssize_t trecv(struct fid_ep *fid, void *buf, size_t len, void *desc, fi_a
 
 	if (GW_UNLIKELY(!r || !shim_source(ep, from, &src)))
 		return -FI_EINVAL;
-	ct_gate_enter(doing(tag, CT_DOING_RECV));
-	r->buf = buf;
+	r->buf = buf; /* the request is the caller's until it is posted, and what need not be kept over the gate costs less */
 	r->len = len;
 	r->link.iovs = 0;
 	r->link.state = ep->rx_completes ? 0 : SHIM_QUIET;
+	ct_gate_enter(note(ep, tag, CT_DOING_RECV));
 	post(ep, r, src, tag, ignore);
 	ct_gate_leave();
 	return 0;
@@ -359,6 +362,7 @@ static ssize_t trecvmsg(struct fid_ep *fid, const struct fi_msg_tagged *msg, uin
 		rc = set_buffers(r, msg->msg_iov, msg->iov_count);
 		if (!rc) {
 			r->link.state = ep->rx_selective && !(flags & FI_COMPLETION) ? SHIM_QUIET : 0;
+			note(ep, msg->tag, CT_DOING_RECV);
 			post(ep, r, src, msg->tag, msg->ignore);
 		}
 	}
@@ -386,8 +390,7 @@ static ssize_t tinjectdata(struct fid_ep *fid, const void *buf, size_t len, uint
 
 	if (GW_UNLIKELY(len > SHIM_INJECT_SIZE))
 		return -FI_EMSGSIZE;
-	ct_gate_enter(doing(tag, CT_DOING_SEND));
-	note(ep, tag, CT_DOING_SEND);
+	ct_gate_enter(note(ep, tag, CT_DOING_SEND));
 	rc = shim_send(ep, NOC_PORT_TAGGED, to, &iov, len ? 1 : 0, tag, data,
 	               len ? NOC_F_COPY : NOC_F_COPY | NOC_F_RESERVE, NULL, FI_TAGGED);
 	ct_gate_leave();
@@ -417,8 +420,7 @@ static ssize_t tsend_iov(struct shim_ep *ep, const struct iovec *iov, size_t iov
 		noc_flags |= NOC_F_COPY | NOC_F_RESERVE;
 		iovs = 0; /* the address of nothing may be NULL */
 	}
-	ct_gate_enter(doing(tag, CT_DOING_SEND));
-	note(ep, tag, CT_DOING_SEND);
+	ct_gate_enter(note(ep, tag, CT_DOING_SEND));
 	rc = shim_send(ep, NOC_PORT_TAGGED, to, iov, iovs, tag, data, noc_flags, completes ? context : NULL, FI_TAGGED);
 	ct_gate_leave();
 	return rc;

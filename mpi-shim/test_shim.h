@@ -29,7 +29,7 @@ static struct fi_info *info;
 static fi_addr_t peers[2];
 
 /* The next completion, good or bad. The test's alarm is the deadline. */
-static struct fi_cq_err_entry next_completion(void)
+__attribute__((unused)) static struct fi_cq_err_entry next_completion(void)
 {
 	struct fi_cq_err_entry e = { 0 };
 	struct fi_cq_tagged_entry c;
@@ -87,7 +87,7 @@ static struct fi_info *mpich_hints(void)
 	return &hints;
 }
 
-static void free_info(struct fi_info *i)
+__attribute__((unused)) static void free_info(struct fi_info *i)
 {
 	free(i->tx_attr);
 	free(i->rx_attr);
