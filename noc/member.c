@@ -469,6 +469,8 @@ static bool give_way(uint32_t empty_polls)
 
 void noc_wait(uint32_t empty_polls)
 {
+	bool has_threads;
+
 	if (!cluster_is_crowded()) {
 		if (GW_UNLIKELY(waits_for_mover())) {
 			sched_yield();
@@ -485,9 +487,10 @@ void noc_wait(uint32_t empty_polls)
 			sleep_on_doorbell(SLEEP_LIMIT_SPACE_NS);
 		return;
 	}
-	if (give_way(empty_polls))
+	has_threads = has_other_threads();
+	if (!has_threads && give_way(empty_polls)) /* others of the program would wait for MPICH's lock as long (rule 10) */
 		return;
-	sleep_on_doorbell(has_other_threads() ? SLEEP_LIMIT_THREADS_NS :
+	sleep_on_doorbell(has_threads ? SLEEP_LIMIT_THREADS_NS :
 	                  noc_me->is_networked ? SLEEP_LIMIT_NET_NS : SLEEP_LIMIT_NS);
 	noc_me->has_slept = true; /* look at the network first */
 }
