@@ -49,7 +49,7 @@ def ratio(key, ours, theirs):
 def values_of(out, who):
     values = {k: float(v) for k, v in re.findall(r"(\S+)=(\S+)", out)}
     if not values:
-        raise BenchError(f"pingpong under {who} printed no result: {out!r}")
+        raise BenchError(f"the program under {who} printed no result: {out!r}")
     return values
 
 
@@ -68,10 +68,6 @@ class Mpi:
         out = os.path.join(directory, f"{os.path.splitext(source)[0]}-{self.name}")
         run([self.wrapper, "-O2", os.path.join(HERE, source), "-o", out], self.env)
         return out
-
-    def pingpong(self, program, is_pinned, is_quick):
-        options = (["-pin"] if is_pinned else []) + (["-quick"] if is_quick else [])
-        return values_of(run(self.launcher + [program] + options, self.env), self.name)
 
 
 def mpis():
