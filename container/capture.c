@@ -261,7 +261,7 @@ static int answers_thread(struct ct_rank *r, struct ct_thread *t, const struct c
 	memcpy(&out->altstack_size, data + 16, 8);
 	memcpy(&out->clear_tid, data + 24, 8);
 	memcpy(out->comm, data + 32, 16);
-	out->timerslack = c[4].result;
+	out->timerslack = t->slack_ns ? t->slack_ns : c[4].result;
 	ct_numa_answer(data + 64, &c[5], out);
 	ct_regs_for_image(r, t, &regs);
 	memcpy(out->regs, &regs, sizeof(out->regs));

@@ -216,6 +216,7 @@ void ct_threads_detach(struct ct_rank *r, bool is_restoring)
 		if (t->is_moved_cpu)
 			sched_setaffinity(t->tid, sizeof(t->cpus), &t->cpus);
 		gw_hurry_end(t->tid, &t->sched);
+		ct_slack_set(t->tid, t->slack_ns);
 	}
 	ct_threads_let_go(r);
 }
@@ -269,6 +270,7 @@ static int sample_threads(struct ct_rank *r)
 			break;
 		}
 		t->tid = *CT_AT(int, &tids, i);
+		t->slack_ns = ct_slack(t->tid);
 		if (has_ours)
 			ct_sleep_sample(t, r->pid);
 	}
@@ -291,6 +293,7 @@ int ct_leader_stop(struct ct_rank *r, uint64_t deadline_ms, struct gw_error *why
 	if (!sample)
 		return gw_fail(why, -ENOMEM, "no memory for a thread");
 	sample->tid = r->pid;
+	sample->slack_ns = ct_slack(r->pid);
 	if (sched_getaffinity(0, sizeof(ours), &ours) == 0) {
 		ct_sleep_sample(sample, r->pid);
 		sched_setaffinity(0, sizeof(ours), &ours);

@@ -233,6 +233,7 @@ struct ct_thread {
 	bool has_sigmask;              /* ours was put in place */
 	uint64_t sleep_ns;             /* CLOCK_MONOTONIC when it fell asleep; 0: not known or not asleep */
 	uint64_t sleep_switches;       /* how often it had left the processor by itself, then */
+	uint64_t slack_ns;             /* ct_slack(), before it was stopped */
 	uint64_t slept_ns;             /* before it was stopped; 0: not known */
 	uint64_t full_result;          /* of a write that the daemon completes, in the image only; 0: none */
 	uint64_t rseq;
@@ -476,6 +477,8 @@ int ct_file_add(struct ct_snapshot *s, const char *path, const struct stat *st, 
 
 /* traits.c: of a process, what can be set from outside */
 uint32_t ct_ioprio(pid_t tid);
+uint64_t ct_slack(pid_t tid); /* of timers, ns; 0: not known */
+void ct_slack_set(pid_t tid, uint64_t ns);
 void ct_traits_set_thread(pid_t tid, const struct ct_img_thread *from, bool is_prompt);
 void ct_traits_set(const struct ct_rank *r);
 

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,6 +16,31 @@ uint32_t ct_ioprio(pid_t tid)
 	long n = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid);
 
 	return n > 0 ? (uint32_t)n : 0;
+}
+
+#define SLACK_DEFAULT 50000 /* ns; of all that have not said another, and then not worth a call */
+
+/* A thread that goes before all others, as in a freeze, has no slack, and the default when it is an ordinary one again (Linux 6.13) */
+uint64_t ct_slack(pid_t tid)
+{
+	char text[32];
+
+	return ct_proc_read(tid, "timerslack_ns", text, sizeof(text)) > 0 ? strtoull(text, NULL, 10) : 0;
+}
+
+void ct_slack_set(pid_t tid, uint64_t ns)
+{
+	char path[64], text[32];
+	gw_autoclose int fd = -1;
+	int len;
+
+	if (!ns || ns == SLACK_DEFAULT)
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", (int)tid);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	len = snprintf(text, sizeof(text), "%llu", (unsigned long long)ns);
+	if (fd < 0 || write(fd, text, (size_t)len) < 0)
+		gw_log(GW_DEBUG, "cannot set %s: %s", path, strerror(errno));
 }
 
 /* Each where it is allowed here too. Users cannot take off the flag that gw_hurry_begin has put on; with it no right is needed. */
@@ -33,6 +59,7 @@ void ct_traits_set_thread(pid_t tid, const struct ct_img_thread *from, bool is_p
 		setpriority(PRIO_PROCESS, (id_t)tid, from->nice); /* for when it is an ordinary one again */
 	if (from->ioprio != ct_ioprio(tid))
 		syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, tid, from->ioprio);
+	ct_slack_set(tid, from->timerslack);
 }
 
 static void write_value(const struct ct_rank *r, const char *name, const char *fmt, int value)
