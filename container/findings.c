@@ -108,7 +108,7 @@ size_t ct_host_findings(struct ct_finding *out, size_t cap)
 	say(&l, "demand paging", t->userfault, CT_DEGRADED, can_fetch ? "userfaultfd, of the kernel too, and of what is forked" :
 	    t->userfault_full == 0 ? "userfaultfd, but not of what is forked: no rank can run here before its memory is there (post-copy); that needs "
 	    "CAP_SYS_PTRACE" : "userfaultfd, of user code only: no rank can run here before its memory is there (post-copy); that needs root, or "
-	    "CAP_SYS_PTRACE and vm.unprivileged_userfaultfd=1", "no userfaultfd: no rank can run here before its memory is there (post-copy)", FILTER);
+	    "CAP_SYS_PTRACE and a /dev/userfaultfd that may be opened, or vm.unprivileged_userfaultfd=1", "no userfaultfd: no rank can run here before its memory is there (post-copy)", FILTER);
 	say(&l, "membarrier", t->membarrier, CT_DEGRADED, "MPI calls pay no fence", "denied: each MPI call pays a fence, some "
 	    "nanoseconds", FILTER);
 	say(&l, "memfd_create", t->memfd, CT_DEGRADED, "shared memory has no file", "denied: shared memory is a deleted file in "

@@ -6,13 +6,20 @@
 #include "container/test_pair.h"
 
 #include <grp.h>
+#include <linux/capability.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "tests/sweep.h"
 #include "tests/tap.h"
 
 #ifndef CT_TEST_UID
 #define CT_TEST_UID 0 /* as whoever runs the test */
+#endif
+
+#ifndef CT_TEST_FETCHES
+#define CT_TEST_FETCHES 0 /* the other user gets what he needs for pages that come later */
 #endif
 
 static char victim[96], workdir[64];
@@ -26,6 +33,27 @@ static void cleanup(void)
 	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", workdir);
 	if (workdir[0] && system(cmd) != 0)
 		diag("cannot remove %s", workdir);
+}
+
+/* A device of our own in a mount namespace of our own: nobody else's changes. False: not here */
+static bool device_give(void)
+{
+	char dir[80], node[96];
+
+	snprintf(dir, sizeof(dir), "%s/dev", workdir);
+	snprintf(node, sizeof(node), "%s/userfaultfd", dir);
+	return unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 && mkdir(dir, 0755) == 0 &&
+	       mount("none", dir, "tmpfs", 0, "mode=755") == 0 && mknod(node, S_IFCHR, makedev(10, 257)) == 0 && chmod(node, 0666) == 0 &&
+	       mount(node, "/dev/userfaultfd", NULL, MS_BIND, NULL) == 0 && umount2(dir, MNT_DETACH) == 0 && prctl(PR_SET_KEEPCAPS, 1) == 0;
+}
+
+/* what is left of root: CAP_SYS_PTRACE, also for what is executed */
+static bool right_keep(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { { 1u << CAP_SYS_PTRACE, 1u << CAP_SYS_PTRACE, 1u << CAP_SYS_PTRACE }, { 0, 0, 0 } };
+
+	return syscall(SYS_capset, &head, data) == 0 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_PTRACE, 0, 0) == 0;
 }
 
 /* the victim is copied where an ordinary user can run it */
@@ -42,10 +70,14 @@ static void setup(void)
 	snprintf(cmd, sizeof(cmd), "cp '%s/container/victim' '%s' && chmod 755 '%s' '%s'", top ? top : ".", victim, victim, workdir);
 	if (system(cmd) != 0)
 		tap_bail("cannot copy the victim from %s", top ? top : ".");
+	if (CT_TEST_FETCHES && (geteuid() != 0 || !device_give()))
+		tap_skip_all("only root can give another user a device and a right here: %s", strerror(errno));
 	if (CT_TEST_UID && geteuid() == 0) {
 		if (chown(workdir, CT_TEST_UID, CT_TEST_UID) < 0 || setgroups(0, NULL) < 0 ||
 		    setresgid(CT_TEST_UID, CT_TEST_UID, CT_TEST_UID) < 0 || setresuid(CT_TEST_UID, CT_TEST_UID, CT_TEST_UID) < 0)
 			tap_skip_all("cannot become user %d here: %s", CT_TEST_UID, strerror(errno));
+		if (CT_TEST_FETCHES && !right_keep())
+			tap_skip_all("CAP_SYS_PTRACE cannot be kept here: %s", strerror(errno));
 		prctl(PR_SET_DUMPABLE, 1);
 	}
 }

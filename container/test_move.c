@@ -250,6 +250,7 @@ static void test_refusals(void)
 	static const struct { const char *kind, *word; } held[] = {
 		{ "socket", "TCP socket" },     { "child", "another process" },       { "epoll", "epoll" },
 		{ "device", "(/dev/" },         { "deleted", "deleted" },             { "system-v", "System V" },
+		{ "semaphore", "System V semaphore" }, { "huge", "reserved huge pages" }, { "mapped", "deleted" }, { "io_uring", "io_uring" },
 		{ "timer", "POSIX timer" },     { "lock", "locked" },           { "inotify", "inotify" },
 	};
 	char line[4096];
@@ -269,6 +270,7 @@ static void test_refusals(void)
 		rc = pair_move(&p);
 		ok(rc == (strcmp(held[i].kind, "child") ? -EBUSY : -ECHILD) && strstr(p.last.why.text, held[i].word) && rank_obeys(&p, "1", line, sizeof(line)) &&
 		   strcmp(line, "ok 1") == 0, "%s: refused by name, and it runs on: %s", held[i].kind, p.last.why.text);
+		finish(&p); /* some has to be removed */
 		pair_stop(&p);
 	}
 	pair_start(&p, NULL, NULL, false);

@@ -26,6 +26,7 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ipc.h>
+#include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -515,6 +516,7 @@ static int held(const char *kind)
 {
 	char line[64];
 	pid_t child = 0;
+	int set = -1;
 
 	if (!strcmp(kind, "socket")) {
 		if (socket(AF_INET, SOCK_STREAM, 0) < 0)
@@ -549,6 +551,29 @@ static int held(const char *kind)
 		if (id < 0 || shmat(id, NULL, 0) == (void *)-1)
 			return 9;
 		shmctl(id, IPC_RMID, NULL);
+	} else if (!strcmp(kind, "semaphore")) { /* what it has used last */
+		struct sembuf op = { 0, 1, 0 };
+		int id = semget(IPC_PRIVATE, 1, 0600);
+
+		if (id < 0 || semop(id, &op, 1) < 0)
+			return 9;
+		set = id;
+	} else if (!strcmp(kind, "huge")) { /* needs none as long as it is not touched */
+		if (mmap(NULL, 2u << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1, 0) == MAP_FAILED)
+			return 9;
+	} else if (!strcmp(kind, "mapped")) { /* a file that has no name any more, mapped and closed */
+		char path[] = "/tmp/ct-victim-XXXXXX";
+		int fd = mkstemp(path);
+
+		unlink(path);
+		if (ftruncate(fd, 4096) < 0 || mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED)
+			return 9;
+		close(fd);
+	} else if (!strcmp(kind, "io_uring")) {
+		static char params[120];
+
+		if (syscall(SYS_io_uring_setup, 4, params) < 0)
+			return 9;
 	} else if (!strcmp(kind, "timer")) {
 		struct sigevent se = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1 };
 		timer_t t;
@@ -564,6 +589,8 @@ static int held(const char *kind)
 		say("ok %s", line);
 	if (child)
 		kill(child, SIGKILL);
+	if (set >= 0)
+		semctl(set, 0, IPC_RMID);
 	return 7;
 }
 
