@@ -117,6 +117,17 @@ static int agent_attach(struct ct_ctl_msg *m, int segment_fd, struct gw_error *w
 	return rc;
 }
 
+/* Asked for by whoever balances, once in seconds: the gate stays open, since counters that are a message old do as well. */
+static void agent_tell_traffic(int fd)
+{
+	struct ct_ctl_msg answer = ctl_msg(CT_CTL_TRAFFIC, 0);
+	int n = agent.ops->traffic ? agent.ops->traffic(fd) : 0;
+
+	answer.status = n < 0 ? n : 0;
+	answer.doing = n < 0 ? 0 : (uint32_t)n;
+	ctl_send(&answer);
+}
+
 /* Own the gate, detach, say QUIET, and wait for ATTACH from whoever rules us then. */
 static void agent_quiesce(const struct ct_ctl_msg *request)
 {
@@ -295,6 +306,8 @@ static void *agent_main(void *arg)
 			continue;
 		if (rc)
 			break;
+		if (m.op == CT_CTL_TRAFFIC && fd >= 0)
+			agent_tell_traffic(fd);
 		if (fd >= 0 && m.op != CT_CTL_ATTACH)
 			close(fd);
 		if (m.op == CT_CTL_QUIESCE)

@@ -98,6 +98,8 @@ struct ct_agent_ops {
 	void (*ring)(void);
 	/* a descriptor by which others ask for a turn; -1: there is none now. NULL: never */
 	int (*bell)(void);
+	/* gate open: write struct ct_ctl_traffic of all peers to @fd, from its start; their number, or a negative errno */
+	int (*traffic)(int fd);
 	/* gate open: it was readable. Is there something to do in a turn? */
 	bool (*heard)(void);
 };

@@ -20,6 +20,9 @@
  *    | CLOSING --------------------> |   the domain is about to close (MPI_Finalize): requests to move wait
  *    | CLOSED ---------------------> |   no domain: moves without QUIESCE
  *
+ *    | <--------------- TRAFFIC (fd) |   at any time while attached: write there what the program has sent to whom
+ *    | TRAFFIC --------------------> |   so many struct ct_ctl_traffic are in it (doing)
+ *
  * NUDGE from the rank is answered by NUDGE: the way for a program thread to wake its own agent without a descriptor
  * more.
  */
@@ -41,6 +44,7 @@ enum ct_ctl_op { /* written numbers: never reused */
 	CT_CTL_NUDGE    = 7,
 	CT_CTL_ATTACH   = 16,
 	CT_CTL_QUIESCE  = 17,
+	CT_CTL_TRAFFIC  = 18,
 };
 
 /* Where the network of this job is, for jobs with several hosts. */
@@ -58,7 +62,7 @@ struct ct_ctl_msg {
 	int32_t  status;      /* negative errno in BUSY, and in ATTACHED when attaching failed */
 	uint64_t deadline_ms; /* QUIESCE: give up after this long */
 	uint32_t cluster;     /* ATTACH: index of the cluster where the rank lives now */
-	uint32_t doing;       /* QUIET: enum ct_doing, what the program was caught doing; CT_DOING_ASLEEP */
+	uint32_t doing;       /* TRAFFIC: number of entries. QUIET: enum ct_doing, what the program was caught doing; CT_DOING_ASLEEP */
 	uint64_t incarnation; /* ATTACHED: of the inbox */
 	union {
 		uint64_t close_ns;   /* QUIET: time from QUIESCE to the gate being closed and empty */
@@ -75,6 +79,12 @@ _Static_assert(sizeof(struct ct_ctl_msg) == 176, "wire format");
 struct ct_traffic { /* in the rank's user area; read by clusterd while the rank runs */
 	uint64_t sent_bytes, received_bytes; /* of messages, since its domain was opened; only ever more */
 };
+
+struct ct_ctl_traffic { /* little endian; since the rank began */
+	uint32_t peer, reserved;
+	uint64_t messages, bytes;
+};
+_Static_assert(sizeof(struct ct_ctl_traffic) == 24, "wire format");
 
 /* What a rank was doing when its gate was closed; counted by the tests. Written numbers. */
 enum ct_doing {

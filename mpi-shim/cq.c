@@ -41,7 +41,12 @@ void shim_cq_idle(struct shim_cq *cq)
 {
 	uint64_t now = ticks();
 
-	cq->empties = now - cq->empty_ticks < TIGHT_TICKS ? cq->empties + 1 : 1;
+	if (now - cq->empty_ticks < TIGHT_TICKS) {
+		cq->empties++;
+		noc_waited(now - cq->empty_ticks); /* a thread that lost its core meanwhile is not here: that took longer */
+	} else {
+		cq->empties = 1;
+	}
 	if (cq->empties >= TIGHT_EMPTIES) {
 		if (GW_UNLIKELY(shim_the_ep && shim_the_ep->unanswered_all))
 			shim_rma_impatient(shim_the_ep, now, noc_will_sleep(cq->empties - TIGHT_EMPTIES));

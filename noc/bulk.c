@@ -135,6 +135,7 @@ int noc_bulk_offer(struct noc_peer *p, enum noc_port port, uint64_t tag, uint64_
 	o->transfer = m.seq; /* nobody has asked for it yet: answers are read by noc_poll() */
 	noc_me->counters.sent++;
 	noc_me->counters.bytes.sent_bytes += len;
+	p->sent_bytes += len;
 	return 0;
 }
 

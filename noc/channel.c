@@ -237,6 +237,14 @@ int noc_peer_post(struct noc_peer *p, struct noc_pending *m)
 	return rc;
 }
 
+static inline void note_sent(struct noc_peer *p, size_t len)
+{
+	p->next_out++;
+	p->sent_bytes += len;
+	noc_me->counters.sent++;
+	noc_me->counters.bytes.sent_bytes += len;
+}
+
 static int send_slow(struct noc_peer *p, enum noc_port port, uint64_t tag, uint64_t data, const struct iovec *iov,
                      size_t iovs, uint32_t flags, void *context, bool *is_done)
 {
@@ -258,9 +266,7 @@ static int send_slow(struct noc_peer *p, enum noc_port port, uint64_t tag, uint6
 	if (GW_LIKELY(gw_list_is_empty(&p->pending)) && path != -EAGAIN) {
 		rc = post(p, path, &m, iov, iovs, false);
 		if (GW_LIKELY(rc == 0)) {
-			p->next_out++;
-			noc_me->counters.sent++;
-			noc_me->counters.bytes.sent_bytes += m.len;
+			note_sent(p, m.len);
 			goto done;
 		}
 	}
@@ -268,9 +274,7 @@ static int send_slow(struct noc_peer *p, enum noc_port port, uint64_t tag, uint6
 	rc = queue(p, &m, iov, iovs, is_copy, flags & NOC_F_RESERVE || m.len == 0);
 	if (rc)
 		return rc;
-	p->next_out++;
-	noc_me->counters.sent++;
-	noc_me->counters.bytes.sent_bytes += m.len;
+	note_sent(p, m.len);
 	if (!is_copy) {
 		if (is_done)
 			*is_done = false;
@@ -292,9 +296,7 @@ int noc_send(uint32_t dst, enum noc_port port, uint64_t tag, uint64_t data, cons
 
 	if (GW_LIKELY(p && iovs == 1 && iov->iov_len <= NOC_INLINE_MAX && is_done && !p->is_slow) &&
 	    GW_LIKELY(post_small(p, port, tag, data, iov->iov_base, iov->iov_len) == 0)) {
-		p->next_out++;
-		m->counters.sent++;
-		m->counters.bytes.sent_bytes += iov->iov_len;
+		note_sent(p, iov->iov_len);
 		*is_done = true;
 		return 0;
 	}

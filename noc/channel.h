@@ -79,6 +79,9 @@ int noc_poll(int budget);
  */
 void noc_wait(uint32_t empty_polls);
 
+/** noc_waited - the caller has spent @ticks of the processor's counter on nothing but looking in vain; inside the gate */
+void noc_waited(uint64_t ticks);
+
 /** noc_will_sleep - would noc_wait() let the caller sleep now, or others run first? */
 bool noc_will_sleep(uint32_t empty_polls);
 

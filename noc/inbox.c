@@ -119,3 +119,8 @@ uint64_t noc_inbox_open_again(struct noc_inbox *in, uint64_t incarnation)
 	atomic_store_explicit(&in->open, NOC_INBOX_OPEN, memory_order_release);
 	return head;
 }
+
+uint64_t noc_waited_of(const struct noc_segment *seg, uint32_t proc)
+{
+	return atomic_load_explicit(&noc_inbox_at(seg, proc)->waited, memory_order_relaxed);
+}

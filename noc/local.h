@@ -76,6 +76,8 @@ struct noc_inbox {
 	uint64_t incarnation;                      /* owner, at attach */
 	uint64_t head;                             /* owner, at detach: where the next incarnation goes on */
 	_Atomic uint64_t bell_name;                /* owner, while attached: of its agent's socket (bell.c). 0: none */
+	/* owner, since it attached: ticks of the processor spent on polls in vain. On a line that no writer looks at */
+	_Alignas(64) _Atomic uint64_t waited;
 	_Alignas(64) _Atomic uint64_t cells_used;  /* bit per cell: writer sets by CAS, owner clears */
 	/* proc+1 of a writer that holds a cell and has not published it yet; then 0, and the message says who frees it.
 	 * Written by who holds the cell; read by a clusterd that has reaped the writer. */
@@ -148,6 +150,7 @@ struct noc_peer {
 	bool is_slow;          /* not: path over memory and nothing queued. Sends look at this alone */
 	uint8_t path;          /* enum noc_path: of the last message. NONE while detached */
 	uint64_t next_out;     /* sequence number of the next message to it */
+	uint64_t sent_bytes;   /* in messages to it, whether they have gone out or wait */
 	uint64_t next_in;      /* that we expect from it */
 	struct gw_list pending;
 	struct gw_list link;   /* in member.waiting while pending is not empty */

@@ -80,6 +80,7 @@ static int seg_attach(int fd, uint32_t cluster, struct gw_error *why)
 			goto reserve;
 	}
 	m->head = noc_inbox_open_again(m->inbox, m->incarnation);
+	atomic_store_explicit(&m->inbox->waited, 0, memory_order_relaxed);
 	m->is_attached = true;
 	noc_bell_open();
 	if (m->is_networked)
@@ -236,6 +237,27 @@ static int member_bell(void)
 	return noc_me->bell ? noc_me->bell : -1;
 }
 
+/* The agent's stack is small, so in pieces. Peers are never removed, and a record is complete before its pointer is there. */
+static int member_traffic(int fd)
+{
+	struct ct_ctl_traffic piece[16];
+	uint32_t n = 0, all = 0;
+
+	for (uint32_t i = 0; noc_me->peers && i < noc_me->names_max; i++) {
+		const struct noc_peer *p = *(struct noc_peer *const volatile *)&noc_me->peers[i];
+
+		if (p && p->next_out)
+			piece[n++] = (struct ct_ctl_traffic){ .peer = i, .messages = p->next_out, .bytes = p->sent_bytes };
+		if (n == GW_ARRAY_LEN(piece) || (n && i + 1 == noc_me->names_max)) {
+			if (pwrite(fd, piece, n * sizeof(*piece), (off_t)(all * sizeof(*piece))) != (ssize_t)(n * sizeof(*piece)))
+				return errno ? -errno : -EIO;
+			all += n;
+			n = 0;
+		}
+	}
+	return (int)all;
+}
+
 static const struct ct_agent_ops agent_ops = {
 	.attach = member_attach,
 	.detach = member_detach,
@@ -245,6 +267,7 @@ static const struct ct_agent_ops agent_ops = {
 	.ring = member_ring,
 	.bell = member_bell,
 	.heard = noc_bell_heard,
+	.traffic = member_traffic,
 };
 
 /* ---- start, stop ----------------------------------------------------------------------------------------------- */
@@ -434,6 +457,15 @@ static bool waits_for_mover(void)
 bool noc_will_sleep(uint32_t empty_polls)
 {
 	return empty_polls >= 8 && cluster_is_crowded();
+}
+
+void noc_waited(uint64_t ticks)
+{
+	struct noc_inbox *in = noc_me->inbox;
+
+	/* one writer, and clusterd reads it now and then (noc_waited_of): no order needed */
+	if (in)
+		atomic_store_explicit(&in->waited, atomic_load_explicit(&in->waited, memory_order_relaxed) + ticks, memory_order_relaxed);
 }
 
 /*

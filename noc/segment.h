@@ -31,7 +31,7 @@
 #include "runtime/base/base.h"
 
 #define NOC_SEG_MAGIC   0x746977646f47u /* "Godwit" */
-#define NOC_SEG_VERSION 3
+#define NOC_SEG_VERSION 4
 #define NOC_SEG_FILE    "godwit-segment" /* how its file is called; container/ knows it by that */
 
 /* 64 bits that name a process for good: job and process number. The only address that an upper layer stores. */
@@ -131,6 +131,9 @@ int noc_names_lookup(const struct noc_segment *seg, uint32_t proc, struct noc_pl
  * An older epoch than the entry's is refused with -ESTALE. A lock left by a cluster that died is taken over.
  */
 int noc_names_publish(struct noc_segment *seg, uint32_t proc, const struct noc_place *place, uint32_t writer_cluster);
+
+/** noc_waited_of - how many ticks of its processor @proc has spent on looking for messages in vain, since it attached here */
+uint64_t noc_waited_of(const struct noc_segment *seg, uint32_t proc);
 
 /** noc_inbox_void - after @proc has been reaped: free the slots and cells that it held in every inbox, unpublished */
 void noc_inbox_void(struct noc_segment *seg, uint32_t proc);

@@ -47,6 +47,7 @@
  *   restart-go                                let them run: answered by launched and moved for each
  *   leave                                     nothing lives here and nothing is on its way: answered by left
  *   status        id movable                  answered by status-answer
+ *   measure       id traffic                  answered by measured
  *
  * clusterd -> head
  *   up            pid place{} address port room  room: names that the segment has; place: cores[] binds[[]], and of a cut host domains[]; address and port: for sessions of daemons of other hosts
@@ -74,6 +75,8 @@
  *   cluster-lost-ack cluster                  every `moved` and `given` of a rank there has been sent before this
  *   migrate-done  id rank status text measures{}
  *   status-answer id ranks[] sessions[]
+ *   measured      id ranks[]: rank epoch cpu_ns waited_ns memory traffic[]: [peer bytes messages]; busy_ns now_ns room
+ *                                             since each began, or came here; traffic as the agent said when it was asked last
  *   networked     address port text           as with up, when all ranks here have a network; @text: why that cannot be
  *   suspend-quiet id                          no rank here is in MPI any more, nor will be
  *   suspended     id                          all ranks here are stopped
@@ -107,6 +110,9 @@
  *                                             complete. again: it was suspended already (or refused: status text)
  *   checkpoint    dir stop                 -> checkpointed: status text dir checkpoint ranks bytes size ms (or refused: status text); @stop: then the job ends
  *   resume                                 -> resumed: status text ranks again; again: it was not suspended (or refused: status text)
+ *   rebalance     strategy dry_run         -> rebalanced: status text; strategy words dry_run peak peak_planned peak_bound far_bytes_s
+ *                                             far_bytes_s_planned gain_s cost_s horizon_s moves[]: rank from to gain_s, and, when they
+ *                                             were made, status text (or refused: status text)
  *   undrain       targets[]                -> undrained: clusters[] (or refused)
  *                                             When the tool goes: an add goes on, suspending too; a drain begins no further move
  */

@@ -28,6 +28,7 @@ int agent_open(struct rank *r, struct ct_plumbing *plumbing, struct gw_error *wh
 
 void agent_close(struct rank *r)
 {
+	measure_forget(r);
 	gw_timer_cancel(r->attach_timer);
 	r->attach_timer = NULL;
 	gw_watch_remove(r->ctl_watch);
@@ -143,19 +144,22 @@ int agent_send(struct rank *r, enum ct_ctl_op op, uint32_t session, uint64_t dea
 	struct iovec iov = { &m, sizeof(m) };
 	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1 };
 
-	if (op == CT_CTL_ATTACH) {
+	if (op == CT_CTL_ATTACH || op == CT_CTL_TRAFFIC) {
+		const int *fd = op == CT_CTL_ATTACH ? &r->d->segment_fd : &r->traffic.fd;
 		struct cmsghdr *c;
 
-		m.net.host = r->d->here.host;
-		memcpy(m.net.address, &r->d->here.address, sizeof(m.net.address));
-		memcpy(m.net.secret, r->d->here.secret, sizeof(m.net.secret));
+		if (op == CT_CTL_ATTACH) {
+			m.net.host = r->d->here.host;
+			memcpy(m.net.address, &r->d->here.address, sizeof(m.net.address));
+			memcpy(m.net.secret, r->d->here.secret, sizeof(m.net.secret));
+		}
 		h.msg_control = control.bytes;
 		h.msg_controllen = sizeof(control.bytes);
 		c = CMSG_FIRSTHDR(&h);
 		c->cmsg_level = SOL_SOCKET;
 		c->cmsg_type = SCM_RIGHTS;
 		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &r->d->segment_fd, sizeof(int));
+		memcpy(CMSG_DATA(c), fd, sizeof(int));
 	}
 	if (sendmsg(r->ctl_fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 		return -errno;
@@ -284,6 +288,9 @@ static void on_message(struct rank *r, const struct ct_ctl_msg *m)
 		break;
 	case CT_CTL_NUDGE:
 		agent_send(r, CT_CTL_NUDGE, 0, 0); /* a full socket holds something that wakes the agent anyway */
+		break;
+	case CT_CTL_TRAFFIC:
+		measure_traffic(r, m);
 		break;
 	default:
 		gw_log(GW_WARN, "rank %u: its agent says %u, which is unknown here", r->proc, m->op);

@@ -201,7 +201,17 @@ struct rank {
 	size_t pmi_held_len;
 	struct gw_watch *pmi_watch;
 	struct pmi_session *pmi;
+	struct {                     /* measure.c */
+		int fd;              /* a file in memory where its agent writes; 0: not made */
+		bool is_due;         /* it has been asked */
+		json_t *last;        /* what it said: [[peer, bytes, messages], ...] */
+	} traffic;
 };
+
+/* ---- measure.c ---- */
+void measure_answer(struct clusterd *d, json_t *msg, int *fds, size_t n_fds); /* `measure` of the head */
+void measure_traffic(struct rank *r, const struct ct_ctl_msg *m);            /* TRAFFIC of its agent */
+void measure_forget(struct rank *r);
 
 /* ---- main.c ---- */
 void clusterd_end(struct clusterd *d, int code);                 /* kill what lives here and leave the loop */

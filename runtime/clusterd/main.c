@@ -407,6 +407,7 @@ static const struct head_op {
 	{ "resume", do_resume, false },
 	{ "leave", do_leave, false },
 	{ "status", do_status, false },
+	{ "measure", measure_answer, false },
 };
 
 static void on_head_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
