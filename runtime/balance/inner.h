@@ -17,6 +17,13 @@ struct bin {
 	uint32_t open;     /* clusters of it where ranks may come */
 };
 
+/* What a domain can do for the job. Others take what is free, and give way to whom the scheduler owes its share: of a domain that they
+ * fill, a job with several ranks there gets at least half. */
+static inline double room_of(const struct bal_domain *d)
+{
+	return (d->cores - d->other > d->cores / 2 ? d->cores - d->other : d->cores / 2) * d->speed;
+}
+
 struct ranks { uint32_t *v, n, room; }; /* of a bin: those that may be moved, the heaviest first */
 
 /* A placement under way. */

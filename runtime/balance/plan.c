@@ -30,11 +30,6 @@ int bal_strategy_parse(const char *name, enum bal_strategy *out)
 
 /* ---- what a placement is like ------------------------------------------------------------------------------------------- */
 
-static double room_of(const struct bal_domain *d)
-{
-	return fmax(d->cores - d->other, 0.05 * d->cores) * d->speed;
-}
-
 /* A rank alone: the part of the time for which it computes on the cores of @d */
 static double alone(const struct bal_rank *r, const struct bal_domain *d)
 {

@@ -5,8 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define LEAST_ROOM 0.05 /* of a domain that others fill: the job gets some of it all the same */
-
 static const struct work *sorting; /* qsort has no argument; one thread decides */
 
 static int by_load(const void *x, const void *y)
@@ -133,12 +131,7 @@ void work_reset(struct work *w, const uint32_t *at)
 	const struct bal_snapshot *s = w->s;
 
 	for (uint32_t d = 0; d < s->ndomains; d++) {
-		const struct bal_domain *dom = &s->domains[d];
-		double left = dom->cores - dom->other;
-
-		if (left < LEAST_ROOM * dom->cores)
-			left = LEAST_ROOM * dom->cores;
-		w->bins[d] = (struct bin){ .room = left * dom->speed, .speed = dom->speed };
+		w->bins[d] = (struct bin){ .room = room_of(&s->domains[d]), .speed = s->domains[d].speed };
 		w->lists[d].n = 0;
 	}
 	for (uint32_t c = 0; c < s->nclusters; c++) {

@@ -254,6 +254,7 @@ static const struct { const char *name; int (*run)(int argc, char **argv); } com
 	{ "migrate", control_migrate },
 	{ "pin", control_pin },
 	{ "unpin", control_unpin },
+	{ "rebalance", control_rebalance },
 	{ "suspend", control_suspend },
 	{ "resume", control_resume },
 	{ "checkpoint", control_checkpoint },
@@ -278,6 +279,7 @@ static const char doc[] =
 "  migrate RANK... --to CLUSTER    move ranks, now\n"
 "  pin RANK...                     keep ranks where they are\n"
 "  unpin RANK...                   let them go again\n"
+"  rebalance                       move ranks so that the job gets faster\n"
 "  suspend [JOB]                   stop all ranks of a job: room for somebody else\n"
 "  resume [JOB]                    let them go on\n"
 "  checkpoint [JOB] DIR            write a whole job to a directory\n"

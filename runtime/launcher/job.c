@@ -276,6 +276,9 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	h->checkpoints = json_object();
 	if (spec->restart && restart_setup(h, why) < 0)
 		return why->code;
+	code = balance_init(h, why);
+	if (code < 0)
+		return code;
 	code = schedule_init(h, why);
 	return code < 0 ? code : tools_init(h, why);
 }
@@ -321,6 +324,7 @@ static void teardown(struct head *h)
 		grow_fini(h);
 		drain_fini(h);
 		checkpoint_fini(h);
+		balance_fini(h);
 		schedule_fini(h);
 		checkpoint_release(h);
 		moves_fini(h);

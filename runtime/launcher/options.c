@@ -72,6 +72,17 @@ static int set_map(struct parser *p, const char *v)
 		p->spec->map = v;
 	return 0;
 }
+static int set_balance(struct parser *p, const char *v)
+{
+	return bal_strategy_parse(v, &p->spec->balance) < 0 ?
+	       gw_fail(p->why, -EINVAL, "%s: there is no strategy '%s': off, greedy, refine, comm and consolidate are", p->word, v) : 0;
+}
+static int set_balance_every(struct parser *p, const char *v)
+{
+	if (options_duration(v, &p->spec->balance_every_ms, p->why) < 0)
+		return gw_fail_more(p->why, "%s: ", p->word);
+	return p->spec->balance_every_ms < 1000 ? gw_fail(p->why, -EINVAL, "%s: the shortest time is 1s", p->word) : 0;
+}
 static int set_checkpoint_dir(struct parser *p, const char *v) { p->spec->checkpoint_dir = v; return 0; }
 static int set_checkpoint_keep(struct parser *p, const char *v)
 {
@@ -143,6 +154,8 @@ static int check_hosts(struct job_spec *spec, struct gw_error *why)
 
 static int check_checkpoints(struct job_spec *spec, struct gw_error *why)
 {
+	if (spec->balance_every_ms && spec->balance == BAL_OFF)
+		return gw_fail(why, -EINVAL, "-balance-every needs -balance, which says how");
 	if (!spec->checkpoint_dir && (spec->checkpoint_every_ms || spec->is_checkpoint_on_said || spec->checkpoint_keep))
 		return gw_fail(why, -EINVAL, "-checkpoint-%s needs -checkpoint-dir DIR: a directory that all hosts of the job see",
 		               spec->checkpoint_every_ms ? "every" : spec->is_checkpoint_on_said ? "on" : "keep");
@@ -205,6 +218,9 @@ const struct option options_table[] = {
 	{ "pin", "RANKS", set_pin, "keep RANKS where they begin, until 'godwit unpin': all, or a list as 0,3-5" },
 	{ "cpu-baseline", "WHAT", set_baseline, "processor features that libraries of the ranks keep to: auto, what all hosts share (default "
 	  "where they differ), or host, what the host has where the rank starts" },
+	{ "balance", "HOW", set_balance, "move ranks so that the job gets faster: refine, greedy, comm (those who talk much come together), "
+	  "consolidate (few clusters), off (default)" },
+	{ "balance-every", "TIME", set_balance_every, "look at it every TIME: 5s, 1m (default 10s)" },
 	{ "checkpoint-dir", "DIR", set_checkpoint_dir, "write the job down in DIR, which all its hosts see, when the next options or "
 	  "'godwit checkpoint' say so" },
 	{ "checkpoint-every", "TIME", set_checkpoint_every, "write it down every TIME: 90s, 10m, 2h" },

@@ -3,6 +3,7 @@
 #ifndef RT_OPTIONS_H
 #define RT_OPTIONS_H
 
+#include "runtime/balance/balance.h"
 #include "runtime/base/base.h"
 
 struct strings { /* a growing list of strings on the heap, NULL at its end */
@@ -65,6 +66,8 @@ struct job_spec {
 	bool is_remote;           /* the daemons of some are not children of mpirun */
 	const char *launcher;     /* words with %h that start a daemon there; NULL: ssh, or srun */
 	bool is_carrying;         /* files that the other host does not see travel with a rank */
+	enum bal_strategy balance;
+	uint64_t balance_every_ms;   /* 0: not said */
 	const char *checkpoint_dir;  /* NULL: mpirun makes no checkpoints by itself */
 	uint64_t checkpoint_every_ms; /* 0: no time is enough */
 	uint32_t checkpoint_keep;    /* how many complete ones stay */

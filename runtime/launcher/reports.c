@@ -390,6 +390,12 @@ static void do_suspended(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	suspend_heard(c, msg, SUSPEND_STOP);
 }
 
+static void do_measured(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	balance_heard(c, msg);
+}
+
 static void do_checkpointed(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)fds; (void)n_fds;
@@ -497,6 +503,7 @@ static const struct cluster_op {
 	{ "status-answer", do_status_answer },
 	{ "networked", do_networked },
 	{ "suspend-quiet", do_suspend_quiet },
+	{ "measured", do_measured },
 	{ "suspended", do_suspended },
 	{ "checkpointed", do_checkpointed },
 	{ "image-ask", do_image_ask },

@@ -27,6 +27,7 @@ static void tool_destroy(struct tool *t)
 	pool_forget(t->head, t);
 	drain_forget(t->head, t);
 	suspend_forget(t->head, t);
+	balance_forget(t->head, t);
 	gw_timer_cancel(t->deadline);
 	json_decref(t->ranks);
 	json_decref(t->sessions);
@@ -169,10 +170,10 @@ static void status_done(struct tool *t)
 		json_object_set_new(one, "hostname", json_string(h->hosts[h->clusters[h->ranks[r].cluster].host].name));
 		json_array_append_new(ranks, one);
 	}
-	gw_link_send_json(t->link, json_pack("{s:s, s:{s:s, s:s, s:i, s:s, s:i, s:I, s:O}, s:o, s:o, s:O}", "op", "status", "job", "id",
+	gw_link_send_json(t->link, json_pack("{s:s, s:{s:s, s:s, s:i, s:s, s:i, s:I, s:O}, s:o, s:o, s:O, s:o}", "op", "status", "job", "id",
 	                  h->kvsname + strlen("godwit-"), "state", suspend_text(h), "pid", (int)getpid(), "program", h->spec->apps[0].argv.list[0], "ranks",
 	                  (int)h->size, "age_ms", (json_int_t)((gw_now_ns() - h->started_ns) / 1000000), "checkpoints", h->checkpoints, "clusters",
-	                  clusters_json(h), "ranks", ranks, "sessions", t->sessions));
+	                  clusters_json(h), "ranks", ranks, "sessions", t->sessions, "balance", balance_json(h)));
 }
 
 static void on_status_deadline(void *ctx)
@@ -238,7 +239,7 @@ static void do_pin(struct tool *t, json_t *msg)
 
 /* ---- suspend, resume, checkpoint ---------------------------------------------------------------------------------------- */
 
-static void on_suspended(void *tool, json_t *answer)
+static void on_answered(void *tool, json_t *answer)
 {
 	struct tool *t = tool;
 
@@ -250,7 +251,7 @@ static void do_suspend(struct tool *t, json_t *msg)
 	struct gw_error why = { 0 };
 
 	(void)msg;
-	if (suspend_begin(t->head, on_suspended, t, &why) < 0)
+	if (suspend_begin(t->head, on_answered, t, &why) < 0)
 		refuse_for(t, &why);
 }
 
@@ -259,7 +260,7 @@ static void do_checkpoint(struct tool *t, json_t *msg)
 	const char *dir = json_string_value(json_object_get(msg, "dir"));
 	struct gw_error why = { 0 };
 
-	if (suspend_checkpoint(t->head, dir ? dir : "", json_is_true(json_object_get(msg, "stop")), on_suspended, t, &why) < 0)
+	if (suspend_checkpoint(t->head, dir ? dir : "", json_is_true(json_object_get(msg, "stop")), on_answered, t, &why) < 0)
 		refuse_for(t, &why);
 }
 
@@ -276,6 +277,17 @@ static void do_resume(struct tool *t, json_t *msg)
 }
 
 /* ---- connections --------------------------------------------------------------------------------------------------- */
+
+/* ---- rebalance --------------------------------------------------------------------------------------------------------- */
+
+static void do_rebalance(struct tool *t, json_t *msg)
+{
+	struct gw_error why = { 0 };
+
+	if (balance_request(t->head, json_string_value(json_object_get(msg, "strategy")), json_is_true(json_object_get(msg, "dry_run")),
+	                    on_answered, t, &why) < 0)
+		refuse_for(t, &why);
+}
 
 /* ---- add, drain, remove ------------------------------------------------------------------------------------------------ */
 
@@ -375,6 +387,7 @@ static const struct tool_op {
 	{ "suspend", do_suspend },
 	{ "resume", do_resume },
 	{ "checkpoint", do_checkpoint },
+	{ "rebalance", do_rebalance },
 };
 
 static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)

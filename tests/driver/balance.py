@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Jobs whose ranks are moved so that they get faster: by mpirun -balance, and by godwit rebalance."""
+from godwit import *
+
+tap = Tap(150)
+work = work_dir("balance")
+UNEVEN = os.path.join(BUILD, "tests/programs/uneven")
+GODWIT = os.path.join(BUILD, "godwit")
+
+
+def godwit(job, *words):
+	p = subprocess.run([GODWIT, words[0], "--job", job.head_name().split("/")[-2]] + [str(w) for w in words[1:]], capture_output=True, text=True,
+	                   timeout=60)
+	return p.returncode, p.stdout, p.stderr
+
+
+def start(*words, ranks=8, units=5, heavy=3, size=0, **more):
+	stop = os.path.join(work, uuid.uuid4().hex)
+	job = Job(tap, ["-n", ranks] + list(words) + [UNEVEN, stop, units, heavy, size], **more)
+	if not job.wait_line(r"^steps", 60, "out"):
+		tap.bail("the job does not compute")
+	return job, job.head(), stop
+
+
+def expected(steps, ranks, units, heavy):
+	"""What the program has computed after so many steps: its generator, jumped ahead."""
+	a, c, mask = 6364136223846793005, 1442695040888963407, (1 << 64) - 1
+
+	def jump(n):
+		mul, add, m, k = 1, 0, a, c
+		while n:
+			if n & 1:
+				mul, add = mul * m & mask, (add * m + k) & mask
+			k, m, n = (m + 1) * k & mask, m * m & mask, n >> 1
+		return mul, add
+
+	jumps = [jump(units * (heavy if r < ranks // 2 else 1) * 40000) for r in range(ranks)]
+	x, total = list(range(1, ranks + 1)), 0
+	for _ in range(steps):
+		x = [(v * m + k) & mask for v, (m, k) in zip(x, jumps)]
+		both = 0
+		for v in x:
+			both ^= v
+		total = (total * 31 + both) & mask
+	return total
+
+
+def end(job, stop, sentence, ranks=8, units=5, heavy=3):
+	open(stop, "w").close()
+	status = job.wait(60)
+	line = [l for l in job.out("out") if l.startswith("checksum")]
+	value = re.match(r"checksum (\w+) after (\d+) steps", line[0]) if line else None
+	tap.ok(status == 0 and value and int(value.group(1), 16) == expected(int(value.group(2)), ranks, units, heavy), sentence,
+	       status, line, job.tail())
+
+
+def balance_of(head):
+	return head.status()["balance"]
+
+
+def clusters(head):
+	return [r["cluster"] for r in head.status()["ranks"]]
+
+
+def heavy_on(head, cluster, ranks=8):
+	return clusters(head)[:ranks // 2].count(cluster)
+
+
+if not can_move():
+	tap.skip("ranks are balanced", "ranks cannot move here")
+	tap.done()
+
+# ---- by itself
+job, head, stop = start("-clusters", 2, "-balance", "refine", "-balance-every", "1s")
+tap.ok(wait_for(lambda: heavy_on(head, 0) == 2, 60, 0.1), "of four ranks with three times the work of the others two move away from the other two",
+       balance_of(head), clusters(head), job.tail())
+b = balance_of(head)
+loads = b["loads"]
+tap.ok(b["moved"] > 0 and b["looks"] > 1 and min(loads[:4]) > 1.5 * max(loads[4:]), "status tells the loads, in which waiting does not count", b)
+code, out, err = godwit(job, "rebalance", "--strategy", "quick")
+tap.ok(code in (1, 2) and "there is no strategy 'quick'" in err, "a strategy that there is not is refused by name", code, out, err)
+end(job, stop, "and the answer is that of a job that was left alone")
+
+# ---- when asked
+job, head, stop = start("-clusters", 2)
+code, out, err = godwit(job, "rebalance", "--dry-run", "--json")
+plan = json.loads(out) if code == 0 else {}
+tap.ok(code == 0 and plan["dry_run"] and all(r["epoch"] == 0 for r in head.status()["ranks"]) and plan["peak_planned"] <= plan["peak"],
+       "godwit rebalance --dry-run tells a plan and moves nobody", code, out, err)
+for _ in range(10):
+	code, out, err = godwit(job, "rebalance", "--strategy", "greedy")
+	if heavy_on(head, 0) == 2:
+		break
+tap.ok(heavy_on(head, 0) == 2, "godwit rebalance makes one, and moves", code, out, err, clusters(head))
+tap.ok(code == 0 and ("moved from cluster" in out or "no move" in out), "and says what it did", code, out, err)
+where = clusters(head)
+subprocess.run([GODWIT, "pin", "--job", job.head_name().split("/")[-2]] + [str(r) for r in range(8)], capture_output=True, timeout=60)
+code, out, err = godwit(job, "rebalance", "--strategy", "consolidate")
+tap.ok(code == 0 and "no move" in out and clusters(head) == where,
+       "pinned ranks stay, and that no rank moves is said", code, out, err)
+head.send({"op": "suspend"})
+head.receive()
+code, out, err = godwit(job, "rebalance")
+tap.ok(code in (1, 2) and "suspended" in err, "a suspended job is not balanced", code, out, err)
+head.send({"op": "resume"})
+head.receive()
+end(job, stop, "nor does asking change the answer")
+
+# ---- those who talk much
+job, head, stop = start("-launcher", "fork", "-hosts", "here:4,there:4", heavy=1, size=200000)
+far = None
+for _ in range(12):
+	code, out, err = godwit(job, "rebalance", "--strategy", "comm", "--json")
+	plan = json.loads(out) if code == 0 else {}
+	far = far or plan.get("far_bytes_s")
+	where = clusters(head)
+	if all(where[r] == where[r + 4] for r in range(4)):
+		break
+tap.ok(all(where[r] == where[r + 4] for r in range(4)), "comm brings those who talk much to the same host", where, far, out, err)
+code, out, err = godwit(job, "rebalance", "--strategy", "comm", "--dry-run", "--json")
+code, out, err = godwit(job, "rebalance", "--strategy", "comm", "--dry-run", "--json")
+plan = json.loads(out) if code == 0 else {"far_bytes_s": 1e99}
+tap.ok(far and plan["far_bytes_s"] < 0.3 * far, "and what they send between hosts falls by more than 70 %", far, plan)
+end(job, stop, "with the same answer", heavy=1)
+
+# ---- words
+for words, text in (([("-balance"), "fast"], "there is no strategy 'fast'"), (["-balance-every", "5s"], "needs -balance"),
+                    (["-balance", "refine", "-balance-every", "500ms"], "the shortest time is 1s")):
+	p = subprocess.run([os.path.join(BUILD, "mpirun")] + words + ["-n", "1", "true"], capture_output=True, text=True, timeout=60)
+	tap.ok(p.returncode != 0 and text in p.stderr, "mpirun %s is refused: %s" % (" ".join(words), text), p.returncode, p.stderr)
+tap.done()
