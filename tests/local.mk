@@ -142,11 +142,12 @@ check-fuzz: all
 	$(AM_TESTS_ENVIRONMENT) $(srcdir)/%D%/fuzz/check-fuzz $(FUZZ_SECONDS) $(FUZZ)
 
 # Fifty checkpoints in a row during a storm of moves and messages, over memory and over a network, and on from the last of each:
-# and one storm with forty lives: make check-cold CHECKPOINTS=50 STORM_SEED=17
+# one storm with forty lives, and all of test_restart to more numbers of clusters and hosts: make check-cold CHECKPOINTS=50 STORM_SEED=17
 CHECKPOINTS = 50
 .PHONY: check-cold
 check-cold: all $(check_PROGRAMS)
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_restart.sh --storm $(CHECKPOINTS) --lives 40
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_restart.sh --everywhere
 
 # Many ranks on four real hosts of a rig, each of which sends to each; and a storm over three of them, by ssh
 CROWD = 200

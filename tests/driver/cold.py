@@ -75,7 +75,7 @@ for what, words in (("over memory", ["-clusters", 2]), ("over the network", ["-l
 	status = job.end(60)
 	tap.ok(status == 0 and job.out()[-1].split("checksum")[-1].split()[:2] == expected.split("checksum")[-1].split()[:2] and
 	       "checksum" in expected, "and its answer is the same to the last bit", status, expected, *job.tail())
-job = Job(tap, ["-n", 4, "-clusters", 2, CONDUCT, "threads", 4000])
+job = Job(tap, ["-n", 4, "-clusters", 2, CONDUCT, "threads", 2000])
 job.wait_line("^ready", 40)
 head = job.head()
 answers = []

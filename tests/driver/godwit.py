@@ -10,9 +10,13 @@ BUILD = os.environ.get("top_builddir", os.getcwd())
 DOING = ["compute", "send", "recv", "wait", "probe", "collective"]  # enum ct_doing
 
 
-def work_dir(name):
-	"""A directory for the test's files. It goes when the test ends, however: a process of its own sees to it after SIGKILL."""
-	path = tempfile.mkdtemp(prefix="godwit-%s-" % name)
+def work_dir(name, is_fast=False):
+	"""A directory for the test's files. It goes when the test ends, however: a process of its own sees to it after SIGKILL.
+
+	@is_fast: in memory, where a test writes checkpoint after checkpoint, and that a disk takes its time is not what it is about.
+	"""
+	where = "/dev/shm" if is_fast and os.access("/dev/shm", os.W_OK) else None
+	path = tempfile.mkdtemp(prefix="gw-%s-" % name if where else "godwit-%s-" % name, dir=where)  # shm_entries() are Godwit's own
 	made.append(path)
 	sweepers.append(subprocess.Popen(["sh", "-c", "read end; exec rm -rf -- \"$0\"", path], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
 	                                 stderr=subprocess.DEVNULL, start_new_session=True))

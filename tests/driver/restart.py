@@ -13,6 +13,7 @@ from godwit import *
 p = argparse.ArgumentParser()
 p.add_argument("--storm", type=int, default=0, help="so many checkpoints in a row, and nothing else")
 p.add_argument("--lives", type=int, default=0, help="with --storm: so often is one storm killed, and continued, where chance wants it")
+p.add_argument("--everywhere", action="store_true", help="also to a few more numbers of clusters and hosts")
 p.add_argument("--brief", action="store_true", help="one life after the other, streams, and refusals of a second one only")
 p.add_argument("--seed", type=int, default=int(os.environ.get("STORM_SEED", time.time_ns() // 1000 % 10**9)))
 a = p.parse_args()
@@ -173,8 +174,8 @@ if not a.brief:
 	job = Job(tap, ["-n", 8, "-clusters", 2] + plate)
 	job.end(60)
 	expected = job.out()[-1].split("checksum=")[-1]
-	for what, places, elsewhere in (("two clusters", ["-clusters", 2], (["-clusters", 1], ["-clusters", 4], HOSTS + ["x:3,y:5"])),
-	                                ("two hosts", HOSTS + ["a:4,b:4"], (["-clusters", 3], HOSTS + ["x:2,y:4,z:2"]))):
+	for what, places, elsewhere in (("two clusters", ["-clusters", 2], [["-clusters", 1], HOSTS + ["x:2,y:4,z:2"]] + a.everywhere * [["-clusters", 4]]),
+	                                ("two hosts", HOSTS + ["a:4,b:4"], [["-clusters", 3]] + a.everywhere * [HOSTS + ["x:3,y:5"]])):
 		to, job = new_path(), Job(tap, ["-n", 8] + places + plate)
 		job.wait_line("iteration", 40)
 		m = checkpoint(job, to)
@@ -243,7 +244,7 @@ if job.is_running():
 # ---- threads, clocks, streams -----------------------------------------------------------------------------------------------------
 
 if not a.brief:
-	job, to = Job(tap, ["-n", 4, "-clusters", 2, CONDUCT, "threads", 4000]), new_path()
+	job, to = Job(tap, ["-n", 4, "-clusters", 2, CONDUCT, "threads", 2000]), new_path()
 	job.wait_line("^ready", 40)
 	m = checkpoint(job, to)
 	kill(job)

@@ -4,7 +4,7 @@
 from godwit import *
 
 tap = Tap(280)
-work = work_dir("schedule")
+work = work_dir("schedule", is_fast=True)
 JACOBI = os.path.join(BUILD, "examples/jacobi")
 CONDUCT = os.path.join(BUILD, "tests/programs/conduct")
 MPIRUN, GODWIT = os.path.join(BUILD, "mpirun"), os.path.join(BUILD, "godwit")
@@ -127,7 +127,7 @@ tap.ok(last(head) >= before + 3 and any(a.get("status") == 0 for a in answers) a
        for a in answers), "while somebody else wants checkpoints, too", *answers[:6])
 suspended = wait_for(lambda: godwit("suspend", id)[0] == 0)  # refused while one is just being written
 still = last(head)
-time.sleep(0.8)  # what is seen is that nothing happens
+time.sleep(0.4)  # what is seen is that nothing happens: twice the time between two
 rested = last(head) == still
 code, out, err = godwit("resume", id)
 tap.ok(suspended and rested and code == 0 and wait_last(head, still + 2), "not while it is suspended, and again when it is resumed", still, last(head), err)
@@ -243,7 +243,7 @@ tap.ok(job.end(30) == 143 and not cuts(to), "without -checkpoint-on a signal is 
 # ---- the same command once more ---------------------------------------------------------------------------------------------------
 
 to = new_path()
-plate = [JACOBI, "--size", 300, "--iterations", 1500, "--report", 20]
+plate = [JACOBI, "--size", 300, "--iterations", 1000, "--report", 20]
 job = Job(tap, ["-n", 4, "-clusters", 2] + plate)
 job.end(60)
 expected = job.out()[-1].split("checksum=")[-1]
