@@ -371,10 +371,10 @@ static int inside(struct ct_rank *r, struct gw_error *why)
 	uint64_t map[6] = { 0, CT_HOLE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS,
 	                    (uint64_t)-1, 0 };
 	uint64_t insn;
-	int64_t at = -1, ignored;
+	int64_t at = -1;
 	int rc = 0;
 
-	insn = ct_vdso_syscall(r->pid, &r->maps, 0);
+	insn = ct_vdso_syscall(r->pid, r->snap.process.vdso_end, r->is_vdso_own);
 	if (!insn)
 		return gw_fail(why, -EBUSY, "no system call instruction was found in the vdso of pid %d", (int)r->pid);
 	for CT_EACH(struct ct_thread, t, &r->threads) {
@@ -393,12 +393,22 @@ static int inside(struct ct_rank *r, struct gw_error *why)
 		rc = ask_all(r, &leader->regs, why);
 	if (rc == 0)
 		rc = ct_sysv_read(r, &leader->regs, why);
-	map[0] = (uint64_t)at;
-	map[2] = map[3] = map[4] = 0;
-	if (ct_remote_one(leader->tid, &leader->regs, insn, SYS_munmap, map, &ignored, rc == 0 ? why : NULL) < 0 && rc == 0)
-		rc = -EIO;
+	return rc; /* the page goes when the rank goes on, which is seldom: ct_capture_undo */
+}
+
+void ct_capture_undo(struct ct_rank *r)
+{
+	struct ct_thread *leader = r->threads.at;
+	uint64_t unmap[6] = { r->remote.base, CT_HOLE_SIZE }, insn;
+	struct gw_error why = { 0 };
+	int64_t result;
+
+	if (!r->remote.base || !r->threads.n || !leader->is_seized || !leader->is_stopped)
+		return;
+	insn = ct_vdso_syscall(r->pid, r->snap.process.vdso_end, r->is_vdso_own);
+	if (ct_remote_one(leader->tid, &leader->regs, insn, SYS_munmap, unmap, &result, &why) < 0)
+		gw_log(GW_DEBUG, "pid %d: the page that we worked in cannot be unmapped: %s", (int)r->pid, why.text);
 	r->remote.base = 0;
-	return rc;
 }
 
 int ct_capture(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *why)

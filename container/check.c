@@ -168,7 +168,7 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 	struct ct_snapshot s;
 	unsigned char vdso[65536];
 	char features[CT_CPU_TEXT];
-	uint64_t len;
+	uint64_t len, own_start, own_end, own_hash;
 	int rc;
 
 	if (r->state != CT_RUNNING)
@@ -196,7 +196,9 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 				rc = gw_fail(why, -EIO, "cannot read the vdso of pid %d", (int)r->pid);
 			else
 				needs.vdso_hash = ct_fnv(vdso, len);
+			r->vdso_end = m->end;
 		}
+	r->is_vdso_own = rc == 0 && r->vdso_end == s.process.vdso_end && ct_vdso_own(&own_start, &own_end, &own_hash) == 0 && own_hash == needs.vdso_hash;
 	if (rc == 0) {
 		for CT_EACH(const struct ct_extent, e, &extents) {
 			struct ct_img_extent hint = { e->start, e->end };

@@ -103,7 +103,7 @@ void ct_follow_end(struct ct_rank *r)
 static int fetch_uffd(struct ct_rank *r, struct gw_error *why)
 {
 	struct ct_thread *t = r->threads.at;
-	uint64_t arg[6] = { O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY_ }, insn = ct_vdso_syscall(r->pid, &r->look, 0);
+	uint64_t arg[6] = { O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY_ }, insn = ct_vdso_syscall(r->pid, r->vdso_end, r->is_vdso_own);
 	int64_t number = -1, ignored;
 	int fd = -1, rc;
 
@@ -325,6 +325,16 @@ void ct_follow_sent(struct ct_rank *r)
 	swap(&f->there, &f->next_there);
 	if (ct_spans_cut(&f->valid, &f->there, &r->unreadable) < 0)
 		f->valid.n = 0; /* sent once more */
+}
+
+bool ct_follow_has(const struct ct_rank *r, const struct ct_img_vma *v, size_t *at)
+{
+	const struct ct_vec *seen = &r->follow->seen.vmas;
+	const struct ct_img_vma *w = seen->at;
+
+	while (*at < seen->n && w[*at].end <= v->start)
+		(*at)++;
+	return *at < seen->n && w[*at].start < v->end;
 }
 
 int ct_follow_last(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *why)

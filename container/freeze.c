@@ -206,6 +206,8 @@ static void settle(struct ct_rank *r)
 void ct_threads_detach(struct ct_rank *r, bool is_restoring)
 {
 	settle(r);
+	if (is_restoring)
+		ct_capture_undo(r);
 	for CT_EACH(struct ct_thread, t, &r->threads) {
 		if (!t->is_seized)
 			continue;
@@ -402,7 +404,7 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 		rc = read_threads(r, why);
 	for CT_EACH(struct ct_thread, t, &r->threads)
 		if (rc == 0)
-			rc = ct_vdso_leave(r->pid, t, r->snap.process.vdso_start, r->snap.process.vdso_end, true, why);
+			rc = ct_vdso_leave(r->pid, t, r->snap.process.vdso_start, r->snap.process.vdso_end, r->is_vdso_own, why);
 	stopped = gw_now_ns();
 	st.frozen_at_ns = gw_realtime_ns();
 	if (rc == 0)

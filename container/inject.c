@@ -362,28 +362,6 @@ int ct_remote_run(struct ct_remote *m, pid_t tid, const struct user_regs_struct 
 	return rc;
 }
 
-static uint64_t find_syscall(const unsigned char *code, size_t len, uint64_t addr)
-{
-	for (size_t i = 0; i + 1 < len; i++)
-		if (code[i] == 0x0f && code[i + 1] == 0x05)
-			return addr + i;
-	return 0;
-}
-
-uint64_t ct_vdso_syscall(pid_t pid, const struct ct_maps *maps, uint64_t end)
-{
-	unsigned char vdso[16384];
-
-	for CT_EACH(const struct ct_map, m, &maps->list) {
-		size_t len = m->end - m->start;
-		uint64_t start = end ? end - len : m->start;
-
-		if (strcmp(m->name, "[vdso]") == 0)
-			return len <= sizeof(vdso) && ct_mem_read(pid, start, vdso, len) == 0 ? find_syscall(vdso, len, start) : 0;
-	}
-	return 0;
-}
-
 int ct_remote_one(pid_t tid, const struct user_regs_struct *regs, uint64_t insn, long nr, const uint64_t arg[6],
                   int64_t *result, struct gw_error *why)
 {

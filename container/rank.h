@@ -130,8 +130,6 @@ int ct_remote_run(struct ct_remote *m, pid_t tid, const struct user_regs_struct 
 /* one call with nothing in the target but a syscall instruction at @insn; *result as the kernel gave it */
 int ct_remote_one(pid_t tid, const struct user_regs_struct *regs, uint64_t insn, long nr, const uint64_t arg[6],
                   int64_t *result, struct gw_error *why);
-/* an instruction in its vdso; 0: none. @end: where that has been moved to, 0: it is where @maps says */
-uint64_t ct_vdso_syscall(pid_t pid, const struct ct_maps *maps, uint64_t end);
 
 /* wait for a stop of @tid; -ESRCH when it ended. Blocks: only for threads that are known to stop at once */
 int ct_wait_stop(pid_t tid, int *status);
@@ -339,6 +337,7 @@ struct ct_rank {
 	int daemon_fd[CT_PLUMB_MAX];
 	int plumb_fd[CT_PLUMB_MAX];    /* where the ends are parked in the shell, or -1 */
 	uint64_t vdso_start, vdso_end;
+	bool is_vdso_own;              /* of a rank that was looked at: its vdso is byte for byte this process's */
 	struct user_regs_struct shell_regs;
 	struct ct_vec writes_local, writes_remote; /* struct iovec, gathered */
 	uint64_t pages_filled;
@@ -543,6 +542,8 @@ int ct_extents_scan_written(struct ct_rank *r, const struct ct_snapshot *s, stru
 
 /* follow.c */
 const struct ct_snapshot *ct_follow_mappings(const struct ct_rank *r); /* of the round that is handed out */
+/* was any of @v, a mapping of now, there when it was looked at? @at: cursor, 0 at first; they ascend */
+bool ct_follow_has(const struct ct_rank *r, const struct ct_img_vma *v, size_t *at);
 int ct_follow_last(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *why); /* frozen: what has to go, into r->extents */
 
 /* serve.c */
@@ -561,6 +562,8 @@ int ct_vdso_own(uint64_t *start, uint64_t *end, uint64_t *hash); /* [vvar]..[vds
 void ct_boot_id(char out[40]);
 
 /* vdso.c */
+/* a system call instruction in the vdso of a process, which ends at @end; 0: none. @is_own: it is known to be the one of this process */
+uint64_t ct_vdso_syscall(pid_t pid, uint64_t end, bool is_own);
 /* out of [@start, @end) with a thread that stands in there. @may_run: not step by step, where that can be */
 int ct_vdso_leave(pid_t pid, struct ct_thread *t, uint64_t start, uint64_t end, bool may_run, struct gw_error *why);
 /* where on its stack is what it returns to? @start: of the image; 0: not known */
@@ -590,6 +593,7 @@ int ct_xstate_convert(unsigned char *to, size_t to_len, const struct ct_img_layo
 
 /* capture.c */
 bool ct_is_zero_page(const unsigned char *p);
+void ct_capture_undo(struct ct_rank *r); /* of a stopped one that is about to go on: nothing of ours stays in it */
 int ct_capture_prepare(struct ct_rank *r, struct gw_error *why); /* the rank still runs; snap.process has its vdso */
 int ct_capture(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *why);
 void ct_image_begin(struct ct_rank *r, bool is_round, bool can_skip_zeroes); /* extents and meta are what it hands out */

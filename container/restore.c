@@ -232,7 +232,28 @@ static int threads_collect(struct ct_rank *r, size_t first_call, size_t first, s
 
 #define THREADS_AT_ONCE 256
 
-static int make_threads(struct ct_rank *r, struct gw_error *why)
+/* What the main thread does at the very end. */
+static void leader_calls(struct ct_rank *r)
+{
+	const struct ct_img_thread *leader = r->snap.threads.at;
+
+	CT_CALL(&r->remote, "tid address", 0, SYS_set_tid_address, leader->clear_tid);
+	thread_calls(r, leader);
+	drop_rights(r);
+}
+
+#define LEADER_CALLS 64
+#define LEADER_BYTES 4096
+
+/* Timers and signals are for threads that are there. Without them the main thread need not wake once more for its own calls. */
+static bool is_leader_next(const struct ct_rank *r, size_t first, size_t n)
+{
+	return first + n == r->snap.threads.n && !r->snap.timers.n && !r->snap.infos.n &&
+	       ct_remote_has_room(&r->remote, n * (THREAD_CALLS + 1) + LEADER_CALLS, n * 400 + LEADER_BYTES);
+}
+
+/* *is_done: the calls of the main thread were made as well. What was queued before runs, where there are other threads. */
+static int make_threads(struct ct_rank *r, bool *is_done, struct gw_error *why)
 {
 	struct ct_remote *m = &r->remote;
 	const struct ct_img_thread *all = r->snap.threads.at;
@@ -240,14 +261,18 @@ static int make_threads(struct ct_rank *r, struct gw_error *why)
 	int rc = 0;
 
 	for (size_t first = 1; rc == 0 && first < total; first += THREADS_AT_ONCE) {
-		size_t n = total - first < THREADS_AT_ONCE ? total - first : THREADS_AT_ONCE, part;
+		size_t n = total - first < THREADS_AT_ONCE ? total - first : THREADS_AT_ONCE, clones, part;
 		struct ct_call *calls;
 
 		rc = ct_restore_room(r, n * (THREAD_CALLS + 1), n * 400, why);
 		if (rc < 0)
 			break;
+		*is_done = is_leader_next(r, first, n);
+		clones = m->calls;
 		for (size_t i = first; i < first + n; i++)
 			clone_call(r, &all[i]);
+		if (*is_done)
+			leader_calls(r);
 		part = m->calls;
 		calls = (struct ct_call *)(void *)(m->local + CT_PAGE) + part;
 		for (size_t i = first; i < first + n; i++) {
@@ -255,7 +280,7 @@ static int make_threads(struct ct_rank *r, struct gw_error *why)
 			rights_calls(r);
 		}
 		for (size_t i = 0; i < n; i++) {
-			struct ct_call *clone = calls - n + i;
+			struct ct_call *clone = (struct ct_call *)(void *)(m->local + CT_PAGE) + clones + i;
 
 			clone->child_start = ct_remote_call_addr(m, calls + i * THREAD_CALLS);
 			clone->child_end = ct_remote_call_addr(m, calls + (i + 1) * THREAD_CALLS);
@@ -356,7 +381,7 @@ static uint32_t first_free(const struct ct_rank *r)
 
 int ct_restore_rest(struct ct_rank *r, struct gw_error *why)
 {
-	const struct ct_img_thread *leader = r->snap.threads.at;
+	bool is_done = false;
 	int rc;
 
 	ct_remote_reset(&r->remote);
@@ -365,23 +390,25 @@ int ct_restore_rest(struct ct_rank *r, struct gw_error *why)
 		rc = ct_restore_fds(r, why);
 	if (rc == 0)
 		rc = ct_epoll_fill(r, why);
+	if (rc == 0 && r->snap.unread.n) /* it goes into descriptors that must be there */
+		rc = ct_restore_run(r, why);
 	if (rc == 0)
 		rc = ct_unread_give(r, &r->snap, why);
 	r->cursor = first_free(r);
 	if (rc == 0)
 		rc = set_process(r, why);
 	if (rc == 0)
-		rc = make_threads(r, why); /* runs, before its own, what is queued, where there are other threads */
+		rc = make_threads(r, &is_done, why);
+	if (rc == 0 && r->snap.timers.n)
+		rc = ct_restore_run(r, why);
 	if (rc == 0)
 		rc = ct_timers_make(r, why);
 	if (rc == 0)
 		rc = queue_signals(r, why);
-	if (rc == 0)
-		rc = ct_restore_room(r, 64, 4096, why);
-	if (rc == 0) {
-		CT_CALL(&r->remote, "tid address", 0, SYS_set_tid_address, leader->clear_tid);
-		thread_calls(r, leader);
-		drop_rights(r);
+	if (rc == 0 && !is_done)
+		rc = ct_restore_room(r, LEADER_CALLS, LEADER_BYTES, why);
+	if (rc == 0 && !is_done) {
+		leader_calls(r);
 		rc = ct_restore_run(r, why);
 	}
 	if (rc == 0)

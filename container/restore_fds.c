@@ -238,10 +238,8 @@ int ct_restore_fds(struct ct_rank *r, struct gw_error *why)
 		rc = ct_memory_seal(r, why);
 	if (rc == 0)
 		rc = ct_restore_room(r, 1, 0, why);
-	if (rc == 0) {
+	if (rc == 0)
 		CT_CALL(&r->remote, "close what was parked", CT_CALL_OK, SYS_close_range, f.high, ~0u, 0);
-		rc = ct_restore_run(r, why);
-	}
 	free(f.is_used);
 	return rc;
 }

@@ -367,7 +367,7 @@ int ct_shell_feed(struct ct_rank *r, const void *buf, size_t len, struct gw_erro
 static int leave(struct ct_rank *r, struct gw_error *why)
 {
 	struct user_regs_struct regs;
-	uint64_t unmap[6] = { r->remote.base, CT_HOLE_SIZE }, insn = ct_vdso_syscall(r->pid, &r->maps, r->vdso_end);
+	uint64_t unmap[6] = { r->remote.base, CT_HOLE_SIZE }, insn = ct_vdso_syscall(r->pid, r->vdso_end, true);
 	int64_t result = 0;
 	int rc;
 

@@ -382,7 +382,7 @@ int ct_sysv_take_over(struct ct_rank *r, struct gw_error *why)
 void ct_sysv_give_up(struct ct_rank *r)
 {
 	struct ct_thread *leader = r->threads.n ? r->threads.at : NULL;
-	uint64_t insn = leader && ct_sysv_any(&r->snap) ? ct_vdso_syscall(r->pid, &r->maps, 0) : 0;
+	uint64_t insn = leader && ct_sysv_any(&r->snap) ? ct_vdso_syscall(r->pid, r->snap.process.vdso_end, r->is_vdso_own) : 0;
 
 	if (r->state != CT_FROZEN || !insn)
 		return;

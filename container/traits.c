@@ -76,12 +76,23 @@ static void write_value(const struct ct_rank *r, const char *name, const char *f
 		close(fd);
 }
 
+/* of this process, and so of a shell */
+static uint32_t coredump_filter(void)
+{
+	static uint32_t own;
+	char text[32];
+
+	if (!own && ct_proc_read(getpid(), "coredump_filter", text, sizeof(text)) > 0)
+		own = (uint32_t)strtoul(text, NULL, 16);
+	return own;
+}
+
 void ct_traits_set(const struct ct_rank *r)
 {
 	const struct ct_img_process *p = &r->snap.process;
 
 	if (p->oom_score_adj)
 		write_value(r, "oom_score_adj", "%d", p->oom_score_adj);
-	if (p->coredump_filter)
+	if (p->coredump_filter && p->coredump_filter != coredump_filter())
 		write_value(r, "coredump_filter", "%#x", (int)p->coredump_filter);
 }

@@ -25,8 +25,17 @@ struct image {
 	size_t len;         /* as it is mapped */
 	size_t frames;      /* offset of .eh_frame_hdr; 0: none */
 	size_t trap;        /* offset of an int3; 0: none */
+	size_t call;        /* of a system call instruction; 0: none */
 	bool is_known;      /* it was looked at; len: 0, there is none */
 };
+
+static size_t find_call(const unsigned char *code, size_t len)
+{
+	static const unsigned char call[] = { 0x0f, 0x05 };
+	const unsigned char *at = memmem(code, len, call, sizeof(call));
+
+	return at ? (size_t)(at - code) : 0;
+}
 
 static const struct image *image_own(void)
 {
@@ -50,7 +59,22 @@ static const struct image *image_own(void)
 	own.at = at;
 	trap = own.len ? memchr(at, 0xcc, own.len) : NULL;
 	own.trap = trap ? (size_t)(trap - at) : 0;
+	own.call = find_call(at, own.len);
 	return &own;
+}
+
+uint64_t ct_vdso_syscall(pid_t pid, uint64_t end, bool is_own)
+{
+	unsigned char vdso[16384];
+	const struct image *m = image_own();
+	size_t at;
+
+	if (!m->len || m->len > sizeof(vdso))
+		return 0;
+	if (!is_own && ct_mem_read(pid, end - m->len, vdso, m->len) < 0)
+		return 0;
+	at = is_own ? m->call : find_call(vdso, m->len);
+	return at ? end - m->len + at : 0;
 }
 
 /* ---- its frames ------------------------------------------------------------------------------------------------ */

@@ -355,6 +355,27 @@ static bool is_large(const struct ct_img_vma *v)
 	return v->kind == CT_VMA_ANON && v->end - v->start >= SCAN_ALONE;
 }
 
+/* LEFT: it goes whole, or nothing is followed. NEW: nobody has looked at it before; to ask the kernel of it would fail. */
+enum followed { LEFT, NEW, FOLLOWED };
+
+static enum followed how_followed(const struct ct_rank *r, const struct ct_img_vma *v, bool is_asked, size_t *seen)
+{
+	if (!is_asked || !ct_vma_is_followable(v))
+		return LEFT;
+	return ct_follow_has(r, v, seen) ? FOLLOWED : NEW;
+}
+
+/* The kernel refuses to tell what was written of a stretch with a mapping in it that is not followed, as the vdso, or the page that we
+ * work in. @at: cursor, 0 at first. */
+static bool is_gap(const struct ct_rank *r, uint64_t start, uint64_t end, size_t *at)
+{
+	const struct ct_map *m = r->maps.list.at;
+
+	while (*at < r->maps.list.n && m[*at].end <= start)
+		(*at)++;
+	return start == end || ((*at == r->maps.list.n || m[*at].start >= end) && (r->remote.base < start || r->remote.base >= end));
+}
+
 /*
  * The pages that are there, and, of a rank that stands still and is followed, in the same walk what it has written since the last
  * look (@written, or NULL). When a mapping is not followed after all, the kernel says so for all that it was asked of: then they
@@ -366,17 +387,21 @@ static int scan_extents(struct ct_rank *r, const struct ct_snapshot *s, struct c
 	struct pm_scan_arg arg = { .size = sizeof(arg), .vec_len = REGIONS, .vec = (uint64_t)(uintptr_t)r->regions.at,
 		.category_anyof_mask = PM_PRESENT | PM_SWAPPED, .return_mask = PM_PRESENT | (written ? PM_WRITTEN : 0) };
 	const struct ct_img_vma *v = s->vmas.at, *end = v + s->vmas.n, *to, *cursor = v, *alone = v;
+	size_t seen = 0, gap = 0;
 	int n, rc = 0;
 
 	for (; rc == 0 && v < end; v = to) {
-		bool is_followed = written && ct_vma_is_followable(v);
+		enum followed how = how_followed(r, v, written != NULL, &seen);
+		bool is_followed = how == FOLLOWED;
 
 		to = v + 1;
 		if (is_shared(v) || (r->serve.is_skipping && is_large(v) && ct_pages_index(&s->later, NULL, v->start) != CT_NO_PAGE))
 			continue;
 		while (v >= alone && !is_large(v) && to < end && !is_large(to) && !is_shared(to) &&
-		       ct_vma_is_followable(to) == ct_vma_is_followable(v))
+		       how_followed(r, to, written != NULL, &seen) == how && (!is_followed || is_gap(r, to[-1].end, to->start, &gap)))
 			to++;
+		for (const struct ct_img_vma *w = v; rc == 0 && how == NEW && w < to; w++)
+			rc = ct_spans_add(written, w->start, w->end);
 		arg.category_inverted = arg.category_mask = PM_PFNZERO | (is_large(v) ? 0 : PM_FILE);
 		arg.start = v->start;
 		while (rc == 0 && arg.start < to[-1].end) {
@@ -385,6 +410,7 @@ static int scan_extents(struct ct_rank *r, const struct ct_snapshot *s, struct c
 			n = (int)syscall(SYS_ioctl, r->pagemap_fd, PAGEMAP_SCAN_, &arg);
 			if (n < 0 && errno == EPERM && is_followed && to - v > 1) {
 				alone = to;
+				seen = gap = 0;
 				while (v->end <= arg.start)
 					v++;
 				to = v + 1;

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define EXPECT_NS 500000 /* from READY to GIVEN and back */
+
 static const struct mig_ops *ops(const struct mig_session *s)
 {
 	return s->m->c.ops;
@@ -248,6 +250,7 @@ void mig_dst_say_ready(struct mig_session *s)
 	body.fill_ns = s->t.frozen ? s->t.sent - s->t.frozen : 0;
 	body.ready_ns = s->t.ready - s->t.sent;
 	mig_send(s, MIG_F_READY, &body, sizeof(body));
+	mig_expect(s, EXPECT_NS);
 	mig_edge(s, "mig.dst.sent");
 }
 
@@ -259,6 +262,7 @@ void mig_dst_thaw(struct mig_session *s)
 	struct ct_rank *ct = s->rank;
 	int code;
 
+	gw_loop_expect(s->m->loop, 0);
 	if (mig_edge(s, "mig.dst.given"))
 		return;
 	code = ops(s)->arriving(s->m->c.ctx, s->owner, s->id.session, s->id.epoch + 1, &s->has_agent, &why);

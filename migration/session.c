@@ -3,6 +3,7 @@
 #include "migration/session.h"
 
 #include <assert.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/signalfd.h>
@@ -82,14 +83,22 @@ static enum mig_hurry hurry_of(const struct mig_session *s)
 	case MIG_FILL:
 		return !s->has_state ? MIG_AS_OTHERS : bytes > HURRY_BYTES ? MIG_BEFORE_OTHERS : MIG_AT_ONCE;
 	case MIG_READY:
-		return s->peer ? MIG_AT_ONCE : MIG_BEFORE_OTHERS;
 	case MIG_GIVEN:
+		return s->peer ? MIG_AT_ONCE : MIG_BEFORE_OTHERS;
 	case MIG_SERVE:
 	case MIG_FETCH:
 		return MIG_BEFORE_OTHERS;
 	default:
 		return MIG_AS_OTHERS;
 	}
+}
+
+void mig_expect(struct mig_session *s, uint64_t ns)
+{
+	struct gw_sched now;
+
+	if (s->m->hurry == MIG_AT_ONCE && gw_sched_get(0, &now) == 0 && now.policy == SCHED_FIFO)
+		gw_loop_expect(s->m->loop, ns);
 }
 
 /* While a rank stands still for us, this daemon goes before the ranks that share its cores, where that is allowed. */

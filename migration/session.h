@@ -228,6 +228,8 @@ void mig_turn_later(struct mig_session *s);
 int mig_files_watch(struct mig_session *s); /* go on when the helper of its files has something to say: PROVED, FLUSHED, FAILED */
 void mig_files_drop(struct mig_session *s);
 GW_PRINTF(4, 5) void mig_post(struct mig_session *s, enum mig_event ev, int code, const char *fmt, ...);
+/* what the rank stands for comes soon: where nobody else is kept from the processor, it is not slept until then */
+void mig_expect(struct mig_session *s, uint64_t ns);
 /* a named fault at an edge: true when the step must stop because an event was posted */
 bool mig_edge(struct mig_session *s, const char *name);
 bool mig_word_is_lost(struct mig_session *s, const char *name); /* a word that is to go out now: has a test taken it, or the link? */

@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#define EXPECT_NS 1000000 /* a small rank is built in half of that */
+
 static const struct mig_ops *ops(const struct mig_session *s)
 {
 	return s->m->c.ops;
@@ -163,6 +165,7 @@ void mig_src_pump(struct mig_session *s)
 	s->is_image_sent = true;
 	s->t.sent = gw_now_ns();
 	code = mig_send(s, MIG_F_END, &end, sizeof(end));
+	mig_expect(s, EXPECT_NS);
 	if (code < 0 && code != -EPIPE)
 		mig_post(s, MIG_EV_FAILED, code, "its image could not be sent: %s", strerror(-code));
 }
@@ -216,6 +219,7 @@ void mig_src_ready_came(struct mig_session *s)
 			return;
 		}
 	}
+	gw_loop_expect(s->m->loop, 0);
 	s->t.ready = gw_now_ns();
 	mig_step(s, MIG_EV_READY);
 }

@@ -2,6 +2,7 @@
 /* The event loop: one epoll set, a list of timers sorted by time, and a list of deferred calls. */
 #include "runtime/base/loop.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -40,6 +41,7 @@ struct gw_loop {
 	struct gw_list watches, dead, timers, dead_timers, deferred;
 	void (*on_wake)(void *ctx, uint64_t slept_ms);
 	void *wake_ctx;
+	uint64_t expected_ns;                   /* until then it is not slept */
 	uint64_t wake_gap_ns, turn_ns, slept_ns; /* of the last turn: when, and how far the clocks were apart */
 };
 
@@ -160,6 +162,8 @@ static int turn_timeout_ms(const struct gw_loop *l)
 
 	if (!gw_list_is_empty(&l->deferred) || l->is_stopped)
 		return 0;
+	if (l->expected_ns && gw_now_ns() < l->expected_ns)
+		return 0;
 	if (gw_list_is_empty(&l->timers))
 		return -1;
 	t = gw_list_entry(l->timers.next, const struct gw_timer, node);
@@ -201,6 +205,11 @@ static void look_at_clock(struct gw_loop *l)
 	l->on_wake(l->wake_ctx, gap / 1000000u);
 }
 
+void gw_loop_expect(struct gw_loop *l, uint64_t ns)
+{
+	l->expected_ns = ns ? gw_now_ns() + ns : 0;
+}
+
 int gw_loop_run(struct gw_loop *l)
 {
 	struct epoll_event ev[EVENTS_PER_TURN];
@@ -212,6 +221,10 @@ int gw_loop_run(struct gw_loop *l)
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
+		if (l->expected_ns && gw_now_ns() >= l->expected_ns)
+			l->expected_ns = 0;
+		else if (l->expected_ns && n == 0)
+			sched_yield();
 		if (l->on_wake)
 			look_at_clock(l);
 		for (int i = 0; i < n && !l->is_stopped; i++) {

@@ -36,6 +36,10 @@ void gw_timer_cancel(struct gw_timer *t); /* NULL ok */
 /** gw_loop_defer - call once on the next turn, before waiting */
 int gw_loop_defer(struct gw_loop *l, void (*cb)(void *ctx), void *ctx);
 
+/** gw_loop_expect - something will come within microseconds: for so many nanoseconds it is looked for, not slept. The processor
+ *  is yielded to others of the same real-time priority in between, so only for a thread that has one. 0: not any more */
+void gw_loop_expect(struct gw_loop *l, uint64_t ns);
+
 /** gw_loop_on_wake - @cb before anything else in a turn that comes @gap_ms or more after the last one: the process was stopped, or
  *  its host. @slept_ms: how long the host was, as its clocks tell. Whoever uses this has a timer that is shorter. */
 void gw_loop_on_wake(struct gw_loop *l, uint64_t gap_ms, void (*cb)(void *ctx, uint64_t slept_ms), void *ctx);
