@@ -111,7 +111,7 @@ static void adjust_priority(struct mig *m)
 
 		wanted = h > wanted ? h : wanted;
 	}
-	if (wanted == m->hurry)
+	if (wanted == m->hurry || !m->c.may_hurry)
 		return;
 	if (m->hurry != MIG_AS_OTHERS)
 		gw_hurry_end(0, &m->unhurried);

@@ -384,7 +384,7 @@ __attribute__((noreturn)) static void daemon_main(int ctl, uint32_t cluster, uin
                                                   const char *fault)
 {
 	struct mig_config c = { .job = JOB, .cluster = cluster, .incarnation = incarnation, .ops = &ops, .address = address,
-	                        .retry_ms = 200, .transfer_ms = 30000 };
+	                        .retry_ms = 200, .transfer_ms = 30000, .may_hurry = true };
 	struct gw_watch *w;
 	struct gw_error why = { 0 };
 	char name[128];

@@ -243,7 +243,7 @@ void gw_hurry_begin(pid_t tid, struct gw_sched *before)
 	if (gw_sched_get(tid, before) < 0)
 		*before = (struct gw_sched){ .policy = -1 };
 	if (before->policy == -1 || before->policy == SCHED_FIFO || before->policy == SCHED_RR || before->policy == SCHED_DEADLINE ||
-	    gw_sched_set(tid, &s) == 0)
+	    ((tid == 0 || geteuid() == 0) && gw_sched_set(tid, &s) == 0))
 		return;
 	s = (struct gw_sched){ .policy = SCHED_OTHER, .nice = -20, .is_prompt = true, .is_reset_on_fork = true };
 	if (gw_sched_set(tid, &s) == 0)

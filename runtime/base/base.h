@@ -127,6 +127,7 @@ int gw_sched_set(pid_t tid, const struct gw_sched *s);
 
 /**
  * gw_hurry_begin - let a thread go before all others, for some milliseconds: SCHED_FIFO, or as near to it as is allowed
+ * A thread but the calling one only by root: who hurries has no timer slack, which the caller must put back, and nobody else may.
  * What has that policy already keeps it. @before: how it was, for gw_hurry_end; what it forks does not hurry.
  */
 void gw_hurry_begin(pid_t tid, struct gw_sched *before);

@@ -431,7 +431,7 @@ static void on_connection(void *ctx, uint32_t events)
 int moves_init(struct clusterd *d, struct gw_error *why)
 {
 	struct mig_config config = { .job = d->job, .cluster = d->cluster, .incarnation = d->incarnation, .ops = &ops, .ctx = d,
-	                             .address = address_of, .far = far_connect, .far_cancel = far_cancel };
+	                             .address = address_of, .far = far_connect, .far_cancel = far_cancel, .may_hurry = true };
 	char name[RT_SOCKET_NAME_MAX];
 	int code = mig_create(&d->mig, d->loop, &config, why);
 
