@@ -130,12 +130,12 @@ TESTS += %D%/launcher/test_words %D%/launcher/test_slurm
 	%D%/launcher/checkpoint_words.c %D%/launcher/slurm.c %D%/launcher/env.c %D%/launcher/strings.c \
 	%D%/launcher/libraries.c %D%/elf.c
 %C%_launcher_test_words_CPPFLAGS = $(mpirun_CPPFLAGS)
-%C%_launcher_test_words_LDADD = libgw-base.la
+%C%_launcher_test_words_LDADD = libgw-balance.la libgw-base.la
 %C%_launcher_test_slurm_SOURCES = %D%/launcher/test_slurm.c %D%/launcher/config.c %D%/launcher/options.c \
 	%D%/launcher/options_env.c %D%/launcher/options_help.c %D%/launcher/hosts.c \
 	%D%/launcher/checkpoint_words.c %D%/launcher/slurm.c %D%/launcher/env.c %D%/launcher/strings.c %D%/launcher/libraries.c %D%/elf.c
 %C%_launcher_test_slurm_CPPFLAGS = $(mpirun_CPPFLAGS)
-%C%_launcher_test_slurm_LDADD = libgw-base.la
+%C%_launcher_test_slurm_LDADD = libgw-balance.la libgw-base.la
 
 TESTS += %D%/test_launch.sh %D%/test_moves.sh %D%/test_user.sh
 dist_check_SCRIPTS += %D%/test_launch.sh %D%/test_moves.sh %D%/test_user.sh
