@@ -75,7 +75,7 @@
  *   cluster-lost-ack cluster                  every `moved` and `given` of a rank there has been sent before this
  *   migrate-done  id rank status text measures{}
  *   status-answer id ranks[] sessions[]
- *   measured      id ranks[]: rank epoch cpu_ns waited_ns memory traffic[]: [peer bytes messages]; busy_ns now_ns room
+ *   measured      id ranks[]: rank epoch cpu_ns waited_ns memory traffic_ns traffic[]: [peer bytes messages]; busy_ns now_ns room
  *                                             since each began, or came here; traffic as the agent said when it was asked last
  *   networked     address port text           as with up, when all ranks here have a network; @text: why that cannot be
  *   suspend-quiet id                          no rank here is in MPI any more, nor will be

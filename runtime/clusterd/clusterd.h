@@ -204,7 +204,8 @@ struct rank {
 	struct {                     /* measure.c */
 		int fd;              /* a file in memory where its agent writes; 0: not made */
 		bool is_due;         /* it has been asked */
-		json_t *last;        /* what it said: [[peer, bytes, messages], ...] */
+		json_t *last;        /* what it said: [[peer, bytes, messages], ...], */
+		uint64_t last_ns;    /* and when */
 	} traffic;
 };
 

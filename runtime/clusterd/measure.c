@@ -140,6 +140,7 @@ void measure_traffic(struct rank *r, const struct ct_ctl_msg *m)
 			                                      (json_int_t)list[i].messages));
 		json_decref(r->traffic.last);
 		r->traffic.last = json_incref(rows);
+		r->traffic.last_ns = gw_now_ns();
 	}
 	json_decref(rows);
 	free(list);
@@ -163,8 +164,10 @@ void measure_answer(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		                (json_int_t)((double)noc_waited_of(&d->segment, r->proc) * ns) : (json_int_t)0, "memory",
 		                (json_int_t)resident(r->pid));
 		if (is_traffic_wanted) {
-			if (r->traffic.last)
+			if (r->traffic.last) {
 				json_object_set(one, "traffic", r->traffic.last);
+				json_object_set_new(one, "traffic_ns", json_integer((json_int_t)r->traffic.last_ns));
+			}
 			ask_traffic(r);
 		}
 		json_array_append_new(ranks, one);

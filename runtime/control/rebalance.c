@@ -83,7 +83,7 @@ static int on_answer(void *ctx, json_t *msg)
 
 int control_rebalance(int argc, char **argv)
 {
-	static const struct argp argp = { options, parse_option, NULL, "Look for a second what the ranks of a job compute and to whom they talk, and "
+	static const struct argp argp = { options, parse_option, NULL, "Look for a second or two what the ranks of a job compute and to whom they talk, and "
 		"move those whose moves gain more than they cost. When it is interrupted, no further move is begun.", NULL, NULL, NULL };
 	struct rebalance r = { .result = CONTROL_DONE };
 	struct gw_error why = { 0 };

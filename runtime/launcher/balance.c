@@ -59,7 +59,8 @@ struct balance {
 	void *ctx;
 	enum bal_strategy asked;
 	bool is_dry;
-	uint32_t patience;          /* looks that it waits for something to be known */
+	uint32_t looks_due;         /* before it is decided: two say what is used, and one more who talks to whom */
+	uint32_t patience;          /* looks that it waits then for something to be known */
 	json_t *answer;             /* while its plan is carried out */
 };
 
@@ -402,6 +403,10 @@ static void looked(struct balance *b)
 	b->looks++;
 	for (uint32_t r = 0; r < h->size; r++)
 		is_known |= b->ranks[r].has_load && h->ranks[r].state == RANK_RUNNING;
+	if (b->done && b->n_steps == 0 && b->looks_due > 0 && --b->looks_due > 0) {
+		again(b);
+		return;
+	}
 	if (b->n_steps == 0 && is_known && suspend_refuse(h, &why) == 0 && gw_list_is_empty(&h->drains) && (b->done || b->strategy))
 		decide(b);
 	else if (b->done && b->n_steps == 0 && b->patience-- == 0)
@@ -442,6 +447,7 @@ static void heard_rank(struct balance *b, const json_t *one, uint64_t now)
 	uint64_t cpu = (uint64_t)json_integer_value(json_object_get(one, "cpu_ns"));
 	uint64_t waited = (uint64_t)json_integer_value(json_object_get(one, "waited_ns"));
 	json_t *traffic = json_object_get(one, "traffic");
+	uint64_t traffic_ns = (uint64_t)json_integer_value(json_object_get(one, "traffic_ns"));
 	struct seen *s;
 
 	if (rank < 0 || rank >= (json_int_t)b->head->size)
@@ -460,16 +466,21 @@ static void heard_rank(struct balance *b, const json_t *one, uint64_t now)
 		s->load = s->has_load ? OLD_PART * s->load + (1 - OLD_PART) * load : load;
 		s->has_load = true;
 	}
+	if (s->epoch != epoch) { /* another daemon says it now, by another clock */
+		json_decref(s->traffic);
+		s->traffic = NULL;
+		s->traffic_ns = 0;
+	}
 	s->at_ns = now;
 	s->epoch = epoch;
 	s->cpu_ns = cpu;
 	s->waited_ns = waited;
-	if (traffic && !(s->traffic && json_equal(traffic, s->traffic))) {
+	if (traffic && traffic_ns != s->traffic_ns) {
 		json_decref(s->traffic_before);
 		s->traffic_before = s->traffic;
 		s->traffic_before_ns = s->traffic_ns;
 		s->traffic = json_incref(traffic);
-		s->traffic_ns = now;
+		s->traffic_ns = traffic_ns;
 	}
 }
 
@@ -574,6 +585,7 @@ int balance_request(struct head *h, const char *strategy, bool is_dry, balance_d
 	b->asked = asked;
 	b->is_dry = is_dry;
 	b->patience = 5;
+	b->looks_due = asked == BAL_COMM ? 3 : 2;
 	for (uint32_t r = 0; r < h->size; r++) { /* an interval of its own: what was long ago, or when another asked, does not count */
 		b->ranks[r].at_ns = 0;
 		b->ranks[r].has_load = false;
