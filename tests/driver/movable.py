@@ -122,7 +122,6 @@ ALL_STATES = [
 	("epoll", "descriptor", [r"an epoll instance that watches a file which is open, but not as fd \d+ any more"]),
 	("terminal", "descriptor", [r"a terminal \(/dev/"]),
 	("device", "descriptor", [r"a device \(/dev/"]),
-	("controlling", "state", [r"a controlling terminal \(device 136:\d+\)"]),
 	("queue", "descriptor", [r"a file that (was deleted|cannot be found by its path any more) \(/godwit-held-"]),
 	("half-pipe", "descriptor", [r"one end of a pipe whose other end is not in the rank"]),
 	("named-pipe=" + path("fifo"), "descriptor", [r"a named pipe \(%s\)" % re.escape(path("fifo"))]),
@@ -133,7 +132,7 @@ ALL_STATES = [
 	("ofd=" + path("l3"), "descriptor", [r"a locked file \(fcntl, F_OFD_SETLK\) \(%s\)" % re.escape(path("l3"))]),
 ]
 # what can be handed over: between hosts it holds, on one it does not
-HANDED = ("unix", "deleted", "bpf", "inotify", "fanotify", "pidfd", "terminal", "queue", "half-pipe", "named-pipe",
+HANDED = ("unix", "system-v", "deleted", "bpf", "inotify", "fanotify", "pidfd", "terminal", "queue", "half-pipe", "named-pipe",
           "flock", "ofd")
 STATES = [s for s in ALL_STATES if s[0].split("=")[0] not in HANDED]
 FAR_STATES = [s for s in ALL_STATES if s[0].split("=")[0] in HANDED]

@@ -311,14 +311,6 @@ static int epoll(void)
 	return ep;
 }
 
-static int controlling(void)
-{
-	int fd = posix_openpt(O_RDWR | O_NOCTTY);
-
-	return fd < 0 || grantpt(fd) < 0 || unlockpt(fd) < 0 || signal(SIGHUP, SIG_IGN) == SIG_ERR ? -1 :
-	       open(ptsname(fd), O_RDWR);
-}
-
 static int queue(void)
 {
 	char name[64];
@@ -390,7 +382,7 @@ static const struct { const char *kind; int (*enter)(void); } kinds[] = {
 	{ "aio", aio }, { "io-uring", io_uring }, { "perf", perf }, { "bpf", bpf }, { "inotify", notify },
 	{ "fanotify", fanotify }, { "userfaultfd", user_fault }, { "pidfd", pid_handle }, { "epoll", epoll },
 	{ "terminal", terminal }, { "device", device },
-	{ "controlling", controlling }, { "queue", queue }, { "half-pipe", half_pipe }, { "named-pipe", named_pipe },
+	{ "queue", queue }, { "half-pipe", half_pipe }, { "named-pipe", named_pipe },
 	{ "proc-file", proc_file }, { "proc-directory", proc_directory },
 	{ "flock", lock_flock }, { "fcntl", lock_fcntl }, { "ofd", lock_ofd },
 	{ "popen", popen_now }, { "fresh", fresh }, { "peer-stream", peer_stream }, { "peer-datagram", peer_datagram },
