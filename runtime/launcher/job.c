@@ -226,7 +226,8 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	h->ranks = calloc(h->room, sizeof(*h->ranks));
 	if (!h->clusters || !h->hosts || !h->ranks) {
 		rt_topology_free(cores, n_cut);
-		return gw_fail(why, -ENOMEM, "no memory for %u ranks on %u hosts of %u clusters", h->size, spec->n_hosts, spec->clusters);
+		return gw_fail(why, -ENOMEM, "no memory for %u ranks on %u hosts of %u clusters%s", h->size, spec->n_hosts, spec->clusters,
+		               gw_advice(ENOMEM));
 	}
 	for (uint32_t i = 0; i < spec->n_hosts; i++) {
 		struct host *host = clusters_new_host(h, spec->hosts ? spec->hosts[i].name : NULL);
