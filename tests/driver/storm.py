@@ -74,7 +74,8 @@ first_home = {r: (x["cluster"], x["pid"]) for r, x in job.head().ranks().items()
 
 def enough():
 	counted = not a.counts or all(doing[d] for d in DOING)
-	return len(moves) >= a.moves and (counted or len(moves) >= 4 * a.moves) or time.monotonic() - began > a.seconds
+	chosen = len({m["rank"] for m in moves}) == a.ranks  # chance may leave one out for long
+	return len(moves) >= a.moves and (counted and chosen or len(moves) >= 4 * a.moves) or time.monotonic() - began > a.seconds
 
 
 def moved(m, to, asked, before, after):
