@@ -106,7 +106,7 @@ static void on_moved(void *ctx, const struct move *m, int status, const char *te
 {
 	struct balance *b = ctx;
 	struct seen *s = &b->ranks[m->rank];
-	double pause = json_number_value(json_object_get(measures, "downtime_ms"));
+	double pause_ns = json_number_value(json_object_get(measures, "downtime_ns"));
 
 	for (uint32_t i = 0; i < b->n_steps; i++)
 		if (b->steps[i].rank == m->rank) {
@@ -114,8 +114,8 @@ static void on_moved(void *ctx, const struct move *m, int status, const char *te
 			snprintf(b->steps[i].text, sizeof(b->steps[i].text), "%s", text);
 		}
 	s->moved_ns = gw_now_ns();
-	if (pause > 0)
-		s->pause_s = pause / 1000;
+	if (pause_ns > 0)
+		s->pause_s = pause_ns / 1e9;
 	b->under_way--;
 	push(b);
 }
@@ -147,10 +147,10 @@ static void push(struct balance *b)
 
 /* ---- deciding ------------------------------------------------------------------------------------------------------------- */
 
-/* What its move would cost the job. Pauses are some milliseconds whatever it has; sending its memory takes a processor. */
+/* What its move would cost the job: a pause as its last one was, else some milliseconds; and sending its memory takes a processor. */
 static double move_cost(const struct seen *s)
 {
-	return fmax(s->pause_s, 0.008) + 0.2 * s->memory / 1e9;
+	return (s->pause_s > 0 ? s->pause_s : 0.008) + 0.2 * s->memory / 1e9;
 }
 
 static json_int_t field(const json_t *row, size_t i)
