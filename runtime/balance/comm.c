@@ -160,7 +160,7 @@ static void talk_fini(struct talk *t)
 static int talk_init(struct talk *t, const struct work *w, const uint32_t *node)
 {
 	const struct bal_snapshot *s = w->s;
-	double rate = s->link_bytes_s > 0 ? s->link_bytes_s : 1e9, message = s->link_message_s > 0 ? s->link_message_s : 15e-6;
+	double rate = link_bytes_s(s), message = link_message_s(s);
 	double most = 0, heaviest = 0, scale;
 	size_t n = s->nranks, m = 2 * (size_t)s->nedges;
 
@@ -220,7 +220,7 @@ nomem:
 static double value_of(const struct work *w)
 {
 	struct bal_measures m;
-	double rate = w->s->link_bytes_s > 0 ? w->s->link_bytes_s : 1e9;
+	double rate = link_bytes_s(w->s);
 
 	bal_measure(&m, w->s, w->at);
 	return -w->o->horizon_s * (m.peak + m.link + 1e-3 * m.hop_bytes_s / rate) - work_cost(w, NULL);

@@ -24,6 +24,18 @@ static inline double room_of(const struct bal_domain *d)
 	return (d->cores - d->other > d->cores / 2 ? d->cores - d->other : d->cores / 2) * d->speed;
 }
 
+/* What a link carries, and what a small message over it costs: where nobody has measured it, 10 Gbit/s less what TCP takes, and a message
+ * between hosts over TCP as in doc/performance.md. */
+static inline double link_bytes_s(const struct bal_snapshot *s)
+{
+	return s->link_bytes_s > 0 ? s->link_bytes_s : 1e9;
+}
+
+static inline double link_message_s(const struct bal_snapshot *s)
+{
+	return s->link_message_s > 0 ? s->link_message_s : 15e-6;
+}
+
 struct ranks { uint32_t *v, n, room; }; /* of a bin: those that may be moved, the heaviest first */
 
 /* A placement under way. */

@@ -5,9 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define LINK_BYTES_S   1e9   /* where nobody has measured one: 10 Gbit/s, less what TCP takes */
-#define LINK_MESSAGE_S 15e-6 /* a small message between hosts over TCP, as measured: doc/performance.md */
-
 const struct bal_options bal_defaults = { .strategy = BAL_REFINE, .horizon_s = 60, .min_gain = 0.03, .rest_s = 10, .fill = 0.9 };
 
 static const char *const names[] = { [BAL_OFF] = "off", [BAL_GREEDY] = "greedy", [BAL_REFINE] = "refine", [BAL_COMM] = "comm",
@@ -41,8 +38,7 @@ void bal_measure(struct bal_measures *out, const struct bal_snapshot *s, const u
 	double *load = calloc((size_t)s->ndomains + 1, sizeof(*load)), *node = calloc((size_t)s->nclusters + 1, sizeof(*node));
 	double *wait = calloc((size_t)s->nranks + 1, sizeof(*wait));
 	bool *is_used = calloc((size_t)s->nclusters + 1, sizeof(*is_used));
-	double rate = s->link_bytes_s > 0 ? s->link_bytes_s : LINK_BYTES_S;
-	double message = s->link_message_s > 0 ? s->link_message_s : LINK_MESSAGE_S;
+	double rate = link_bytes_s(s), message = link_message_s(s);
 
 	*out = (struct bal_measures){ 0 };
 	if (!load || !node || !wait || !is_used)
