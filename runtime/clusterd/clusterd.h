@@ -210,6 +210,7 @@ struct rank {
 };
 
 /* ---- measure.c ---- */
+void measure_begin(void);                                                    /* once, when the daemon is started */
 void measure_answer(struct clusterd *d, json_t *msg, int *fds, size_t n_fds); /* `measure` of the head */
 void measure_traffic(struct rank *r, const struct ct_ctl_msg *m);            /* TRAFFIC of its agent */
 void measure_forget(struct rank *r);

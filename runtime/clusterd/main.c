@@ -125,6 +125,7 @@ static void do_start(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		clusterd_fatal(d, "the head's 'start' is malformed");
 		return;
 	}
+	measure_begin();
 	d->is_started = true;
 	d->job = (uint32_t)job;
 	d->cluster = (uint32_t)cluster;

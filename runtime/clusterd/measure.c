@@ -20,21 +20,20 @@ static uint64_t ticks(void)
 	return __builtin_ia32_rdtsc();
 }
 
-/* Nanoseconds of a tick: the longer the daemon runs the better it knows. */
+static uint64_t first_ticks, first_ns; /* of this process: when the daemon was started */
+
+void measure_begin(void)
+{
+	first_ns = gw_now_ns();
+	first_ticks = ticks();
+}
+
+/* Nanoseconds of a tick: the longer the daemon runs the better it knows. Who asks has heard of `up` before, which takes a while. */
 static double tick_ns(void)
 {
-	static uint64_t first_ticks, first_ns; /* of this process */
-	uint64_t now;
+	uint64_t passed = ticks() - first_ticks;
 
-	if (first_ns == 0) {
-		struct timespec pause = { .tv_nsec = 2000000 };
-
-		first_ns = gw_now_ns();
-		first_ticks = ticks();
-		nanosleep(&pause, NULL); /* once: not to divide by nothing */
-	}
-	now = gw_now_ns();
-	return (double)(now - first_ns) / (double)(ticks() - first_ticks);
+	return passed ? (double)(gw_now_ns() - first_ns) / (double)passed : 0;
 }
 
 /* Processor time of a process, all its threads. Source: the kernel's include/linux/posix-timers.h, as glibc's
