@@ -438,6 +438,12 @@ int noc_tcp_cq_try(struct tcp_cq *cq)
 {
 	if (cq->head != cq->tail)
 		return -FI_EAGAIN;
+	gw_list_for(l, &cq->ready) { /* what was read waits for a buffer; no socket will tell of it */
+		struct tcp_ep *ep = gw_list_entry(l, struct tcp_ep, ready);
+
+		if (ep->rx_head != ep->rx_tail)
+			return -FI_EAGAIN;
+	}
 	cool_all(cq);
 	gw_list_for(l, &cq->sending)
 		ep_watch(gw_list_entry(l, struct tcp_ep, sending), EPOLLIN | EPOLLOUT);
