@@ -163,7 +163,8 @@ __attribute__((noreturn)) TAP_PRINTF(1, 2) static void tap_skip_all(const char *
 	exit(0);
 }
 
-/** tap_bail - going on makes no sense. Ends the program. */
+/** tap_bail - going on makes no sense. Ends the program, and after tap_begin() its process group: children that stayed would
+ *  keep the driver's pipe open, and it would wait for ever. */
 __attribute__((noreturn)) TAP_PRINTF(1, 2) static void tap_bail(const char *fmt, ...)
 {
 	va_list args;
@@ -174,6 +175,10 @@ __attribute__((noreturn)) TAP_PRINTF(1, 2) static void tap_bail(const char *fmt,
 	va_end(args);
 	putchar('\n');
 	fflush(stdout);
+	if (tap_state.pid == getpid() && getpgrp() == getpid()) {
+		signal(SIGTERM, SIG_IGN);
+		kill(0, SIGTERM);
+	}
 	exit(255);
 }
 
