@@ -326,6 +326,8 @@ void ct_keeper_end(struct ct_helper *h)
 
 #define HUGE_PAGE      (2ull << 20)
 #define MADV_COLLAPSE_ 25 /* Linux 6.1 */
+#define COLLAPSE_TURNS 10
+#define COLLAPSE_MS    10 /* before the first turn; twice as long before each other: 10 s in all */
 
 struct to_collapse { pid_t pid; const struct ct_vec *spans; };
 
@@ -341,10 +343,16 @@ static bool is_all_there(int pagemap, uint64_t at)
 	return true;
 }
 
-/* One after the other, since each makes the rank's threads wait that change its mappings meanwhile. What is huge already costs nothing. */
+/*
+ * One after the other, since each makes the rank's threads wait that change its mappings meanwhile. What is huge already costs nothing.
+ * One that cannot be made now may be later: the kernel refuses where zero pages are watched, and the keeper's end, which ends that, takes
+ * a moment; pages may be in use; huge pages may be scarce.
+ */
 static void collapser_main(int fd, const void *arg)
 {
 	const struct to_collapse *c = arg;
+	struct pollfd ended = { .events = POLLIN };
+	struct ct_vec left;
 	char path[64];
 	int fds[2], pagemap;
 
@@ -354,14 +362,26 @@ static void collapser_main(int fd, const void *arg)
 	pagemap = open(path, O_RDONLY | O_CLOEXEC);
 	if (pagemap < 0 || !take_fds(fd, fds))
 		return;
+	ended.fd = fds[0];
+	ct_vec_init(&left, sizeof(uint64_t));
 	for CT_EACH(const struct ct_img_extent, e, c->spans)
-		for (uint64_t at = (e->start + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1); at + HUGE_PAGE <= e->end; at += HUGE_PAGE) {
-			struct iovec block = { (void *)(uintptr_t)at, HUGE_PAGE };
-
-			if (is_all_there(pagemap, at) && syscall(SYS_process_madvise, fds[0], &block, 1, MADV_COLLAPSE_, 0) < 0 &&
-			    (errno == ESRCH || errno == EPERM || errno == ENOSYS))
+		for (uint64_t at = (e->start + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1); at + HUGE_PAGE <= e->end; at += HUGE_PAGE)
+			if (ct_vec_append(&left, &at, 1) < 0)
 				return;
+	for (unsigned turn = 0; left.n && turn < COLLAPSE_TURNS && poll(&ended, 1, COLLAPSE_MS << turn) == 0; turn++) {
+		size_t kept = 0;
+
+		for CT_EACH(const uint64_t, at, &left) {
+			struct iovec block = { (void *)(uintptr_t)*at, HUGE_PAGE };
+
+			if (!is_all_there(pagemap, *at) || syscall(SYS_process_madvise, fds[0], &block, 1, MADV_COLLAPSE_, 0) >= 0)
+				continue;
+			if (errno == ESRCH || errno == EPERM || errno == ENOSYS)
+				return;
+			*CT_AT(uint64_t, &left, kept++) = *at;
 		}
+		left.n = kept;
+	}
 }
 
 int ct_collapser_start(struct ct_helper *h, pid_t pid, int pidfd, const struct ct_vec *spans)
