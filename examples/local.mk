@@ -6,7 +6,7 @@ EXAMPLES_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 EXAMPLES_CFLAGS = $(AM_CFLAGS) -ffp-contract=off
 EXAMPLES_LDADD = $(MPI_LIBS) -lm
 
-noinst_PROGRAMS += %D%/jacobi %D%/friendly %D%/gauss %D%/kmeans
+noinst_PROGRAMS += %D%/jacobi %D%/friendly %D%/gauss %D%/kmeans %D%/drift
 
 %C%_jacobi_SOURCES = %D%/jacobi.c %D%/example.h
 %C%_jacobi_CPPFLAGS = $(EXAMPLES_CPPFLAGS)
@@ -27,5 +27,10 @@ noinst_PROGRAMS += %D%/jacobi %D%/friendly %D%/gauss %D%/kmeans
 %C%_kmeans_CPPFLAGS = $(EXAMPLES_CPPFLAGS)
 %C%_kmeans_CFLAGS = $(EXAMPLES_CFLAGS)
 %C%_kmeans_LDADD = $(EXAMPLES_LDADD)
+
+%C%_drift_SOURCES = %D%/drift.c %D%/example.h
+%C%_drift_CPPFLAGS = $(EXAMPLES_CPPFLAGS)
+%C%_drift_CFLAGS = $(EXAMPLES_CFLAGS)
+%C%_drift_LDADD = $(EXAMPLES_LDADD)
 
 EXTRA_DIST += %D%/demo.sh %D%/slurm.sbatch %D%/requeue.sbatch

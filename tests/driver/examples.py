@@ -13,6 +13,7 @@ runs = [
 	("friendly", ["--size", 600000, "--piece", 500, "--quiet"]),
 	("gauss", ["--size", 640, "--passes", 40, "--quiet"]),
 	("kmeans", ["--size", 120000, "--rounds", 40, "--quiet"]),
+	("drift", ["--particles", 20000, "--steps", 60, "--quiet"]),
 ]
 compilers = [c for c in ("gcc", "clang") if shutil.which(c)]
 
