@@ -66,12 +66,16 @@ TESTS += %D%/pool/test_core
 bin_PROGRAMS += godwitd mpirun mpiexec godwit
 godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/explain.c \
 	%D%/clusterd/streams.c %D%/clusterd/agent.c %D%/clusterd/pmi_port.c %D%/clusterd/guard.c %D%/clusterd/moves.c \
-	%D%/clusterd/requests.c %D%/clusterd/movable.c %D%/clusterd/measure.c %D%/clusterd/join.c %D%/clusterd/far.c %D%/clusterd/hex.c \
+	%D%/clusterd/requests.c %D%/clusterd/movable.c %D%/clusterd/measure.c %D%/clusterd/quota.c %D%/clusterd/quota.h %D%/clusterd/join.c %D%/clusterd/far.c %D%/clusterd/hex.c \
 	$(POOL_SOURCES) %D%/clusterd/inherit.c %D%/clusterd/probe.c %D%/clusterd/place.c %D%/clusterd/network.c %D%/clusterd/pace.c %D%/clusterd/suspend.c \
 	%D%/clusterd/checkpoint.c %D%/clusterd/restart.c %D%/clusterd/leave.c %D%/clusterd/worlds.c %D%/topology.c %D%/topology.h
 godwitd_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_SYSCONFDIR='"$(sysconfdir)"'
 godwitd_LDADD = libgw-cold.la libmig.la libct.la libnoc.la libct-rank.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) \
-	$(SODIUM_LIBS) $(HWLOC_LIBS)
+	$(SODIUM_LIBS) $(HWLOC_LIBS) -lm
+check_PROGRAMS += %D%/clusterd/test_quota
+TESTS += %D%/clusterd/test_quota
+%C%_clusterd_test_quota_SOURCES = %D%/clusterd/test_quota.c %D%/clusterd/quota.c %D%/clusterd/quota.h
+%C%_clusterd_test_quota_LDADD = -lm
 
 mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h %D%/launcher/options.c \
 	%D%/launcher/options_table.h %D%/launcher/options_env.c %D%/launcher/options_help.c %D%/launcher/config.c \

@@ -9,11 +9,14 @@
  */
 #include "runtime/clusterd/clusterd.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "runtime/clusterd/quota.h"
 
 static uint64_t ticks(void)
 {
@@ -148,7 +151,7 @@ void measure_traffic(struct rank *r, const struct ct_ctl_msg *m)
 void measure_answer(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	bool is_traffic_wanted = json_is_true(json_object_get(msg, "traffic"));
-	double ns = tick_ns();
+	double ns = tick_ns(), quota = quota_cores("/proc/self");
 	json_t *ranks = json_array();
 
 	(void)fds; (void)n_fds;
@@ -171,7 +174,7 @@ void measure_answer(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		}
 		json_array_append_new(ranks, one);
 	}
-	gw_link_send_json(d->head, json_pack("{s:s, s:O, s:o, s:I, s:I, s:I}", "op", "measured", "id", json_object_get(msg, "id"), "ranks",
+	gw_link_send_json(d->head, json_pack("{s:s, s:O, s:o, s:I, s:I, s:I, s:o*}", "op", "measured", "id", json_object_get(msg, "id"), "ranks",
 	                  ranks, "busy_ns", (json_int_t)busy_ns(d), "now_ns", (json_int_t)gw_now_ns(), "room",
-	                  (json_int_t)free_memory()));
+	                  (json_int_t)free_memory(), "quota", isinf(quota) ? NULL : json_real(quota)));
 }

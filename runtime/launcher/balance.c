@@ -36,7 +36,7 @@ struct seen {                 /* a rank */
 	uint64_t traffic_ns, traffic_before_ns;
 };
 
-struct seen_cluster { uint64_t at_ns, busy_ns; double busy, room; bool is_known; };
+struct seen_cluster { uint64_t at_ns, busy_ns; double busy, room, quota; bool is_known; };
 
 struct step { uint32_t rank, to; double gain_s; int status; char text[160]; };
 
@@ -262,6 +262,12 @@ static struct bal_snapshot *snapshot(const struct balance *b, uint32_t **rank_of
 
 		d->cores = c->cores.cores ? c->cores.cores : 1;
 		d->other = other > QUIET_PART * d->cores ? other : 0;
+		if (seen->quota > 0 && seen->quota < d->cores) { /* others take what the quota would have left unused, first */
+			double left = fmax(d->cores - d->other, d->cores / 2);
+
+			d->cores = seen->quota;
+			d->other = fmax(0, seen->quota - left);
+		}
 		s->clusters[i] = (struct bal_cluster){ .number = c->index, .host = c->host, .domain = c->cores.domain,
 			.memory_bytes = seen->room > 0 ? seen->room : INFINITY, .is_closed = c->is_drained };
 	}
@@ -505,6 +511,7 @@ void balance_heard(struct cluster *c, json_t *msg)
 	s->at_ns = now;
 	s->busy_ns = busy;
 	s->room = json_number_value(json_object_get(msg, "room"));
+	s->quota = json_number_value(json_object_get(msg, "quota"));
 	if (--b->due == 0)
 		looked(b);
 }
