@@ -7,18 +7,19 @@
 
 struct rebalance {
 	struct control c;
-	const char *strategy;
+	const char *strategy, *snapshot;
 	bool is_dry;
 	int result;
 	struct gw_error refusal;
 };
 
-enum { OPT_DRY = 0x100 };
+enum { OPT_DRY = 0x100, OPT_SNAPSHOT };
 
 static const struct argp_option options[] = {
 	{ "strategy", 's', "HOW", 0, "refine (as few moves as are worth it), greedy (all anew), comm (those who talk much come together), consolidate "
 	  "(as few clusters as carry the load); default: that of mpirun -balance, or refine", 0 },
 	{ "dry-run", OPT_DRY, NULL, 0, "Only say what would be moved, and what it would gain", 0 },
+	{ "snapshot", OPT_SNAPSHOT, "FILE", 0, "Write what was measured there, as JSON: what the decision was made from", 0 },
 	CONTROL_OPTIONS,
 	{ 0 }
 };
@@ -31,6 +32,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		r->strategy = arg;
 	else if (key == OPT_DRY)
 		r->is_dry = true;
+	else if (key == OPT_SNAPSHOT)
+		r->snapshot = arg;
 	else if (key == ARGP_KEY_ARG)
 		argp_error(state, "'%s' is too much: ranks are chosen by what they use", arg);
 	else
@@ -71,6 +74,11 @@ static int on_answer(void *ctx, json_t *msg)
 		return gw_fail(&r->refusal, status, "%s", json_string_value(json_object_get(msg, "text"))), 1;
 	if (!op || strcmp(op, "rebalanced") != 0)
 		return 0;
+	if (r->snapshot && json_dump_file(json_object_get(msg, "snapshot"), r->snapshot, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) < 0) {
+		fprintf(stderr, "godwit: cannot write the snapshot to '%s': %s\n", r->snapshot, strerror(errno));
+		r->result = CONTROL_FAILED;
+	}
+	json_object_del(msg, "snapshot");
 	json_array_foreach(json_object_get(msg, "moves"), i, m)
 		if (json_integer_value(json_object_get(m, "status")) < 0)
 			r->result = CONTROL_FAILED;
@@ -93,7 +101,7 @@ int control_rebalance(int argc, char **argv)
 
 	argv[0] = name;
 	argp_parse(&argp, argc, argv, 0, NULL, &r);
-	request = json_pack("{s:s, s:b}", "op", "rebalance", "dry_run", (int)r.is_dry);
+	request = json_pack("{s:s, s:b, s:b}", "op", "rebalance", "dry_run", (int)r.is_dry, "snapshot", r.snapshot != NULL);
 	if (r.strategy)
 		json_object_set_new(request, "strategy", json_string(r.strategy));
 	code = control_talk(&r.c, request, on_answer, &r, &why);

@@ -36,7 +36,7 @@ struct seen {                 /* a rank */
 	uint64_t traffic_ns, traffic_before_ns;
 };
 
-struct seen_cluster { uint64_t at_ns, busy_ns; double busy, room, quota; bool is_known; };
+struct seen_cluster { uint64_t at_ns, busy_ns; double busy, room, quota, other; bool is_known; };
 
 struct step { uint32_t rank, to; double gain_s; int status; char text[160]; };
 
@@ -49,6 +49,7 @@ struct balance {
 	struct seen_cluster *clusters;
 	uint64_t id;                /* of the look under way */
 	uint32_t due;
+	bool is_stirred;            /* ranks have moved since the look before: whose a processor's time was cannot be told */
 	struct step *steps;         /* of the plan that is carried out */
 	uint32_t n_steps, next, under_way;
 	uint64_t looks, plans, moved, failed;
@@ -58,7 +59,7 @@ struct balance {
 	balance_done_fn *done;      /* NULL: none asks */
 	void *ctx;
 	enum bal_strategy asked;
-	bool is_dry;
+	bool is_dry, is_recorded;   /* is_recorded: the snapshot is wanted with the answer */
 	uint32_t looks_due;         /* before it is decided: two say what is used, and one more who talks to whom */
 	uint32_t patience;          /* looks that it waits then for something to be known */
 	json_t *answer;             /* while its plan is carried out */
@@ -207,7 +208,7 @@ static uint32_t add_edges(const struct balance *b, const uint32_t *index, struct
 }
 
 /* NULL: no memory, or nothing is known yet. @rank_of: of an entry of the snapshot; @cluster_of likewise. Heap */
-static struct bal_snapshot *snapshot(const struct balance *b, uint32_t **rank_of, uint32_t **cluster_of)
+static struct bal_snapshot *snapshot(struct balance *b, uint32_t **rank_of, uint32_t **cluster_of)
 {
 	struct head *h = b->head;
 	uint32_t n = 0, nc = 0, edges = 0, *index = calloc(h->size + 1, sizeof(*index)), *cluster_index = calloc(h->n_clusters + 1,
@@ -256,12 +257,13 @@ static struct bal_snapshot *snapshot(const struct balance *b, uint32_t **rank_of
 		s->domains[d] = (struct bal_domain){ .cores = 1, .speed = 1 }; /* of clusters that have gone */
 	for (uint32_t i = 0; i < nc; i++) {
 		const struct cluster *c = &h->clusters[(*cluster_of)[i]];
-		const struct seen_cluster *seen = &b->clusters[(*cluster_of)[i]];
+		struct seen_cluster *seen = &b->clusters[(*cluster_of)[i]];
 		struct bal_domain *d = &s->domains[c->cores.domain];
-		double other = seen->is_known ? seen->busy - used[c->cores.domain] : 0;
 
+		if (seen->is_known && !b->is_stirred)
+			seen->other = seen->busy - used[c->cores.domain];
 		d->cores = c->cores.cores ? c->cores.cores : 1;
-		d->other = other > QUIET_PART * d->cores ? other : 0;
+		d->other = seen->other > QUIET_PART * d->cores ? seen->other : 0;
 		if (seen->quota > 0 && seen->quota < d->cores) { /* others take what the quota would have left unused, first */
 			double left = fmax(d->cores - d->other, d->cores / 2);
 
@@ -347,6 +349,8 @@ static void decide(struct balance *b)
 	         "peak", plan.before.peak, "planned", plan.after.peak, "predicted", b->predicted, "gain_s", plan.gain_s, "cost_s",
 	         plan.cost_s, "words", plan.words);
 	answer = b->done ? plan_json(b, &plan, &o, rank_of, cluster_of) : NULL;
+	if (answer && b->is_recorded)
+		json_object_set_new(answer, "snapshot", bal_snapshot_to_json(s));
 	if ((b->done && b->is_dry) || plan.nmoves == 0) {
 		if (b->done)
 			b->done(b->ctx, json_incref(answer));
@@ -438,6 +442,7 @@ static void look(struct balance *b)
 	if (b->due)
 		return;
 	b->id = ++h->next_id;
+	b->is_stirred = false;
 	for (uint32_t c = 0; c < h->n_clusters; c++)
 		b->due += h->clusters[c].state == CLUSTER_UP &&
 			job_cluster_send(h, c, json_pack("{s:s, s:I, s:b}", "op", "measure", "id", (json_int_t)b->id, "traffic",
@@ -472,6 +477,7 @@ static void heard_rank(struct balance *b, const json_t *one, uint64_t now)
 		s->load = s->has_load ? OLD_PART * s->load + (1 - OLD_PART) * load : load;
 		s->has_load = true;
 	}
+	b->is_stirred |= s->at_ns && s->epoch != epoch;
 	if (s->epoch != epoch) { /* another daemon says it now, by another clock */
 		json_decref(s->traffic);
 		s->traffic = NULL;
@@ -549,7 +555,8 @@ int balance_init(struct head *h, struct gw_error *why)
 		return gw_fail(why, -ENOMEM, "out of memory");
 	b->strategy = h->spec->balance;
 	b->every_ms = h->spec->balance_every_ms ? h->spec->balance_every_ms : EVERY_MS;
-	again(b);
+	if (gw_loop_timer(h->loop, &b->timer, SOON_MS, 0, on_timer, b) < 0) /* what the next look is compared with */
+		return gw_fail(why, -ENOMEM, "out of memory");
 	return 0;
 }
 
@@ -573,7 +580,8 @@ void balance_fini(struct head *h)
 	free(b);
 }
 
-int balance_request(struct head *h, const char *strategy, bool is_dry, balance_done_fn *done, void *ctx, struct gw_error *why)
+int balance_request(struct head *h, const char *strategy, bool is_dry, bool is_recorded, balance_done_fn *done, void *ctx,
+                    struct gw_error *why)
 {
 	enum bal_strategy asked = h->spec->balance != BAL_OFF ? h->spec->balance : BAL_REFINE;
 	struct balance *b;
@@ -591,6 +599,7 @@ int balance_request(struct head *h, const char *strategy, bool is_dry, balance_d
 	b->ctx = ctx;
 	b->asked = asked;
 	b->is_dry = is_dry;
+	b->is_recorded = is_recorded;
 	b->patience = 5;
 	b->looks_due = asked == BAL_COMM ? 3 : 2;
 	for (uint32_t r = 0; r < h->size; r++) { /* an interval of its own: what was long ago, or when another asked, does not count */

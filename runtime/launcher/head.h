@@ -37,6 +37,7 @@
  *   moves.c      moves that were asked for
  *   grow.c       clusters that come while the job runs
  *   drain.c      clusters that are emptied, and that leave
+ *   notice.c     hosts of which somebody says that they go away
  *   balance.c    ranks that move so that all have as much to do
  *   pins.c       ranks that stay where they are
  *   suspend.c    a job that rests
@@ -283,6 +284,7 @@ struct head {
 	} suspend;
 	struct checkpoint *checkpoint; /* for which the job is brought to rest; NULL: it is not */
 	struct schedule *schedule;     /* NULL: without -checkpoint-dir */
+	struct notice *notice;         /* NULL: nobody speaks of hosts that go away */
 	struct balance *balance;       /* NULL: ranks were never balanced */
 	json_t *checkpoints;           /* for status: "last" that was complete, "failed" since */
 	struct gw_list dirs;           /* that it has written to: nobody else does while mpirun runs */
@@ -492,13 +494,20 @@ void drain_check(struct head *h);                            /* something has ha
 void drain_forget(struct head *h, const void *ctx);          /* who asked has gone: no further move is begun */
 void drain_fini(struct head *h);
 
+/* ---- notice.c ---- */
+int notice_init(struct head *h, struct gw_error *why);       /* -drain-file, if it was given */
+void notice_told(struct cluster *c);                         /* its daemon has heard that its host goes away */
+void notice_fini(struct head *h);
+
 /* ---- balance.c ---- */
 typedef void balance_done_fn(void *ctx, json_t *answer);     /* `rebalanced` of runtime/wire.h; stolen */
 int balance_init(struct head *h, struct gw_error *why);      /* -balance, if it was given */
 void balance_fini(struct head *h);
 void balance_heard(struct cluster *c, json_t *msg);          /* `measured` */
-/** balance_request - look, decide, and move unless @is_dry. @strategy: NULL: the job's, or refine. 0: @done will be called */
-int balance_request(struct head *h, const char *strategy, bool is_dry, balance_done_fn *done, void *ctx, struct gw_error *why);
+/** balance_request - look, decide, and move unless @is_dry. @strategy: NULL: the job's, or refine. @is_recorded: the answer has the
+ * snapshot. 0: @done will be called */
+int balance_request(struct head *h, const char *strategy, bool is_dry, bool is_recorded, balance_done_fn *done, void *ctx,
+                    struct gw_error *why);
 void balance_forget(struct head *h, const void *ctx);        /* who asked has gone: no further move is begun */
 json_t *balance_json(const struct head *h);                  /* for status */
 

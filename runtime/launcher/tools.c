@@ -285,7 +285,7 @@ static void do_rebalance(struct tool *t, json_t *msg)
 	struct gw_error why = { 0 };
 
 	if (balance_request(t->head, json_string_value(json_object_get(msg, "strategy")), json_is_true(json_object_get(msg, "dry_run")),
-	                    on_answered, t, &why) < 0)
+	                    json_is_true(json_object_get(msg, "snapshot")), on_answered, t, &why) < 0)
 		refuse_for(t, &why);
 }
 

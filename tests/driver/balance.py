@@ -84,8 +84,12 @@ end(job, stop, "and the answer is that of a job that was left alone")
 
 # ---- when asked
 job, head, stop = start("-clusters", 2)
-code, out, err = godwit(job, "rebalance", "--dry-run", "--json")
+code, out, err = godwit(job, "rebalance", "--dry-run", "--json", "--snapshot", os.path.join(work, "snapshot"))
 plan = json.loads(out) if code == 0 else {}
+with open(os.path.join(work, "snapshot")) as f:
+	seen = json.load(f)
+tap.ok(len(seen["ranks"]) == 8 and [c["domain"] for c in seen["clusters"]] and all(r["load"] >= 0 for r in seen["ranks"]) and
+       "snapshot" not in plan, "--snapshot writes down what was measured", seen, plan)
 tap.ok(code == 0 and plan["dry_run"] and all(r["epoch"] == 0 for r in head.status()["ranks"]) and plan["peak_planned"] <= plan["peak"],
        "godwit rebalance --dry-run tells a plan and moves nobody", code, out, err)
 for _ in range(10):
