@@ -44,6 +44,22 @@ static void add_host(struct grow *g, const char *arg, struct argp_state *state)
 	                                          (json_int_t)clusters));
 }
 
+/* 60, 60s, 10m, 1h: seconds */
+static long duration(struct argp_state *state, const char *arg)
+{
+	char *end, unit;
+	long n = strtol(arg, &end, 10), of = 1;
+
+	unit = *end;
+	if (unit == 'm' || unit == 'h')
+		of = unit == 'm' ? 60 : 3600;
+	else if (unit && unit != 's')
+		of = 0;
+	if (end == arg || n < 1 || n > 1000000 || !of || (unit && end[1]))
+		argp_error(state, "'%s' is not a time: a number with s (seconds), m (minutes) or h (hours), as 90s or 10m", arg);
+	return n * of;
+}
+
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
 	struct grow *g = state->input;
@@ -53,7 +69,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		g->launcher = arg;
 		return 0;
 	case 'T':
-		g->timeout_s = control_number(state, arg, "a number of seconds");
+		g->timeout_s = duration(state, arg);
 		return 0;
 	case ARGP_KEY_ARG:
 		if (g->is_adding)
@@ -173,7 +189,8 @@ static const struct argp_option add_options[] = {
 };
 
 static const struct argp_option empty_options[] = {
-	{ "timeout", 'T', "SECONDS", 0, "Give up what has not been moved by then (default 60)", 0 },
+	{ "deadline", 'T', "TIME", 0, "No move is begun after it (90s, 10m; default 60s): what is still there is named, and goes on there", 0 },
+	{ "timeout", 'T', NULL, OPTION_ALIAS | OPTION_HIDDEN, NULL, 0 },
 	CONTROL_OPTIONS,
 	{ 0 }
 };
