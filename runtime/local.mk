@@ -85,7 +85,7 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/inherit.c %D%/launcher/doors.c $(STARTER_SOURCES) %D%/launcher/pool.c %D%/pool/names.c \
 	%D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/moves.c \
-	%D%/launcher/balance.c %D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/pins.c %D%/launcher/spawn.c %D%/launcher/debug.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/launcher/checkpoint_words.c \
+	%D%/launcher/balance.c %D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/notice.c %D%/launcher/pins.c %D%/launcher/spawn.c %D%/launcher/debug.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/launcher/checkpoint_words.c \
 	%D%/launcher/restart.c %D%/launcher/restart.h %D%/launcher/remember.c %D%/launcher/again.c %D%/launcher/schedule.c %D%/cold/manifest.c %D%/cold/dir.c %D%/topology.c %D%/topology.h
 mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' \
 	-DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'

@@ -68,6 +68,7 @@
  *   stdin-closed  rank                        the program has closed it: nobody reads more
  *   undelivered   rank signal                 it does not live here (any more): the head follows it
  *   signalled     rank signal                 SIGTSTP has been delivered
+ *   notice                                    its host goes away, a SIGPWR to the clusterd has said
  *   told          signal                      Slurm has sent it to the clusterd, as to a task of the job: it is for the ranks
  *   lost          rank to text                it was given to a cluster that died
  *   starved       rank text                   pages of it that a cluster had will never come (post-copy): it was ended

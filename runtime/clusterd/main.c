@@ -469,7 +469,9 @@ static void on_signal(void *ctx, uint32_t events)
 
 	(void)events;
 	while (read(d->signal_fd, &si, sizeof(si)) == sizeof(si))
-		if (d->join.hosts && d->head)
+		if (si.ssi_signo == SIGPWR && d->head)
+			gw_link_send_json(d->head, json_pack("{s:s}", "op", "notice"));
+		else if (d->join.hosts && d->head)
 			gw_link_send_json(d->head, json_pack("{s:s, s:i}", "op", "told", "signal", (int)si.ssi_signo));
 		else if (si.ssi_signo == SIGTERM)
 			clusterd_fatal(d, "the daemon of cluster %u (pid %d) was told to end by SIGTERM from process %u", d->cluster,
@@ -487,6 +489,7 @@ static int watch_signals(struct clusterd *d)
 	signal(SIGXFSZ, SIG_IGN); /* EFBIG, and a sentence */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGPWR); /* this host goes away: somebody on it says so */
 	for (size_t i = 0; i < GW_ARRAY_LEN(of_job) && d->join.hosts; i++) { /* to Slurm this daemon is the job's task */
 		signal(of_job[i], SIG_DFL);
 		sigaddset(&set, of_job[i]);

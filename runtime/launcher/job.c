@@ -278,6 +278,8 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	if (spec->restart && restart_setup(h, why) < 0)
 		return why->code;
 	code = balance_init(h, why);
+	if (code == 0)
+		code = notice_init(h, why);
 	if (code < 0)
 		return code;
 	code = schedule_init(h, why);
@@ -323,6 +325,7 @@ static void teardown(struct head *h)
 	tools_fini(h);
 	if (h->moves.next) {
 		grow_fini(h);
+		notice_fini(h);
 		drain_fini(h);
 		checkpoint_fini(h);
 		balance_fini(h);

@@ -83,6 +83,7 @@ static int set_balance_every(struct parser *p, const char *v)
 		return gw_fail_more(p->why, "%s: ", p->word);
 	return p->spec->balance_every_ms < 1000 ? gw_fail(p->why, -EINVAL, "%s: the shortest time is 1s", p->word) : 0;
 }
+static int set_drain_file(struct parser *p, const char *v) { p->spec->drain_file = v; return 0; }
 static int set_checkpoint_dir(struct parser *p, const char *v) { p->spec->checkpoint_dir = v; return 0; }
 static int set_checkpoint_keep(struct parser *p, const char *v)
 {
@@ -221,6 +222,8 @@ const struct option options_table[] = {
 	{ "balance", "HOW", set_balance, "move ranks so that the job gets faster: refine, greedy, comm (those who talk much come together), "
 	  "consolidate (few clusters), off (default)" },
 	{ "balance-every", "TIME", set_balance_every, "look at it every TIME: 5s, 1m (default 10s)" },
+	{ "drain-file", "FILE", set_drain_file, "empty the hosts that FILE names, one a line, as 'node17' or 'node17 120s', as soon as it does; it is "
+	  "read every second" },
 	{ "checkpoint-dir", "DIR", set_checkpoint_dir, "write the job down in DIR, which all its hosts see, when the next options or "
 	  "'godwit checkpoint' say so" },
 	{ "checkpoint-every", "TIME", set_checkpoint_every, "write it down every TIME: 90s, 10m, 2h" },

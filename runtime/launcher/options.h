@@ -66,6 +66,7 @@ struct job_spec {
 	bool is_remote;           /* the daemons of some are not children of mpirun */
 	const char *launcher;     /* words with %h that start a daemon there; NULL: ssh, or srun */
 	bool is_carrying;         /* files that the other host does not see travel with a rank */
+	const char *drain_file;      /* names hosts that go away; NULL: none */
 	enum bal_strategy balance;
 	uint64_t balance_every_ms;   /* 0: not said */
 	const char *checkpoint_dir;  /* NULL: mpirun makes no checkpoints by itself */

@@ -476,6 +476,12 @@ static void do_told(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	signals_told(c, (int)json_integer_value(json_object_get(msg, "signal")));
 }
 
+static void do_notice(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)msg; (void)fds; (void)n_fds;
+	notice_told(c);
+}
+
 static const struct cluster_op {
 	const char *name;
 	void (*handle)(struct cluster *c, json_t *msg, int *fds, size_t n_fds);
@@ -495,6 +501,7 @@ static const struct cluster_op {
 	{ "undelivered", do_undelivered },
 	{ "signalled", do_signalled },
 	{ "told", do_told },
+	{ "notice", do_notice },
 	{ "given", do_given },
 	{ "attach-failed", do_attach_failed },
 	{ "starved", do_starved },

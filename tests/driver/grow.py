@@ -97,6 +97,35 @@ for launcher, name in (("fork", "two"), (SHELL, "127.0.0.2")):
 	tap.ok(names.count("godwitd") == 1 and "sh" not in names, "with one daemon, and nothing else of the runtime", names)
 	end_carry(job, stop, "the job ends well")
 
+# ---- hosts of which somebody says that they go away -------------------------------------------------------------------------
+
+away = os.path.join(work, "away")
+job, head, stop = start("-launcher", "fork", "-hosts", "a:2,b:2", "-drain-file", away)
+
+
+def name_hosts(text):
+	with open(away + ".new", "w") as f:
+		f.write(text)
+	os.rename(away + ".new", away)
+
+
+name_hosts("elsewhere\nb 20s # a spot instance\n")
+tap.ok(job.wait_line("^mpirun: host b: empty, 2 ranks moved away$", 20, "err") and set(places(head)) == {0} and head.clusters()[1]["drained"],
+       "a host that the drain file names is emptied", places(head), *job.tail())
+os.unlink(away)
+tap.ok(job.wait_line("^mpirun: host b: the drain file names it no more", 20, "err") and not head.clusters()[1]["drained"],
+       "one that it names no more is undrained", *job.tail())
+os.kill(head.clusters()[0]["pid"], signal.SIGPWR)
+tap.ok(job.wait_line("^mpirun: host a: empty, 4 ranks moved away$", 20, "err") and set(places(head)) == {1},
+       "so is a host whose daemon gets SIGPWR", places(head), *job.tail())
+name_hosts("a\nb\n")
+tap.ok(job.wait_line("^mpirun: host b: the drain file names it, but cannot be emptied: no other cluster", 20, "err") and set(places(head)) == {1} and
+       not head.clusters()[1]["drained"], "that nobody else has room is said, and nothing moves", places(head), *job.tail())
+m = head.add("c", 1, "fork")
+tap.ok(m["status"] == 0 and job.wait_line("^mpirun: host b: empty, 4 ranks moved away$", 20, "err") and set(places(head)) == {2},
+       "until somebody has", m, places(head), *job.tail())
+end_carry(job, stop, "the job ends well")
+
 # ---- what holds ranks ---------------------------------------------------------------------------------------------------
 
 job, head, stop = start("-clusters", 2, "-pin", "0")
