@@ -15,6 +15,8 @@
    over the same kind of socket, and CRIU where it works.
 6. One-sided operations with the target in MPI, and while it computes, beside the same MPIs.
 7. What grows with hosts: messages and time of the name service per move; start-up and memory of 200 ranks on four hosts.
+8. Balancing: an uneven program beside the ideal, one whose load wanders beside an oracle, what a balanced one pays, hosts that are
+   emptied and that join. Parts of it: --parts uneven,drift,even,drain,join; --share: of a core that each cluster has.
 
 The programs are compiled here, by each MPI's own wrapper with -O2, in a temporary directory. --json FILE keeps all samples.
 """
@@ -25,6 +27,7 @@ import signal
 import sys
 import tempfile
 
+from balance import bench_balance
 from base import BenchError
 from hosts import bench_hosts
 from migrate import bench_migrate
@@ -41,7 +44,9 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     parser.add_argument("--fifo", action="store_true", help="ranks of net, speed, coll, halo and types get the cores before all other "
                         "work (SCHED_FIFO, SCHED_RR)")
-    parser.add_argument("--only", choices=[*CASES, "net", "onesided", "pause", "downtime", "migrate", "hosts"], help="one of them")
+    parser.add_argument("--only", choices=[*CASES, "net", "onesided", "pause", "downtime", "migrate", "hosts", "balance"], help="one of them")
+    parser.add_argument("--share", type=float, help="of a core, for each cluster of balance (1, and 0.5 for drift); root")
+    parser.add_argument("--parts", help="of balance: uneven,drift,even,drain,join (all)")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
     args = parser.parse_args()
     if not os.environ.get("top_builddir"):
@@ -60,7 +65,8 @@ def main():
                             ("pause", lambda: bench_pause(directory, args.moves, results)),
                             ("downtime", lambda: bench_downtime(directory, args.moves, results)),
                             ("migrate", lambda: bench_migrate(directory, args.moves, results)),
-                            ("hosts", lambda: bench_hosts(directory, args.moves, results))):
+                            ("hosts", lambda: bench_hosts(directory, args.moves, results)),
+                            ("balance", lambda: bench_balance(directory, args.pairs, args.share, results, args.parts))):
             if args.only and args.only != name:
                 continue
             try:
