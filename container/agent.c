@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The agent thread: what answers clusterd on behalf of a rank, whatever its program does; see agent.h. */
 #include "container/agent.h"
+#include "container/wish.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -109,11 +110,14 @@ static int agent_attach(struct ct_ctl_msg *m, int segment_fd, struct gw_error *w
 		agent.has_net = memcmp(m->net.address, nowhere, sizeof(nowhere)) != 0;
 		if (agent.has_net)
 			agent.turn_ms = 0; /* it will want to watch */
+		ct_wish_attached(m, &answer);
 		ct_gate_open();
 	}
 	explicit_bzero(m->net.secret, sizeof(m->net.secret));
 	answer.detach_ns = gw_now_ns() - start;
 	ctl_send(&answer);
+	if (rc == 0)
+		ct_wish_again();
 	return rc;
 }
 
@@ -133,12 +137,20 @@ static void agent_quiesce(const struct ct_ctl_msg *request)
 {
 	struct ct_gate *g = &ct_the_gate;
 	struct ct_ctl_msg answer = ctl_msg(CT_CTL_QUIET, request->session);
-	uint32_t entries = atomic_load_explicit(&g->entries, memory_order_relaxed);
-	uint64_t start = gw_now_ns(), spent_ms;
+	uint64_t asked = gw_now_ns(), start, spent_ms;
 	struct gw_error why = { 0 };
+	uint32_t entries;
 	bool was_asleep;
 	int rc, fd;
 
+	rc = ct_wish_before(request->session, &why);
+	if (rc == 0 && gw_now_ns() - asked > request->deadline_ms * 1000000)
+		rc = gw_fail(&why, -ETIMEDOUT, "the hook that its program has set for moves took more than %llu ms",
+		             (unsigned long long)request->deadline_ms);
+	if (rc)
+		goto busy;
+	start = gw_now_ns();
+	entries = atomic_load_explicit(&g->entries, memory_order_relaxed);
 	was_asleep = atomic_load_explicit(&g->sleepers, memory_order_acquire) > 0;
 	rc = ct_gate_close(request->deadline_ms);
 	if (rc) {
@@ -153,7 +165,7 @@ static void agent_quiesce(const struct ct_ctl_msg *request)
 	if (was_asleep)
 		answer.doing |= CT_DOING_ASLEEP;
 	agent.ops->wake_sleepers();
-	spent_ms = (gw_now_ns() - start) / 1000000; /* one deadline for all: the session at the daemon has no more either */
+	spent_ms = (gw_now_ns() - asked) / 1000000; /* one deadline for all: the session at the daemon has no more either */
 	rc = agent.ops->detach(spent_ms < request->deadline_ms ? request->deadline_ms - spent_ms : 0, &why);
 	if (rc) {
 		ct_gate_open();
@@ -177,6 +189,7 @@ static void agent_quiesce(const struct ct_ctl_msg *request)
 			close(fd);
 			gw_prompt_set(0, true); /* a move forgets it */
 			agent.turn_ms = 0; /* peers may have waited for us */
+			ct_wish_after(m.session);
 			return;
 		}
 		if (fd >= 0)
@@ -187,6 +200,7 @@ busy:
 	answer.status = rc;
 	snprintf(answer.text, sizeof(answer.text), "%.*s", (int)sizeof(answer.text) - 1, why.text);
 	ctl_send(&answer);
+	ct_wish_after(request->session);
 }
 
 /* The program may leave by pthread_exit() in main(): then nobody else will end the process (rule 13). */
@@ -314,6 +328,8 @@ static void *agent_main(void *arg)
 			agent_quiesce(&m);
 		else if (m.op == CT_CTL_NUDGE)
 			agent.turn_ms = 0;
+		else if (m.op == CT_CTL_WISHED || m.op == CT_CTL_MOMENT)
+			ct_wish_heard(&m);
 		else if (m.op == CT_CTL_ATTACH && fd >= 0)
 			close(fd); /* attached already */
 	}
@@ -380,6 +396,7 @@ int ct_agent_start(const struct ct_agent_ops *ops, struct gw_error *why)
 	rc = agent_create_thread();
 	if (rc)
 		return gw_fail(why, rc, "cannot start the agent thread: %s; raise 'ulimit -u'", strerror(-rc));
+	ct_wish_open(ctl_send, ct_agent_is_me);
 	return 0;
 }
 
@@ -391,6 +408,7 @@ void ct_agent_stop(void)
 
 	if (agent.ctl < 0)
 		return;
+	ct_wish_close();
 	ctl_send(&m);
 	atomic_store_explicit(&agent.is_stopping, 1, memory_order_release);
 	/* The agent waits in poll(); NUDGE makes clusterd send it something. A move may swallow one, hence the loop. */

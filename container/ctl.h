@@ -23,6 +23,10 @@
  *    | <--------------- TRAFFIC (fd) |   at any time while attached: write there what the program has sent to whom
  *    | TRAFFIC --------------------> |   so many struct ct_ctl_traffic are in it (doing)
  *
+ *    | WISH -----------------------> |   while attached: the program asks for something (container/wish.h)
+ *    | <--------------------- WISHED |   what has become of it. After each ATTACH the agent asks again what is not answered
+ *    | <--------------------- MOMENT |   a move of this rank waits for a moment that its program calls good
+ *
  * NUDGE from the rank is answered by NUDGE: the way for a program thread to wake its own agent without a descriptor
  * more.
  */
@@ -32,7 +36,7 @@
 #include <stdint.h>
 
 #define CT_CTL_MAGIC   0x6c746377u /* "wctl" */
-#define CT_CTL_VERSION 3
+#define CT_CTL_VERSION 4
 
 enum ct_ctl_op { /* written numbers: never reused */
 	CT_CTL_HELLO    = 1,
@@ -42,9 +46,24 @@ enum ct_ctl_op { /* written numbers: never reused */
 	CT_CTL_CLOSING  = 5,
 	CT_CTL_CLOSED   = 6,
 	CT_CTL_NUDGE    = 7,
+	CT_CTL_WISH     = 8,
 	CT_CTL_ATTACH   = 16,
 	CT_CTL_QUIESCE  = 17,
 	CT_CTL_TRAFFIC  = 18,
+	CT_CTL_WISHED   = 19,
+	CT_CTL_MOMENT   = 20,
+};
+
+/* Sessions of QUIESCE and ATTACH that are no moves, which count from 1. Written numbers. */
+#define CT_SESSION_NETWORK UINT32_MAX       /* the job gets a network */
+#define CT_SESSION_REST    (UINT32_MAX - 1) /* it is suspended, or written down */
+#define CT_SESSION_RESTART (UINT32_MAX - 2) /* ATTACH only: it goes on from there */
+
+enum ct_wish { /* written numbers */
+	CT_WISH_MOVE   = 1, /* to where text says: a cluster's number, a host's name; empty: anywhere better */
+	CT_WISH_PIN    = 2,
+	CT_WISH_UNPIN  = 3,
+	CT_WISH_MOMENT = 4, /* this is a good moment: answered when the move that waited for it is over */
 };
 
 /* Where the network of this job is, for jobs with several hosts. */
@@ -58,11 +77,14 @@ struct ct_ctl_net {
 struct ct_ctl_msg {
 	uint32_t magic;
 	uint16_t version, op;
-	uint32_t session;     /* QUIESCE, QUIET, BUSY, ATTACH, ATTACHED: of the move; 0 at start */
-	int32_t  status;      /* negative errno in BUSY, and in ATTACHED when attaching failed */
-	uint64_t deadline_ms; /* QUIESCE: give up after this long */
+	uint32_t session;     /* QUIESCE, QUIET, BUSY, ATTACH, ATTACHED: of the move; 0 at start. WISH, WISHED: number of the wish */
+	int32_t  status;      /* negative errno in BUSY and WISHED, and in ATTACHED when attaching failed */
+	union {
+		uint64_t deadline_ms; /* QUIESCE, WISH: give up after this long */
+		uint64_t told_at;     /* ATTACHED: the address of its struct ct_told, which stays */
+	};
 	uint32_t cluster;     /* ATTACH: index of the cluster where the rank lives now */
-	uint32_t doing;       /* TRAFFIC: number of entries. QUIET: enum ct_doing, what the program was caught doing; CT_DOING_ASLEEP */
+	uint32_t doing;       /* TRAFFIC: number of entries. WISH: enum ct_wish. QUIET: enum ct_doing, what the program was caught doing; CT_DOING_ASLEEP */
 	uint64_t incarnation; /* ATTACHED: of the inbox */
 	union {
 		uint64_t close_ns;   /* QUIET: time from QUIESCE to the gate being closed and empty */
@@ -70,14 +92,19 @@ struct ct_ctl_msg {
 	};
 	uint64_t detach_ns;   /* QUIET: time from there to detached. ATTACHED: time from ATTACH to the gate open */
 	union {
-		char text[120];         /* BUSY, failed ATTACHED: one sentence, NUL terminated */
+		char text[200];         /* BUSY, WISHED, failed ATTACHED: one sentence; WISH: where to. NUL terminated */
 		struct ct_ctl_net net;  /* ATTACH, ATTACHED */
 	};
 };
-_Static_assert(sizeof(struct ct_ctl_msg) == 176, "wire format");
+_Static_assert(sizeof(struct ct_ctl_msg) == 256, "wire format");
 
 struct ct_traffic { /* in the rank's user area; read by clusterd while the rank runs */
 	uint64_t sent_bytes, received_bytes; /* of messages, since its domain was opened; only ever more */
+};
+
+struct ct_told { /* in the rank's library data: what its program has said of itself; read by clusterd while the rank runs */
+	int64_t load_micro; /* millionths of a processor that it needs; -1: not said, it is measured */
+	uint64_t moments;   /* good moments so far; 0: it names none */
 };
 
 struct ct_ctl_traffic { /* little endian; since the rank began */

@@ -115,7 +115,7 @@ TESTS += %D%/test_fetch_user
 %C%_bench_move_LDADD = libct.la libgw-base.la
 
 noinst_LTLIBRARIES += libct-rank.la
-libct_rank_la_SOURCES = %D%/agent.h %D%/ctl.h %D%/agent.c %D%/area.c %D%/gate.c
+libct_rank_la_SOURCES = %D%/agent.h %D%/ctl.h %D%/wish.h %D%/agent.c %D%/area.c %D%/gate.c %D%/wish.c
 check_PROGRAMS += %D%/test_gate
 TESTS += %D%/test_gate
 %C%_test_gate_SOURCES = %D%/test_gate.c

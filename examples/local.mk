@@ -34,3 +34,11 @@ noinst_PROGRAMS += %D%/jacobi %D%/friendly %D%/gauss %D%/kmeans %D%/drift
 %C%_drift_LDADD = $(EXAMPLES_LDADD)
 
 EXTRA_DIST += %D%/demo.sh %D%/slurm.sbatch %D%/requeue.sbatch
+
+# The programming interface (doc/interface.md); the test compiles the one in Fortran.
+noinst_PROGRAMS += %D%/moments
+%C%_moments_SOURCES = %D%/moments.c
+%C%_moments_CPPFLAGS = $(EXAMPLES_CPPFLAGS) -I$(top_srcdir)/mpi-shim
+%C%_moments_CFLAGS = $(EXAMPLES_CFLAGS)
+%C%_moments_LDADD = libgodwit_mpix.a $(EXAMPLES_LDADD)
+EXTRA_DIST += %D%/moments.f90

@@ -3,7 +3,8 @@
 # the script that builds MPICH.
 noinst_LTLIBRARIES += libshim.la
 libshim_la_SOURCES = %D%/shim.h %D%/match.h %D%/prov.c %D%/domain.c %D%/av.c %D%/cq.c %D%/ep.c %D%/tagged.c %D%/msg.c \
-	%D%/rma.h %D%/mr.c %D%/rma.c %D%/atomic.c %D%/atomic_ops.c %D%/hold.c %D%/patience.c %D%/match.c
+	%D%/rma.h %D%/mr.c %D%/rma.c %D%/atomic.c %D%/atomic_ops.c %D%/hold.c %D%/patience.c %D%/match.c \
+	%D%/interface.h %D%/interface.c
 libshim_la_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
 libshim_la_LIBADD = libnoc.la libct-rank.la libgw-base.la
 
@@ -60,6 +61,17 @@ mpi-shim/prefix.h: Makefile
 	$(AM_V_GEN)$(MKDIR_P) mpi-shim && echo '#define GODWIT_MPICH_PREFIX "$(MPICH_PREFIX)"' > $@.tmp && \
 		if cmp -s $@.tmp $@; then rm $@.tmp; else mv $@.tmp $@; fi
 
+# The calls of godwit.h, linked into programs. Static and without an MPI of its own, so that a program that makes them runs under
+# other MPIs too: a shared library would have to be there, and be found, on machines that have no Godwit. With weak symbols alone
+# each call would have to be looked at before it is made.
+lib_LIBRARIES = libgodwit_mpix.a
+libgodwit_mpix_a_SOURCES = %D%/mpix.c %D%/mpix_f.c
+libgodwit_mpix_a_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+libgodwit_mpix_a_CFLAGS = $(AM_CFLAGS) -fPIC
+include_HEADERS += %D%/godwit.h %D%/godwitf.h
+dist_man_MANS += doc/godwit.3
+EXTRA_DIST += doc/interface.md
+
 # The compiler wrappers: usable from the build directory and installed.
 GW_WRAPPERS = mpicc
 if GW_HAVE_CXX
@@ -72,16 +84,16 @@ bin_SCRIPTS += $(GW_WRAPPERS)
 CLEANFILES += $(GW_WRAPPERS)
 EXTRA_DIST += doc/provider.md %D%/wrapper.in %D%/mpich/build-mpich %D%/mpich/recipe
 $(GW_WRAPPERS): $(srcdir)/%D%/wrapper.in Makefile
-	$(AM_V_GEN)$(SED) -e 's|@tool[@]|$@|g' -e 's|@MPICH_PREFIX[@]|$(MPICH_PREFIX)|g' \
-		$(srcdir)/%D%/wrapper.in > $@.tmp && chmod +x $@.tmp && mv $@.tmp $@
+	$(AM_V_GEN)$(SED) -e 's|@tool[@]|$@|g' -e 's|@MPICH_PREFIX[@]|$(MPICH_PREFIX)|g' -e 's|@source[@]|$(abs_top_srcdir)|g' \
+		-e 's|@includedir[@]|$(includedir)|g' -e 's|@libdir[@]|$(libdir)|g' $(srcdir)/%D%/wrapper.in > $@.tmp && chmod +x $@.tmp && mv $@.tmp $@
 
 # pkg-config files: mpich, as programs for MPICH ask for it, and godwit for noc.h.
 pkgconfigdir = $(libdir)/pkgconfig
-GW_PKGCONFIG = pkgconfig/mpich.pc pkgconfig/godwit.pc
+GW_PKGCONFIG = pkgconfig/mpich.pc pkgconfig/godwit.pc pkgconfig/godwit-mpix.pc
 pkgconfig_DATA = $(GW_PKGCONFIG)
 CLEANFILES += $(GW_PKGCONFIG)
-EXTRA_DIST += %D%/mpich.pc.in %D%/godwit.pc.in
-$(GW_PKGCONFIG): $(srcdir)/%D%/mpich.pc.in $(srcdir)/%D%/godwit.pc.in Makefile
+EXTRA_DIST += %D%/mpich.pc.in %D%/godwit.pc.in %D%/godwit-mpix.pc.in
+$(GW_PKGCONFIG): $(srcdir)/%D%/mpich.pc.in $(srcdir)/%D%/godwit.pc.in $(srcdir)/%D%/godwit-mpix.pc.in Makefile
 	$(AM_V_GEN)$(MKDIR_P) pkgconfig && $(SED) -e 's|@MPICH_PREFIX[@]|$(MPICH_PREFIX)|g' -e 's|@MPICH_VERSION[@]|$(MPICH_VERSION)|' \
 		-e 's|@prefix[@]|$(prefix)|' -e 's|@exec_prefix[@]|$(exec_prefix)|' -e 's|@libdir[@]|$(libdir)|' \
 		-e 's|@includedir[@]|$(includedir)|' -e 's|@PACKAGE_VERSION[@]|$(PACKAGE_VERSION)|' \

@@ -27,9 +27,11 @@
  *   pmi-answer    rank id answer{}
  *   stdin-eof     rank offset                 standard input ends at @offset
  *   output-ack    rank stream offset          the head has written all up to @offset
- *   migrate       id rank to timeout_ms carry technique max_downtime_us bandwidth
+ *   migrate       id rank to timeout_ms carry technique max_downtime_us bandwidth moment_ms
  *                                             answered by migrate-done; @carry: files may travel with it; technique: auto,
- *                                             stop-and-copy, pre-copy, post-copy, hybrid; bandwidth: bytes a second; all but carry optional
+ *                                             stop-and-copy, pre-copy, post-copy, hybrid; bandwidth: bytes a second; moment_ms: so long a
+ *                                             good moment of its program is waited for; all but carry optional
+ *   wished        rank id status text         the answer to wish
  *   cancel        id                          the request @id is taken back, unless its move has begun
  *   cluster-lost  cluster incarnation         the head's verdict: that daemon is dead, for good
  *   cluster-left  cluster                     that daemon has left in order: nothing is to be sent to it any more
@@ -75,9 +77,11 @@
  *   attach-failed rank text                   its agent could not attach after a move, and not later either
  *   cluster-lost-ack cluster                  every `moved` and `given` of a rank there has been sent before this
  *   migrate-done  id rank status text measures{}
+ *   wish          rank id what where timeout_ms its program asks (godwit.h): what: move, pin, unpin; answered by wished. A rank that
+ *                                             has moved repeats it
  *   status-answer id ranks[] sessions[]
- *   measured      id ranks[]: rank epoch cpu_ns waited_ns memory traffic_ns traffic[]: [peer bytes messages]; busy_ns now_ns room
- *                                             since each began, or came here; traffic as the agent said when it was asked last
+ *   measured      id ranks[]: rank epoch cpu_ns waited_ns memory load traffic_ns traffic[]: [peer bytes messages]; busy_ns now_ns room
+ *                                             since each began, or came here; load: as its program says; traffic as the agent said when it was asked last
  *   networked     address port text           as with up, when all ranks here have a network; @text: why that cannot be
  *   suspend-quiet id                          no rank here is in MPI any more, nor will be
  *   suspended     id                          all ranks here are stopped

@@ -16,13 +16,13 @@ EXTRA_DIST += %D%/bench/balance.py %D%/bench/base.py %D%/bench/bench.py %D%/benc
 noinst_PROGRAMS += %D%/bench/onehost %D%/bench/pingpong %D%/bench/onesided %D%/bench/downtime %D%/bench/pause %D%/bench/crowd \
 	%D%/bench/copy
 %C%_bench_copy_SOURCES = %D%/bench/copy.c
-%C%_bench_onehost_SOURCES = %D%/bench/onehost.c
+%C%_bench_onehost_SOURCES = %D%/bench/onehost.c %D%/bench/base.h
 %C%_bench_onehost_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_bench_onehost_LDADD = $(MPI_LIBS)
-%C%_bench_pingpong_SOURCES = %D%/bench/pingpong.c
+%C%_bench_pingpong_SOURCES = %D%/bench/pingpong.c %D%/bench/base.h
 %C%_bench_pingpong_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_bench_pingpong_LDADD = $(MPI_LIBS)
-%C%_bench_onesided_SOURCES = %D%/bench/onesided.c
+%C%_bench_onesided_SOURCES = %D%/bench/onesided.c %D%/bench/base.h
 %C%_bench_onesided_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_bench_onesided_LDADD = $(MPI_LIBS)
 %C%_bench_downtime_SOURCES = %D%/bench/downtime.c
@@ -57,6 +57,12 @@ check_PROGRAMS += %D%/programs/uneven
 %C%_programs_uneven_SOURCES = %D%/programs/uneven.c
 %C%_programs_uneven_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_programs_uneven_LDADD = $(MPI_LIBS)
+# Makes the calls of godwit.h.
+check_PROGRAMS += %D%/programs/asker
+%C%_programs_asker_SOURCES = %D%/programs/asker.c
+%C%_programs_asker_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/mpi-shim $(MPI_CPPFLAGS)
+%C%_programs_asker_LDADD = libgodwit_mpix.a $(MPI_LIBS) -lpthread -lm
+EXTRA_DIST += %D%/driver/interface.py
 # Ranks that write one file with MPI-IO.
 check_PROGRAMS += %D%/programs/mpiio
 %C%_programs_mpiio_SOURCES = %D%/programs/mpiio.c
@@ -101,6 +107,9 @@ endif
 # Jobs in allocations of a real Slurm.
 EXTRA_DIST += %D%/driver/slurm.py %D%/driver/preempt.py
 SYSTEM_TESTS += %D%/test_slurm.sh %D%/test_preempt.sh
+
+# The calls of godwit.h.
+SYSTEM_TESTS += %D%/test_interface.sh
 
 # MPICH's own suite: all lists, unmoved, and with a random rank moved every 100 ms. SUITE_SEED=17 replays a choice of moves,
 # SUITE_LISTS=coll,f90/coll takes some lists only.

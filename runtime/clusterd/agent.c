@@ -136,6 +136,11 @@ void agent_heard(struct clusterd *d, const json_t *msg)
 		gw_log(GW_WARN, "rank %d: its place on host %d cannot be published: %s", rank, host, strerror(-code));
 }
 
+int agent_say(struct rank *r, const struct ct_ctl_msg *m)
+{
+	return send(r->ctl_fd, m, sizeof(*m), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
 int agent_send(struct rank *r, enum ct_ctl_op op, uint32_t session, uint64_t deadline_ms)
 {
 	struct ct_ctl_msg m = { .magic = CT_CTL_MAGIC, .version = CT_CTL_VERSION, .op = op, .session = session,
@@ -235,6 +240,7 @@ static void on_attached(struct rank *r, const struct ct_ctl_msg *m)
 	r->agent = AGENT_ATTACHED;
 	r->incarnation = m->incarnation;
 	r->traffic_at = m->traffic_at;
+	r->told_at = m->told_at;
 	pace_begin(r);
 	memcpy(&r->address, m->net.address, sizeof(r->address));
 	tell_network(r, m);
@@ -291,6 +297,9 @@ static void on_message(struct rank *r, const struct ct_ctl_msg *m)
 		break;
 	case CT_CTL_TRAFFIC:
 		measure_traffic(r, m);
+		break;
+	case CT_CTL_WISH:
+		wishes_asked(r, m);
 		break;
 	default:
 		gw_log(GW_WARN, "rank %u: its agent says %u, which is unknown here", r->proc, m->op);

@@ -27,6 +27,7 @@
  *   restart.c   ranks that were written down come back
  *   leave.c     the end of a daemon whose job goes on
  *   moves.c     what migration/ asks of the owner of a rank
+ *   wishes.c    what programs ask for and tell (godwit.h)
  *   movable.c   what godwit status --movable says
  *
  * Everything here is on the cluster side: rebuilt where a rank arrives, from the JSON that rank_export() makes.
@@ -168,6 +169,8 @@ struct rank {
 	struct clusterd *d;
 	struct mig_pace pace;        /* when it began to run here, or had passed MPI_Init */
 	uint64_t traffic_at;         /* of its struct ct_traffic, in it; 0: its agent has not attached */
+	uint64_t told_at;            /* of its struct ct_told, likewise */
+	uint32_t moment;             /* the wish by which its program waits at a good moment; 0: it does not */
 	uint32_t proc;
 	enum rank_state state;
 	struct ct_rank *ct;          /* NULL while it arrives and after it was given */
@@ -266,6 +269,7 @@ int agent_watch(struct rank *r);
 void agent_drain(struct rank *r);                                /* handle all that it has said so far */
 void agent_close(struct rank *r);
 int agent_send(struct rank *r, enum ct_ctl_op op, uint32_t session, uint64_t deadline_ms);
+int agent_say(struct rank *r, const struct ct_ctl_msg *m);       /* as it is; 0 or negative errno */
 void agent_reattach(struct rank *r, uint32_t session);           /* ATTACH, again until it works or the job ends */
 void agent_publish(struct rank *r, enum noc_name_state state);
 void agent_heard(struct clusterd *d, const json_t *msg);         /* `name`: where a rank of another host is */
@@ -363,7 +367,8 @@ int pmi_port_import(struct rank *r, const json_t *state, struct gw_error *why);
 /* ---- requests.c ---- */
 void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, uint64_t timeout_ms, const json_t *how);
 void moves_cancel(struct clusterd *d, uint64_t id);              /* unless it has begun */
-void moves_try(struct rank *r);                                  /* the rank's agent or PMI state has changed */
+void moves_try(struct rank *r);                                  /* the rank's agent or PMI state has changed, or it is at a good moment */
+bool moves_wait_for_moment(const struct rank *r);
 int moves_readiness(const struct rank *r, struct gw_error *why); /* 0 with its agent, 1 without, -EAGAIN with @why: later */
 json_t *moves_requested_json(const struct rank *r);              /* the cluster that it is to go to, or NULL */
 void moves_rank_ended(struct rank *r);
@@ -371,6 +376,13 @@ void moves_rank_left(struct rank *r);                            /* with a sessi
 void moves_session_ended(struct clusterd *d, uint32_t session, struct rank *r, int status, const char *text,
                          const json_t *measures);                /* @r: NULL when it is not ours any more */
 void moves_forget(struct clusterd *d);
+
+/* ---- wishes.c ---- */
+void wishes_asked(struct rank *r, const struct ct_ctl_msg *m);   /* WISH */
+void wishes_answered(struct clusterd *d, json_t *msg, int *fds, size_t n_fds); /* `wished` */
+bool wishes_told(const struct rank *r, struct ct_told *out);     /* false: nothing that can be read */
+bool wishes_want_moment(struct rank *r);                         /* ask for one. false: it names none */
+void wishes_moment_over(struct rank *r);                         /* whoever waits at one goes on */
 
 /* ---- movable.c ---- */
 json_t *movable_json(struct rank *r);

@@ -409,6 +409,7 @@ static const struct head_op {
 	{ "leave", do_leave, false },
 	{ "status", do_status, false },
 	{ "measure", measure_answer, false },
+	{ "wished", wishes_answered, false },
 };
 
 static void on_head_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)

@@ -157,6 +157,7 @@ void measure_answer(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	(void)fds; (void)n_fds;
 	gw_list_for(e, &d->ranks) {
 		struct rank *r = gw_list_entry(e, struct rank, node);
+		struct ct_told told;
 		json_t *one;
 
 		if (r->state != RANK_HERE)
@@ -165,6 +166,8 @@ void measure_answer(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		                (json_int_t)cpu_ns_of(r->pid), "waited_ns", r->incarnation ?
 		                (json_int_t)((double)noc_waited_of(&d->segment, r->proc) * ns) : (json_int_t)0, "memory",
 		                (json_int_t)resident(r->pid));
+		if (wishes_told(r, &told) && told.load_micro >= 0)
+			json_object_set_new(one, "load", json_real((double)told.load_micro / 1e6));
 		if (is_traffic_wanted) {
 			if (r->traffic.last) {
 				json_object_set(one, "traffic", r->traffic.last);

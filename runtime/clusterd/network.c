@@ -12,7 +12,6 @@
 
 #include "runtime/clusterd/clusterd.h"
 
-#define SESSION    UINT32_MAX /* of QUIESCE and ATTACH; those of moves count from 1 */
 #define QUIESCE_MS 10000
 #define AGAIN_MS   20         /* ranks that were busy, in a move, or in MPI_Init are looked at again */
 
@@ -69,7 +68,7 @@ static void look(void *ctx)
 			continue;
 		waits = true;
 		if (r->state != RANK_HERE || r->agent != AGENT_ATTACHED || moves_is_busy(r) ||
-		    agent_send(r, CT_CTL_QUIESCE, SESSION, QUIESCE_MS) < 0)
+		    agent_send(r, CT_CTL_QUIESCE, CT_SESSION_NETWORK, QUIESCE_MS) < 0)
 			continue;
 		r->agent = AGENT_QUIESCING;
 		agent_publish(r, NOC_NAME_MOVING);
@@ -119,7 +118,7 @@ bool network_attach_failed(struct rank *r, uint32_t session, const char *text)
 {
 	char who[200];
 
-	if (session != SESSION || !r->d->is_networked)
+	if (session != CT_SESSION_NETWORK || !r->d->is_networked)
 		return false;
 	snprintf(who, sizeof(who), "rank %u: %s", r->proc, text);
 	do_without(r->d, who);

@@ -4,7 +4,8 @@
  *
  * A request waits while the rank's PMI session is open and its agent has not attached (MPI_Init), and from CLOSING until
  * it has finalized (MPI_Finalize): rule 12. A rank that never spoke PMI moves without QUIESCE. While another process is
- * in its container, such as the command of a system() or popen(), it is tried again for a moment.
+ * in its container, such as the command of a system() or popen(), it is tried again for a moment. A request that would
+ * rather have it at a moment that its program calls good (godwit.h) waits so long as it says for one.
  */
 #include <stdlib.h>
 
@@ -24,6 +25,7 @@ struct move {                /* asked for, not ended */
 	struct mig_how how;
 	uint64_t until_ns, passing_ns; /* passing_ns: until when other processes are waited for; 0: none seen */
 	struct gw_timer *deadline, *retry;
+	struct gw_timer *moment;       /* until when a good moment of its program is waited for; NULL: it is not */
 	struct gw_error held;          /* what held it when it was last tried */
 };
 
@@ -34,7 +36,10 @@ static void move_done(struct move *m, int status, const char *text, const json_t
 	                                        "measures", measures));
 	gw_timer_cancel(m->deadline);
 	gw_timer_cancel(m->retry);
+	gw_timer_cancel(m->moment);
 	gw_list_remove(&m->node);
+	if (m->rank)
+		wishes_moment_over(m->rank);
 	free(m);
 }
 
@@ -150,8 +155,25 @@ void moves_try(struct rank *r)
 {
 	struct move *m = r->state == RANK_HERE ? move_of(r->d, r) : NULL;
 
-	if (m && m->session == 0 && !m->retry && !r->is_frozen && !mig_rank_is_busy(r->d->mig, r->proc) && moves_readiness(r, NULL) >= 0)
+	if (m && m->session == 0 && !m->retry && (!m->moment || r->moment) && !r->is_frozen && !mig_rank_is_busy(r->d->mig, r->proc) && moves_readiness(r, NULL) >= 0)
 		begin(m);
+}
+
+bool moves_wait_for_moment(const struct rank *r)
+{
+	const struct move *m = move_of(r->d, r);
+
+	return m && m->session == 0;
+}
+
+/* None has come: a good moment is a preference, no condition. */
+static void on_moment(void *ctx)
+{
+	struct move *m = ctx;
+
+	m->moment = NULL;
+	if (m->rank)
+		moves_try(m->rank);
 }
 
 static void refuse(struct clusterd *d, uint64_t id, uint32_t proc, int status, const char *text)
@@ -182,6 +204,7 @@ void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, 
 {
 	struct rank *r = rank_find(d, proc);
 	struct move *m = r ? move_of(d, r) : NULL;
+	json_int_t moment_ms = json_integer_value(json_object_get(how, "moment_ms"));
 	char text[128];
 
 	if (!timeout_ms)
@@ -211,6 +234,8 @@ void moves_request(struct clusterd *d, uint64_t id, uint32_t proc, uint32_t to, 
 	m->until_ns = gw_now_ns() + timeout_ms * 1000000;
 	gw_list_append(&d->moves, &m->node);
 	gw_loop_timer(d->loop, &m->deadline, timeout_ms, 0, on_deadline, m);
+	if (moment_ms > 0 && wishes_want_moment(r))
+		gw_loop_timer(d->loop, &m->moment, (uint64_t)moment_ms, 0, on_moment, m);
 	moves_try(r);
 }
 
@@ -283,6 +308,7 @@ void moves_forget(struct clusterd *d)
 
 		gw_timer_cancel(m->deadline);
 		gw_timer_cancel(m->retry);
+		gw_timer_cancel(m->moment);
 		free(m);
 	}
 	gw_list_init(&d->moves);

@@ -24,7 +24,6 @@
 #include "runtime/clusterd/clusterd.h"
 #include "runtime/cold/cold.h"
 
-#define SESSION    (UINT32_MAX - 2) /* of ATTACH; see suspend.c, too */
 #define TURN_BYTES (2u << 20)       /* of images, decompressed, in one turn of the loop: heartbeats come between */
 #define READ_BYTES (64u << 10)
 #define ASK_BYTES  (1u << 20)       /* of the head, at once */
@@ -169,7 +168,7 @@ static int read_needs(const json_t *json, struct ct_needs *n, struct ct_cold_id 
 static int make_shell(struct item *i, const struct ct_needs *needs, const json_t *hints, struct gw_error *why)
 {
 	struct restart *s = i->restart;
-	struct mig_offer offer = { .proc = i->proc, .session = SESSION, .epoch = i->epoch, .needs = needs, .hints = hints };
+	struct mig_offer offer = { .proc = i->proc, .session = CT_SESSION_RESTART, .epoch = i->epoch, .needs = needs, .hints = hints };
 	struct ct_plumbing plumbing;
 	cpu_set_t cpus;
 	int code;
@@ -430,7 +429,7 @@ static int go(struct item *i, struct gw_error *why)
 	struct ct_thaw_stats stats;
 	struct ct_rank *ct = i->ct;
 	bool has_agent;
-	int code = moves_arriving(r, SESSION, i->epoch + 1, &has_agent, why);
+	int code = moves_arriving(r, CT_SESSION_RESTART, i->epoch + 1, &has_agent, why);
 
 	if (code == 0)
 		code = ct_rank_thaw(ct, &stats, why);

@@ -15,7 +15,6 @@
 
 #include "runtime/clusterd/clusterd.h"
 
-#define SESSION    (UINT32_MAX - 1) /* of QUIESCE and ATTACH; see network.c, too */
 #define QUIESCE_MS 5000
 #define PATIENCE_MS 7000 /* with ranks that do not answer at all: a debugger holds one */
 #define AGAIN_MS   20    /* for what no event tells: the end of a move, of MPI_Init's attaching, a stop */
@@ -34,7 +33,7 @@ static bool quiesce(struct rank *r)
 		r->is_stopped_by_another = true;
 		return false;
 	}
-	if (r->agent == AGENT_ATTACHED && !moves_is_busy(r) && agent_send(r, CT_CTL_QUIESCE, SESSION, QUIESCE_MS) == 0) {
+	if (r->agent == AGENT_ATTACHED && !moves_is_busy(r) && agent_send(r, CT_CTL_QUIESCE, CT_SESSION_REST, QUIESCE_MS) == 0) {
 		r->agent = AGENT_QUIESCING;
 		agent_publish(r, NOC_NAME_MOVING);
 	}
@@ -104,7 +103,7 @@ static void thaw(struct rank *r)
 	struct gw_error why = { 0 };
 
 	r->is_frozen = false;
-	moves_stay(r, SESSION);
+	moves_stay(r, CT_SESSION_REST);
 	if (ct_rank_unfreeze(r->ct, &why) < 0)
 		gw_log(GW_ERROR, "rank %u: cannot let it run on: %s", r->proc, why.text);
 }
@@ -121,7 +120,7 @@ void suspend_resume(struct clusterd *d)
 		if (r->is_frozen)
 			thaw(r);
 		else if (r->state == RANK_HERE && r->agent == AGENT_QUIET && !moves_is_busy(r))
-			agent_reattach(r, SESSION);
+			agent_reattach(r, CT_SESSION_REST);
 		if (r->is_suspended && r->ct)
 			ct_rank_signal(r->ct, SIGCONT);
 		if (r->state == RANK_HERE && r->ct)
@@ -136,7 +135,7 @@ bool suspend_quiet(struct rank *r, const struct ct_ctl_msg *m)
 {
 	struct clusterd *d = r->d;
 
-	if (m->session != SESSION || d->suspend.state == SUSPEND_NONE)
+	if (m->session != CT_SESSION_REST || d->suspend.state == SUSPEND_NONE)
 		return false;
 	r->is_left_busy = m->op == CT_CTL_BUSY;
 	if (r->is_left_busy)

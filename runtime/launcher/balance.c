@@ -21,6 +21,7 @@
 #define PATIENCE_MS 3000  /* with daemons that do not answer */
 #define AT_ONCE     4     /* moves under way */
 #define MOVE_MS     20000 /* for each, until it has to begin */
+#define MOMENT_MS   3000  /* a program that names good moments (godwit.h) is waited for so long */
 #define LOOK_MIN_S  0.2   /* a shorter interval says nothing */
 #define OLD_PART    0.3   /* of a load is what it was at the look before */
 #define QUIET_PART  0.03  /* of a domain's cores: others that use less are the noise of daemons and clocks */
@@ -125,6 +126,7 @@ static void push(struct balance *b)
 {
 	struct head *h = b->head;
 	struct gw_error why = { 0 };
+	json_t *how = json_pack("{s:i}", "moment_ms", MOMENT_MS);
 
 	while (b->next < b->n_steps && b->under_way < AT_ONCE) {
 		struct step *s = &b->steps[b->next++];
@@ -133,7 +135,7 @@ static void push(struct balance *b)
 		if (moves_of(h, s->rank))
 			gw_fail(&why, -EBUSY, "somebody else moves it");
 		else if ((code = moves_allow_to(h, s->to, &why)) == 0)
-			code = moves_begin(h, s->rank, s->to, MOVE_MS, NULL, on_moved, b, &why);
+			code = moves_begin(h, s->rank, s->to, MOVE_MS, how, on_moved, b, &why);
 		if (code < 0) {
 			s->status = code;
 			snprintf(s->text, sizeof(s->text), "%.150s", why.text);
@@ -142,6 +144,7 @@ static void push(struct balance *b)
 			b->under_way++;
 		}
 	}
+	json_decref(how);
 	if (b->under_way == 0 && b->n_steps > 0)
 		finish(b);
 }
@@ -457,7 +460,7 @@ static void heard_rank(struct balance *b, const json_t *one, uint64_t now)
 	uint64_t epoch = (uint64_t)json_integer_value(json_object_get(one, "epoch"));
 	uint64_t cpu = (uint64_t)json_integer_value(json_object_get(one, "cpu_ns"));
 	uint64_t waited = (uint64_t)json_integer_value(json_object_get(one, "waited_ns"));
-	json_t *traffic = json_object_get(one, "traffic");
+	json_t *traffic = json_object_get(one, "traffic"), *told = json_object_get(one, "load");
 	uint64_t traffic_ns = (uint64_t)json_integer_value(json_object_get(one, "traffic_ns"));
 	struct seen *s;
 
@@ -475,6 +478,10 @@ static void heard_rank(struct balance *b, const json_t *one, uint64_t now)
 
 		s->used_s = used / seconds;
 		s->load = s->has_load ? OLD_PART * s->load + (1 - OLD_PART) * load : load;
+		s->has_load = true;
+	}
+	if (told) { /* its program knows better: at once, and without what was before */
+		s->load = json_number_value(told);
 		s->has_load = true;
 	}
 	b->is_stirred |= s->at_ns && s->epoch != epoch;

@@ -74,6 +74,7 @@ static void decide_lost(struct head *h, struct cluster *c)
 	}
 	describe_lost(h, c, what, sizeof(what));
 	moves_cluster_lost(h, c->index);
+	wishes_check(h);
 	if (n && h->is_told_by_slurm)
 		job_fail(h, 128 + SIGKILL, "Slurm has killed what was left of the job");
 	else if (n)

@@ -40,6 +40,7 @@
  *   notice.c     hosts of which somebody says that they go away
  *   balance.c    ranks that move so that all have as much to do
  *   pins.c       ranks that stay where they are
+ *   wishes.c     what ranks ask for themselves (godwit.h)
  *   suspend.c    a job that rests
  *   checkpoint.c and is written down meanwhile
  *   again.c      the same command once more
@@ -196,6 +197,12 @@ struct rank {
 	uint64_t given_epoch;      /* it was given to cluster @given_to; where it is when this is above @epoch */
 	uint32_t given_to;
 	bool is_pinned;
+	struct rank_wish {         /* the last that its program had: wishes.c */
+		uint64_t id;       /* 0: none yet */
+		bool is_due, is_pin;
+		int status;        /* what was answered */
+		char text[200];
+	} wish;
 	int status;
 	json_t *name;              /* where its agent listens, the last that was heard; jobs of several hosts only */
 	uint32_t name_host;
@@ -441,6 +448,10 @@ int pins_refuse(const struct head *h, uint32_t rank, struct gw_error *why); /* 0
 json_t *pins_request(struct head *h, json_t *msg, struct gw_error *why);
 void pins_describe(const struct head *h, uint32_t rank, json_t *status);
 
+/* ---- wishes.c ---- */
+void wishes_heard(struct head *h, uint32_t rank, json_t *msg); /* `wish` */
+void wishes_check(struct head *h);                          /* a move is over */
+
 /* ---- moves.c ---- */
 struct move;
 typedef void moves_done_fn(void *ctx, const struct move *m, int status, const char *text, json_t *measures);
@@ -449,7 +460,7 @@ struct move {                    /* asked of an owner, not answered yet */
 	struct gw_list node;     /* head.moves */
 	uint64_t id;
 	uint32_t rank, from, to;
-	bool is_taken_back;      /* its destination is being drained, or the job suspended */
+	bool is_taken_back;      /* its destination is being drained, the job suspended, or its rank wants to stay */
 	moves_done_fn *done;     /* NULL: who asked has gone; a move that has begun goes on */
 	void *ctx;
 };
@@ -460,11 +471,12 @@ int moves_allow_host(const struct head *h, const char *host, struct gw_error *wh
 /** moves_choose - of @host the cluster where fewest ranks are, or are going to. A rank that is on the host stays where it is */
 int moves_choose(const struct head *h, json_int_t rank, const char *host, json_int_t *to, struct gw_error *why);
 /** moves_begin - ask the owner of @rank. 0: @done will be called, never from inside; else @why is filled
- * @how: an object with carry, technique, max_downtime_us and bandwidth as in runtime/wire.h, or without; or NULL */
+ * @how: an object with carry, technique, max_downtime_us, bandwidth and moment_ms as in runtime/wire.h, or without; or NULL */
 int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, const json_t *how, moves_done_fn *done, void *ctx,
                 struct gw_error *why);
 void moves_forget(struct head *h, const void *ctx);         /* who asked has gone: take back what has not begun */
 void moves_take_back(struct head *h, uint32_t to);          /* those to @to that have not begun */
+void moves_take_back_rank(struct head *h, uint32_t rank);   /* that of @rank, likewise */
 struct move *moves_of(const struct head *h, uint32_t rank); /* NULL: none was asked for */
 void moves_answered(struct head *h, json_t *msg);           /* `migrate-done` */
 void moves_cluster_lost(struct head *h, uint32_t cluster);  /* when it is known what the survivors own */

@@ -82,7 +82,7 @@ int moves_allow_ranks(const struct head *h, const json_t *ranks, struct gw_error
 int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, const json_t *how, moves_done_fn *done, void *ctx,
                 struct gw_error *why)
 {
-	static const char *const passed_on[] = { "technique", "max_downtime_us", "bandwidth" };
+	static const char *const passed_on[] = { "technique", "max_downtime_us", "bandwidth", "moment_ms" };
 	struct rank *r;
 	struct move *m;
 	json_t *msg;
@@ -150,6 +150,16 @@ void moves_take_back(struct head *h, uint32_t to)
 	}
 }
 
+void moves_take_back_rank(struct head *h, uint32_t rank)
+{
+	struct move *m = moves_of(h, rank);
+
+	if (m) {
+		m->is_taken_back = true;
+		cancel(h, m);
+	}
+}
+
 struct move *moves_of(const struct head *h, uint32_t rank)
 {
 	gw_list_for(e, &h->moves) {
@@ -185,6 +195,8 @@ void moves_answered(struct head *h, json_t *msg)
 		if (m->is_taken_back && status == -ECANCELED) {
 			if (h->clusters[m->to].is_drained)
 				snprintf(drained, sizeof(drained), "cluster %u is being drained, and the move had not begun", m->to);
+			else if (h->ranks[m->rank].wish.is_due && h->ranks[m->rank].wish.is_pin)
+				snprintf(drained, sizeof(drained), "its program has pinned it, and the move had not begun");
 			else
 				snprintf(drained, sizeof(drained), "the job was being suspended, and the move had not begun");
 			text = drained;

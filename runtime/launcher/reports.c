@@ -358,8 +358,18 @@ static void do_migrate_done(struct cluster *c, json_t *msg, int *fds, size_t n_f
 {
 	(void)fds; (void)n_fds;
 	moves_answered(c->head, msg);
+	wishes_check(c->head);
 	suspend_check(c->head);
 	drain_check(c->head);
+}
+
+static void do_wish(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
+{
+	uint32_t n;
+
+	(void)fds; (void)n_fds;
+	if (rank_of(c->head, msg, &n))
+		wishes_heard(c->head, n, msg);
 }
 
 static void do_status_answer(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -507,6 +517,7 @@ static const struct cluster_op {
 	{ "starved", do_starved },
 	{ "cluster-lost-ack", do_cluster_lost_ack },
 	{ "migrate-done", do_migrate_done },
+	{ "wish", do_wish },
 	{ "status-answer", do_status_answer },
 	{ "networked", do_networked },
 	{ "suspend-quiet", do_suspend_quiet },
