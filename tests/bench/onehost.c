@@ -11,14 +11,7 @@
  * batches, and a batch has as many turns as fill a few milliseconds: an MPI that is slow is measured in less turns, not in
  * more time. With -pin, rank r binds itself to core r, modulo the cores that it may use; so every MPI is pinned in one way.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* sched_setaffinity; other MPIs compile this file by hand */
-#endif
-#include <mpi.h>
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "base.h"
 
 #define BATCHES    9
 #define BATCH_S    0.004
@@ -32,19 +25,6 @@
 
 static int rank, size;
 static char *buf, *buf2;
-
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double median(double *values, int n)
-{
-	qsort(values, (size_t)n, sizeof(*values), compare);
-	return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
 
 /* Seconds that a turn takes. Rank 0 measures and decides; the others follow. */
 static int least = 1; /* turns of a batch */
@@ -316,22 +296,6 @@ static void types(void)
 
 /* ----------------------------------------------------------------------------------------------------------------- */
 
-static void pin(void)
-{
-	cpu_set_t allowed, mine;
-	int cores, seen = 0;
-
-	if (sched_getaffinity(0, sizeof(allowed), &allowed) || (cores = CPU_COUNT(&allowed)) < 2)
-		return; /* bound by the launcher already */
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		if (CPU_ISSET(cpu, &allowed) && seen++ == rank % cores) {
-			CPU_ZERO(&mine);
-			CPU_SET(cpu, &mine);
-			sched_setaffinity(0, sizeof(mine), &mine);
-			return;
-		}
-}
-
 int main(int argc, char **argv)
 {
 	static const struct { const char *name; int least, most; void (*run)(void); } all[] = {
@@ -344,7 +308,7 @@ int main(int argc, char **argv)
 	MPI_Comm_rank(MPI_COMM_WORLD, &rank);
 	MPI_Comm_size(MPI_COMM_WORLD, &size);
 	if (argc > 2 && !strcmp(argv[2], "-pin"))
-		pin();
+		pin(rank);
 	buf = malloc(BIG);
 	buf2 = malloc(BIG);
 	if (!buf || !buf2)

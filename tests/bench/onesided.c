@@ -9,14 +9,7 @@
  * the longest of single operations. An MPI that makes no progress then shows how long it computed. -no-swap leaves out
  * compare-and-swap, which Debian's Open MPI does not survive.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* sched_setaffinity; other MPIs compile this file by hand */
-#endif
-#include <mpi.h>
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "base.h"
 
 #define BATCHES 15
 #define SINGLES 2000
@@ -29,19 +22,6 @@ static const char *const names[OPS] = { "put", "get", "fetch", "accumulate", "sw
 static MPI_Win win;
 static long *memory, one = 1, zero, got;
 static int rank;
-
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double median(double *values, int n)
-{
-	qsort(values, (size_t)n, sizeof(*values), compare);
-	return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
 
 /* Each kind has a word of its own in the target's memory. */
 static void do_op(enum op op)
@@ -116,23 +96,6 @@ static int computing(enum op op)
 	return n;
 }
 
-static void pin(void)
-{
-	cpu_set_t may, mine;
-	int seen = 0;
-
-	if (sched_getaffinity(0, sizeof(may), &may) || CPU_COUNT(&may) < 2)
-		return;
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-		if (CPU_ISSET(cpu, &may) && seen++ == rank) {
-			CPU_ZERO(&mine);
-			CPU_SET(cpu, &mine);
-			sched_setaffinity(0, sizeof(mine), &mine);
-			return;
-		}
-	}
-}
-
 int main(int argc, char **argv)
 {
 	static const enum op asked[] = { PUT, GET, FETCH };
@@ -150,7 +113,7 @@ int main(int argc, char **argv)
 		is_computing |= !strcmp(argv[i], "-computing");
 	}
 	if (is_pinned)
-		pin();
+		pin(rank);
 	/* a page: with a few words the distribution's MPICH puts them elsewhere than where the target finds them */
 	MPI_Win_allocate(4096, sizeof(long), MPI_INFO_NULL, MPI_COMM_WORLD, &memory, &win);
 	MPI_Win_lock_all(0, win);

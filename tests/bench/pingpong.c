@@ -8,14 +8,7 @@
  * median of several batches, so that one interruption does not count. With -pin, rank r binds itself to the r-th of the
  * cores that it may use when both ranks see at least two; so every MPI is pinned in the same way.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* sched_setaffinity; other MPIs compile this file by hand */
-#endif
-#include <mpi.h>
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "base.h"
 
 #define BATCHES 15
 #define WINDOW  64
@@ -23,19 +16,6 @@
 
 static int rank;
 static char *buf;
-
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double median(double *values, int n)
-{
-	qsort(values, (size_t)n, sizeof(*values), compare);
-	return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
 
 /* One way time of @bytes in microseconds. */
 static double latency(int bytes, int turns)
@@ -95,22 +75,6 @@ static double rate(int bytes, int windows)
 	return median(samples, BATCHES);
 }
 
-static void pin(void)
-{
-	cpu_set_t allowed, mine;
-	int seen = 0;
-
-	if (sched_getaffinity(0, sizeof(allowed), &allowed) || CPU_COUNT(&allowed) < 2)
-		return; /* bound by the launcher already */
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		if (CPU_ISSET(cpu, &allowed) && seen++ == rank) {
-			CPU_ZERO(&mine);
-			CPU_SET(cpu, &mine);
-			sched_setaffinity(0, sizeof(mine), &mine);
-			return;
-		}
-}
-
 int main(int argc, char **argv)
 {
 	int size, scale = 10;
@@ -126,7 +90,7 @@ int main(int argc, char **argv)
 	}
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "-pin"))
-			pin();
+			pin(rank);
 		else if (!strcmp(argv[i], "-quick"))
 			scale = 1;
 	}
