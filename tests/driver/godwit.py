@@ -122,6 +122,10 @@ class Head:
 	def ranks(self):
 		return {r["rank"]: r for r in self.status()["ranks"]}
 
+	def wait_up(self, timeout=30):
+		"""Until no cluster is about to start: a program without MPI runs before all the others are there."""
+		return wait_for(lambda: not any(c["state"] in ("starting", "joining") for c in self.status()["clusters"]), timeout)
+
 	def migrate(self, ranks, to, timeout_ms=30000, **how):
 		"""One answer for each rank: rank, to, status, text, measures. @how: technique, max_downtime_us, bandwidth, carry."""
 		self.send({"op": "migrate", "ranks": list(ranks), "to": to, "timeout_ms": timeout_ms, **how})

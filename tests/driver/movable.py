@@ -436,6 +436,7 @@ head = job.head()
 deadline = time.monotonic() + 20
 while "main thread" not in str((a := movable(job)[0]["movable"])["reasons"]) and time.monotonic() < deadline:
 	pass
+head.wait_up()
 m = head.migrate([0], 1)[0]
 head.close()
 tap.ok("main thread has ended" in str(a["reasons"]) and "main thread has ended" in m["text"], "a rank without a main thread: %s" % m["text"])
