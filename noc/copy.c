@@ -4,6 +4,7 @@
 #include "noc/copy.h"
 
 #include <emmintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define LINE 64u
@@ -11,47 +12,43 @@
 /* From here on past the caches: fewer bytes are there sooner when they go through them, as long as the two cores share one. */
 #define STREAM_MIN 8192u
 
-void noc_copy_in_large(void *to, const void *cell, size_t n)
+/* @is_past: past the caches, where @to must begin a line. A constant of each caller, so that no loop asks for it. */
+static inline __attribute__((always_inline)) void copy_lines(char *to, const char *from, size_t n, bool is_past)
 {
-	const char *s = cell;
-	char *d = to;
-
-	for (; n >= LINE; n -= LINE, d += LINE, s += LINE) {
-		const __m128i *v = (const void *)s;
-		__m128i *out = (void *)d;
+	for (; n >= LINE; n -= LINE, to += LINE, from += LINE) {
+		const __m128i *v = (const void *)from;
+		__m128i *out = (void *)to;
 		__m128i a = _mm_loadu_si128(v), b = _mm_loadu_si128(v + 1), c = _mm_loadu_si128(v + 2), e = _mm_loadu_si128(v + 3);
 
-		_mm_storeu_si128(out, a);
-		_mm_storeu_si128(out + 1, b);
-		_mm_storeu_si128(out + 2, c);
-		_mm_storeu_si128(out + 3, e);
+		if (is_past) {
+			_mm_stream_si128(out, a);
+			_mm_stream_si128(out + 1, b);
+			_mm_stream_si128(out + 2, c);
+			_mm_stream_si128(out + 3, e);
+		} else {
+			_mm_storeu_si128(out, a);
+			_mm_storeu_si128(out + 1, b);
+			_mm_storeu_si128(out + 2, c);
+			_mm_storeu_si128(out + 3, e);
+		}
 	}
-	memcpy(d, s, n);
+	memcpy(to, from, n);
+}
+
+void noc_copy_in_large(void *to, const void *cell, size_t n)
+{
+	copy_lines(to, cell, n, false);
 }
 
 void noc_copy_out_large(void *cell, const void *from, size_t n)
 {
 	size_t head = -(uintptr_t)cell % LINE;
-	const char *s = from;
-	char *d = cell;
 
 	if (n < STREAM_MIN) {
-		noc_copy_in_large(cell, from, n);
+		copy_lines(cell, from, n, false);
 		return;
 	}
-	memcpy(d, s, head);
-	d += head;
-	s += head;
-	for (n -= head; n >= LINE; n -= LINE, d += LINE, s += LINE) {
-		const __m128i *v = (const void *)s;
-		__m128i *to = (void *)d;
-		__m128i a = _mm_loadu_si128(v), b = _mm_loadu_si128(v + 1), c = _mm_loadu_si128(v + 2), e = _mm_loadu_si128(v + 3);
-
-		_mm_stream_si128(to, a);
-		_mm_stream_si128(to + 1, b);
-		_mm_stream_si128(to + 2, c);
-		_mm_stream_si128(to + 3, e);
-	}
-	memcpy(d, s, n);
+	memcpy(cell, from, head);
+	copy_lines((char *)cell + head, (const char *)from + head, n - head, true);
 	_mm_sfence();
 }
