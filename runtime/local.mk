@@ -31,7 +31,8 @@ libgw_cold_la_LIBADD = libgw-base.la $(JANSSON_LIBS) $(ZSTD_LIBS)
 
 # What decides which ranks move: pure functions.
 noinst_LTLIBRARIES += libgw-balance.la
-libgw_balance_la_SOURCES = %D%/balance/balance.h %D%/balance/inner.h %D%/balance/machine.h %D%/balance/snapshot.c %D%/balance/machine.c \
+libgw_balance_la_SOURCES = %D%/balance/balance.h %D%/balance/inner.h %D%/balance/machine.h %D%/balance/neighbours.h %D%/balance/snapshot.c \
+	%D%/balance/neighbours.c %D%/balance/machine.c %D%/balance/machine_file.c \
 	%D%/balance/work.c %D%/balance/plan.c %D%/balance/greedy.c %D%/balance/refine.c %D%/balance/consolidate.c
 libgw_balance_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SCOTCH_CFLAGS)
 libgw_balance_la_LIBADD = libgw-base.la $(JANSSON_LIBS) $(SCOTCH_LIBS) -lm

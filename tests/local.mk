@@ -143,7 +143,7 @@ check-hosts: all $(check_PROGRAMS)
 
 # What parses bytes of others is fed with such bytes: make check-fuzz FUZZ_SECONDS=600 FUZZ="link pool"
 EXTRA_DIST += %D%/fuzz/check-fuzz %D%/fuzz/fuzz_trust.c %D%/fuzz/fuzz_frame.c %D%/fuzz/fuzz_session.c %D%/fuzz/fuzz_image.c \
-	%D%/fuzz/fuzz_link.c %D%/fuzz/fuzz_pool.c %D%/fuzz/pool.dict
+	%D%/fuzz/fuzz_link.c %D%/fuzz/fuzz_pool.c %D%/fuzz/fuzz_machine.c %D%/fuzz/pool.dict %D%/fuzz/machine.dict
 FUZZ_SECONDS = 120
 FUZZ =
 .PHONY: check-fuzz

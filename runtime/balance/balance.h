@@ -13,7 +13,8 @@
  * changes. So a placement whose busiest domain would be busy for peak' takes peak' + (1 - peak) of the time, and over a
  * horizon of H seconds it gains H * (peak - peak'). A rank with one thread has one core at a time, so the peak is never smaller
  * than its load over the speed of that core. Links are treated the same way: the part of the interval for which the busiest
- * link carried messages, or a rank waited for the latency of its far ones. A link belongs to a host; with a machine file, to a cluster.
+ * link carried messages, or a rank waited for the latency of its far ones. A link belongs to a host. With a machine file it belongs to a
+ * cluster, and what goes further takes as many links, and as long, as it has hops.
  *
  * Called by mpirun and by tools. Everything is on the cluster side. Not for concurrent calls on one object.
  */
@@ -78,14 +79,20 @@ int bal_snapshot_check(struct bal_snapshot *s, struct gw_error *why);
 json_t *bal_snapshot_to_json(const struct bal_snapshot *s);
 int bal_snapshot_from_json(struct bal_snapshot **out, const json_t *j, struct gw_error *why);
 
-/* ---- machine.c: how far clusters are from each other -------------------------------------------------------------------- */
+/* ---- machine.c, machine_file.c: which clusters there are, and how far from each other ----------------------------------- */
 
-/* A machine of clusters that stand in a line, grid, torus or tree, or as routes say. Read from a file: doc/balance.md. */
+/* A machine of clusters that stand in a mesh, torus or tree, or as links say. Read from a file: doc/balance.md. */
 struct bal_machine;
 int bal_machine_read(struct bal_machine **out, const char *path, struct gw_error *why);
+int bal_machine_parse(struct bal_machine **out, const char *text, size_t len, struct gw_error *why); /* the text of such a file */
 void bal_machine_destroy(struct bal_machine *m); /* NULL ok */
 uint32_t bal_machine_clusters(const struct bal_machine *m);
+uint32_t bal_machine_compute(const struct bal_machine *m);                  /* how many of them are for ranks: at least 1 */
+uint32_t bal_machine_cores(const struct bal_machine *m, uint32_t cluster);  /* as the file says; 1 where it does not */
+double bal_machine_link(const struct bal_machine *m, double *message_s);    /* bytes a second; each 0 where the file does not say it */
 bool bal_machine_is_service(const struct bal_machine *m, uint32_t cluster); /* no rank is placed there unless the user says so */
+/** bal_machine_service - which service cluster is the nearest by the control network; the first of several. BAL_NONE: there is none */
+uint32_t bal_machine_service(const struct bal_machine *m, uint32_t cluster);
 
 /** bal_hops - from cluster to cluster (indexes): 0 to itself. Without a machine: 1 on a host, 4 between hosts */
 uint32_t bal_hops(const struct bal_snapshot *s, uint32_t from, uint32_t to);

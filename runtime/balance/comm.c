@@ -7,6 +7,7 @@
  */
 #include "runtime/balance/inner.h"
 #include "runtime/balance/machine.h"
+#include "runtime/balance/neighbours.h"
 
 #include <math.h>
 #include <scotch.h>
@@ -75,19 +76,27 @@ static int number_nodes(struct nodes *a, const struct work *w)
 	return 0;
 }
 
+static SCOTCH_Num *scotch_numbers(const uint32_t *v, size_t n)
+{
+	SCOTCH_Num *out = malloc((n + 1) * sizeof(*out));
+
+	for (size_t i = 0; out && i < n; i++)
+		out[i] = (SCOTCH_Num)v[i];
+	return out;
+}
+
 static int build_machine(struct nodes *a, const struct bal_snapshot *s)
 {
-	const struct bal_machine *m = s->machine;
-	SCOTCH_Num *room = calloc((size_t)m->nnodes + 1, sizeof(*room));
+	const struct bal_network *net = &s->machine->data;
+	SCOTCH_Num *room = malloc(((size_t)net->nnodes + 1) * sizeof(*room));
+	struct neighbours beside = { 0 };
 
-	a->first = calloc((size_t)m->nnodes + 2, sizeof(*a->first));
-	a->next = malloc((2 * (size_t)m->nedges + 1) * sizeof(*a->next));
 	a->list = malloc(((size_t)a->count + 1) * sizeof(*a->list));
-	if (!a->first || !a->next || !room || !a->list) {
+	if (!room || !a->list || neighbours_init(&beside, net->nnodes, net->nedges, net->edges ? net->edges[0] : NULL, sizeof(*net->edges)) < 0) {
 		free(room);
 		return -ENOMEM;
 	}
-	for (uint32_t v = 0; v < m->nnodes; v++)
+	for (uint32_t v = 0; v < net->nnodes; v++)
 		room[v] = 1;
 	for (uint32_t c = 0; c < s->nclusters; c++)
 		if (a->of[c] != BAL_NONE) {
@@ -96,23 +105,15 @@ static int build_machine(struct nodes *a, const struct bal_snapshot *s)
 		}
 	free(a->room);
 	a->room = room;
-	for (uint32_t e = 0; e < m->nedges; e++) {
-		a->first[m->edges[e][0] + 1]++;
-		a->first[m->edges[e][1] + 1]++;
-	}
-	for (uint32_t v = 0; v < m->nnodes; v++)
-		a->first[v + 1] += a->first[v];
-	for (uint32_t e = m->nedges; e-- > 0; ) {
-		a->next[--a->first[m->edges[e][0] + 1]] = (SCOTCH_Num)m->edges[e][1];
-		a->next[--a->first[m->edges[e][1] + 1]] = (SCOTCH_Num)m->edges[e][0];
-	}
-	for (uint32_t v = 0; v < m->nnodes; v++)
-		a->first[v] = a->first[v + 1];
-	a->first[m->nnodes] = 2 * (SCOTCH_Num)m->nedges;
+	a->first = scotch_numbers(beside.first, (size_t)net->nnodes + 1);
+	a->next = scotch_numbers(beside.next, 2 * (size_t)net->nedges);
+	neighbours_fini(&beside);
+	if (!a->first || !a->next)
+		return -ENOMEM;
 	if (SCOTCH_graphInit(&a->graph) != 0)
 		return -EIO;
 	a->has_graph = true;
-	if (SCOTCH_graphBuild(&a->graph, 0, (SCOTCH_Num)m->nnodes, a->first, NULL, a->room, NULL, 2 * (SCOTCH_Num)m->nedges, a->next,
+	if (SCOTCH_graphBuild(&a->graph, 0, (SCOTCH_Num)net->nnodes, a->first, NULL, a->room, NULL, 2 * (SCOTCH_Num)net->nedges, a->next,
 	                      NULL) != 0 || SCOTCH_archBuild2(&a->arch, &a->graph, (SCOTCH_Num)a->count, a->list) != 0)
 		return -EIO;
 	return 0;
@@ -163,10 +164,13 @@ static int talk_init(struct talk *t, const struct work *w, const uint32_t *node)
 	double rate = link_bytes_s(s), message = link_message_s(s);
 	double most = 0, heaviest = 0, scale;
 	size_t n = s->nranks, m = 2 * (size_t)s->nedges;
+	struct neighbours beside;
 
 	*t = (struct talk){ 0 };
-	t->first = calloc(n + 2, sizeof(*t->first));
-	t->next = malloc((m + 1) * sizeof(*t->next));
+	if (neighbours_init(&beside, s->nranks, s->nedges, s->edges ? &s->edges[0].a : NULL, sizeof(*s->edges)) < 0)
+		return -ENOMEM;
+	t->first = scotch_numbers(beside.first, n + 1);
+	t->next = scotch_numbers(beside.next, m);
 	t->weight = malloc((m + 1) * sizeof(*t->weight));
 	t->load = malloc((n + 1) * sizeof(*t->load));
 	t->price = malloc((n + 1) * sizeof(*t->price));
@@ -174,28 +178,16 @@ static int talk_init(struct talk *t, const struct work *w, const uint32_t *node)
 	t->part = malloc((n + 1) * sizeof(*t->part));
 	if (!t->first || !t->next || !t->weight || !t->load || !t->price || !t->old || !t->part)
 		goto nomem;
-	for (uint32_t e = 0; e < s->nedges; e++) {
-		t->first[s->edges[e].a + 1]++;
-		t->first[s->edges[e].b + 1]++;
+	for (uint32_t e = 0; e < s->nedges; e++)
 		most = fmax(most, s->edges[e].bytes_s / rate + s->edges[e].messages_s * message);
-	}
-	for (uint32_t r = 0; r < n; r++) {
-		t->first[r + 1] += t->first[r];
-		heaviest = fmax(heaviest, load_of(w, r));
-	}
-	scale = most > 0 ? UNITS / most : 1;
-	for (uint32_t e = s->nedges; e-- > 0; ) {
-		const struct bal_edge *edge = &s->edges[e];
-		SCOTCH_Num weight = (SCOTCH_Num)lround(fmax(1, scale * (edge->bytes_s / rate + edge->messages_s * message)));
-
-		t->weight[--t->first[edge->a + 1]] = weight;
-		t->next[t->first[edge->a + 1]] = (SCOTCH_Num)edge->b;
-		t->weight[--t->first[edge->b + 1]] = weight;
-		t->next[t->first[edge->b + 1]] = (SCOTCH_Num)edge->a;
-	}
 	for (uint32_t r = 0; r < n; r++)
-		t->first[r] = t->first[r + 1];
-	t->first[n] = (SCOTCH_Num)m;
+		heaviest = fmax(heaviest, load_of(w, r));
+	scale = most > 0 ? UNITS / most : 1;
+	for (size_t i = 0; i < m; i++) {
+		const struct bal_edge *edge = &s->edges[beside.edge[i]];
+
+		t->weight[i] = (SCOTCH_Num)lround(fmax(1, scale * (edge->bytes_s / rate + edge->messages_s * message)));
+	}
 	for (uint32_t r = 0; r < n; r++) {
 		double price = scale * s->ranks[r].move_s / w->o->horizon_s;
 
@@ -209,8 +201,10 @@ static int talk_init(struct talk *t, const struct work *w, const uint32_t *node)
 	t->has_graph = true;
 	if (SCOTCH_graphBuild(&t->graph, 0, (SCOTCH_Num)n, t->first, NULL, t->load, NULL, (SCOTCH_Num)m, t->next, t->weight) != 0)
 		goto nomem;
+	neighbours_fini(&beside);
 	return 0;
 nomem:
+	neighbours_fini(&beside);
 	talk_fini(t);
 	return -ENOMEM;
 }

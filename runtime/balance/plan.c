@@ -56,16 +56,17 @@ void bal_measure(struct bal_measures *out, const struct bal_snapshot *s, const u
 	for (uint32_t e = 0; e < s->nedges; e++) {
 		const struct bal_edge *edge = &s->edges[e];
 		uint32_t x = at ? at[edge->a] : s->ranks[edge->a].cluster, y = at ? at[edge->b] : s->ranks[edge->b].cluster;
-		uint32_t hops = bal_hops(s, x, y);
+		uint32_t hops = bal_hops(s, x, y), links;
 
 		out->hop_bytes_s += edge->bytes_s * hops;
 		if (x == y || (!s->machine && s->clusters[x].host == s->clusters[y].host))
 			continue;
 		out->far_bytes_s += edge->bytes_s;
-		node[s->machine ? x : s->clusters[x].host] += edge->bytes_s;
-		node[s->machine ? y : s->clusters[y].host] += edge->bytes_s;
-		wait[edge->a] += edge->messages_s / 2 * message; /* of those both ways, one side waits for half */
-		wait[edge->b] += edge->messages_s / 2 * message;
+		links = s->machine ? hops : 1;
+		node[s->machine ? x : s->clusters[x].host] += edge->bytes_s * links;
+		node[s->machine ? y : s->clusters[y].host] += edge->bytes_s * links;
+		wait[edge->a] += edge->messages_s / 2 * message * links; /* of those both ways, one side waits for half */
+		wait[edge->b] += edge->messages_s / 2 * message * links;
 	}
 	for (uint32_t c = 0; c < s->nclusters; c++)
 		out->link = fmax(out->link, node[c] / rate);

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Strategies on snapshots that are made: plans that can be carried out, are worth it, and come near the lower bound. */
-#include <unistd.h>
-
 #include "runtime/balance/made.h"
 #include "tests/tap.h"
 
@@ -326,15 +324,7 @@ static void test_json(void)
 
 static int read_text(const char *text, struct bal_machine **m, struct gw_error *why)
 {
-	char path[] = "/tmp/godwit-machine-XXXXXX";
-	int fd = mkstemp(path), rc;
-
-	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-		abort();
-	close(fd);
-	rc = bal_machine_read(m, path, why);
-	unlink(path);
-	return rc;
+	return bal_machine_parse(m, text, strlen(text), why);
 }
 
 static uint32_t hops(struct bal_machine *m, uint32_t from, uint32_t to)
@@ -347,8 +337,28 @@ static uint32_t hops(struct bal_machine *m, uint32_t from, uint32_t to)
 
 static void test_machines(void)
 {
-	static const char *const wrong[] = { "{\"torus\": [4, 0]}", "{\"more\": 3, \"links\": [[0, 1]]}", "{\"torus\": [2], \"grid\": [2]}",
-		"[1]", "{\"grid\": [100, 100]}", "{\"more\": 2, \"links\": [[0, 2]]}", "{", "{\"tree\": [2, \"x\"]}", "{}" };
+	static const struct { const char *text, *said; } wrong[] = {
+		{ "{\n\"torus\": [4,\n 0]}", "line 3: \"torus\" has a number" },
+		{ "{\"more\": 3, \"links\":\n [[0, 1]]}", "line 2: no way leads from cluster 0 to cluster 2" },
+		{ "{\"torus\": [2],\n\"mesh\": [2]}", "line 1: more than one of" },
+		{ "[1]", "line 1: it is not of the form" },
+		{ "{\"mesh\": [100, 100]}", "more than 4096 clusters" },
+		{ "{\"more\": 2,\n\"links\": [[0, 1], [1,0],\n\n[0, 2]]}", "line 4: entry 2 of \"links\" is not a pair" },
+		{ "{", "line 1: " },
+		{ "{\"tree\": [2,\n\"x\"]}", "line 2: \"tree\" has a number" },
+		{ "{}", "it has 0 clusters" },
+		{ "{\"comment\": \"\\\"taurus\\\": [\",\n\"taurus\": [4]}", "line 2: \"taurus\" means nothing" },
+		{ "{\"more\": 1,\n\"services\": [0]}", "line 2: all clusters are for services" },
+		{ "{\"mesh\": [2], \"services\": [1,\n2]}", "line 2: entry 1 of \"services\"" },
+		{ "{\"mesh\": [2], \"services\": 1}", "\"services\" is not a list" },
+		{ "{\"mesh\": [2], \"cores\": [1,\n2, 3]}", "line 1: \"cores\" is neither" },
+		{ "{\"mesh\": [2], \"cores\": [1,\n0]}", "line 2: the cores of a cluster" },
+		{ "{\"mesh\": [2],\n\"control\": {\"links\": []}}", "line 2: no way leads from cluster 0 to cluster 1 by this network" },
+		{ "{\"mesh\": [2],\n\"control\":\n{\"torus\": [3]}}", "line 3: it joins 3 clusters, and the machine has 2" },
+		{ "{\"mesh\": [2], \"control\": {\n\"cores\": 1}}", "line 2: \"cores\" means nothing" },
+		{ "{\"mesh\": [2], \"mesh\": [3]}", "duplicate" },
+		{ "{\"mesh\": [2],\n\"link_mb_s\": 0}", "line 2: \"link_mb_s\" is not a number above 0" },
+	};
 	struct gw_error why = { 0 };
 	struct bal_machine *m = NULL;
 
@@ -358,16 +368,25 @@ static void test_machines(void)
 	   "and its distances are right, the way around included");
 	ok(bal_machine_is_service(m, 17) && !bal_machine_is_service(m, 3) && bal_machine_clusters(m) == 20, "so are its services");
 	bal_machine_destroy(m);
-	is_int(read_text("{\"grid\": [3, 5]}", &m, &why), 0, "a grid is read");
+	is_int(read_text("{\"mesh\": [3, 5]}", &m, &why), 0, "a mesh is read");
 	ok(hops(m, 0, 14) == 6 && hops(m, 0, 4) == 4, "where there is no way around");
 	bal_machine_destroy(m);
 	is_int(read_text("{\"tree\": [2, 2, 3]}", &m, &why), 0, "a tree is read");
 	ok(bal_machine_clusters(m) == 12 && hops(m, 0, 2) == 2 && hops(m, 0, 3) == 4 && hops(m, 0, 11) == 6, "with its switches between");
 	bal_machine_destroy(m);
+	is_int(read_text("{\"mesh\": [3], \"more\": 2, \"links\": [[3, 0], [4, 2], [2, 4]], \"services\": [3, 4], \"cores\": [2, 2, 2, 1, 1],"
+	                 " \"control\": {\"links\": [[0, 4], [1, 4], [2, 3], [3, 4]]}}", &m, &why), 0, "two networks are read: %s", why.text);
+	ok(hops(m, 3, 4) == 4 && bal_machine_compute(m) == 3 && bal_machine_cores(m, 2) == 2 && bal_machine_cores(m, 3) == 1,
+	   "distances are those of the first, and the cores of each cluster are known");
+	ok(bal_machine_service(m, 0) == 4 && bal_machine_service(m, 2) == 3 && bal_machine_service(m, 4) == 4 &&
+	   bal_machine_service(m, 5) == BAL_NONE, "the service cluster of each is the nearest by the second");
+	bal_machine_destroy(m);
 	for (size_t i = 0; i < GW_ARRAY_LEN(wrong); i++) {
 		m = NULL;
-		ok(read_text(wrong[i], &m, &why) == -EINVAL && !m, "%s is refused: %s", wrong[i], why.text);
+		ok(read_text(wrong[i].text, &m, &why) == -EINVAL && !m && strstr(why.text, wrong[i].said), "refused: %s", why.text);
 	}
+	ok(bal_machine_read(&m, "/nonexistent/machine", &why) == -ENOENT && strstr(why.text, "/nonexistent/machine"), "so is a file that is not there: %s",
+	   why.text);
 }
 
 /* On a machine with distances, comm brings those who talk near each other. */
