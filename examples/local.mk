@@ -33,6 +33,14 @@ noinst_PROGRAMS += %D%/jacobi %D%/friendly %D%/gauss %D%/kmeans %D%/drift
 %C%_drift_CFLAGS = $(EXAMPLES_CFLAGS)
 %C%_drift_LDADD = $(EXAMPLES_LDADD)
 
+# Machines for mpirun -machine; in the build tree it looks for them beside itself.
+machinesdir = $(pkgdatadir)/machines
+dist_machines_DATA = %D%/machines/mppa256 %D%/machines/torus4x4 %D%/machines/mesh3x4 %D%/machines/tree2x4
+noinst_DATA = machines
+CLEANFILES += machines
+machines:
+	$(LN_S) $(abs_top_srcdir)/%D%/machines $@
+
 EXTRA_DIST += %D%/demo.sh %D%/slurm.sbatch %D%/requeue.sbatch
 
 # The programming interface (doc/interface.md); the test compiles the one in Fortran.

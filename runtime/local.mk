@@ -83,14 +83,14 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/options_table.h %D%/launcher/options_env.c %D%/launcher/options_help.c %D%/launcher/config.c \
 	%D%/launcher/core.h %D%/launcher/core.c %D%/launcher/limits.c %D%/launcher/sink.c %D%/sigqueue.h \
 	%D%/launcher/env.c %D%/launcher/baseline.c %D%/launcher/baseline.h %D%/launcher/libraries.c %D%/launcher/job.c \
-	%D%/launcher/clusters.c %D%/launcher/hosts.c %D%/launcher/slurm.c %D%/launcher/launchers.c %D%/launcher/remote.c \
+	%D%/launcher/clusters.c %D%/launcher/hosts.c %D%/launcher/layout.c %D%/launcher/slurm.c %D%/launcher/launchers.c %D%/launcher/remote.c \
 	%D%/launcher/inherit.c %D%/launcher/doors.c $(STARTER_SOURCES) %D%/launcher/pool.c %D%/pool/names.c \
 	%D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/moves.c \
 	%D%/launcher/balance.c %D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/notice.c %D%/launcher/pins.c %D%/launcher/spawn.c %D%/launcher/debug.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/launcher/checkpoint_words.c \
 	%D%/launcher/restart.c %D%/launcher/restart.h %D%/launcher/remember.c %D%/launcher/again.c %D%/launcher/schedule.c %D%/cold/manifest.c %D%/cold/dir.c %D%/topology.c %D%/topology.h
 mpirun_SOURCES += %D%/launcher/wishes.c
-mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' \
+mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' -DGODWIT_PKGDATADIR='"$(pkgdatadir)"' \
 	-DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
 mpirun_LDADD = libgw-balance.la libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(HWLOC_LIBS) $(SODIUM_LIBS)
 mpiexec_SOURCES = $(mpirun_SOURCES)
@@ -133,13 +133,13 @@ mpi_shim_test_pmi_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS
 check_PROGRAMS += %D%/launcher/test_words %D%/launcher/test_slurm
 TESTS += %D%/launcher/test_words %D%/launcher/test_slurm
 %C%_launcher_test_words_SOURCES = %D%/launcher/test_words.c %D%/launcher/core.c %D%/launcher/config.c %D%/launcher/options.c \
-	%D%/launcher/options_env.c %D%/launcher/options_help.c %D%/launcher/hosts.c \
+	%D%/launcher/options_env.c %D%/launcher/options_help.c %D%/launcher/hosts.c %D%/launcher/layout.c \
 	%D%/launcher/checkpoint_words.c %D%/launcher/slurm.c %D%/launcher/env.c %D%/launcher/strings.c \
 	%D%/launcher/libraries.c %D%/elf.c
 %C%_launcher_test_words_CPPFLAGS = $(mpirun_CPPFLAGS)
 %C%_launcher_test_words_LDADD = libgw-balance.la libgw-base.la
 %C%_launcher_test_slurm_SOURCES = %D%/launcher/test_slurm.c %D%/launcher/config.c %D%/launcher/options.c \
-	%D%/launcher/options_env.c %D%/launcher/options_help.c %D%/launcher/hosts.c \
+	%D%/launcher/options_env.c %D%/launcher/options_help.c %D%/launcher/hosts.c %D%/launcher/layout.c \
 	%D%/launcher/checkpoint_words.c %D%/launcher/slurm.c %D%/launcher/env.c %D%/launcher/strings.c %D%/launcher/libraries.c %D%/elf.c
 %C%_launcher_test_slurm_CPPFLAGS = $(mpirun_CPPFLAGS)
 %C%_launcher_test_slurm_LDADD = libgw-balance.la libgw-base.la

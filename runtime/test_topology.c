@@ -23,12 +23,13 @@ static void describe(const struct rt_cluster_cores *c, uint32_t n, char *cpus, c
 	}
 }
 
-static void check(const char *machine, uint32_t clusters, const char *want_cpus, const char *want_domains, uint32_t want_cores)
+static void check_shared(const char *machine, uint32_t clusters, const struct rt_share *shares, const char *want_cpus,
+                         const char *want_domains, uint32_t want_cores)
 {
 	struct rt_cluster_cores *cut = NULL;
 	struct gw_error why = { 0 };
 	char cpus[512], domains[128];
-	int n = rt_topology_cut(&cut, clusters, machine, &why);
+	int n = rt_topology_cut(&cut, clusters, shares, machine, &why);
 
 	if (n < 0) {
 		ok(false, "%s into %u: %s", machine, clusters, why.text);
@@ -42,6 +43,24 @@ static void check(const char *machine, uint32_t clusters, const char *want_cpus,
 	free(cut);
 }
 
+static void check(const char *machine, uint32_t clusters, const char *want_cpus, const char *want_domains, uint32_t want_cores)
+{
+	check_shared(machine, clusters, NULL, want_cpus, want_domains, want_cores);
+}
+
+/* Clusters that are not alike */
+static void check_shares(void)
+{
+	static const struct rt_share three[] = { { 6, false }, { 1, false }, { 1, true } }, large[] = { { 100, false }, { 1, true }, { 1, true } };
+	static const struct rt_share many[] = { { 16, false }, { 16, false }, { 16, false }, { 16, false }, { 4, true }, { 4, true } };
+	static const struct rt_share uneven[] = { { 8, false }, { 1, false }, { 1, false }, { 1, false }, { 1, false } };
+
+	check_shared("pack:1 core:8 pu:1", 3, three, "0-5|6-6|7-7", "012", 6);
+	check_shared("pack:1 core:4 pu:1", 3, large, "0-1|2-2|3-3", "012", 2);
+	check_shared("pack:1 core:2 pu:1", 6, many, "0-0|0-0|1-1|1-1|1-1|1-1", "001111", 1);
+	check_shared("pack:1 core:4 pu:1", 5, uneven, "0-1|2-2|3-3|3-3|3-3", "02333", 2);
+}
+
 /* "0-3 4": the sets of the first cluster, one after the other */
 static void check_binds(const char *machine, uint32_t clusters, uint32_t of, const char *bind, const char *map, const char *want)
 {
@@ -49,7 +68,7 @@ static void check_binds(const char *machine, uint32_t clusters, uint32_t of, con
 	struct gw_error why = { 0 };
 	char text[512] = "", *at = text;
 
-	if (rt_topology_cut(&cut, clusters, machine, &why) < 0 ||
+	if (rt_topology_cut(&cut, clusters, NULL, machine, &why) < 0 ||
 	    rt_topology_bind(cut, clusters, bind, map, machine, &why) < 0) {
 		is_str(why.text, want, "%s, bound to %s: refused", machine, bind);
 		rt_topology_free(cut, clusters);
@@ -77,15 +96,16 @@ int main(void)
 	tap_begin(35);
 	check("pack:2 core:4 pu:1", 2, "0-3|4-7", "01", 4);
 	check("pack:2 core:4 pu:2", 2, "0-7|8-15", "01", 8);
+	check_shares();
 	check("pack:1 core:8 pu:1", 3, "0-1|2-4|5-7", "012", 2);
 	check("pack:1 core:2 pu:1", 4, "0-0|0-0|1-1|1-1", "0011", 1);
 	check("pack:1 core:2 pu:1", 3, "0-0|0-0|1-1", "001", 1);
 	check("pack:1 core:1 pu:2", 2, "0-1|0-1", "00", 2);
-	ok(rt_topology_cut(&cut, 1, NULL, &why) == 1 && cut[0].cores >= 1, "this machine is one cluster");
+	ok(rt_topology_cut(&cut, 1, NULL, NULL, &why) == 1 && cut[0].cores >= 1, "this machine is one cluster");
 	free(cut);
 	cut = NULL;
-	ok(rt_topology_cut(&cut, 0, NULL, &why) == -EINVAL && !cut, "no clusters: %s", why.text);
-	ok(rt_topology_cut(&cut, 2, "nonsense", &why) < 0 && !cut, "no machine: %s", why.text);
+	ok(rt_topology_cut(&cut, 0, NULL, NULL, &why) == -EINVAL && !cut, "no clusters: %s", why.text);
+	ok(rt_topology_cut(&cut, 2, NULL, "nonsense", &why) < 0 && !cut, "no machine: %s", why.text);
 	check_binds("pack:2 core:2 pu:2", 1, 0, "none", NULL, "");
 	check_binds("pack:2 core:2 pu:2", 1, 0, "core", NULL, "0+1 2+3 4+5 6+7");
 	check_binds("pack:2 core:2 pu:2", 1, 0, "hwthread", NULL, "0 1 2 3 4 5 6 7");

@@ -71,11 +71,43 @@ static int load(hwloc_topology_t *out, const char *machine, struct gw_error *why
 	return 0;
 }
 
-int rt_topology_cut(struct rt_cluster_cores **out, uint32_t clusters, const char *machine, struct gw_error *why)
+/*
+ * Which of @n cores each cluster gets: from[c] to to[c] - 1. Fewer clusters than cores: a run of cores each; more: a run of clusters
+ * on each core.
+ */
+static void share_out(uint32_t clusters, const struct rt_share *shares, uint32_t n, uint32_t *from, uint32_t *to)
+{
+	bool is_shared = clusters > n;
+	uint64_t all = 0, before = 0;
+	uint32_t at = 0;
+
+	for (uint32_t c = 0; c < clusters; c++)
+		all += !shares ? 1 : is_shared && shares[c].is_service ? 0 : shares[c].cores;
+	all += all == 0; /* services only */
+	for (uint32_t c = 0; c < clusters; c++) {
+		uint64_t share = !shares ? 1 : is_shared && shares[c].is_service ? 0 : shares[c].cores;
+		uint32_t end = (uint32_t)((before + share) * n / all);
+
+		if (is_shared) {
+			from[c] = (uint32_t)(before * n / all);
+			from[c] -= from[c] == n;
+			to[c] = end > from[c] + 1 ? end : from[c] + 1;
+		} else {
+			end = end > at ? end : at + 1;
+			from[c] = at;
+			to[c] = at = end < n - (clusters - c - 1) ? end : n - (clusters - c - 1);
+		}
+		before += share;
+	}
+}
+
+int rt_topology_cut(struct rt_cluster_cores **out, uint32_t clusters, const struct rt_share *shares, const char *machine,
+                    struct gw_error *why)
 {
 	hwloc_topology_t topo;
 	struct rt_cluster_cores *cut = NULL;
 	cpu_set_t *cores = NULL;
+	uint32_t *from = NULL;
 	int n, code = 0;
 
 	if (clusters == 0)
@@ -89,24 +121,24 @@ int rt_topology_cut(struct rt_cluster_cores **out, uint32_t clusters, const char
 		goto out;
 	}
 	cut = calloc(clusters, sizeof(*cut));
-	if (!cut) {
+	from = calloc(2 * (size_t)clusters, sizeof(*from));
+	if (!cut || !from) {
+		free(cut);
 		code = gw_fail(why, -ENOMEM, "no memory for %u clusters", clusters);
 		goto out;
 	}
+	share_out(clusters, shares, (uint32_t)n, from, from + clusters);
 	for (uint32_t c = 0; c < clusters; c++) {
-		/* fewer clusters than cores: a run of cores each; more: a run of clusters on each core */
-		uint32_t from = (uint32_t)((uint64_t)c * (uint32_t)n / clusters);
-		uint32_t to = clusters <= (uint32_t)n ? (uint32_t)((uint64_t)(c + 1) * (uint32_t)n / clusters) : from + 1;
-
 		CPU_ZERO(&cut[c].cpus);
-		for (uint32_t i = from; i < to; i++)
+		for (uint32_t i = from[c]; i < from[clusters + c]; i++)
 			CPU_OR(&cut[c].cpus, &cut[c].cpus, &cores[i]);
 		cut[c].cores = (uint32_t)CPU_COUNT(&cut[c].cpus);
-		cut[c].domain = clusters <= (uint32_t)n ? c : from;
+		cut[c].domain = clusters <= (uint32_t)n ? c : from[c];
 	}
 	code = (int)(cut[clusters - 1].domain + 1);
 	*out = cut;
 out:
+	free(from);
 	free(cores);
 	hwloc_topology_destroy(topo);
 	return code;

@@ -21,12 +21,19 @@ struct rt_cluster_cores {
 	uint32_t n_binds;   /* 0: a rank may use all of the cluster's */
 };
 
+struct rt_share { /* of a host, that a cluster gets */
+	uint32_t cores;     /* in proportion to those of the others; at least one, where there are as many cores as clusters */
+	bool is_service;    /* where cores are shared it gets none that ranks of others could have */
+};
+
 /**
  * rt_topology_cut - into @clusters clusters, out of the processors that this process may use
+ * @shares: of each; NULL: all the same
  * @machine: an hwloc synthetic description such as "pack:2 core:4 pu:2" instead, for tests; NULL: this machine
  * Return: number of core domains; *out is @clusters entries on the heap, the caller frees.
  */
-int rt_topology_cut(struct rt_cluster_cores **out, uint32_t clusters, const char *machine, struct gw_error *why);
+int rt_topology_cut(struct rt_cluster_cores **out, uint32_t clusters, const struct rt_share *shares, const char *machine,
+                    struct gw_error *why);
 
 /**
  * rt_topology_bind - sets of processors for the ranks of each cluster, in the order in which they are to be used

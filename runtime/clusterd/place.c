@@ -40,13 +40,24 @@ static int take_told(struct clusterd *d, const json_t *cores, const json_t *bind
 static int cut_here(struct clusterd *d, const json_t *cut, struct gw_error *why)
 {
 	struct rt_cluster_cores *all = NULL;
+	const json_t *list = json_object_get(cut, "shares");
+	gw_autofree struct rt_share *shares = NULL;
 	const char *bind = json_string_value(json_object_get(cut, "bind")), *map = json_string_value(json_object_get(cut, "map"));
 	json_int_t count = json_integer_value(json_object_get(cut, "count")), index = json_integer_value(json_object_get(cut, "index"));
 	int code;
 
 	if (count <= 0 || count > RT_CLUSTERS_MAX || index < 0 || index >= count)
 		return gw_fail(why, -EPROTO, "the head's 'start' is malformed: how to cut this host");
-	code = rt_topology_cut(&all, (uint32_t)count, NULL, why);
+	if (json_array_size(list) == (size_t)count)
+		shares = calloc((size_t)count, sizeof(*shares));
+	for (json_int_t i = 0; shares && i < count; i++) {
+		const json_t *one = json_array_get(list, (size_t)i);
+		json_int_t cores = json_integer_value(json_array_get(one, 0));
+
+		shares[i] = (struct rt_share){ .cores = cores > 0 && cores <= UINT16_MAX + 1 ? (uint32_t)cores : 1,
+		                               .is_service = json_is_true(json_array_get(one, 1)) };
+	}
+	code = rt_topology_cut(&all, (uint32_t)count, shares, NULL, why);
 	if (code >= 0 && bind)
 		code = rt_topology_bind(all, (uint32_t)count, bind, map, NULL, why);
 	d->cut_domains = code < 0 ? NULL : json_array();

@@ -106,7 +106,10 @@ static int host_width(const json_t *clusters)
 
 static const char *state_text(const json_t *c)
 {
-	return json_is_true(json_object_get(c, "drained")) && strcmp(text_of(c, "state"), "up") == 0 ? "drained" : text_of(c, "state");
+	bool is_up = strcmp(text_of(c, "state"), "up") == 0;
+
+	return is_up && json_is_true(json_object_get(c, "drained")) ? "drained" :
+	       is_up && strcmp(text_of(c, "kind"), "service") == 0 ? "services" : text_of(c, "state");
 }
 
 /* "2026-11-22 12:01:33" */

@@ -253,7 +253,7 @@ static struct bal_snapshot *snapshot(struct balance *b, uint32_t **rank_of, uint
 
 		s->ranks[i] = (struct bal_rank){ .proc = (*rank_of)[i], .cluster = cluster_index[rank->cluster], .load = seen->load,
 			.width = fmax(1, ceil(seen->load - 0.05)), .move_s = move_cost(seen), .memory_bytes = seen->memory, .rested_s = rested,
-			.is_fixed = rank->is_pinned || h->clusters[rank->cluster].is_drained || moves_of(h, (*rank_of)[i]) };
+			.is_fixed = rank->is_pinned || h->clusters[rank->cluster].is_drained || layout_is_service(h, rank->cluster) || moves_of(h, (*rank_of)[i]) };
 		used[h->clusters[rank->cluster].cores.domain] += seen->used_s;
 	}
 	for (uint32_t d = 0; d < h->n_domains; d++)
@@ -274,7 +274,7 @@ static struct bal_snapshot *snapshot(struct balance *b, uint32_t **rank_of, uint
 			d->other = fmax(0, seen->quota - left);
 		}
 		s->clusters[i] = (struct bal_cluster){ .number = c->index, .host = c->host, .domain = c->cores.domain,
-			.memory_bytes = seen->room > 0 ? seen->room : INFINITY, .is_closed = c->is_drained };
+			.memory_bytes = seen->room > 0 ? seen->room : INFINITY, .is_closed = c->is_drained || layout_is_service(h, c->index) };
 	}
 	for (uint32_t i = 0; i < nc; i++) { /* numbers of hosts without gaps: those of hosts that have left are not used again */
 		uint32_t host = s->clusters[i].host, k;
@@ -284,6 +284,9 @@ static struct bal_snapshot *snapshot(struct balance *b, uint32_t **rank_of, uint
 		s->clusters[i].host = k < i ? s->clusters[k].host : s->nhosts++;
 	}
 	s->nedges = add_edges(b, index, s->edges, edges);
+	s->machine = h->spec->machine;
+	if (s->machine)
+		s->link_bytes_s = bal_machine_link(s->machine, &s->link_message_s);
 	if (bal_snapshot_check(s, &why) < 0) {
 		gw_log(GW_WARN, "what was measured is no snapshot: %s", why.text);
 		bal_snapshot_destroy(s);
@@ -305,10 +308,11 @@ static json_t *plan_json(const struct balance *b, const struct bal_plan *p, cons
 		json_array_append_new(moves, json_pack("{s:i, s:i, s:i, s:f}", "rank", (int)rank_of[p->moves[i].rank], "from",
 		                                       (int)cluster_of[p->moves[i].from], "to", (int)cluster_of[p->moves[i].to],
 		                                       "gain_s", p->moves[i].gain_s));
-	return json_pack("{s:s, s:i, s:s, s:s, s:b, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "op", "rebalanced", "status", 0, "strategy",
+	return json_pack("{s:s, s:i, s:s, s:s, s:b, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "op", "rebalanced", "status", 0, "strategy",
 	                 bal_strategy_name(o->strategy), "words", p->words, "dry_run", (int)b->is_dry, "peak", p->before.peak,
 	                 "peak_planned", p->after.peak, "peak_bound", p->bound, "far_bytes_s", p->before.far_bytes_s,
-	                 "far_bytes_s_planned", p->after.far_bytes_s, "gain_s", p->gain_s, "cost_s", p->cost_s, "horizon_s", o->horizon_s,
+	                 "far_bytes_s_planned", p->after.far_bytes_s, "hop_bytes_s", p->before.hop_bytes_s, "hop_bytes_s_planned",
+	                 p->after.hop_bytes_s, "gain_s", p->gain_s, "cost_s", p->cost_s, "horizon_s", o->horizon_s,
 	                 "moves", moves);
 }
 

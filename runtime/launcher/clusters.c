@@ -305,11 +305,19 @@ void clusters_launch(struct head *h, struct cluster *c)
 /* How another machine is cut into the clusters that were started together; it numbers core domains from that of the first on. */
 static json_t *cut_json(const struct head *h, const struct cluster *c)
 {
+	struct rt_share *shares;
+	json_t *list = NULL;
 	uint32_t count = 0;
 
 	while (c->first + count < h->n_clusters && h->clusters[c->first + count].first == c->first)
 		count++;
-	return json_pack("{s:i, s:i, s:s*, s:s*}", "index", (int)(c->index - c->first), "count", (int)count, "bind", h->spec->bind, "map",
+	shares = layout_shares(h->spec, c->first, count);
+	if (shares)
+		list = json_array();
+	for (uint32_t i = 0; shares && i < count; i++)
+		json_array_append_new(list, json_pack("[i, b]", (int)shares[i].cores, (int)shares[i].is_service));
+	free(shares);
+	return json_pack("{s:i, s:i, s:o*, s:s*, s:s*}", "index", (int)(c->index - c->first), "count", (int)count, "shares", list, "bind", h->spec->bind, "map",
 	                 h->spec->bind ? h->spec->map : NULL);
 }
 

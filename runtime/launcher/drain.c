@@ -105,7 +105,7 @@ static struct cluster *destination(const struct drain *d, uint32_t rank)
 
 		for (uint32_t k = 0; k < a->n; k++)
 			was_tried |= a->to[k] == i;
-		if (was_tried || moves_allow_to(h, i, NULL) < 0)
+		if (was_tried || !moves_suits(h, i))
 			continue;
 		l = load_of(d, &h->clusters[i]);
 		if (best && (l.is_full != least.is_full ? l.is_full : l.domain != least.domain ? l.domain > least.domain : l.own >= least.own))
@@ -334,7 +334,7 @@ static int check_others(const struct drain *d, struct gw_error *why)
 	const struct head *h = d->head;
 
 	for (uint32_t i = 0; i < h->n_clusters; i++)
-		if (!is_target(d, i) && moves_allow_to(h, i, NULL) == 0)
+		if (!is_target(d, i) && moves_suits(h, i))
 			return 0;
 	return gw_fail(why, -EBUSY, "no other cluster of the job is up and not drained: its ranks would have no place; 'godwit add' "
 	               "brings one");

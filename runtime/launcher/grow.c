@@ -254,8 +254,11 @@ static void share_cores(const struct head *h, struct cluster *c)
 static int cut_cores(struct head *h, uint32_t first, uint32_t count, struct gw_error *why)
 {
 	struct rt_cluster_cores *cores = NULL;
-	int code = rt_topology_cut(&cores, count, NULL, why);
+	int code;
 
+	layout_unbind(h); /* what mpirun may not use is not cut */
+	code = rt_topology_cut(&cores, count, NULL, NULL, why);
+	layout_bind(h);
 	if (code < 0)
 		return code;
 	for (uint32_t i = 0; i < count; i++) {

@@ -16,6 +16,7 @@
  *   job.c        one job from start to exit status
  *   clusters.c   its daemons: started, given their ranks, lost
  *   hosts.c      which hosts were named
+ *   layout.c     how clusters lie over them, and where ranks begin
  *   slurm.c      what a Slurm allocation says of them
  *   launchers.c  what ssh or srun is told
  *   remote.c     daemons on other hosts: started by those, back by TCP
@@ -272,6 +273,8 @@ struct head {
 	struct gw_timer *grace, *stop_timer, *time_limit;
 	uint64_t time_limit_ms, clock_since_ns; /* what is left of -timeout, since when it runs */
 	struct rlimit files;            /* as mpirun got it, and as its daemons get it */
+	cpu_set_t own_cpus;             /* what mpirun may use, */
+	bool is_bound;                  /* where it is bound to less: layout.c */
 	int signal_fd, listener;
 	struct gw_watch *signal_watch, *listener_watch;
 	uint64_t started_ns;
@@ -331,6 +334,12 @@ const char *clusters_name(const struct head *h, uint32_t cluster, char *buf);
 void clusters_lost_ack(struct head *h, uint32_t lost, uint32_t from);
 void clusters_left(struct cluster *c);                    /* `left` */
 bool clusters_have(const struct head *h, uint32_t host, uint32_t below); /* is one there, with a smaller number than @below? */
+
+/* ---- layout.c ---- */
+bool layout_is_service(const struct head *h, uint32_t cluster); /* no rank comes there unless the user says so */
+void layout_describe(const struct head *h, uint32_t cluster, json_t *one); /* of a machine file, for status */
+void layout_bind(struct head *h);                         /* mpirun itself, to the service clusters of this host */
+void layout_unbind(struct head *h);
 
 /* ---- remote.c ---- */
 int remote_start(struct head *h, const char *path, struct gw_error *why); /* daemons of all other machines */
@@ -466,6 +475,7 @@ struct move {                    /* asked of an owner, not answered yet */
 };
 
 int moves_allow_to(const struct head *h, json_int_t to, struct gw_error *why); /* is that a place to move to? */
+bool moves_suits(const struct head *h, uint32_t to);      /* also where nobody has named it? */
 int moves_allow_ranks(const struct head *h, const json_t *ranks, struct gw_error *why); /* are there such ranks? */
 int moves_allow_host(const struct head *h, const char *host, struct gw_error *why); /* has the job a host of that name? */
 /** moves_choose - of @host the cluster where fewest ranks are, or are going to. A rank that is on the host stays where it is */

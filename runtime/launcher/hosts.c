@@ -178,20 +178,3 @@ int hosts_read(struct job_spec *spec, const char *path, struct gw_error *why)
 		return code;
 	return spec->n_hosts ? 0 : gw_fail(why, -EINVAL, "the file of hosts '%s' names none", path);
 }
-
-uint32_t hosts_place(const struct job_spec *spec, uint32_t rank)
-{
-	uint32_t all = 0;
-
-	for (uint32_t i = 0; i < spec->n_hosts; i++)
-		all += spec->hosts[i].slots;
-	rank %= all;
-	for (uint32_t i = 0; i < spec->n_hosts; i++) {
-		uint32_t slots = spec->hosts[i].slots;
-
-		if (rank < slots) /* evenly over the clusters of the host */
-			return i * spec->clusters + (uint32_t)((uint64_t)rank * spec->clusters / slots);
-		rank -= slots;
-	}
-	return 0;
-}

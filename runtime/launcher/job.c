@@ -170,25 +170,12 @@ static bool is_any_here(const struct job_spec *spec)
 	return false;
 }
 
-/* The cluster where a rank begins */
-static uint32_t place_of(const struct head *h, uint32_t rank)
-{
-	const struct job_spec *spec = h->spec;
-	uint32_t ppn = spec->ppn;
-
-	if (ppn && (h->n_hosts == 1 || spec->is_ppn_of_clusters))
-		return rank / ppn % h->n_clusters;
-	if (ppn) /* of a host, whatever slots it has, as with MPICH; evenly over its clusters */
-		return rank / ppn % h->n_hosts * spec->clusters + (uint32_t)((uint64_t)(rank % ppn) * spec->clusters / ppn);
-	if (spec->has_slots && h->n_hosts > 1)
-		return hosts_place(spec, rank);
-	return (uint32_t)((uint64_t)rank * h->n_clusters / h->size);
-}
-
 static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 {
 	struct rt_cluster_cores *cores = NULL;
-	uint32_t rank = 0, n_cut;
+	struct rt_share *shares;
+	struct layout layout;
+	uint32_t rank = 0, first_cut = 0, n_cut, all;
 	int code;
 
 	h->spec = spec;
@@ -204,15 +191,28 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	gw_list_init(&h->drains);
 	gw_list_init(&h->dirs);
 	gw_list_init(&h->doors);
+	if (layout_check(spec, why) < 0)
+		return why->code;
 	if ((uint64_t)spec->clusters * spec->n_hosts > RT_CLUSTERS_MAX)
 		return gw_fail(why, -E2BIG, "%u clusters on each of %u hosts are more than a job can have, %d", spec->clusters, spec->n_hosts,
 		               RT_CLUSTERS_MAX);
-	code = spec->is_remote ? 0 : limits_check(h, spec->clusters * spec->n_hosts, why);
+	all = layout_first(spec, spec->n_hosts);
+	code = spec->is_remote ? 0 : limits_check(h, all, why);
 	if (code < 0)
 		return code;
 	limits_raise(h);
-	n_cut = spec->is_remote ? spec->clusters : spec->clusters * spec->n_hosts;
-	code = rt_topology_cut(&cores, n_cut, NULL, why);
+	n_cut = all;
+	if (spec->is_remote) { /* this machine is but one of them, under whatever names */
+		uint32_t here = 0;
+
+		while (here + 1 < spec->n_hosts && !hosts_is_here(spec->hosts[here].name))
+			here++;
+		first_cut = layout_first(spec, here);
+		n_cut = layout_first(spec, here + 1) - first_cut;
+	}
+	shares = layout_shares(spec, first_cut, n_cut);
+	code = rt_topology_cut(&cores, n_cut, shares, NULL, why);
+	free(shares);
 	if (code < 0)
 		return code;
 	h->n_domains = (uint32_t)code;
@@ -237,21 +237,24 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 		host->is_slurm = spec->is_slurm;
 		host->slots = spec->pool ? spec->hosts[i].slots : 0;
 		host->launcher = spec->launcher ? strdup(spec->launcher) : NULL;
-		for (uint32_t c = 0; c < spec->clusters; c++) {
+		for (uint32_t c = 0; c < layout_first(spec, i + 1) - layout_first(spec, i); c++) {
 			struct cluster *cl = clusters_new(h, i, h->n_clusters - c);
 
 			if (!host->is_remote) /* several names may be this machine */
-				clusters_copy_cores(&cl->cores, &cores[spec->is_remote ? c : cl->index]);
+				clusters_copy_cores(&cl->cores, &cores[spec->is_remote ? c % n_cut : cl->index]);
 			else /* it cuts itself, and says with `up` what came of it; there may be as many domains */
 				cl->cores.domain = h->n_domains++;
 		}
 	}
 	rt_topology_free(cores, n_cut);
+	if (layout_init(&layout, spec) < 0)
+		return gw_fail(why, -ENOMEM, "no memory for %u clusters%s", all, gw_advice(ENOMEM));
 	for (uint32_t a = 0; a < spec->n_apps; a++)
 		for (uint32_t i = 0; i < spec->apps[a].n; i++, rank++) {
 			h->ranks[rank].app = a;
-			h->ranks[rank].cluster = place_of(h, rank);
+			h->ranks[rank].cluster = layout_place(&layout, spec, rank);
 		}
+	layout_fini(&layout);
 	if (spec->pinned && pins_parse(h, spec->pinned, why) < 0)
 		return why->code;
 	code = random_ids(h);
@@ -305,6 +308,8 @@ static int start_all(struct head *h, struct gw_error *why)
 		for (uint32_t c = 0; c < h->n_clusters; c++) /* the first of each host makes its segment */
 			if (h->clusters[c].link && h->clusters[c].first == c)
 				clusters_send_start(h, &h->clusters[c]);
+	if (code == 0)
+		layout_bind(h);
 	return code;
 }
 

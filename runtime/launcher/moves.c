@@ -18,6 +18,11 @@ int moves_allow_to(const struct head *h, json_int_t to, struct gw_error *why)
 	return 0;
 }
 
+bool moves_suits(const struct head *h, uint32_t to)
+{
+	return moves_allow_to(h, to, NULL) == 0 && !layout_is_service(h, to);
+}
+
 static bool is_of_host(const struct head *h, const struct cluster *c, const char *host)
 {
 	return clusters_is_host(&h->hosts[c->host], host);
@@ -37,7 +42,7 @@ int moves_allow_host(const struct head *h, const char *host, struct gw_error *wh
 int moves_choose(const struct head *h, json_int_t rank, const char *host, json_int_t *to, struct gw_error *why)
 {
 	uint32_t fewest = UINT32_MAX;
-	bool is_drained = false;
+	bool is_drained = false, is_service = false;
 
 	*to = 0;
 	if (is_of_host(h, &h->clusters[h->ranks[rank].cluster], host))
@@ -51,6 +56,10 @@ int moves_choose(const struct head *h, json_int_t rank, const char *host, json_i
 			is_drained = true;
 			continue;
 		}
+		if (layout_is_service(h, c)) {
+			is_service = true;
+			continue;
+		}
 		for (uint32_t r = 0; r < h->size; r++)
 			n += h->ranks[r].cluster == c && h->ranks[r].state != RANK_ENDED;
 		gw_list_for(e, &h->moves)
@@ -62,6 +71,8 @@ int moves_choose(const struct head *h, json_int_t rank, const char *host, json_i
 	}
 	if (fewest < UINT32_MAX)
 		return 0;
+	if (is_service && !is_drained)
+		return gw_fail(why, -EBUSY, "host %s has clusters for services only; name one of them by its number if it has to be there", host);
 	return is_drained ? gw_fail(why, -EBUSY, "host %s is drained: no rank moves there until 'godwit undrain %s'", host, host) :
 	       gw_fail(why, -EHOSTDOWN, "no cluster of host %s is up", host);
 }

@@ -30,6 +30,7 @@ static int set_clusters(struct parser *p, const char *v)
 {
 	return parse_count(p, v, "the number of clusters", OPTIONS_CLUSTERS_MAX, &p->spec->clusters);
 }
+static int set_machine(struct parser *p, const char *v) { p->spec->machine_name = v; return 0; }
 static int set_ppn(struct parser *p, const char *v)
 {
 	return parse_count(p, v, "the number of ranks of a host or cluster", OPTIONS_RANKS_MAX, &p->spec->ppn);
@@ -201,13 +202,15 @@ const struct option options_table[] = {
 	{ "errfile-pattern errfile", "FILE", set_errfile, "write standard error to FILE" },
 	{ "s stdin", "RANKS", set_input, "give standard input to RANKS: 0 (default), all, none, or a list as 0,3-5" },
 	{ .help = "Places" },
-	{ "hosts host hostlist machine machines machinelist H", "HOST,...", set_hosts, "run on these hosts; HOST:N: N ranks there before the "
+	{ "hosts host hostlist machines machinelist H", "HOST,...", set_hosts, "run on these hosts; HOST:N: N ranks there before the "
 	  "next has its turn" },
 	{ "f hostfile machinefile", "FILE", set_hostfile, "the same from a file, one HOST, HOST:N or HOST slots=N a line" },
 	{ "launcher bootstrap", "X", set_launcher, "how other hosts are reached: ssh (default), slurm (default in its allocations), a command "
 	  "with %h (host) and %c (what to run), or fork: this machine plays all of them" },
 	{ "pool", "NAME", set_pool, "run in the pool NAME that 'godwit up' has made; any: the only one of this host (also GODWIT_POOL)" },
 	{ "clusters", "N", set_clusters, "cut each host into N clusters (default 1); clusters share cores when there are fewer" },
+	{ "machine", "NAME", set_machine, "lay the clusters out as the machine file NAME says: mppa256, torus4x4, mesh3x4, tree2x4, or a file of "
+	  "yours; over all hosts (doc/balance.md)" },
 	{ "ppn N npernode perhost", "N", set_ppn, "start N ranks on a host, or where there is only one on a cluster, before the next has its turn (default: spread evenly)" },
 	{ "bind-to binding", "WHAT", set_bind, "bind each rank within its cluster: none (default), hwthread, core, l1cache to l5cache, numa, "
 	  "socket, with :N for several; rr; user:0+2,1,..." },
@@ -398,9 +401,10 @@ int options_parse(struct job_spec *spec, int argc, char **argv, struct gw_error 
 	bool given[GW_ARRAY_LEN(options_table)] = { false };
 	int code = defaults(&p);
 
-	spec->clusters = 1;
 	if (code == 0)
 		code = parse_words(&p, given);
+	if (code == 0 && !spec->config)
+		code = layout_read(spec, why);
 	if (code == 0 && !spec->config)
 		code = check_hosts(spec, why);
 	if (code == 0 && !spec->config)
@@ -417,6 +421,8 @@ int options_parse(struct job_spec *spec, int argc, char **argv, struct gw_error 
 	p = (struct parser){ .spec = spec, .argv = spec->words.list, .end = (int)spec->words.n, .is_file = true, .why = why };
 	code = parse_words(&p, given);
 	if (code == 0)
+		code = layout_read(spec, why);
+	if (code == 0)
 		code = check_hosts(spec, why);
 	if (code == 0)
 		code = check_checkpoints(spec, why);
@@ -427,6 +433,7 @@ void options_fini(struct job_spec *spec)
 {
 	free(spec->hosts);
 	free(spec->pool_launcher);
+	bal_machine_destroy(spec->machine);
 	for (uint32_t i = 0; i < spec->n_apps; i++) {
 		strings_fini(&spec->apps[i].argv);
 		strings_fini(&spec->apps[i].env);

@@ -34,7 +34,8 @@ struct host_spec {
 
 struct job_spec {
 	struct app *apps;
-	uint32_t n_apps, clusters, size;
+	uint32_t n_apps, size;
+	uint32_t clusters;        /* of a host; of the one that has most, where a machine file says so */
 	uint32_t ppn;             /* ranks that begin on one host (where there is one only: cluster) before the next has its turn;
 	                           * 0: evenly */
 	bool is_ppn_of_clusters;  /* in any case: -map-by cluster */
@@ -58,6 +59,8 @@ struct job_spec {
 	bool is_slurm;            /* they are nodes of a Slurm allocation, and srun starts their daemons */
 	bool is_launcher_said;
 	bool is_size_unsaid;      /* one program, without -n */
+	const char *machine_name; /* of -machine; NULL: none */
+	struct bal_machine *machine; /* what its file says */
 	const char *pool;         /* runtime/pool: its name, "any"; NULL: none */
 	char *pool_launcher, pool_address[64]; /* what a pool has granted: see pool.c */
 	uint32_t pool_job;
@@ -98,7 +101,22 @@ int hosts_add(struct job_spec *spec, const char *name, uint32_t slots, struct gw
 void hosts_forget(struct job_spec *spec);
 bool hosts_is_here(const char *name);
 bool hosts_is_launcher(const char *words);  /* one of them is %h */
-uint32_t hosts_place(const struct job_spec *spec, uint32_t rank);               /* its cluster, where slots were given */
+
+/* ---- layout.c ---- */
+int layout_read(struct job_spec *spec, struct gw_error *why);  /* -machine, if it was given; and @spec->clusters is at least 1 */
+int layout_check(struct job_spec *spec, struct gw_error *why); /* when all hosts are known: are there clusters for them? */
+uint32_t layout_first(const struct job_spec *spec, uint32_t host); /* its first cluster; of the host after the last: how many there are */
+struct rt_share;
+struct rt_share *layout_shares(const struct job_spec *spec, uint32_t first, uint32_t n); /* runtime/topology.h; heap. NULL: all alike */
+
+struct layout {                   /* clusters where ranks may begin, host by host */
+	uint32_t *clusters, n_clusters;
+	uint32_t *first, n_hosts; /* hosts that have such: those of the i-th begin at clusters[first[i]], */
+	uint32_t *host;           /* and this is which it is */
+};
+int layout_init(struct layout *l, const struct job_spec *spec); /* -ENOMEM */
+void layout_fini(struct layout *l);
+uint32_t layout_place(const struct layout *l, const struct job_spec *spec, uint32_t rank); /* the cluster where it begins */
 
 /* ---- restart.c ---- */
 /** restart_take - programs and options of the checkpoint in @spec->restart_dir, if one is named. restart_release() in any case */

@@ -261,8 +261,10 @@ static uint64_t default_size(const struct job_spec *spec, bool is_whole)
 {
 	uint64_t all = 0;
 
+	if (spec->ppn && spec->n_hosts > 1 && !spec->is_ppn_of_clusters)
+		return (uint64_t)spec->ppn * spec->n_hosts;
 	if (spec->ppn)
-		return (uint64_t)spec->ppn * spec->n_hosts * (spec->n_hosts > 1 && !spec->is_ppn_of_clusters ? 1 : spec->clusters);
+		return (uint64_t)spec->ppn * (spec->machine ? bal_machine_compute(spec->machine) : spec->n_hosts * spec->clusters);
 	if (is_whole && !is_in_step() && number("SLURM_NTASKS"))
 		return number("SLURM_NTASKS");
 	for (uint32_t i = 0; i < spec->n_hosts; i++)

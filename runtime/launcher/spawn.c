@@ -207,7 +207,7 @@ static int choose(const struct head *h, const char *hosts, uint32_t *cluster, st
 		if (hosts && !is_named(h, &h->hosts[cl->host], hosts))
 			continue;
 		is_known = true;
-		if (cl->state != CLUSTER_UP || cl->is_drained)
+		if (cl->state != CLUSTER_UP || cl->is_drained || layout_is_service(h, c))
 			continue;
 		for (uint32_t r = 0; r < h->size; r++)
 			if (h->ranks[r].state != RANK_ENDED) {

@@ -55,6 +55,53 @@ static void check_queue(void)
 	ok(q.list[q.n - 1] == SIGTERM, "what is no signal is not kept");
 }
 
+/* "0 0 2 3": where ranks begin, on one host or several of a machine with the clusters 1 and 4 for services */
+static void check_layout(uint32_t hosts, uint32_t ppn, const uint32_t *slots, uint32_t size, const char *want)
+{
+	struct host_spec named[4] = { 0 };
+	static const char five[] = "{\"mesh\": [5], \"services\": [1, 4]}";
+	struct job_spec spec = { .n_hosts = hosts, .ppn = ppn, .has_slots = slots, .size = size, .hosts = named };
+	struct gw_error why = { 0 };
+	struct layout l;
+	char text[256] = "";
+
+	for (uint32_t i = 0; slots && i < hosts; i++)
+		named[i].slots = slots[i];
+	if (bal_machine_parse(&spec.machine, five, strlen(five), &why) < 0 || layout_check(&spec, &why) < 0 ||
+	    layout_init(&l, &spec) < 0) {
+		ok(false, "a layout: %s", why.text);
+		return;
+	}
+	for (uint32_t r = 0; r < size; r++)
+		sprintf(text + strlen(text), "%s%u", r ? " " : "", layout_place(&l, &spec, r));
+	is_str(text, want, "%u ranks over five clusters, two of them for services, on %u hosts%s", size, hosts, ppn ? ", some on each" : slots ? " with slots" : "");
+	layout_fini(&l);
+	bal_machine_destroy(spec.machine);
+}
+
+static void check_layouts(void)
+{
+	static const uint32_t slots[] = { 2, 1, 4 };
+	struct job_spec few = { .n_hosts = 6, .machine_name = "five" };
+	struct gw_error why = { 0 };
+
+	check_layout(1, 0, NULL, 6, "0 0 2 2 3 3");
+	check_layout(1, 1, NULL, 5, "0 2 3 0 2");
+	check_layout(3, 0, NULL, 3, "0 2 3");         /* hosts have clusters 0; 1, 2; 3, 4 */
+	check_layout(3, 2, NULL, 6, "0 0 2 2 3 3");
+	check_layout(3, 0, slots, 8, "0 0 2 3 3 3 3 0");
+	check_layout(4, 1, NULL, 4, "0 2 3 0");       /* 0; 1; 2; 3, 4: nobody on the second */
+	check_layout(4, 0, (const uint32_t[]){ 1, 5, 1, 1 }, 4, "0 2 3 0");
+	ok(bal_machine_parse(&few.machine, "{\"mesh\": [5]}", 13, &why) == 0 && layout_check(&few, &why) == -EINVAL &&
+	   strstr(why.text, "too few for 6 hosts"), "more hosts than clusters are refused: %s", why.text);
+	bal_machine_destroy(few.machine);
+	few = (struct job_spec){ .machine_name = "no such" };
+	ok(layout_read(&few, &why) == -ENOENT && strstr(why.text, "there is no machine 'no such'") && strstr(why.text, "-hosts"),
+	   "so is a machine that is not there: %s", why.text);
+	few = (struct job_spec){ .machine_name = "torus4x4", .clusters = 2 };
+	ok(layout_read(&few, &why) == -EINVAL && strstr(why.text, "exclude each other"), "and one with -clusters: %s", why.text);
+}
+
 static void check_duration(const char *text, int want_code, uint64_t want)
 {
 	struct gw_error why = { 0 };
@@ -160,6 +207,7 @@ int main(void)
 	check_core("core[%p]*", 0, 0, "/home/u/core\\[301]\\*");
 	check_core("core%", 0, 0, "/home/u/core");
 	check_core("|/usr/lib/systemd/systemd-coredump %P", 0, -ENOTSUP, "");
+	check_layouts();
 	check_queue();
 	check_checkpoint_words();
 	check_host_words();

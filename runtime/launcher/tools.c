@@ -124,6 +124,7 @@ static json_t *clusters_json(const struct head *h)
 		                                     (int)(cl->daemon ? cl->daemon : cl->pid), "cores",
 		                                     rt_cpus_json(&cl->cores.cpus), "domain", (int)cl->cores.domain, "ranks",
 		                                     ranks, "drained", (int)cl->is_drained));
+		layout_describe(h, c, json_array_get(all, c));
 	}
 	return all;
 }
