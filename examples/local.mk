@@ -6,7 +6,7 @@ EXAMPLES_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 EXAMPLES_CFLAGS = $(AM_CFLAGS) -ffp-contract=off
 EXAMPLES_LDADD = $(MPI_LIBS) -lm
 
-noinst_PROGRAMS += %D%/jacobi %D%/friendly %D%/gauss %D%/kmeans %D%/drift
+noinst_PROGRAMS += %D%/jacobi %D%/fast %D%/friendly %D%/gauss %D%/is %D%/kmeans %D%/lu %D%/tsp %D%/drift
 
 %C%_jacobi_SOURCES = %D%/jacobi.c %D%/example.h
 %C%_jacobi_CPPFLAGS = $(EXAMPLES_CPPFLAGS)
@@ -32,6 +32,26 @@ noinst_PROGRAMS += %D%/jacobi %D%/friendly %D%/gauss %D%/kmeans %D%/drift
 %C%_drift_CPPFLAGS = $(EXAMPLES_CPPFLAGS)
 %C%_drift_CFLAGS = $(EXAMPLES_CFLAGS)
 %C%_drift_LDADD = $(EXAMPLES_LDADD)
+
+%C%_fast_SOURCES = %D%/fast.c %D%/example.h
+%C%_fast_CPPFLAGS = $(EXAMPLES_CPPFLAGS)
+%C%_fast_CFLAGS = $(EXAMPLES_CFLAGS)
+%C%_fast_LDADD = $(EXAMPLES_LDADD)
+
+%C%_is_SOURCES = %D%/is.c %D%/example.h
+%C%_is_CPPFLAGS = $(EXAMPLES_CPPFLAGS)
+%C%_is_CFLAGS = $(EXAMPLES_CFLAGS)
+%C%_is_LDADD = $(EXAMPLES_LDADD)
+
+%C%_lu_SOURCES = %D%/lu.c %D%/example.h
+%C%_lu_CPPFLAGS = $(EXAMPLES_CPPFLAGS)
+%C%_lu_CFLAGS = $(EXAMPLES_CFLAGS)
+%C%_lu_LDADD = $(EXAMPLES_LDADD)
+
+%C%_tsp_SOURCES = %D%/tsp.c %D%/example.h
+%C%_tsp_CPPFLAGS = $(EXAMPLES_CPPFLAGS)
+%C%_tsp_CFLAGS = $(EXAMPLES_CFLAGS)
+%C%_tsp_LDADD = $(EXAMPLES_LDADD)
 
 # Machines for mpirun -machine; in the build tree it looks for them beside itself.
 machinesdir = $(pkgdatadir)/machines
