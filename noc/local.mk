@@ -7,20 +7,22 @@ libnoc_la_SOURCES = %D%/segment.h %D%/channel.h %D%/local.h %D%/segment.c %D%/in
 
 # The network interface, for ranks only. Its keyed hash is linked in whole from libsodium.a: a shared library more would be
 # five mappings more in every rank, which each move pays for.
+noc_fabric_sources = %D%/fabric.h %D%/fabric.c %D%/conn.h %D%/conn.c %D%/limit.c %D%/meet.c %D%/core.c %D%/tcp.h %D%/tcp.c %D%/tcp_cm.c \
+	%D%/descriptors.c
 noinst_LTLIBRARIES += libnoc-fabric.la
-libnoc_fabric_la_SOURCES = %D%/fabric.h %D%/fabric.c %D%/core.c %D%/tcp.h %D%/tcp.c %D%/tcp_cm.c %D%/descriptors.c
+libnoc_fabric_la_SOURCES = $(noc_fabric_sources)
 libnoc_fabric_la_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
 
 check_PROGRAMS += %D%/test_net
 TESTS += %D%/test_net
-%C%_test_net_SOURCES = %D%/test_net.c %D%/test_traffic.h %D%/fabric.h %D%/fabric.c %D%/core.c %D%/tcp.h %D%/tcp.c %D%/tcp_cm.c %D%/descriptors.c
+%C%_test_net_SOURCES = %D%/test_net.c %D%/test_traffic.h $(noc_fabric_sources)
 %C%_test_net_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
 %C%_test_net_LDADD = libnoc.la libct-rank.la libgw-base.la $(FABRIC_LIBS) $(SODIUM_LIBS) -lpthread
 %C%_test_net_LDFLAGS = $(AM_LDFLAGS) -Wl,-rpath,$(MPICH_PREFIX)/lib
 
 check_PROGRAMS += %D%/test_strays
 TESTS += %D%/test_strays
-%C%_test_strays_SOURCES = %D%/test_strays.c %D%/fabric.h %D%/fabric.c %D%/core.c %D%/tcp.h %D%/tcp.c %D%/tcp_cm.c %D%/descriptors.c
+%C%_test_strays_SOURCES = %D%/test_strays.c $(noc_fabric_sources)
 %C%_test_strays_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
 %C%_test_strays_LDADD = libnoc.la libct-rank.la libgw-base.la $(FABRIC_LIBS) $(SODIUM_LIBS) -lpthread
 %C%_test_strays_LDFLAGS = $(AM_LDFLAGS) -Wl,-rpath,$(MPICH_PREFIX)/lib

@@ -4,10 +4,10 @@
  *
  *   sim.c      the scheduler: when members poll, move and end; the news of their names; an episode and its end
  *   traffic.c  what members send to each other, and whether it came once, in order and whole
- *   wire.c     below noc/fabric.c, which is the real one: endpoints, queues and what is on its way between them
+ *   wire.c     below noc/fabric.c and its parts, which are the real ones: endpoints, queues and what is on its way between them
  *   story.c    seeds and failures, as of every simulation (story.h)
  *
- * All that a member is hangs from noc_me, and from `net` of fabric.c; sim_enter() exchanges both.
+ * All that a member is hangs from noc_me, and from noc_fabric of noc/conn.h; sim_enter() exchanges both.
  */
 #ifndef SIM_H
 #define SIM_H
@@ -57,6 +57,6 @@ void sim_wire_begin(void);
 bool sim_wire_step(void);               /* something on its way goes on; false: nothing is on its way */
 void sim_wire_cut(void);                /* some connection breaks */
 void sim_wire_end(void);                /* check that nothing is left open */
-void sim_net_swap(int from, int to);    /* of fabric.c */
+void sim_net_swap(int from, int to);    /* noc_fabric */
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What noc/fabric.c needs of libfabric, simulated. The real fabric.c is compiled in here, since its one static object is to
- * be exchanged with the member. An endpoint:
+ * What noc/fabric.c and its parts (noc/conn.h) need of libfabric, simulated. The real ones are compiled in here; their one
+ * object, noc_fabric, is exchanged with the member. An endpoint:
  *
  *   fi_sendmsg ──► tx (references) ─step─► wire of the other side (copies) ─step─► a posted buffer, completion
  *
@@ -11,9 +11,12 @@
  */
 #include <dirent.h>
 #define opendir(path) ((DIR *)NULL) /* descriptors are not part of this world */
+#include "noc/conn.c"
 #include "noc/core.c"
 #include "noc/descriptors.c"
 #include "noc/fabric.c"
+#include "noc/limit.c"
+#include "noc/meet.c"
 
 #include "tests/sim/sim.h"
 
@@ -679,7 +682,7 @@ void sim_wire_cut(void)
 
 /* ---- members --------------------------------------------------------------------------------------------------- */
 
-static char stored[SIM_MEMBERS][sizeof(net)];
+static char stored[SIM_MEMBERS][sizeof(noc_fabric)];
 
 static void list_moved(struct gw_list *l, const struct gw_list *was)
 {
@@ -693,17 +696,18 @@ static void list_moved(struct gw_list *l, const struct gw_list *was)
 
 void sim_net_swap(int from, int to)
 {
-	static const size_t at[2] = { (size_t)((char *)&net.conns - (char *)&net), (size_t)((char *)&net.closed - (char *)&net) };
+	static const size_t at[2] = { offsetof(struct noc_fabric, conns), offsetof(struct noc_fabric, closed) };
+	char *now = (char *)&noc_fabric;
 
 	if (from >= 0) {
-		memcpy(stored[from], &net, sizeof(net));
+		memcpy(stored[from], now, sizeof(noc_fabric));
 		for (int i = 0; i < 2; i++)
-			list_moved((struct gw_list *)(void *)(stored[from] + at[i]), (struct gw_list *)(void *)((char *)&net + at[i]));
+			list_moved((struct gw_list *)(void *)(stored[from] + at[i]), (struct gw_list *)(void *)(now + at[i]));
 	}
 	if (to >= 0) {
-		memcpy(&net, stored[to], sizeof(net));
+		memcpy(now, stored[to], sizeof(noc_fabric));
 		for (int i = 0; i < 2; i++)
-			list_moved((struct gw_list *)(void *)((char *)&net + at[i]), (struct gw_list *)(void *)(stored[to] + at[i]));
+			list_moved((struct gw_list *)(void *)(now + at[i]), (struct gw_list *)(void *)(stored[to] + at[i]));
 	}
 }
 
@@ -711,7 +715,7 @@ void sim_wire_begin(void)
 {
 	memset(stored, 0, sizeof(stored));
 	memset(nics, 0, sizeof(nics));
-	conns_max = sim_one_in(4) ? 1 + (uint32_t)sim_rnd(2) : CONNS_MIN; /* of fabric.c */
+	noc_conns_max = sim_one_in(4) ? 1 + (uint32_t)sim_rnd(2) : CONNS_MIN;
 	for (int i = 0; i < SIM_MEMBERS; i++) {
 		gw_list_init(&nics[i].events);
 		gw_list_init(&nics[i].completions);
