@@ -9,7 +9,9 @@
 void noc_conn_free(struct noc_conn *c)
 {
 	gw_list_remove(&c->link);
-	free(c->rx[0]);
+	if (c->mr)
+		fi_close(&c->mr->fid);
+	free(c->buffers);
 	free(c);
 }
 
@@ -37,35 +39,63 @@ void noc_conn_lost(struct noc_conn *c)
 
 int noc_conn_post(struct noc_conn *c, uint32_t i)
 {
-	int rc = (int)fi_recv(c->ep, c->rx[i], sizeof(struct noc_frame) + NOC_FRAME_BYTES, NULL, FI_ADDR_UNSPEC,
-	                      &c->rx_token[i]);
+	int rc = (int)fi_recv(c->ep, c->rx[i], FRAME_ROOM, c->desc, FI_ADDR_UNSPEC, &c->rx_token[i]);
 
 	if (rc == 0)
 		c->posted++;
 	return rc;
 }
 
+/*
+ * Hardware reads and writes registered memory only, and registering costs more than copying a frame does; so all that it
+ * touches is a piece of memory of the connection, and the program's is copied to and from there. Nothing of the program's is
+ * ever registered: what hardware has written is nothing that a move would have to carry (rule 16).
+ */
+static int buffers_new(struct noc_conn *c)
+{
+	static bool is_told; /* process-wide: the limit is the process's */
+	uint32_t rx = noc_fabric.is_registering ? RX_REGISTERED : RX_BUFFERS, tx = noc_fabric.is_registering ? TX_CHUNKS : 0;
+	int rc;
+
+	c->buffers = malloc((rx + tx) * FRAME_ROOM);
+	if (!c->buffers)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < rx; i++) {
+		c->rx[i] = c->buffers + i * FRAME_ROOM;
+		c->rx_token[i] = (struct token){ c, TOKEN_RX, i };
+	}
+	for (uint32_t i = 0; i < TX_CHUNKS; i++) {
+		c->tx[i] = i < tx ? c->buffers + (rx + i) * FRAME_ROOM : NULL;
+		c->tx_token[i] = (struct token){ c, TOKEN_TX, i };
+	}
+	if (!noc_fabric.is_registering)
+		return 0;
+	rc = fi_mr_reg(noc_fabric.domain, c->buffers, (rx + tx) * FRAME_ROOM, FI_SEND | FI_RECV, 0, ++noc_fabric.key, 0, &c->mr, NULL);
+	if (rc) {
+		if (!is_told)
+			gw_log(GW_WARN, "noc: %zu KiB for a connection cannot be registered with the network's hardware: %s; raise 'ulimit -l', "
+			       "or say GODWIT_NET=tcp", (rx + tx) * FRAME_ROOM >> 10, fi_strerror(-rc));
+		is_told = true;
+		c->mr = NULL;
+		return rc;
+	}
+	c->desc = fi_mr_desc(c->mr);
+	return 0;
+}
+
 struct noc_conn *noc_conn_new(struct fi_info *info, struct noc_peer *p)
 {
 	struct noc_conn *c = calloc(1, sizeof(*c));
-	size_t size = sizeof(struct noc_frame) + NOC_FRAME_BYTES;
 
 	if (!c)
 		return NULL;
 	gw_list_init(&c->link);
 	c->peer = p;
 	c->since_ns = gw_now_ns();
-	c->rx[0] = malloc(RX_BUFFERS * size);
-	if (!c->rx[0]) {
-		free(c);
+	if (buffers_new(c)) {
+		noc_conn_free(c);
 		return NULL;
 	}
-	for (uint32_t i = 0; i < RX_BUFFERS; i++) {
-		c->rx[i] = c->rx[0] + i * size;
-		c->rx_token[i] = (struct token){ c, TOKEN_RX, i };
-	}
-	for (uint32_t i = 0; i < TX_CHUNKS; i++)
-		c->tx_token[i] = (struct token){ c, TOKEN_TX, i };
 	if (fi_endpoint(noc_fabric.domain, info, &c->ep, c)) {
 		c->ep = NULL;
 		noc_conn_free(c);
@@ -75,7 +105,7 @@ struct noc_conn *noc_conn_new(struct fi_info *info, struct noc_peer *p)
 	if (fi_ep_bind(c->ep, &noc_fabric.eq->fid, 0) || fi_ep_bind(c->ep, &noc_fabric.cq->fid, FI_RECV) ||
 	    fi_ep_bind(c->ep, &noc_fabric.cq->fid, FI_TRANSMIT | FI_SELECTIVE_COMPLETION) || fi_enable(c->ep))
 		goto fail;
-	for (uint32_t i = 0; i < RX_BUFFERS; i++)
+	for (uint32_t i = 0; i < RX_REGISTERED && c->rx[i]; i++)
 		if (noc_conn_post(c, i))
 			goto fail;
 	return c;

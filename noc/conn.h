@@ -23,8 +23,10 @@
 #include "noc/fabric.h"
 #include "noc/local.h"
 
-#define RX_BUFFERS 2u
+#define RX_BUFFERS 2u              /* the kernel's socket buffer is the window */
+#define RX_REGISTERED 8u           /* of hardware: it has none, and what finds no buffer must come again */
 #define TX_CHUNKS  4u
+#define FRAME_ROOM (sizeof(struct noc_frame) + NOC_FRAME_BYTES)
 #define GREETING_MAGIC 0x4f4c4c48u /* "HLLO" */
 #define GREETING_VERSION 2
 #define SILENT_NS  2000000000ull   /* a connection that is not proved by then is closed; twice as long after each that was not */
@@ -61,10 +63,13 @@ struct noc_conn {
 	struct greeting mine;
 	uint8_t proof[NOC_PROOF_BYTES], expected[NOC_PROOF_BYTES]; /* that we send, that must come */
 	bool has_proved;                     /* ours was sent */
-	struct token rx_token[RX_BUFFERS], tx_token[TX_CHUNKS];
-	uint32_t tx_busy;                    /* bit per chunk head */
+	struct token rx_token[RX_REGISTERED], tx_token[TX_CHUNKS];
+	uint32_t tx_busy;                    /* bit per chunk head, or per buffer of tx */
 	struct noc_frame tx_frame[TX_CHUNKS];
-	unsigned char *rx[RX_BUFFERS];
+	unsigned char *buffers;              /* FRAME_ROOM each; of them: */
+	unsigned char *rx[RX_REGISTERED], *tx[TX_CHUNKS]; /* tx: where buffers are registered, else NULL */
+	struct fid_mr *mr;                   /* all of them. NULL: not registered */
+	void *desc;                          /* likewise */
 };
 
 extern struct noc_fabric {
@@ -79,7 +84,9 @@ extern struct noc_fabric {
 	struct gw_list conns, closed;
 	struct token *late;                  /* a buffer that was read and is not posted again yet; counted in its posted */
 	uint64_t uses;                       /* frames so far */
+	uint64_t key;                        /* of the last registration */
 	bool is_making_room;
+	bool is_registering;                 /* the provider wants all buffers registered */
 } noc_fabric; /* process-wide; nothing of it outlives detach() */
 extern uint32_t noc_conns_max; /* process-wide, of the environment: it is the same after a move */
 

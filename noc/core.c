@@ -11,6 +11,7 @@
 #include <rdma/fi_domain.h>
 #include <rdma/fi_errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "noc/local.h"
 #include "noc/tcp.h"
@@ -22,13 +23,17 @@
 _Static_assert(NOC_GREETING_BYTES <= NOC_GREETING_MAX, "every connection manager of the table carries a greeting");
 
 static const struct core {
-	const char *word;  /* of GODWIT_NET */
-	const char *name;  /* libfabric's; NULL: our own */
-	bool is_unable;    /* it wants all buffers registered, which fabric.c does not do yet: not asked for unless by name */
+	const char *word;     /* of GODWIT_NET */
+	const char *name;     /* libfabric's; NULL: our own */
+	const char *hardware; /* taken by itself, but only where this is: asking libfabric costs each attach more. NULL: anywhere */
+	bool is_asked_for;    /* not taken by itself */
+	bool is_registering;  /* whether it wants it or not */
 } cores[] = {
-	{ "verbs", "verbs", true }, /* hardware that places data by itself */
-	{ "tcp", NULL, false },
-	{ "libfabric", "tcp", false }, /* to compare, and so that what fabric.c needs of libfabric stays tested */
+	{ .word = "verbs", .name = "verbs", .hardware = "/sys/class/infiniband" }, /* it places data by itself */
+	{ .word = "tcp" },
+	/* to compare, and so that what fabric.c needs of libfabric stays tested; then as hardware would want it */
+	{ .word = "libfabric", .name = "tcp", .is_asked_for = true },
+	{ .word = "registered", .name = "tcp", .is_asked_for = true, .is_registering = true },
 };
 
 static char wanted[16]; /* process-wide; GODWIT_NET, the same after a move */
@@ -61,36 +66,44 @@ static struct fi_info *core_ask(const struct core *core, const struct noc_addres
 }
 
 /* What it cannot do that fabric.c relies on; NULL: nothing. */
-static const char *core_lacks(const struct core *core, const struct fi_info *info)
+static const char *core_lacks(const struct fi_info *info)
 {
-	if (core->is_unable || (info->domain_attr->mr_mode & FI_MR_LOCAL))
-		return "it wants all buffers registered";
 	if (info->tx_attr && info->tx_attr->inject_size < NOC_NET_INJECT)
 		return "it cannot take small messages at once";
 	return NULL;
 }
 
-struct fi_info *noc_core_find(const struct noc_address *at, struct gw_error *why)
+static bool takes_itself(const struct core *core)
+{
+	return !core->is_asked_for && (!core->hardware || access(core->hardware, F_OK) == 0);
+}
+
+struct fi_info *noc_core_find(const struct noc_address *at, bool *is_registering, struct gw_error *why)
 {
 	const char *lacks, *env = *wanted ? NULL : getenv("GODWIT_NET");
 	struct fi_info *info;
 	int code = -FI_ENODATA;
+	bool is_known;
 
 	if (!*wanted)
 		snprintf(wanted, sizeof(wanted), "%s", env && *env ? env : "auto");
-	if (strcmp(wanted, "auto") && strcmp(wanted, "tcp") && strcmp(wanted, "verbs") && strcmp(wanted, "libfabric")) {
+	is_known = strcmp(wanted, "auto") == 0;
+	for (size_t i = 0; i < GW_ARRAY_LEN(cores); i++)
+		is_known |= strcmp(wanted, cores[i].word) == 0;
+	if (!is_known) {
 		gw_fail(why, -EINVAL, "GODWIT_NET=%s is no network that ranks know; say tcp or verbs, or nothing", wanted);
 		return NULL;
 	}
 	for (size_t i = 0; i < GW_ARRAY_LEN(cores); i++) {
 		bool is_wanted = strcmp(wanted, cores[i].word) == 0;
 
-		if (!is_wanted && (strcmp(wanted, "auto") || cores[i].is_unable))
+		if (!is_wanted && (strcmp(wanted, "auto") || !takes_itself(&cores[i])))
 			continue;
 		info = core_ask(&cores[i], at, &code);
-		lacks = info ? core_lacks(&cores[i], info) : NULL;
+		lacks = info ? core_lacks(info) : NULL;
 		if (info && !lacks) {
 			is_own = !cores[i].name;
+			*is_registering = cores[i].is_registering || (info->domain_attr->mr_mode & FI_MR_LOCAL);
 			return info;
 		}
 		if (info)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Connected endpoints (FI_EP_MSG) of a core provider of libfabric (core.c) as the network interface, inside the rank; its
- * parts are listed in conn.h. Incoming bytes land in buffers of the connection (two of them: the kernel's socket buffer is
+ * parts are listed in conn.h. Incoming bytes land in buffers of the connection (two of them for TCP: the kernel's socket buffer is
  * the window), never in the program's memory, so a connection that is shut cannot write anywhere afterwards (rule 6).
  */
 #include "noc/conn.h"
@@ -118,6 +118,27 @@ static int cq_poll(void)
 	return n > 0 ? (int)n : 0;
 }
 
+/* Hardware takes it from the connection's memory, later. */
+static int send_registered(struct noc_conn *c, const struct noc_frame *f, const struct iovec *bytes, size_t n)
+{
+	int i = __builtin_ctz(~c->tx_busy), rc;
+	struct iovec iov;
+	struct fi_msg msg;
+
+	if (i >= (int)TX_CHUNKS)
+		return -EAGAIN;
+	iov = (struct iovec){ c->tx[i], sizeof(*f) + f->len_here };
+	msg = (struct fi_msg){ .msg_iov = &iov, .desc = &c->desc, .iov_count = 1, .context = &c->tx_token[i] };
+	memcpy(c->tx[i], f, sizeof(*f));
+	noc_iov_copy_out(c->tx[i] + sizeof(*f), bytes, n);
+	rc = (int)fi_sendmsg(c->ep, &msg, FI_COMPLETION);
+	if (rc == 0) {
+		c->tx_busy |= 1u << i;
+		c->posted++;
+	}
+	return rc;
+}
+
 static int fabric_send(struct noc_conn *c, const struct noc_frame *f, const struct iovec *bytes, size_t n, bool is_kept)
 {
 	unsigned char small[NOC_NET_INJECT];
@@ -134,6 +155,8 @@ static int fabric_send(struct noc_conn *c, const struct noc_frame *f, const stru
 			noc_iov_copy_out(small + sizeof(*f), bytes, n);
 		return (int)fi_inject(c->ep, small, sizeof(*f) + f->len_here, FI_ADDR_UNSPEC);
 	}
+	if (c->mr)
+		return send_registered(c, f, bytes, n);
 	if (is_kept) {
 		iov[0] = (struct iovec){ (void *)(uintptr_t)f, sizeof(*f) + f->len_here };
 		msg = (struct fi_msg){ .msg_iov = iov, .iov_count = 1 };
@@ -198,6 +221,8 @@ static void fabric_detach(void)
 {
 	gw_list_for_safe(l, &noc_fabric.conns)
 		noc_conn_close(gw_list_entry(l, struct noc_conn, link));
+	gw_list_for_safe(l, &noc_fabric.closed) /* before the domain, which their memory is registered with */
+		noc_conn_free(gw_list_entry(l, struct noc_conn, link));
 	if (noc_fabric.pep)
 		fi_close(&noc_fabric.pep->fid);
 	if (noc_fabric.cq)
@@ -210,8 +235,6 @@ static void fabric_detach(void)
 		fi_close(&noc_fabric.fabric->fid);
 	if (noc_fabric.info)
 		fi_freeinfo(noc_fabric.info);
-	gw_list_for_safe(l, &noc_fabric.closed)
-		noc_conn_free(gw_list_entry(l, struct noc_conn, link));
 	if (noc_fabric.port)
 		noc_strays_close(noc_fabric.port);
 	sodium_memzero(&noc_fabric, sizeof(noc_fabric));
@@ -237,7 +260,7 @@ static int fabric_attach(const struct noc_host *host, struct noc_listening *out,
 	noc_fds_now(&before);
 	if (sodium_init() < 0)
 		return gw_fail(why, -ENOSYS, "libsodium does not start");
-	noc_fabric.info = noc_core_find(&host->address, why);
+	noc_fabric.info = noc_core_find(&host->address, &noc_fabric.is_registering, why);
 	if (!noc_fabric.info) {
 		fabric_detach();
 		return why->code;

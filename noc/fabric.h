@@ -18,8 +18,9 @@ static inline size_t noc_address_size(const struct noc_address *a)
 }
 
 /* ---- core.c */
-/** noc_core_find - the core provider for this host, to listen @at with. The caller frees it. NULL: @why says it */
-struct fi_info *noc_core_find(const struct noc_address *at, struct gw_error *why);
+/** noc_core_find - the core provider for this host, to listen @at with. The caller frees it. NULL: @why says it
+ * @is_registering: it reads and writes registered memory only */
+struct fi_info *noc_core_find(const struct noc_address *at, bool *is_registering, struct gw_error *why);
 int noc_core_open(struct fi_info *info, struct fid_fabric **out); /* what was found last */
 
 /* ---- descriptors.c */

@@ -86,6 +86,8 @@ uint64_t __wrap_gw_now_ns(void)
 	return now_ns + (sim_now_in >= 0 ? (SIM_HOSTS - sim_members[sim_now_in].host) * 3600000000000ull : 0);
 }
 
+bool sim_may_complain;
+
 void __wrap_gw_log(enum gw_level level, const char *fmt, ...)
 {
 	static char line[300];
@@ -96,7 +98,9 @@ void __wrap_gw_log(enum gw_level level, const char *fmt, ...)
 	va_end(ap);
 	(void)level;
 	sim_say("%s", line);
-	sim_fail("it complains");
+	if (!sim_may_complain)
+		sim_fail("it complains");
+	sim_may_complain = false;
 }
 
 void sim_enter(int member)

@@ -39,6 +39,7 @@ extern struct sim_profile {
 	bool is_fat;
 } sim_profile;
 
+extern bool sim_may_complain;           /* of what the simulation does to a member, by the log */
 extern int sim_now_in;                  /* whose state is in place; -1: nobody's */
 void sim_enter(int member);
 

@@ -24,6 +24,7 @@
 #define WIRE_MAX 24u
 
 unsigned sim_p_lost;
+static bool wants_registered; /* as hardware does */
 
 struct blob { /* in a queue; malloc */
 	struct gw_list link;
@@ -56,6 +57,13 @@ struct end {
 	unsigned char greeting[256];
 };
 
+struct region { /* what a member has registered */
+	struct fid_mr mr;
+	struct gw_list link;
+	char *at;
+	size_t size;
+};
+
 static struct nic {
 	struct fid_eq eq;
 	struct fid_cq cq;
@@ -63,7 +71,7 @@ static struct nic {
 	struct fid_domain domain;
 	struct fid_fabric fabric;
 	uint64_t listens;          /* 0: not; else in the address, never the same twice */
-	struct gw_list events, completions;
+	struct gw_list events, completions, regions;
 } nics[SIM_MEMBERS];
 
 static struct gw_list ends = { &ends, &ends };
@@ -109,6 +117,7 @@ struct fi_info *fi_dupinfo(const struct fi_info *from)
 	i->ep_attr = calloc(1, sizeof(*i->ep_attr));
 	i->domain_attr = calloc(1, sizeof(*i->domain_attr));
 	i->fabric_attr = calloc(1, sizeof(*i->fabric_attr));
+	i->domain_attr->mr_mode = wants_registered ? FI_MR_LOCAL : 0;
 	if (from && from->src_addr) {
 		i->src_addr = malloc(sizeof(struct sockaddr_in6));
 		memcpy(i->src_addr, from->src_addr, sizeof(struct sockaddr_in6));
@@ -348,12 +357,27 @@ static int ep_accept(struct fid_ep *ep, const void *param, size_t len)
 	return 0;
 }
 
+/* Hardware would be told to read or write here. */
+static void check_registered(const void *at, size_t size, void *desc)
+{
+	if (!wants_registered)
+		return;
+	gw_list_for(l, &me_nic()->regions) {
+		struct region *r = gw_list_entry(l, struct region, link);
+
+		if (r->mr.mem_desc == desc && (const char *)at >= r->at && (const char *)at + size <= r->at + r->size)
+			return;
+	}
+	sim_fail("memory that is not registered is given to the network");
+}
+
 static ssize_t ep_recv(struct fid_ep *ep, void *buf, size_t len, void *desc, fi_addr_t from, void *context)
 {
 	struct end *e = end_of(ep);
 	struct blob *b;
 
-	(void)desc, (void)from;
+	(void)from;
+	check_registered(buf, len, desc);
 	if (e->state == END_TOLD)
 		return -FI_ENOTCONN;
 	b = blob_new(&e->rx, 0);
@@ -369,6 +393,8 @@ static ssize_t ep_sendmsg(struct fid_ep *ep, const struct fi_msg *msg, uint64_t 
 
 	if (e->state != END_OPEN && (e->state != END_CUT || sim_one_in(2)))
 		return -FI_ENOTCONN;
+	for (size_t i = 0; i < msg->iov_count; i++)
+		check_registered(msg->msg_iov[i].iov_base, msg->msg_iov[i].iov_len, msg->desc ? msg->desc[i] : NULL);
 	if (e->tx_n >= TX_MAX || sim_one_in(16))
 		return -FI_EAGAIN;
 	if (e->state == END_CUT)
@@ -474,6 +500,65 @@ static int eq_close(struct fid *fid)
 	return 0;
 }
 
+static bool is_within(const struct gw_list *queue, const struct region *r)
+{
+	gw_list_for(l, queue) {
+		struct blob *b = gw_list_entry(l, struct blob, link);
+
+		for (size_t i = 0; i < GW_ARRAY_LEN(b->iov); i++)
+			if (b->iov[i].iov_len && (char *)b->iov[i].iov_base >= r->at && (char *)b->iov[i].iov_base < r->at + r->size)
+				return true;
+	}
+	return false;
+}
+
+static int mr_close(struct fid *fid)
+{
+	struct region *r = gw_container_of(fid, struct region, mr.fid);
+
+	gw_list_for(l, &ends) {
+		struct end *e = gw_list_entry(l, struct end, link);
+
+		if (is_within(&e->tx, r) || is_within(&e->rx, r))
+			sim_fail("memory is no longer registered while the network uses it");
+	}
+	gw_list_remove(&r->link);
+	free(r);
+	return 0;
+}
+
+static struct fi_ops mr_fid_ops = { .close = mr_close };
+
+static int mr_reg(struct fid *fid, const void *buf, size_t len, uint64_t access, uint64_t offset, uint64_t key, uint64_t flags,
+                  struct fid_mr **mr, void *context)
+{
+	struct region *r = calloc(1, sizeof(*r));
+
+	(void)fid, (void)access, (void)offset, (void)key, (void)flags, (void)context;
+	if (sim_one_in(32)) {
+		free(r);
+		sim_may_complain = true; /* once in a process */
+		return -FI_ENOMEM;
+	}
+	r->mr.fid.ops = &mr_fid_ops;
+	r->mr.mem_desc = r;
+	r->at = (char *)(uintptr_t)buf;
+	r->size = len;
+	gw_list_append(&me_nic()->regions, &r->link);
+	*mr = &r->mr;
+	return 0;
+}
+
+static int domain_close(struct fid *fid)
+{
+	(void)fid;
+	if (!gw_list_is_empty(&me_nic()->regions))
+		sim_fail("memory is still registered where the domain is closed");
+	return 0;
+}
+
+static struct fi_ops domain_fid_ops = { .close = domain_close };
+static struct fi_ops_mr domain_mr = { .reg = mr_reg };
 static struct fi_ops plain_ops = { .close = close_nothing }, eq_fid_ops = { .close = eq_close },
 	cq_fid_ops = { .close = cq_close }, pep_fid_ops = { .close = pep_close, .bind = ep_bind };
 static struct fi_ops_eq eq_ops = { .read = eq_read, .readerr = eq_readerr };
@@ -493,7 +578,8 @@ static struct fi_ops_domain domain_ops = { .cq_open = domain_cq, .endpoint = dom
 static int fabric_domain(struct fid_fabric *f, struct fi_info *info, struct fid_domain **d, void *context)
 {
 	(void)f, (void)info, (void)context;
-	me_nic()->domain.fid.ops = &plain_ops;
+	me_nic()->domain.fid.ops = &domain_fid_ops;
+	me_nic()->domain.mr = &domain_mr;
 	me_nic()->domain.ops = &domain_ops;
 	*d = &me_nic()->domain;
 	return 0;
@@ -719,7 +805,9 @@ void sim_wire_begin(void)
 	for (int i = 0; i < SIM_MEMBERS; i++) {
 		gw_list_init(&nics[i].events);
 		gw_list_init(&nics[i].completions);
+		gw_list_init(&nics[i].regions);
 	}
+	wants_registered = sim_one_in(3);
 }
 
 void sim_wire_end(void)
