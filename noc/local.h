@@ -239,6 +239,8 @@ struct noc_member {
 	uint32_t idle_polls;      /* since something came from the network */
 	uint32_t net_credit;      /* polls in vain that will look at the network */
 	uint32_t looks;           /* at the network */
+	uint64_t expects_ns;      /* somebody who moves, or waits for us who have moved, will connect before that. 0: nobody. A
+	                           * reading of this host's clock */
 	bool has_slept;           /* since the last poll */
 	uint64_t last_nudge_ns;
 	uint64_t wait_since;      /* ticks of this host: when this wait began, or the last other one ran */

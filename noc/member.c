@@ -16,6 +16,9 @@
 #define SLEEP_LIMIT_NET_NS     200000   /* the network does not ring; the agent does, when it watches */
 #define SLEEP_LIMIT_SPACE_NS   50000    /* we wait for room at a peer, which rings only one of those who wait */
 
+#define SLEEP_FOR_MOVER_NS     20000    /* and what the kernel adds */
+#define YIELDS_FOR_MOVER       4u       /* no more: where groups of processes share out the core it goes to nobody of another group */
+
 #define TURNS_OF_OTHERS 16u    /* before a rank of a crowded cluster sleeps */
 #define TICKS_ALONE     250000u /* so long it polls when nobody else wants the core: some 20 microseconds */
 #define TICKS_SWITCH    2000u  /* a call that yielded to nobody takes less */
@@ -446,12 +449,21 @@ static void sleep_on_doorbell(long limit_ns)
 	atomic_store_explicit(&noc_me->inbox->asleep, 0, memory_order_relaxed);
 }
 
-/* Messages wait for a peer that is under way: whoever carries it here or there may want this core. */
+/*
+ * Whoever carries a peer here or there may want this core, and so may the peer itself, or our agent: messages of ours wait for
+ * somebody who is under way, or a connection was lost by a move, theirs or ours, and comes back in a moment.
+ */
 static bool waits_for_mover(void)
 {
-	const struct gw_list *first = noc_me->waiting.next;
+	struct noc_member *m = noc_me;
+	const struct gw_list *first = m->waiting.next;
 
-	return first != &noc_me->waiting && gw_list_entry(first, struct noc_peer, link)->path == NOC_PATH_NONE;
+	if (GW_UNLIKELY(m->expects_ns)) {
+		if (gw_now_ns() < m->expects_ns)
+			return true;
+		m->expects_ns = 0;
+	}
+	return first != &m->waiting && gw_list_entry(first, struct noc_peer, link)->path == NOC_PATH_NONE;
 }
 
 bool noc_will_sleep(uint32_t empty_polls)
@@ -505,7 +517,10 @@ void noc_wait(uint32_t empty_polls)
 
 	if (!cluster_is_crowded()) {
 		if (GW_UNLIKELY(waits_for_mover())) {
-			sched_yield();
+			if (empty_polls < YIELDS_FOR_MOVER)
+				sched_yield();
+			else
+				sleep_on_doorbell(SLEEP_FOR_MOVER_NS);
 			noc_me->has_slept = true; /* it will connect: look there at every turn */
 		} else {
 			__builtin_ia32_pause();

@@ -22,6 +22,7 @@ const struct noc_net_ops *noc_net;
 #define RETRY_MIN_US 500u
 #define RETRY_MAX_US 50000u
 #define CALLS_MAX    16u   /* peers that are connected again right after a move */
+#define EXPECT_NS    20000000u /* who is under way for longer than that is not waited for in any other way than others */
 
 int noc_frame_parse(const void *buf, size_t size, struct noc_frame *out, const void **payload)
 {
@@ -337,6 +338,7 @@ void noc_path_up(struct noc_peer *p, struct noc_conn *c, uint64_t peer_next_in)
 		ct_area_free(m, m->alloc_size);
 	}
 	path_take(p, NOC_PATH_NET);
+	noc_me->expects_ns = 0;
 }
 
 void noc_path_down(struct noc_peer *p, struct noc_conn *c)
@@ -344,11 +346,14 @@ void noc_path_down(struct noc_peer *p, struct noc_conn *c)
 	if (p->conn != c)
 		return;
 	p->conn = NULL; /* the interface has closed it */
+	if (!noc_path_is_idle(p)) /* else the peer may have closed it for another's sake */
+		noc_me->expects_ns = gw_now_ns() + EXPECT_NS;
 	path_leave(p);
 }
 
 void noc_path_detach(void)
 {
+	noc_me->expects_ns = 0;
 	for (uint32_t i = 0; i < noc_me->names_max; i++) {
 		struct noc_peer *p = noc_me->peers[i];
 
@@ -385,6 +390,8 @@ void noc_path_attach(void)
 		if (n++ < CALLS_MAX)
 			noc_path_of(p);
 	}
+	if (n)
+		noc_me->expects_ns = gw_now_ns() + EXPECT_NS;
 }
 
 void noc_path_frame(struct noc_peer *p, struct noc_conn *c, const struct noc_frame *f, const void *payload)
