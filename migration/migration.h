@@ -17,15 +17,15 @@
  *      PROVE      ct_files_check: contents of files
  *      PRECOPY    rounds, perhaps --------- DATA* --------->  ct_shell_feed
  *                                 <-------- ROUND ----------
- *      QUIESCE    ct_rank_freeze_prepare, ops.quiesce ... mig_session_quiet
+ *      QUIESCE    ct_rank_freeze_prepare, a rest, ops.quiesce ... mig_session_quiet
  *      SEND       ct_rank_freeze, ops.export_state, image
  *                                 --- STATE, DATA*, END --->  ct_shell_feed, ops.import_state, ct_shell_ready
  *                                 <-------- READY ----------  READY
  *      GIVEN      (recorded; ops.given) --- GIVEN --------->  ops.arriving (ATTACH into the control socket), thaw
  *                                 <-------- TAKEN ----------  ops.taken: own it, tell the head
- *      TAKEN      ct_rank_release, ops.left -- DONE ------->  (the record of the session may be forgotten)
+ *      TAKEN      ops.left        --- DONE --------------->  (the record of the session may be forgotten)
  *                                 <-------- ATTACHED -------  mig_rank_attached, from godwitd
- *      ops.finished with the measures
+ *      ct_rank_release, ops.finished with the measures
  *
  * By post-copy it runs there before all of its memory is there: after TAKEN the source serves pages from the frozen copy
  * (SERVE), the destination fetches them (FETCH), and only when it says FETCHED the copy goes. See postcopy.c.

@@ -77,7 +77,7 @@ static enum mig_hurry hurry_of(const struct mig_session *s)
 
 	switch (s->state) {
 	case MIG_QUIESCE:
-		return MIG_AT_ONCE;
+		return s->is_following || s->t.prepared ? MIG_AT_ONCE : MIG_AS_OTHERS;
 	case MIG_SEND:
 		return s->t.freeze.private_bytes > HURRY_BYTES ? MIG_BEFORE_OTHERS : MIG_AT_ONCE;
 	case MIG_FILL:
@@ -134,6 +134,7 @@ static void session_free(struct mig_session *s)
 	adjust_priority(m);
 	gw_timer_cancel(s->timer);
 	gw_timer_cancel(s->pace);
+	mig_src_let_go(s);
 	gw_watch_remove(s->shell_watch);
 	mig_fetch_drop(s);
 	mig_files_drop(s);

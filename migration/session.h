@@ -46,6 +46,7 @@ enum mig_event {
 	MIG_EV_FLUSHED,   /* what the rank wrote has reached the shared file systems */
 	MIG_EV_ROUND,     /* the destination has all of a round */
 	MIG_EV_ENOUGH,    /* no further round */
+	MIG_EV_CALM,      /* what was done beforehand has left the ranks their cores for a moment */
 	MIG_EV_QUIET,     /* the agent is detached, or there is none */
 	MIG_EV_MORE,      /* the link has room, or a new turn of the loop has come */
 	MIG_EV_READY,
@@ -152,6 +153,7 @@ struct mig_session {
 	bool is_source;
 	void *owner;              /* the daemon's handle */
 	struct ct_rank *rank;     /* source: the rank; destination: the shell until it is thawed */
+	struct ct_rank *left;     /* source, after TAKEN: the copy that is still to be ended */
 	struct gw_watch *shell_watch; /* destination: the shell's status */
 
 	struct mig_peer *peer;    /* the connection; NULL while there is none */
@@ -253,6 +255,7 @@ int mig_src_ask(struct mig_session *s);          /* not an action: PREPARE, once
  * Return: the last one has gone. If not: it goes on by itself later, or an event says why not */
 bool mig_src_send(struct mig_session *s, const char *edge, const char *what);
 void mig_src_quiesce(struct mig_session *s);
+void mig_src_ask_agent(struct mig_session *s);
 void mig_src_freeze(struct mig_session *s);
 void mig_src_pump(struct mig_session *s);
 void mig_src_flushed(struct mig_session *s);
@@ -261,6 +264,7 @@ void mig_src_give(struct mig_session *s);
 void mig_src_repeat(struct mig_session *s);
 void mig_src_reconnect(struct mig_session *s);
 void mig_src_release(struct mig_session *s);
+void mig_src_let_go(struct mig_session *s);      /* not an action: end the copy that was left here */
 void mig_src_keep(struct mig_session *s);
 void mig_src_lost(struct mig_session *s);
 void mig_src_note_exit(struct mig_session *s);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 
 #define EXPECT_NS 1000000 /* a small rank is built in half of that */
+#define LEFT_MS   20      /* the longest that a copy is kept which has run on elsewhere */
+#define CALM_MS   1       /* enough for both sides to have had their cores, and to have said what they had to say */
 
 static const struct mig_ops *ops(const struct mig_session *s)
 {
@@ -41,22 +43,41 @@ void mig_src_prove(struct mig_session *s)
 		mig_step(s, MIG_EV_PROVED);
 }
 
+static void on_calm(void *ctx)
+{
+	struct mig_session *s = ctx;
+
+	s->pace = NULL;
+	mig_step(s, MIG_EV_CALM);
+}
+
+/*
+ * While MPI still goes: from the closed gate on, peers wait. And then we rest: where ranks have no core that the daemons and the
+ * shell could use, these have just taken theirs for some milliseconds, and the silence would begin before it is asked for.
+ * Of a rank that is followed it is not waited for: it would write meanwhile what must then go.
+ */
 void mig_src_quiesce(struct mig_session *s)
+{
+	struct gw_error why = { 0 };
+	int code;
+
+	mig_cost_rounds(s, true);
+	code = ct_rank_freeze_prepare(s->rank, &why);
+	if (mig_edge(s, "mig.src.prepared"))
+		return;
+	if (code < 0)
+		mig_post(s, MIG_EV_FAILED, code, "it could not be stopped: %s", why.text);
+	else if (s->is_following || gw_loop_timer(s->m->loop, &s->pace, CALM_MS, 0, on_calm, s) < 0)
+		mig_step(s, MIG_EV_CALM);
+}
+
+void mig_src_ask_agent(struct mig_session *s)
 {
 	uint64_t deadline_ms = s->m->c.quiesce_ms ? s->m->c.quiesce_ms : 5000;
 	struct gw_error why = { 0 };
 	int code;
 
-	mig_cost_rounds(s, true);
-	/* while MPI still goes: from the closed gate on, peers wait */
-	code = ct_rank_freeze_prepare(s->rank, &why);
 	s->t.prepared = gw_now_ns();
-	if (mig_edge(s, "mig.src.prepared"))
-		return;
-	if (code < 0) {
-		mig_post(s, MIG_EV_FAILED, code, "it could not be stopped: %s", why.text);
-		return;
-	}
 	code = ops(s)->quiesce(s->m->c.ctx, s->owner, s->id.session, deadline_ms, &why);
 	if (code < 0)
 		mig_post(s, MIG_EV_FAILED, code, "%s", why.text);
@@ -254,6 +275,25 @@ void mig_src_reconnect(struct mig_session *s)
 	mig_session_rearm(s);
 }
 
+void mig_src_let_go(struct mig_session *s)
+{
+	if (!s->left)
+		return;
+	ct_rank_release(s->left);
+	s->left = NULL;
+	s->t.released = gw_now_ns();
+}
+
+static void on_left_long(void *ctx)
+{
+	struct mig_session *s = ctx;
+
+	s->pace = NULL;
+	mig_src_let_go(s);
+}
+
+/* The copy here never runs again. It is not ended at once, which would take a core for a millisecond: the rank's peers still
+ * wait for its agent, and may be on this host. */
 void mig_src_release(struct mig_session *s)
 {
 	s->t.taken = s->t.taken ? s->t.taken : gw_now_ns();
@@ -261,14 +301,17 @@ void mig_src_release(struct mig_session *s)
 	mig_cost_over(s);
 	mig_send(s, MIG_F_DONE, NULL, 0);
 	ct_files_left(s->files);
-	ct_rank_release(s->rank);
+	s->left = s->rank;
 	s->rank = NULL;
-	s->t.released = gw_now_ns();
+	gw_timer_cancel(s->pace);
+	s->pace = NULL;
 	s->m->n.moved++;
 	ops(s)->left(s->m->c.ctx, s->owner, s->id.to, s->id.epoch + 1);
 	s->owner = NULL;
 	if (!s->t.there_taken.has_agent || s->is_attached)
 		mig_step(s, MIG_EV_ATTACHED);
+	else if (gw_loop_timer(s->m->loop, &s->pace, LEFT_MS, 0, on_left_long, s) < 0)
+		mig_src_let_go(s);
 }
 
 void mig_src_say_done(struct mig_session *s)
@@ -281,6 +324,7 @@ void mig_src_finish(struct mig_session *s)
 	json_t *measures;
 
 	s->t.attached = gw_now_ns();
+	mig_src_let_go(s);
 	s->why = (struct gw_error){ 0 };
 	measures = mig_measures_json(s, 0);
 	ops(s)->finished(s->m->c.ctx, NULL, s->id.session, 0, &s->why, measures);

@@ -33,6 +33,7 @@ const struct mig_rule mig_rules[] = {
 	{ MIG_PRECOPY, MIG_EV_PEER_LOST, MIG_ENDED,   mig_src_abort },
 	{ MIG_PRECOPY, MIG_EV_PEER_DEAD, MIG_ENDED,   mig_src_abort },
 
+	{ MIG_QUIESCE, MIG_EV_CALM,      MIG_QUIESCE, mig_src_ask_agent },
 	{ MIG_QUIESCE, MIG_EV_QUIET,     MIG_SEND,    mig_src_freeze },
 	{ MIG_QUIESCE, MIG_EV_NEVER,     MIG_ENDED,   mig_src_abort },
 	{ MIG_QUIESCE, MIG_EV_FAILED,    MIG_ENDED,   mig_src_abort },
@@ -169,7 +170,7 @@ const char *mig_state_name(enum mig_state s)
 
 const char *mig_event_name(enum mig_event e)
 {
-	static const char *const names[MIG_EVENTS] = { "prepared", "proved", "flushed", "round", "enough", "quiet", "more", "ready",
+	static const char *const names[MIG_EVENTS] = { "prepared", "proved", "flushed", "round", "enough", "calm", "quiet", "more", "ready",
 	                                               "taken", "lives", "want", "never", "ask", "attached", "fetched", "offer", "made", "state", "data", "end",
 	                                               "complete", "given", "thawed", "pages", "fault", "done", "abort", "failed", "cancel",
 	                                               "exited", "timeout", "peer-lost", "peer-dead" };
