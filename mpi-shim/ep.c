@@ -343,6 +343,7 @@ int shim_ep_open(struct fid_domain *dom, struct fi_info *info, struct fid_ep **o
 		ep->fid.atomic = &shim_atomic_ops;
 		ep->domain = domain;
 		ep->job = domain->job;
+		ep->source_job = info->caps & FI_DIRECTED_RECV ? ep->job : SHIM_ANY;
 		ep->waiting_for = CT_DOING_WAIT;
 		ep->tx_flags = info->tx_attr ? info->tx_attr->op_flags & ~FI_DELIVERY_COMPLETE : 0;
 		ep->rx_flags = info->rx_attr ? info->rx_attr->op_flags : 0;

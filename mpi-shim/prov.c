@@ -15,6 +15,21 @@ __attribute__((visibility("default"))) struct fi_provider *fi_prov_ini(void);
 
 /* ---- getinfo --------------------------------------------------------------------------------------------------- */
 
+/* What fi_freeinfo() does, for one that is not complete. */
+static void info_free(struct fi_info *info)
+{
+	if (info->domain_attr)
+		free(info->domain_attr->name);
+	if (info->fabric_attr)
+		free(info->fabric_attr->name);
+	free(info->tx_attr);
+	free(info->rx_attr);
+	free(info->ep_attr);
+	free(info->domain_attr);
+	free(info->fabric_attr);
+	free(info);
+}
+
 static struct fi_info *info_alloc(void)
 {
 	struct fi_info *info = calloc(1, sizeof(*info)); /* fi_freeinfo() frees each part */
@@ -33,16 +48,7 @@ static struct fi_info *info_alloc(void)
 	if (info->tx_attr && info->rx_attr && info->ep_attr && info->domain_attr && info->domain_attr->name &&
 	    info->fabric_attr && info->fabric_attr->name)
 		return info;
-	if (info->domain_attr)
-		free(info->domain_attr->name);
-	if (info->fabric_attr)
-		free(info->fabric_attr->name);
-	free(info->tx_attr);
-	free(info->rx_attr);
-	free(info->ep_attr);
-	free(info->domain_attr);
-	free(info->fabric_attr);
-	free(info);
+	info_free(info);
 	return NULL;
 }
 
@@ -73,13 +79,21 @@ static bool fits_domain(const struct fi_domain_attr *a)
 	       a->cq_data_size <= sizeof(uint64_t) && (!a->name || !strcmp(a->name, SHIM_NAME)) && !a->auth_key_size;
 }
 
+/* A peer that is named ahead (fi_pingpong does) is one of ours: it is told back, and means nothing more. */
+static bool fits_dest(const struct fi_info *hints)
+{
+	const struct shim_addr *to = hints->dest_addr;
+
+	return !to || (hints->dest_addrlen == sizeof(*to) && to->magic == SHIM_ADDR_MAGIC && to->version == SHIM_ADDR_VERSION);
+}
+
 static bool fits(const struct fi_info *hints)
 {
 	if (hints->caps & ~SHIM_CAPS)
 		return false;
 	if ((hints->mode & SHIM_MODE) != SHIM_MODE)
 		return false;
-	if (hints->addr_format != FI_FORMAT_UNSPEC || hints->src_addr || hints->dest_addr)
+	if (hints->addr_format != FI_FORMAT_UNSPEC || hints->src_addr || !fits_dest(hints))
 		return false;
 	return (!hints->tx_attr || fits_tx(hints->tx_attr)) && (!hints->rx_attr || fits_rx(hints->rx_attr)) &&
 	       (!hints->ep_attr || fits_ep(hints->ep_attr)) &&
@@ -106,6 +120,15 @@ int shim_getinfo(uint32_t version, const char *node, const char *service, uint64
 			caps |= FI_SEND | FI_RECV;
 		if ((caps & (FI_RMA | FI_ATOMIC)) && !(caps & SHIM_RMA_WAYS))
 			caps |= SHIM_RMA_WAYS;
+	}
+	if (hints && hints->dest_addr) {
+		info->dest_addr = malloc(hints->dest_addrlen); /* fi_freeinfo() frees it */
+		if (!info->dest_addr) {
+			info_free(info);
+			return -FI_ENOMEM;
+		}
+		memcpy(info->dest_addr, hints->dest_addr, hints->dest_addrlen);
+		info->dest_addrlen = hints->dest_addrlen;
 	}
 	info->caps = caps;
 	info->mode = SHIM_MODE;

@@ -125,6 +125,7 @@ struct shim_ep {
 	struct shim_cntr *tx_cntr, *rx_cntr, *rma_cntr;
 	uint64_t tx_flags, rx_flags;
 	uint32_t job;
+	uint32_t source_job;             /* the same; SHIM_ANY, which no name has: sources do not count */
 	enum ct_doing waiting_for;       /* what the next poll is said to be doing */
 	bool is_enabled;
 	bool tx_completes, rx_completes; /* calls without flags of their own write a completion */
@@ -239,11 +240,15 @@ void shim_drop_offer(struct noc_bulk *offer);
 void shim_iov_scatter(const struct iovec *iov, size_t iovs, const void *from, size_t len);
 size_t shim_iov_len(const struct iovec *iov, size_t iovs);
 
-/* Process number for a source or SHIM_ANY; false for a name of another job. */
+/* Process number for a source or SHIM_ANY; false for a name of another job. Who has not asked for FI_DIRECTED_RECV may say
+ * anything there, and means anybody. */
 static inline bool shim_source(const struct shim_ep *ep, fi_addr_t addr, uint32_t *src)
 {
 	*src = (uint32_t)addr; /* FI_ADDR_UNSPEC is all ones, and so is SHIM_ANY */
-	return addr == FI_ADDR_UNSPEC || addr >> 32 == ep->job;
+	if (GW_LIKELY(addr >> 32 == ep->source_job) || addr == FI_ADDR_UNSPEC)
+		return true;
+	*src = SHIM_ANY;
+	return ep->source_job == SHIM_ANY;
 }
 
 bool shim_msg_cancel(struct shim_ep *ep, void *context);

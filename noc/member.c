@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -322,9 +323,11 @@ int noc_start(struct gw_error *why)
 		if (rc != -ENOENT || noc_me->peers)
 			goto fail;
 	}
-	/* not one of mpirun's, or the child of one: a job of its own */
+	/* not one of mpirun's, or the child of one: a job of its own, whose name is nobody else's, so that what is sent to another
+	 * process's address is refused and does not come back */
 	noc_me->proc = 0;
-	noc_me->job = 0;
+	if (getrandom(&noc_me->job, sizeof(noc_me->job), GRND_NONBLOCK) != sizeof(noc_me->job))
+		noc_me->job = (uint32_t)getpid();
 	rc = start_alone(why);
 	if (rc == 0)
 		return 0;

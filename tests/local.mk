@@ -115,6 +115,9 @@ SYSTEM_TESTS += %D%/test_slurm.sh %D%/test_preempt.sh
 
 # The calls of godwit.h.
 SYSTEM_TESTS += %D%/test_interface.sh
+# Tools of libfabric.
+SYSTEM_TESTS += %D%/test_fabric.sh
+EXTRA_DIST += %D%/driver/fabric.py
 
 # MPICH's own suite: all lists, unmoved, and with a random rank moved every 100 ms. SUITE_SEED=17 replays a choice of moves,
 # SUITE_LISTS=coll,f90/coll takes some lists only.

@@ -11,7 +11,9 @@
  *     later; Fortran's and C++'s only when the program itself asks, because they bring their languages' run-time libraries.
  *     What the user preloads stays before ours, so that PMPI tools come between the program and MPI.
  *   - LD_LIBRARY_PATH: for everything that is loaded later.
- * A program linked with the address sanitizer insists on being first and gets only the second.
+ * A program linked with the address sanitizer insists on being first and gets only the second. One that is linked with libfabric,
+ * and with no MPI (fi_info, fi_pingpong), gets neither: it brings the libfabric that it was made for, which loads our provider as
+ * ours does, and whose symbols have versions that ours has not.
  */
 #include <stdlib.h>
 #include <unistd.h>
@@ -47,19 +49,23 @@ static int find_program(char *buf, size_t cap, const struct app *app, const char
 	}
 }
 
-/* What the program itself asks for; is_wanted[0] always */
-static void look_at(const char *program, bool is_wanted[GW_ARRAY_LEN(libraries)], bool *is_sanitized)
+/* What the program itself asks for; is_wanted[0] always. @is_fabric: libfabric without MPI */
+static void look_at(const char *program, bool is_wanted[GW_ARRAY_LEN(libraries)], bool *is_sanitized, bool *is_fabric)
 {
 	struct rt_elf e;
 	const char *needed;
+	bool is_mpi = false;
 
 	if (rt_elf_open(&e, program) < 0)
 		return; /* a script, or something that the rank will fail to execute */
 	for (size_t i = 0; (needed = rt_elf_needed(&e, i)); i++) {
 		*is_sanitized |= strncmp(needed, "libasan.so", 10) == 0;
+		*is_fabric |= strncmp(needed, "libfabric.so", 12) == 0;
 		for (size_t k = 0; k < GW_ARRAY_LEN(libraries); k++)
-			is_wanted[k] |= strcmp(needed, libraries[k].ours) == 0 || strcmp(needed, libraries[k].stub) == 0;
+			if (strcmp(needed, libraries[k].ours) == 0 || strcmp(needed, libraries[k].stub) == 0)
+				is_mpi = is_wanted[k] = true;
 	}
+	*is_fabric &= !is_mpi;
 	rt_elf_close(&e);
 }
 
@@ -80,7 +86,7 @@ static int join(struct strings *out, const char *name, const char *old, const ch
 int env_add_libraries(struct strings *out, const struct app *app, const char *provider_dir, struct gw_error *why)
 {
 	const char *mpich = getenv("GODWIT_MPICH"); /* as the daemons see it, not what -env gives to ranks */
-	bool is_wanted[GW_ARRAY_LEN(libraries)] = { true }, is_sanitized = false;
+	bool is_wanted[GW_ARRAY_LEN(libraries)] = { true }, is_sanitized = false, is_fabric = false;
 	char path[4200], list[6 * 4300] = "";
 	size_t len = 0;
 	int code;
@@ -93,7 +99,9 @@ int env_add_libraries(struct strings *out, const struct app *app, const char *pr
 		               "Godwit's source, or set GODWIT_MPICH to the prefix of an MPICH that was built for ch4:ofi", path,
 		               strerror(errno));
 	if (find_program(path, sizeof(path), app, env_find(out, "PATH")) == 0)
-		look_at(path, is_wanted, &is_sanitized);
+		look_at(path, is_wanted, &is_sanitized, &is_fabric);
+	if (is_fabric)
+		return 0;
 	for (size_t i = 0; i < GW_ARRAY_LEN(libraries); i++) {
 		snprintf(path, sizeof(path), "%s/lib/%s", mpich, libraries[i].ours);
 		if (is_wanted[i] && access(path, R_OK) == 0) /* an MPICH may have been built without Fortran */
