@@ -255,7 +255,7 @@ int mig_shutdown(struct mig *m);
 /** mig_is_idle - it has no session: nobody waits for a word of this daemon */
 bool mig_is_idle(const struct mig *m);
 
-/** mig_sessions_json - a new array, one object per session: session, proc, from, to, side, state, bytes, age_ms */
+/** mig_sessions_json - a new array, one object per session: session, rank, from, to, side, state, bytes, age_ms; at the source technique, round */
 json_t *mig_sessions_json(const struct mig *m);
 
 /* Counters for tests and 'godwit status'. */

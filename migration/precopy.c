@@ -248,13 +248,18 @@ void mig_src_round_over(struct mig_session *s)
 
 /* ---- what became of it ---------------------------------------------------------------------------------------------- */
 
+static const char *const names[] = { "auto", "stop-and-copy", "pre-copy", "post-copy", "hybrid" };
+
+const char *mig_technique_now(const struct mig_session *s)
+{
+	return names[s->is_leaving ? (s->rounds.n ? MIG_HYBRID : MIG_POST_COPY) : s->is_following ? MIG_PRE_COPY : MIG_STOP_AND_COPY];
+}
+
 void mig_follow_json(const struct mig_session *s, json_t *m)
 {
-	static const char *const names[] = { "auto", "stop-and-copy", "pre-copy", "post-copy", "hybrid" };
-	enum mig_technique did = s->is_leaving ? (s->rounds.n ? MIG_HYBRID : MIG_POST_COPY) : s->is_following ? MIG_PRE_COPY : MIG_STOP_AND_COPY;
 	const struct mig_rounds *r = &s->rounds;
 
-	json_object_set_new(m, "technique", json_string(names[did]));
+	json_object_set_new(m, "technique", json_string(mig_technique_now(s)));
 	json_object_set_new(m, "asked", json_string(names[s->how.technique]));
 	json_object_set_new(m, "chosen_for", r->chose[0] ? json_string(r->chose) : json_null());
 	json_object_set_new(m, "rounds", json_integer(r->n));

@@ -670,15 +670,20 @@ bool mig_is_idle(const struct mig *m)
 
 json_t *mig_sessions_json(const struct mig *m)
 {
-	json_t *all = json_array();
+	json_t *all = json_array(), *one;
 
 	gw_list_for(e, &m->sessions) {
 		const struct mig_session *s = gw_list_entry(e, struct mig_session, node);
 
-		json_array_append_new(all, json_pack("{s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:I}", "session",
+		one = json_pack("{s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:I}", "session",
 			(json_int_t)s->id.session, "rank", (json_int_t)s->id.proc, "from", (json_int_t)s->id.from, "to",
 			(json_int_t)s->id.to, "side", s->is_source ? "source" : "destination", "state", mig_state_name(s->state),
-			"bytes", (json_int_t)s->t.bytes, "age_ms", (json_int_t)((gw_now_ns() - s->t.start) / 1000000)));
+			"bytes", (json_int_t)s->t.bytes, "age_ms", (json_int_t)((gw_now_ns() - s->t.start) / 1000000));
+		if (s->is_source) {
+			json_object_set_new(one, "technique", json_string(mig_technique_now(s)));
+			json_object_set_new(one, "round", json_integer(s->rounds.n));
+		}
+		json_array_append_new(all, one);
 	}
 	return all;
 }

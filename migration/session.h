@@ -291,6 +291,7 @@ void mig_dst_settle(struct mig_session *s);
 /* ---- precopy.c ---- */
 uint64_t mig_follow_from(struct mig_session *s, const struct mig_how *how); /* for ct_rank_follow_from */
 void mig_follow_choose(struct mig_session *s, uint64_t from, uint64_t bytes);
+const char *mig_technique_now(const struct mig_session *s);  /* as it goes so far */
 void mig_follow_json(const struct mig_session *s, json_t *m);
 bool mig_round_is_ahead(struct mig_session *s); /* of the bandwidth that a round may take? It goes on by itself */
 void mig_src_precopy(struct mig_session *s);

@@ -210,6 +210,7 @@ struct rank {
 		json_t *last;        /* what it said: [[peer, bytes, messages], ...], */
 		uint64_t last_ns;    /* and when */
 	} traffic;
+	struct { uint64_t before, last; } cpu, waited; /* ns: in processes that it was before, in this one. measure.c */
 };
 
 /* ---- measure.c ---- */
@@ -217,6 +218,11 @@ void measure_begin(void);                                                    /* 
 void measure_answer(struct clusterd *d, json_t *msg, int *fds, size_t n_fds); /* `measure` of the head */
 void measure_traffic(struct rank *r, const struct ct_ctl_msg *m);            /* TRAFFIC of its agent */
 void measure_forget(struct rank *r);
+json_t *measure_rank_json(struct rank *r);                                   /* what it has used since it began, wherever that was */
+json_t *measure_cluster_json(const struct clusterd *d);                      /* what the processors here have done, and what memory is free */
+void measure_note(struct rank *r);                                           /* its agent is about to detach */
+json_t *measure_export(struct rank *r);                                      /* travels with it */
+void measure_import(struct rank *r, const json_t *used);                     /* NULL ok */
 
 /* ---- main.c ---- */
 void clusterd_end(struct clusterd *d, int code);                 /* kill what lives here and leave the loop */
@@ -236,6 +242,7 @@ const cpu_set_t *rank_bind(struct rank *r, int slot);            /* the set that
 void rank_signal(struct rank *r, int sig);
 bool rank_is_stopped(const struct rank *r);                      /* by a signal */
 void rank_look_at_status(struct rank *r);                        /* has it ended? */
+const char *rank_state_text(const struct rank *r);                /* "MPI", "moving", "in MPI_Init", ... */
 json_t *rank_status_json(struct rank *r, bool is_movable_asked);
 void plumbing_close(struct ct_plumbing *p);
 void plumbing_init(struct ct_plumbing *p);
@@ -312,6 +319,7 @@ bool suspend_quiet(struct rank *r, const struct ct_ctl_msg *m);
 bool suspend_is_on(const struct clusterd *d);
 
 /* ---- pace.c ---- */
+bool pace_traffic(const struct rank *r, struct ct_traffic *t); /* what it has sent and received; false: not known */
 void pace_begin(struct rank *r);                         /* from now on it runs undisturbed */
 void pace_look(void *ctx, void *rank, struct mig_pace *now, struct mig_pace *then); /* of struct mig_ops, as is */
 void pace_line(void *ctx, int fd, struct mig_line *now, struct mig_line *then);     /* that */

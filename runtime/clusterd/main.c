@@ -365,7 +365,7 @@ static void do_leave(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 
 static void do_status(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
-	json_t *ranks = json_array();
+	json_t *ranks = json_array(), *answer = measure_cluster_json(d);
 
 	(void)fds; (void)n_fds;
 	gw_list_for(e, &d->ranks) {
@@ -374,8 +374,9 @@ static void do_status(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		if (r->state == RANK_HERE)
 			json_array_append_new(ranks, rank_status_json(r, json_is_true(json_object_get(msg, "movable"))));
 	}
-	gw_link_send_json(d->head, json_pack("{s:s, s:O, s:o, s:o}", "op", "status-answer", "id", json_object_get(msg, "id"),
-	                                     "ranks", ranks, "sessions", moves_sessions_json(d)));
+	json_object_update_new(answer, json_pack("{s:s, s:O, s:o, s:o}", "op", "status-answer", "id", json_object_get(msg, "id"), "ranks", ranks,
+	                                         "sessions", moves_sessions_json(d)));
+	gw_link_send_json(d->head, answer);
 }
 
 static const struct head_op {

@@ -85,19 +85,23 @@ static uint64_t free_memory(void)
 	return kib << 10;
 }
 
-static uint64_t resident(pid_t pid)
+/* Bytes that are present; of them, those that no file and no shared memory stands behind */
+static uint64_t resident(pid_t pid, uint64_t *own)
 {
-	unsigned long long size, pages = 0;
+	unsigned long long size, pages = 0, shared = 0;
 	char path[64];
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
 	f = fopen(path, "re");
+	*own = 0;
 	if (!f)
 		return 0;
-	if (fscanf(f, "%llu %llu", &size, &pages) != 2)
+	if (fscanf(f, "%llu %llu %llu", &size, &pages, &shared) != 3)
 		pages = 0;
 	fclose(f);
+	if (pages > shared)
+		*own = (pages - shared) * (uint64_t)sysconf(_SC_PAGESIZE);
 	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
@@ -148,11 +152,73 @@ void measure_traffic(struct rank *r, const struct ct_ctl_msg *m)
 	free(list);
 }
 
+/* ---- what is said ------------------------------------------------------------------------------------------------------- */
+
+/* A counter that begins anew in each process, and with each attach, goes on. */
+static uint64_t goes_on(uint64_t *before, uint64_t *last, uint64_t now)
+{
+	if (now < *last)
+		*before += *last;
+	*last = now;
+	return *before + now;
+}
+
+static uint64_t cpu_of(struct rank *r)
+{
+	return goes_on(&r->cpu.before, &r->cpu.last, cpu_ns_of(r->pid));
+}
+
+/* While its agent is not attached here, the inbox may still say what was when it last was. */
+static uint64_t waited_of(struct rank *r)
+{
+	bool is_here = r->agent == AGENT_ATTACHED && r->incarnation;
+
+	return goes_on(&r->waited.before, &r->waited.last, is_here ? (uint64_t)((double)noc_waited_of(&r->d->segment, r->proc) * tick_ns()) :
+	               r->waited.last);
+}
+
+void measure_note(struct rank *r)
+{
+	waited_of(r);
+}
+
+json_t *measure_export(struct rank *r)
+{
+	return json_pack("[I, I]", (json_int_t)cpu_of(r), (json_int_t)waited_of(r));
+}
+
+void measure_import(struct rank *r, const json_t *used)
+{
+	r->cpu.before = (uint64_t)json_integer_value(json_array_get(used, 0));
+	r->waited.before = (uint64_t)json_integer_value(json_array_get(used, 1));
+	r->cpu.last = r->waited.last = 0;
+}
+
+json_t *measure_rank_json(struct rank *r)
+{
+	struct ct_traffic t = { 0 };
+	uint64_t own, memory = resident(r->pid, &own);
+
+	if (!pace_traffic(r, &t))
+		t = (struct ct_traffic){ 0 };
+	return json_pack("{s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "rank", (int)r->proc, "cluster", (int)r->d->cluster, "pid",
+	                 (int)r->pid, "epoch", (json_int_t)r->epoch, "cpu_ns", (json_int_t)cpu_of(r), "waited_ns", (json_int_t)waited_of(r),
+	                 "memory", (json_int_t)memory, "private_bytes", (json_int_t)own, "sent_bytes", (json_int_t)t.sent_bytes, "received_bytes",
+	                 (json_int_t)t.received_bytes);
+}
+
+json_t *measure_cluster_json(const struct clusterd *d)
+{
+	double quota = quota_cores("/proc/self");
+
+	return json_pack("{s:i, s:I, s:I, s:I, s:o*}", "cluster", (int)d->cluster, "busy_ns", (json_int_t)busy_ns(d), "now_ns",
+	                 (json_int_t)gw_now_ns(), "room", (json_int_t)free_memory(), "quota", isinf(quota) ? NULL : json_real(quota));
+}
+
 void measure_answer(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	bool is_traffic_wanted = json_is_true(json_object_get(msg, "traffic"));
-	double ns = tick_ns(), quota = quota_cores("/proc/self");
-	json_t *ranks = json_array();
+	json_t *ranks = json_array(), *answer = measure_cluster_json(d);
 
 	(void)fds; (void)n_fds;
 	gw_list_for(e, &d->ranks) {
@@ -162,10 +228,8 @@ void measure_answer(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 
 		if (r->state != RANK_HERE)
 			continue;
-		one = json_pack("{s:i, s:I, s:I, s:I, s:I}", "rank", (int)r->proc, "epoch", (json_int_t)r->epoch, "cpu_ns",
-		                (json_int_t)cpu_ns_of(r->pid), "waited_ns", r->incarnation ?
-		                (json_int_t)((double)noc_waited_of(&d->segment, r->proc) * ns) : (json_int_t)0, "memory",
-		                (json_int_t)resident(r->pid));
+		one = measure_rank_json(r);
+		json_object_set_new(one, "state", json_string(rank_state_text(r)));
 		if (wishes_told(r, &told) && told.load_micro >= 0)
 			json_object_set_new(one, "load", json_real((double)told.load_micro / 1e6));
 		if (is_traffic_wanted) {
@@ -177,7 +241,7 @@ void measure_answer(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 		}
 		json_array_append_new(ranks, one);
 	}
-	gw_link_send_json(d->head, json_pack("{s:s, s:O, s:o, s:I, s:I, s:I, s:o*}", "op", "measured", "id", json_object_get(msg, "id"), "ranks",
-	                  ranks, "busy_ns", (json_int_t)busy_ns(d), "now_ns", (json_int_t)gw_now_ns(), "room",
-	                  (json_int_t)free_memory(), "quota", isinf(quota) ? NULL : json_real(quota)));
+	json_object_update_new(answer, json_pack("{s:s, s:O, s:o, s:o}", "op", "measured", "id", json_object_get(msg, "id"), "ranks", ranks,
+	                                         "sessions", moves_sessions_json(d)));
+	gw_link_send_json(d->head, answer);
 }

@@ -28,6 +28,7 @@ static int on_quiesce(void *ctx, void *rank, uint32_t session, uint64_t deadline
 	(void)ctx;
 	if (code != 0)
 		return code;
+	measure_note(r);
 	code = agent_send(r, CT_CTL_QUIESCE, session, deadline_ms);
 	if (code < 0)
 		return gw_fail(why, code, "rank %u: its agent does not read its socket: %s", r->proc, strerror(-code));
@@ -51,8 +52,8 @@ static json_t *on_export(void *ctx, void *rank, struct gw_error *why)
 		streams = streams_export(r, why);
 	if (!streams)
 		goto out;
-	all = json_pack("{s:O, s:O, s:i, s:I}", "streams", streams, "pmi", pmi, "agent", (int)r->agent, "incarnation",
-	                (json_int_t)r->incarnation);
+	all = json_pack("{s:O, s:O, s:i, s:I, s:o}", "streams", streams, "pmi", pmi, "agent", (int)r->agent, "incarnation",
+	                (json_int_t)r->incarnation, "used", measure_export(r));
 	if (!all)
 		gw_fail(why, -ENOMEM, "rank %u: no memory for its state", r->proc);
 	r->is_exported = all != NULL;
@@ -231,6 +232,7 @@ static int on_import(void *ctx, void *rank, const json_t *state, struct gw_error
 		return gw_fail(why, -EPROTO, "rank %u: its state is malformed", r->proc);
 	r->agent = (enum agent_state)agent;
 	r->incarnation = (uint64_t)incarnation;
+	measure_import(r, json_object_get(state, "used"));
 	rank_count(r); /* now: who waits here for messages must not spin on the core that the rest of the move needs */
 	code = streams_import(r, json_object_get(state, "streams"), why);
 	return code < 0 ? code : pmi_port_import(r, json_object_get(state, "pmi"), why);

@@ -25,13 +25,19 @@ static uint64_t user_ns(pid_t pid)
 	return ticks * (1000000000ull / (unsigned long)sysconf(_SC_CLK_TCK));
 }
 
+bool pace_traffic(const struct rank *r, struct ct_traffic *t)
+{
+	struct iovec mine = { t, sizeof(*t) }, its = { (void *)(uintptr_t)r->traffic_at, sizeof(*t) };
+
+	return r->traffic_at && process_vm_readv(r->pid, &mine, 1, &its, 1, 0) == (ssize_t)sizeof(*t);
+}
+
 static void look(const struct rank *r, struct mig_pace *now)
 {
 	struct ct_traffic t;
-	struct iovec mine = { &t, sizeof(t) }, its = { (void *)(uintptr_t)r->traffic_at, sizeof(t) };
 
 	*now = (struct mig_pace){ .at_ns = gw_now_ns(), .user_ns = user_ns(r->pid) };
-	now->has_mpi = r->traffic_at && process_vm_readv(r->pid, &mine, 1, &its, 1, 0) == (ssize_t)sizeof(t);
+	now->has_mpi = pace_traffic(r, &t);
 	if (now->has_mpi)
 		now->mpi_bytes = t.sent_bytes + t.received_bytes;
 }

@@ -385,23 +385,31 @@ static void read_proc(pid_t pid, uint64_t *threads, uint64_t *private_kib)
 	fclose(f);
 }
 
-json_t *rank_status_json(struct rank *r, bool is_movable_asked)
+const char *rank_state_text(const struct rank *r)
 {
 	static const char *const phases[] = { "no MPI", "MPI", "finalized" };
+	enum pmi_phase phase = pmi_session_phase(r->pmi);
+
+	if (r->is_frozen)
+		return "checkpoint";
+	if (r->is_suspended || r->is_stopped_by_another)
+		return "suspended";
+	if (moves_is_busy(r))
+		return "moving";
+	if (phase == PMI_OPEN && r->agent != AGENT_ATTACHED)
+		return r->agent == AGENT_CLOSING || r->agent == AGENT_CLOSED ? "in MPI_Finalize" : "in MPI_Init";
+	return phases[phase];
+}
+
+json_t *rank_status_json(struct rank *r, bool is_movable_asked)
+{
 	uint64_t threads, private_kib;
-	const char *state = phases[pmi_session_phase(r->pmi)];
+	json_t *all;
 
 	read_proc(r->pid, &threads, &private_kib);
-	if (r->is_frozen)
-		state = "checkpoint";
-	else if (r->is_suspended || r->is_stopped_by_another)
-		state = "suspended";
-	else if (moves_is_busy(r))
-		state = "moving";
-	else if (pmi_session_phase(r->pmi) == PMI_OPEN && r->agent != AGENT_ATTACHED)
-		state = r->agent == AGENT_CLOSING || r->agent == AGENT_CLOSED ? "in MPI_Finalize" : "in MPI_Init";
-	return json_pack("{s:i, s:i, s:i, s:I, s:s, s:s, s:I, s:I, s:o*, s:o*}", "rank", (int)r->proc, "cluster", (int)r->d->cluster, "pid",
-	                 (int)r->pid, "epoch", (json_int_t)r->epoch, "state", state, "agent", agent_state_name(r->agent),
-	                 "threads", (json_int_t)threads, "private_kib", (json_int_t)private_kib, "requested",
-	                 moves_requested_json(r), "movable", is_movable_asked ? movable_json(r) : NULL);
+	all = json_pack("{s:s, s:s, s:I, s:I, s:o*, s:o*}", "state", rank_state_text(r), "agent", agent_state_name(r->agent), "threads",
+	                (json_int_t)threads, "private_kib", (json_int_t)private_kib, "requested", moves_requested_json(r), "movable",
+	                is_movable_asked ? movable_json(r) : NULL);
+	json_object_update_new(all, measure_rank_json(r));
+	return all;
 }
