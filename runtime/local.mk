@@ -33,7 +33,7 @@ libgw_cold_la_LIBADD = libgw-base.la $(JANSSON_LIBS) $(ZSTD_LIBS)
 noinst_LTLIBRARIES += libgw-balance.la
 libgw_balance_la_SOURCES = %D%/balance/balance.h %D%/balance/inner.h %D%/balance/machine.h %D%/balance/neighbours.h %D%/balance/snapshot.c \
 	%D%/balance/neighbours.c %D%/balance/machine.c %D%/balance/machine_file.c \
-	%D%/balance/work.c %D%/balance/plan.c %D%/balance/greedy.c %D%/balance/refine.c %D%/balance/consolidate.c
+	%D%/balance/predict.h %D%/balance/predict.c %D%/balance/work.c %D%/balance/plan.c %D%/balance/greedy.c %D%/balance/refine.c %D%/balance/consolidate.c
 libgw_balance_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SCOTCH_CFLAGS)
 libgw_balance_la_LIBADD = libgw-base.la $(JANSSON_LIBS) $(SCOTCH_LIBS) -lm
 if GW_SCOTCH
@@ -46,6 +46,10 @@ TESTS += %D%/balance/test_balance
 %C%_balance_test_balance_SOURCES = %D%/balance/test_balance.c %D%/balance/made.h tests/tap.h
 %C%_balance_test_balance_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 %C%_balance_test_balance_LDADD = libgw-balance.la libgw-base.la $(JANSSON_LIBS) -lm
+check_PROGRAMS += %D%/balance/test_predict
+TESTS += %D%/balance/test_predict
+%C%_balance_test_predict_SOURCES = %D%/balance/test_predict.c tests/tap.h
+%C%_balance_test_predict_LDADD = libgw-balance.la libgw-base.la -lm
 noinst_PROGRAMS += %D%/balance/bench_balance
 %C%_balance_bench_balance_SOURCES = %D%/balance/bench_balance.c %D%/balance/made.h
 %C%_balance_bench_balance_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
@@ -87,7 +91,7 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/inherit.c %D%/launcher/doors.c $(STARTER_SOURCES) %D%/launcher/pool.c %D%/pool/names.c \
 	%D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/moves.c \
-	%D%/launcher/balance.c %D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/notice.c %D%/launcher/pins.c %D%/launcher/spawn.c %D%/launcher/debug.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/launcher/checkpoint_words.c \
+	%D%/launcher/balance.c %D%/launcher/survey.c %D%/launcher/ledger.c %D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/notice.c %D%/launcher/pins.c %D%/launcher/spawn.c %D%/launcher/debug.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/launcher/checkpoint_words.c \
 	%D%/launcher/restart.c %D%/launcher/restart.h %D%/launcher/remember.c %D%/launcher/again.c %D%/launcher/schedule.c %D%/cold/manifest.c %D%/cold/dir.c %D%/topology.c %D%/topology.h
 mpirun_SOURCES += %D%/launcher/wishes.c
 mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' -DGODWIT_PKGDATADIR='"$(pkgdatadir)"' \

@@ -91,6 +91,31 @@ static void print_reasons(const json_t *ranks)
 	printf("%zu of %zu ranks can move now\n", movable, json_array_size(ranks));
 }
 
+/* Where each would go, and how long it would stand by each technique */
+static void print_predictions(const json_t *ranks)
+{
+	static const char *const techniques[] = { "auto", "stop-and-copy", "pre-copy", "post-copy", "hybrid" };
+
+	printf("%7s  %5s  %10s  %13s  %10s  %10s  %10s\n", "RANK", "TO", "AUTO", "STOP-AND-COPY", "PRE-COPY", "POST-COPY", "HYBRID");
+	for (size_t i = 0; i < json_array_size(ranks); i++) {
+		const json_t *r = json_array_get(ranks, i), *m = json_object_get(r, "movable"), *predicted = json_object_get(m, "predicted");
+
+		if (!predicted)
+			continue;
+		printf("%7lld  %5lld", (long long)number_of(r, "rank"), (long long)number_of(m, "destination"));
+		for (size_t k = 0; k < GW_ARRAY_LEN(techniques); k++) {
+			const json_t *ms = json_object_get(json_object_get(predicted, techniques[k]), "downtime_ms");
+			char text[32] = "-";
+
+			if (json_is_number(ms))
+				snprintf(text, sizeof(text), "%.1f ms", json_number_value(ms));
+			printf("  %*s", k == 1 ? 13 : 10, text);
+		}
+		putchar('\n');
+	}
+	puts("how long each would be stopped; -: nobody knows what it writes before it was moved by pre-copy\n");
+}
+
 /* At least as wide as its heading; every host has a row */
 static int host_width(const json_t *clusters)
 {
@@ -173,6 +198,7 @@ static void print_tables(const json_t *msg, bool is_movable_asked)
 	}
 	if (is_movable_asked) {
 		putchar('\n');
+		print_predictions(list);
 		print_reasons(list);
 	}
 }
@@ -197,7 +223,8 @@ int control_status(int argc, char **argv)
 {
 	static const struct argp argp = { options, parse_option, "", "Show the clusters of a running job, its ranks and where each "
 		"lives. MOVES is how often a rank has moved; MEMORY is private and present. With --movable the ranks are looked at "
-		"without being stopped, and every reason that keeps one where it is is a line of its own.", NULL, NULL, NULL };
+		"without being stopped; it is told where each would go if its cluster were drained, and how long it would be stopped by each technique; and "
+		"every reason that keeps one where it is is a line of its own.", NULL, NULL, NULL };
 	struct status s = { 0 };
 	struct gw_error why = { 0 };
 	char name[] = "godwit status";

@@ -32,7 +32,6 @@ struct seen {                 /* a rank */
 	double used_s;        /* processor seconds since the last look, waiting included */
 	bool has_load;
 	uint64_t moved_ns;    /* when it was moved, or could not be; 0: never */
-	double pause_s;       /* of its last move; 0: not known */
 	json_t *traffic, *traffic_before;
 	uint64_t traffic_ns, traffic_before_ns;
 };
@@ -107,17 +106,14 @@ static void finish(struct balance *b)
 static void on_moved(void *ctx, const struct move *m, int status, const char *text, json_t *measures)
 {
 	struct balance *b = ctx;
-	struct seen *s = &b->ranks[m->rank];
-	double pause_ns = json_number_value(json_object_get(measures, "downtime_ns"));
 
+	(void)measures;
 	for (uint32_t i = 0; i < b->n_steps; i++)
 		if (b->steps[i].rank == m->rank) {
 			b->steps[i].status = status;
 			snprintf(b->steps[i].text, sizeof(b->steps[i].text), "%s", text);
 		}
-	s->moved_ns = gw_now_ns();
-	if (pause_ns > 0)
-		s->pause_s = pause_ns / 1e9;
+	b->ranks[m->rank].moved_ns = gw_now_ns();
 	b->under_way--;
 	push(b);
 }
@@ -150,12 +146,6 @@ static void push(struct balance *b)
 }
 
 /* ---- deciding ------------------------------------------------------------------------------------------------------------- */
-
-/* What its move would cost the job: a pause as its last one was, else some milliseconds; and sending its memory takes a processor. */
-static double move_cost(const struct seen *s)
-{
-	return (s->pause_s > 0 ? s->pause_s : 0.008) + 0.2 * s->memory / 1e9;
-}
 
 static json_int_t field(const json_t *row, size_t i)
 {
@@ -252,7 +242,7 @@ static struct bal_snapshot *snapshot(struct balance *b, uint32_t **rank_of, uint
 		double rested = seen->moved_ns ? (double)(now - seen->moved_ns) / 1e9 : INFINITY;
 
 		s->ranks[i] = (struct bal_rank){ .proc = (*rank_of)[i], .cluster = cluster_index[rank->cluster], .load = seen->load,
-			.width = fmax(1, ceil(seen->load - 0.05)), .move_s = move_cost(seen), .memory_bytes = seen->memory, .rested_s = rested,
+			.width = fmax(1, ceil(seen->load - 0.05)), .move_s = ledger_cost_s(h, (*rank_of)[i]), .memory_bytes = seen->memory, .rested_s = rested,
 			.is_fixed = rank->is_pinned || h->clusters[rank->cluster].is_drained || layout_is_service(h, rank->cluster) || moves_of(h, (*rank_of)[i]) };
 		used[h->clusters[rank->cluster].cores.domain] += seen->used_s;
 	}
@@ -283,6 +273,7 @@ static struct bal_snapshot *snapshot(struct balance *b, uint32_t **rank_of, uint
 			;
 		s->clusters[i].host = k < i ? s->clusters[k].host : s->nhosts++;
 	}
+	s->link_bytes_s = ledger_link_bytes_s(h);
 	s->nedges = add_edges(b, index, s->edges, edges);
 	s->machine = h->spec->machine;
 	if (s->machine)

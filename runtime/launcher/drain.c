@@ -68,11 +68,10 @@ struct load {
 	uint64_t domain, own; /* ranks for each processor of its cores, in thousandths; ranks of its own */
 };
 
-/* Those counted that are on their way, and not those that are about to leave the same cores */
-static struct load load_of(const struct drain *d, const struct cluster *c)
+/* Those counted that are on their way, and not those that are about to leave the same cores: with @d, or @one alone */
+static struct load load_of(const struct head *h, const struct drain *d, uint32_t one, const struct cluster *c)
 {
 	uint64_t cpus = (uint64_t)CPU_COUNT(&c->cores.cpus);
-	const struct head *h = d->head;
 	uint32_t on_host = 0;
 	struct load l = { 0 };
 
@@ -81,7 +80,7 @@ static struct load load_of(const struct drain *d, const struct cluster *c)
 		const struct move *m = moves_of(h, r);
 		uint32_t at = m ? m->to : rank->cluster;
 
-		if (rank->state == RANK_ENDED || is_target(d, at))
+		if (rank->state == RANK_ENDED || (d ? is_target(d, at) : r == one))
 			continue;
 		l.domain += h->clusters[at].cores.domain == c->cores.domain;
 		l.own += at == c->index;
@@ -90,6 +89,11 @@ static struct load load_of(const struct drain *d, const struct cluster *c)
 	l.is_full = h->hosts[c->host].slots && on_host >= h->hosts[c->host].slots;
 	l.domain = (l.domain + 1) * 1000 / (cpus ? cpus : 1);
 	return l;
+}
+
+static bool is_better(const struct load *l, const struct load *least)
+{
+	return l->is_full != least->is_full ? !l->is_full : l->domain != least->domain ? l->domain < least->domain : l->own < least->own;
 }
 
 static struct cluster *destination(const struct drain *d, uint32_t rank)
@@ -107,13 +111,33 @@ static struct cluster *destination(const struct drain *d, uint32_t rank)
 			was_tried |= a->to[k] == i;
 		if (was_tried || !moves_suits(h, i))
 			continue;
-		l = load_of(d, &h->clusters[i]);
-		if (best && (l.is_full != least.is_full ? l.is_full : l.domain != least.domain ? l.domain > least.domain : l.own >= least.own))
+		l = load_of(h, d, rank, &h->clusters[i]);
+		if (best && !is_better(&l, &least))
 			continue;
 		best = &h->clusters[i];
 		least = l;
 	}
 	return best;
+}
+
+bool drain_where(const struct head *h, uint32_t rank, uint32_t *to)
+{
+	struct load least = { 0 };
+	bool has_one = false;
+
+	for (uint32_t i = 0; i < h->n_clusters; i++) {
+		struct load l;
+
+		if (i == h->ranks[rank].cluster || moves_allow_to(h, i, NULL) < 0)
+			continue;
+		l = load_of(h, NULL, rank, &h->clusters[i]);
+		if (has_one && !is_better(&l, &least))
+			continue;
+		has_one = true;
+		*to = i;
+		least = l;
+	}
+	return has_one;
 }
 
 /* ---- ranks ----------------------------------------------------------------------------------------------------------- */

@@ -39,6 +39,8 @@
  *   grow.c       clusters that come while the job runs
  *   drain.c      clusters that are emptied, and that leave
  *   notice.c     hosts of which somebody says that they go away
+ *   survey.c     what the whole job does: all daemons are asked at once
+ *   ledger.c     moves that are over, and what they teach of the next ones
  *   balance.c    ranks that move so that all have as much to do
  *   pins.c       ranks that stay where they are
  *   wishes.c     what ranks ask for themselves (godwit.h)
@@ -57,6 +59,7 @@
 
 #include "container/cpu.h"
 #include "mpi-shim/pmi.h"
+#include "runtime/balance/predict.h"
 #include "runtime/base/event.h"
 #include "runtime/base/trust.h"
 #include "runtime/launcher/options.h"
@@ -296,10 +299,12 @@ struct head {
 	struct schedule *schedule;     /* NULL: without -checkpoint-dir */
 	struct notice *notice;         /* NULL: nobody speaks of hosts that go away */
 	struct balance *balance;       /* NULL: ranks were never balanced */
+	struct looks *looks;           /* survey.c */
+	struct ledger *ledger;
 	json_t *checkpoints;           /* for status: "last" that was complete, "failed" since */
 	struct gw_list dirs;           /* that it has written to: nobody else does while mpirun runs */
 
-	struct gw_list tools, moves, growths, drains;
+	struct gw_list tools, moves, growths, drains, surveys;
 	bool is_drain_check_due;
 	uint64_t next_id;
 };
@@ -470,6 +475,10 @@ struct move {                    /* asked of an owner, not answered yet */
 	uint64_t id;
 	uint32_t rank, from, to;
 	bool is_taken_back;      /* its destination is being drained, the job suspended, or its rank wants to stay */
+	enum bal_technique asked; /* ledger.c: what was asked for, */
+	bool is_bounded;         /* with a bandwidth; */
+	double predicted_s;      /* how long it was expected to stand; NAN: nobody knew */
+	uint64_t begun_ns;
 	moves_done_fn *done;     /* NULL: who asked has gone; a move that has begun goes on */
 	void *ctx;
 };
@@ -512,6 +521,8 @@ typedef void drain_done_fn(void *ctx, json_t *answer);       /* `drained` or `re
 int drain_begin(struct head *h, const json_t *targets, bool is_remove, uint64_t timeout_ms, drain_done_fn *done, void *ctx,
                 struct gw_error *why);
 json_t *drain_undo(struct head *h, const json_t *targets, struct gw_error *why); /* the answer; NULL with @why */
+/** drain_where - to which cluster would @rank go if its own were drained? false: there is none */
+bool drain_where(const struct head *h, uint32_t rank, uint32_t *to);
 void drain_check(struct head *h);                            /* something has happened that a drain may wait for */
 void drain_forget(struct head *h, const void *ctx);          /* who asked has gone: no further move is begun */
 void drain_fini(struct head *h);
@@ -520,6 +531,32 @@ void drain_fini(struct head *h);
 int notice_init(struct head *h, struct gw_error *why);       /* -drain-file, if it was given */
 void notice_told(struct cluster *c);                         /* its daemon has heard that its host goes away */
 void notice_fini(struct head *h);
+/* ---- survey.c ---- */
+enum survey_kind {
+	SURVEY_USE,      /* counters of ranks and processors: some 50 us of each daemon */
+	SURVEY_TRAFFIC,  /* and whom ranks talk to, as their agents said when they were asked last */
+	SURVEY_STATUS,   /* and what /proc tells of each */
+	SURVEY_MOVABLE,  /* and what holds it */
+};
+typedef void survey_done_fn(void *ctx, json_t *all);         /* doc/monitoring.md; stolen; NULL: no memory */
+int survey_init(struct head *h, struct gw_error *why);
+void survey_fini(struct head *h);
+/** survey_begin - 0: @done will be called, perhaps from inside; else -ENOMEM */
+int survey_begin(struct head *h, enum survey_kind kind, survey_done_fn *done, void *ctx);
+void survey_heard(struct cluster *c, json_t *msg);           /* `status-answer`, `measured` */
+void survey_forget(struct head *h, const void *ctx);         /* who asked has gone */
+double survey_private_bytes(const struct head *h, uint32_t rank); /* as seen last; 0: not known */
+
+/* ---- ledger.c ---- */
+#define LEDGER_LIMITS 11
+int ledger_init(struct head *h, struct gw_error *why);
+void ledger_fini(struct head *h);
+void ledger_begun(const struct head *h, struct move *m, const json_t *how); /* fills in what is expected of it */
+void ledger_over(struct head *h, const struct move *m, int status, const char *text, json_t *measures);
+void ledger_describe(const struct head *h, uint32_t rank, json_t *status, bool is_movable_asked);
+double ledger_cost_s(const struct head *h, uint32_t rank);   /* what its next move would cost the job, as far as is known */
+double ledger_link_bytes_s(const struct head *h);            /* between hosts, as seen; 0: not known */
+json_t *ledger_json(const struct head *h);                   /* "moves" of doc/monitoring.md */
 
 /* ---- balance.c ---- */
 typedef void balance_done_fn(void *ctx, json_t *answer);     /* `rebalanced` of runtime/wire.h; stolen */
@@ -586,6 +623,5 @@ uint64_t restart_outfile(const struct job_spec *spec, const char *path); /* how 
 /* ---- tools.c ---- */
 int tools_init(struct head *h, struct gw_error *why);
 void tools_fini(struct head *h);
-void tools_status_answer(struct head *h, json_t *msg);
 
 #endif

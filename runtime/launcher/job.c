@@ -280,7 +280,11 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	h->checkpoints = json_object();
 	if (spec->restart && restart_setup(h, why) < 0)
 		return why->code;
-	code = balance_init(h, why);
+	code = ledger_init(h, why);
+	if (code == 0)
+		code = survey_init(h, why);
+	if (code == 0)
+		code = balance_init(h, why);
 	if (code == 0)
 		code = notice_init(h, why);
 	if (code < 0)
@@ -337,6 +341,8 @@ static void teardown(struct head *h)
 		schedule_fini(h);
 		checkpoint_release(h);
 		moves_fini(h);
+		survey_fini(h);
+		ledger_fini(h);
 	}
 	json_decref(h->checkpoints);
 	input_fini(h);

@@ -127,6 +127,7 @@ int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout
 		return gw_fail(why, -EPIPE, "rank %lld: the daemon of %s does not answer", (long long)rank,
 		               clusters_name(h, r->cluster, name));
 	}
+	ledger_begun(h, m, how);
 	gw_list_append(&h->moves, &m->node);
 	return 0;
 }
@@ -182,9 +183,10 @@ struct move *moves_of(const struct head *h, uint32_t rank)
 	return NULL;
 }
 
-static void move_done(struct move *m, int status, const char *text, json_t *measures)
+static void move_done(struct head *h, struct move *m, int status, const char *text, json_t *measures)
 {
 	gw_list_remove(&m->node); /* first: whoever hears of it may look at those that are left, and begin another */
+	ledger_over(h, m, status, text, measures);
 	if (m->done)
 		m->done(m->ctx, m, status, text, measures);
 	free(m);
@@ -212,7 +214,7 @@ void moves_answered(struct head *h, json_t *msg)
 				snprintf(drained, sizeof(drained), "the job was being suspended, and the move had not begun");
 			text = drained;
 		}
-		move_done(m, status, text ? text : "", json_object_get(msg, "measures"));
+		move_done(h, m, status, text ? text : "", json_object_get(msg, "measures"));
 		return;
 	}
 }
@@ -237,12 +239,12 @@ void moves_cluster_lost(struct head *h, uint32_t cluster)
 		char name[CLUSTER_NAME_MAX], text[CLUSTER_NAME_MAX + 100];
 
 		if (h->ranks[m->rank].cluster == m->to && h->ranks[m->rank].state == RANK_RUNNING) {
-			move_done(m, 0, "moved; its measures died with the daemon that it left", NULL);
+			move_done(h, m, 0, "moved; its measures died with the daemon that it left", NULL);
 			continue;
 		}
 		snprintf(text, sizeof(text), "rank %u: the daemon of %s, where it lived, died", m->rank,
 		         clusters_name(h, cluster, name));
-		move_done(m, -EPIPE, text, NULL);
+		move_done(h, m, -EPIPE, text, NULL);
 	}
 }
 

@@ -375,7 +375,7 @@ static void do_wish(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 static void do_status_answer(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)fds; (void)n_fds;
-	tools_status_answer(c->head, msg);
+	survey_heard(c, msg);
 }
 
 static void do_networked(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
@@ -404,6 +404,7 @@ static void do_measured(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)fds; (void)n_fds;
 	balance_heard(c, msg);
+	survey_heard(c, msg);
 }
 
 static void do_checkpointed(struct cluster *c, json_t *msg, int *fds, size_t n_fds)

@@ -1,23 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The socket of the job's head: godwit status asks all daemons, migrate the owners of ranks (moves.c), pin the head alone. */
+/* The socket of the job's head: godwit status asks all daemons (survey.c), migrate the owners of ranks (moves.c), pin the head alone. */
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "runtime/launcher/head.h"
-
-#define STATUS_MS 3000 /* a daemon that has not answered by then is left out */
 
 struct tool {            /* one connection */
 	struct gw_list node;
 	struct head *head;
 	struct gw_link *link;
 	uint32_t due, failed; /* answers of the request that is being served */
-	/* a status question that is being answered */
-	uint64_t status_id;
-	uint32_t answers_due;
-	bool is_movable_asked;
-	json_t *ranks, *sessions;
-	struct gw_timer *deadline;
+	bool is_surveying;    /* a status question is being answered */
 };
 
 static void tool_destroy(struct tool *t)
@@ -28,9 +21,7 @@ static void tool_destroy(struct tool *t)
 	drain_forget(t->head, t);
 	suspend_forget(t->head, t);
 	balance_forget(t->head, t);
-	gw_timer_cancel(t->deadline);
-	json_decref(t->ranks);
-	json_decref(t->sessions);
+	survey_forget(t->head, t);
 	gw_list_remove(&t->node);
 	gw_link_destroy(t->link);
 	free(t);
@@ -108,121 +99,29 @@ static void do_migrate(struct tool *t, json_t *msg)
 
 /* ---- status -------------------------------------------------------------------------------------------------------- */
 
-static json_t *clusters_json(const struct head *h)
+static void on_surveyed(void *tool, json_t *all)
 {
-	static const char *const states[] = { "starting", "joining", "up", "leaving", "left", "lost", "ended" };
-	json_t *all = json_array();
+	struct tool *t = tool;
 
-	for (uint32_t c = 0; c < h->n_clusters; c++) {
-		const struct cluster *cl = &h->clusters[c];
-		int ranks = 0;
-
-		for (uint32_t r = 0; r < h->size; r++)
-			ranks += h->ranks[r].cluster == c && h->ranks[r].state == RANK_RUNNING;
-		json_array_append_new(all, json_pack("{s:i, s:i, s:s, s:s, s:i, s:o, s:i, s:i, s:b}", "cluster", (int)c, "host",
-		                                     (int)cl->host, "hostname", h->hosts[cl->host].name, "state", states[cl->state], "pid",
-		                                     (int)(cl->daemon ? cl->daemon : cl->pid), "cores",
-		                                     rt_cpus_json(&cl->cores.cpus), "domain", (int)cl->cores.domain, "ranks",
-		                                     ranks, "drained", (int)cl->is_drained));
-		layout_describe(h, c, json_array_get(all, c));
+	t->is_surveying = false;
+	if (!all) {
+		refuse(t, "mpirun is out of memory");
+		return;
 	}
-	return all;
-}
-
-static json_t *unmovable_json(const struct rank *r)
-{
-	const char *text = r->state == RANK_ENDED ? "it has ended" : r->state == RANK_WAITING ? "it has not been started yet" :
-	                   "it is on its way, or its daemon does not answer";
-
-	return json_pack("{s:s, s:[{s:s, s:i, s:s}]}", "state", r->state == RANK_RUNNING ? "moving" : "no", "reasons", "kind",
-	                 "state", "number", 0, "text", text);
-}
-
-/* What the owner said of a rank; or what the head knows when no owner spoke of it: it has ended, or is on its way. */
-static json_t *rank_json(struct tool *t, uint32_t rank)
-{
-	const struct rank *r = &t->head->ranks[rank];
-
-	for (size_t i = 0; i < json_array_size(t->ranks); i++) {
-		json_t *one = json_array_get(t->ranks, i);
-
-		if (json_integer_value(json_object_get(one, "rank")) == (json_int_t)rank)
-			return json_incref(one);
-	}
-	return json_pack("{s:i, s:i, s:i, s:I, s:s, s:i, s:i, s:o*}", "rank", (int)rank, "cluster", (int)r->cluster, "pid",
-	                 (int)r->pid, "epoch", (json_int_t)r->epoch, "state", r->state == RANK_ENDED ? "ended"
-	                 : r->state == RANK_WAITING ? "starting" : "moving", "threads", 0, "private_kib", 0,
-	                 "movable", t->is_movable_asked ? unmovable_json(r) : NULL);
-}
-
-static void status_done(struct tool *t)
-{
-	struct head *h = t->head;
-	json_t *ranks = json_array();
-
-	gw_timer_cancel(t->deadline);
-	t->deadline = NULL;
-	t->answers_due = 0;
-	for (uint32_t r = 0; r < h->size; r++) {
-		json_t *one = rank_json(t, r);
-
-		pins_describe(h, r, one);
-		spawn_describe(h, r, one);
-		json_object_set_new(one, "hostname", json_string(h->hosts[h->clusters[h->ranks[r].cluster].host].name));
-		json_array_append_new(ranks, one);
-	}
-	gw_link_send_json(t->link, json_pack("{s:s, s:{s:s, s:s, s:i, s:s, s:i, s:I, s:O}, s:o, s:o, s:O, s:o}", "op", "status", "job", "id",
-	                  h->kvsname + strlen("godwit-"), "state", suspend_text(h), "pid", (int)getpid(), "program", h->spec->apps[0].argv.list[0], "ranks",
-	                  (int)h->size, "age_ms", (json_int_t)((gw_now_ns() - h->started_ns) / 1000000), "checkpoints", h->checkpoints, "clusters",
-	                  clusters_json(h), "ranks", ranks, "sessions", t->sessions, "balance", balance_json(h)));
-}
-
-static void on_status_deadline(void *ctx)
-{
-	struct tool *t = ctx;
-
-	t->deadline = NULL;
-	status_done(t);
+	json_object_set_new(all, "op", json_string("status"));
+	gw_link_send_json(t->link, all);
 }
 
 static void do_status(struct tool *t, json_t *msg)
 {
-	struct head *h = t->head;
+	enum survey_kind kind = json_is_true(json_object_get(msg, "movable")) ? SURVEY_MOVABLE : json_is_true(json_object_get(msg, "traffic")) ?
+	                        SURVEY_TRAFFIC : json_is_true(json_object_get(msg, "use")) ? SURVEY_USE : SURVEY_STATUS;
 
-	if (t->answers_due)
+	if (t->is_surveying)
 		return; /* one at a time on a connection */
-	t->is_movable_asked = json_is_true(json_object_get(msg, "movable"));
-	json_decref(t->ranks);
-	json_decref(t->sessions);
-	t->ranks = json_array();
-	t->sessions = json_array();
-	t->status_id = ++h->next_id;
-	for (uint32_t c = 0; c < h->n_clusters; c++)
-		if (h->clusters[c].state == CLUSTER_UP &&
-		    job_cluster_send(h, c, json_pack("{s:s, s:I, s:b}", "op", "status", "id", (json_int_t)t->status_id, "movable",
-		                                     (int)t->is_movable_asked)))
-			t->answers_due++;
-	if (t->answers_due)
-		gw_loop_timer(h->loop, &t->deadline, STATUS_MS, 0, on_status_deadline, t);
-	else
-		status_done(t);
-}
-
-void tools_status_answer(struct head *h, json_t *msg)
-{
-	uint64_t id = (uint64_t)json_integer_value(json_object_get(msg, "id"));
-
-	gw_list_for(e, &h->tools) {
-		struct tool *t = gw_list_entry(e, struct tool, node);
-
-		if (t->status_id != id || t->answers_due == 0)
-			continue;
-		json_array_extend(t->ranks, json_object_get(msg, "ranks"));
-		json_array_extend(t->sessions, json_object_get(msg, "sessions"));
-		if (--t->answers_due == 0)
-			status_done(t);
-		return;
-	}
+	t->is_surveying = true;
+	if (survey_begin(t->head, kind, on_surveyed, t) < 0)
+		on_surveyed(t, NULL);
 }
 
 /* ---- pin --------------------------------------------------------------------------------------------------------------- */

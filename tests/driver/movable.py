@@ -168,7 +168,11 @@ ranks = movable(job)
 while not any("stopped by a signal" in t for t in texts(ranks[stopped])) and time.monotonic() < deadline:
 	ranks = movable(job)
 check_named(ranks, words, STATES, skipped)
-tap.ok(ranks[free]["movable"] == {"state": "yes", "reasons": []}, "a rank that nothing holds can move", ranks[free]["movable"])
+can = ranks[free]["movable"]
+tap.ok(can["state"] == "yes" and can["reasons"] == [], "a rank that nothing holds can move", can)
+tap.ok(can["destination"] != ranks[free]["cluster"] and 0 < can["predicted"]["auto"]["downtime_ms"] < 1000 and
+       can["predicted"]["pre-copy"]["downtime_ms"] is None and can["from"]["memory_bytes"] > 1e5,
+       "it is told where it would go and how long it would stand, as far as that is known", can)
 tap.ok(ranks[stopped]["movable"]["state"] == "no", "one that is stopped by a signal cannot: %s" % texts(ranks[stopped]))
 if is_traced:
 	tap.ok([r["kind"] for r in ranks[traced]["movable"]["reasons"]] == ["debugger"] and me in texts(ranks[traced])[0],
