@@ -255,6 +255,7 @@ static const struct { const char *name; int (*run)(int argc, char **argv); } com
 	{ "pin", control_pin },
 	{ "unpin", control_unpin },
 	{ "rebalance", control_rebalance },
+	{ "top", control_top },
 	{ "suspend", control_suspend },
 	{ "resume", control_resume },
 	{ "checkpoint", control_checkpoint },
@@ -280,6 +281,7 @@ static const char doc[] =
 "  pin RANK...                     keep ranks where they are\n"
 "  unpin RANK...                   let them go again\n"
 "  rebalance                       move ranks so that the job gets faster\n"
+"  top [JOB]                       what clusters and ranks do, live\n"
 "  suspend [JOB]                   stop all ranks of a job: room for somebody else\n"
 "  resume [JOB]                    let them go on\n"
 "  checkpoint [JOB] DIR            write a whole job to a directory\n"
