@@ -114,6 +114,12 @@ godwit_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(NCURSES_CFLAGS) -DPACKAGE_V
 	-DGODWIT_PKGLIBDIR='"$(pkglibdir)"'
 godwit_LDADD = libgw-cold.la libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(SODIUM_LIBS) $(NCURSES_LIBS) -lm
 
+check_PROGRAMS += %D%/control/test_top
+TESTS += %D%/control/test_top
+%C%_control_test_top_SOURCES = %D%/control/test_top.c %D%/control/top_data.c %D%/control/top_draw.c tests/tap.h
+%C%_control_test_top_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+%C%_control_test_top_LDADD = $(JANSSON_LIBS) -lm
+
 check_PROGRAMS += %D%/base/test_base %D%/base/test_loop %D%/base/test_link
 TESTS += %D%/base/test_base %D%/base/test_loop %D%/base/test_link
 %C%_base_test_base_SOURCES = %D%/base/test_base.c tests/tap.h
