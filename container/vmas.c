@@ -377,6 +377,50 @@ static bool is_gap(const struct ct_rank *r, uint64_t start, uint64_t end, size_t
 }
 
 /*
+ * What scan_extents() does, of one large mapping. Most of its pages are there and were not written, as a rule, and to be told of a page costs three times
+ * as much as to look at it: so what is asked for is the rest, pages that are missing, of zeroes, or written.
+ */
+static int scan_large(struct ct_rank *r, const struct ct_img_vma *v, bool is_followed, struct ct_vec *extents, struct ct_vec *written,
+                      struct gw_error *why)
+{
+	struct pm_scan_arg arg = { .size = sizeof(arg), .vec_len = REGIONS, .vec = (uint64_t)(uintptr_t)r->regions.at, .start = v->start,
+		.end = v->end, .flags = is_followed ? PM_SCAN_CHECK_WPASYNC : 0, .category_inverted = PM_PRESENT,
+		.category_anyof_mask = PM_PRESENT | PM_PFNZERO | (is_followed ? PM_WRITTEN : 0),
+		.return_mask = PM_PRESENT | PM_SWAPPED | PM_PFNZERO | (is_followed ? PM_WRITTEN : 0) };
+	struct ct_extent e = { .start = v->start, .is_forced = !(v->prot & PROT_READ) };
+	int n, rc = 0;
+
+	while (rc == 0 && arg.start < v->end) {
+		n = (int)syscall(SYS_ioctl, r->pagemap_fd, PAGEMAP_SCAN_, &arg);
+		if (n < 0 && errno == EPERM && is_followed) { /* not followed after all: all of what is left counts as written */
+			is_followed = false;
+			arg.flags = 0;
+			arg.category_anyof_mask = PM_PRESENT | PM_PFNZERO;
+			rc = ct_spans_add(written, arg.start, v->end);
+			continue;
+		}
+		if (n < 0)
+			return errno == ESRCH ? scan_failed(r, why) : -errno;
+		for (int i = 0; rc == 0 && i < n; i++) {
+			const struct page_region *p = CT_AT(struct page_region, &r->regions, i);
+			bool is_there = (p->categories & (PM_PRESENT | PM_SWAPPED)) && !(p->categories & PM_PFNZERO);
+
+			if (is_there && is_followed && (p->categories & PM_WRITTEN))
+				rc = ct_spans_add(written, p->start, p->end);
+			if (is_there)
+				continue;
+			e.end = p->start;
+			if (rc == 0 && e.start < e.end)
+				rc = ct_vec_append(extents, &e, 1);
+			e.start = p->end;
+		}
+		arg.start = arg.walk_end;
+	}
+	e.end = v->end;
+	return rc == 0 && e.start < e.end ? ct_vec_append(extents, &e, 1) : rc;
+}
+
+/*
  * The pages that are there, and, of a rank that stands still and is followed, in the same walk what it has written since the last
  * look (@written, or NULL). When a mapping is not followed after all, the kernel says so for all that it was asked of: then they
  * are asked for one by one, and all of it counts as written.
@@ -385,6 +429,7 @@ static int scan_extents(struct ct_rank *r, const struct ct_snapshot *s, struct c
                         struct gw_error *why)
 {
 	struct pm_scan_arg arg = { .size = sizeof(arg), .vec_len = REGIONS, .vec = (uint64_t)(uintptr_t)r->regions.at,
+		.category_inverted = PM_PFNZERO | PM_FILE, .category_mask = PM_PFNZERO | PM_FILE,
 		.category_anyof_mask = PM_PRESENT | PM_SWAPPED, .return_mask = PM_PRESENT | (written ? PM_WRITTEN : 0) };
 	const struct ct_img_vma *v = s->vmas.at, *end = v + s->vmas.n, *to, *cursor = v, *alone = v;
 	size_t seen = 0, gap = 0;
@@ -402,7 +447,10 @@ static int scan_extents(struct ct_rank *r, const struct ct_snapshot *s, struct c
 			to++;
 		for (const struct ct_img_vma *w = v; rc == 0 && how == NEW && w < to; w++)
 			rc = ct_spans_add(written, w->start, w->end);
-		arg.category_inverted = arg.category_mask = PM_PFNZERO | (is_large(v) ? 0 : PM_FILE);
+		if (is_large(v)) {
+			rc = rc == 0 ? scan_large(r, v, is_followed, extents, written, why) : rc;
+			continue;
+		}
 		arg.start = v->start;
 		while (rc == 0 && arg.start < to[-1].end) {
 			arg.end = to[-1].end;
