@@ -243,6 +243,21 @@ static void leave_out_shared(const struct ct_snapshot *s, struct ct_vec *extents
 	extents->n = n;
 }
 
+/*
+ * Its mappings, with their flags. Those are told only together with what each has of pages, for which the kernel goes through all of
+ * them: 17 ms for 1 GiB, and where nothing has been mapped that gives no more than a twentieth of the time.
+ */
+#define FLAGS_SHARE 20
+
+static int look_flags(struct ct_rank *r)
+{
+	int rc = ct_maps_read(&r->maps, r->pid, false);
+
+	if (rc < 0 || (ct_maps_are_same(&r->maps, &r->look) && gw_now_ns() - r->look.read_at_ns < FLAGS_SHARE * r->look.took_ns))
+		return rc;
+	return ct_maps_read(&r->look, r->pid, true);
+}
+
 /* its mappings now, to next_seen */
 static int look_mappings(struct ct_rank *r, struct gw_error *why)
 {
@@ -253,7 +268,7 @@ static int look_mappings(struct ct_rank *r, struct gw_error *why)
 		return gw_fail(why, -EINVAL, "pid %d is not followed", (int)r->pid);
 	ct_snapshot_fini(&f->next_seen);
 	ct_snapshot_init(&f->next_seen);
-	rc = ct_maps_read(&r->look, r->pid, true);
+	rc = look_flags(r);
 	return rc < 0 ? gw_fail(why, rc, "cannot read the memory map of pid %d: %s", (int)r->pid, strerror(-rc)) :
 	       ct_vmas_scan(r, &r->look, &f->next_seen, why);
 }

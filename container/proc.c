@@ -221,6 +221,7 @@ int ct_maps_read(struct ct_maps *m, pid_t pid, bool want_flags)
 {
 	gw_autoclose int fd = -1;
 	char path[64], *p, *end;
+	uint64_t begin = gw_now_ns();
 	size_t len = 0;
 	ssize_t n;
 
@@ -264,7 +265,24 @@ int ct_maps_read(struct ct_maps *m, pid_t pid, bool want_flags)
 		}
 	}
 	maps_mend(m);
+	m->read_at_ns = gw_now_ns();
+	m->took_ns = m->read_at_ns - begin;
 	return m->list.n ? 0 : -ESRCH; /* a process that is ending has no map left */
+}
+
+bool ct_maps_are_same(const struct ct_maps *a, const struct ct_maps *b)
+{
+	const struct ct_map *m = b->list.at;
+
+	if (a->list.n != b->list.n)
+		return false;
+	for CT_EACH(const struct ct_map, l, &a->list) {
+		if (l->start != m->start || l->end != m->end || l->prot != m->prot || l->is_shared != m->is_shared || l->offset != m->offset ||
+		    l->ino != m->ino || l->dev_major != m->dev_major || l->dev_minor != m->dev_minor || strcmp(l->name, m->name) != 0)
+			return false;
+		m++;
+	}
+	return true;
 }
 
 void ct_maps_fini(struct ct_maps *m)

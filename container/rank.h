@@ -53,8 +53,10 @@ struct ct_maps {
 	struct ct_vec list;     /* struct ct_map, ascending */
 	char *text;
 	size_t text_cap;
+	uint64_t read_at_ns, took_ns; /* when it had been read, and how long that took */
 };
 int ct_maps_read(struct ct_maps *m, pid_t pid, bool want_flags); /* want_flags: smaps, slow; never in the frozen window */
+bool ct_maps_are_same(const struct ct_maps *a, const struct ct_maps *b); /* but for the flags */
 void ct_maps_fini(struct ct_maps *m);
 const struct ct_map *ct_maps_find(const struct ct_maps *m, uint64_t addr);
 
