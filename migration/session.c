@@ -77,7 +77,7 @@ static enum mig_hurry hurry_of(const struct mig_session *s)
 
 	switch (s->state) {
 	case MIG_QUIESCE:
-		return s->is_following || s->t.prepared ? MIG_AT_ONCE : MIG_AS_OTHERS;
+		return s->t.prepared ? MIG_AT_ONCE : MIG_AS_OTHERS;
 	case MIG_SEND:
 		return s->t.freeze.private_bytes > HURRY_BYTES ? MIG_BEFORE_OTHERS : MIG_AT_ONCE;
 	case MIG_FILL:

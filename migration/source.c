@@ -53,8 +53,8 @@ static void on_calm(void *ctx)
 
 /*
  * While MPI still goes: from the closed gate on, peers wait. And then we rest: where ranks have no core that the daemons and the
- * shell could use, these have just taken theirs for some milliseconds, and the silence would begin before it is asked for.
- * Of a rank that is followed it is not waited for: it would write meanwhile what must then go.
+ * shell could use, these have just taken theirs for some milliseconds, and the silence would begin before it is asked for. A rank that
+ * is followed writes meanwhile what must then go: a tenth of a MiB at 100 MiB/s, far less than what the look beforehand would cost it.
  */
 void mig_src_quiesce(struct mig_session *s)
 {
@@ -67,7 +67,7 @@ void mig_src_quiesce(struct mig_session *s)
 		return;
 	if (code < 0)
 		mig_post(s, MIG_EV_FAILED, code, "it could not be stopped: %s", why.text);
-	else if (s->is_following || gw_loop_timer(s->m->loop, &s->pace, CALM_MS, 0, on_calm, s) < 0)
+	else if (gw_loop_timer(s->m->loop, &s->pace, CALM_MS, 0, on_calm, s) < 0)
 		mig_step(s, MIG_EV_CALM);
 }
 
