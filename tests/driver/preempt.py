@@ -11,12 +11,12 @@ from hosts_slurm import read, submit
 parser = argparse.ArgumentParser()
 parser.add_argument("--long", action="store_true")
 args = parser.parse_args()
-tap = godwit.Tap(600)
+tap = godwit.Tap(1200)
 why = rig_mpi.why_not() or rig_slurm.why_not() or rig.why_no_cgroups()  # without, Slurm ends the ranks themselves
 if why:
 	rig_mpi.skip(why)
 TOP = os.path.realpath(os.environ.get("top_srcdir", os.getcwd()))
-PATIENCE = 90
+PATIENCE = 240
 PLATE = ["--size", "300", "--iterations", "8000", "--report", "100"]
 # A requeued job waits as long as a credential lives
 CONF = ["AuthInfo=cred_expire=5", "KillWait=30", "PreemptType=preempt/partition_prio", "PreemptMode=REQUEUE",

@@ -11,7 +11,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--cancels", type=int, default=3)
 parser.add_argument("--seed", type=int, default=random.randrange(1 << 16))
 args = parser.parse_args()
-tap = godwit.Tap(600 + 30 * args.cancels)
+tap = godwit.Tap(1200 + 30 * args.cancels)
 why = rig_mpi.why_not() or rig_slurm.why_not()
 if why:
 	rig_mpi.skip(why)
@@ -19,7 +19,7 @@ MPIRUN, GODWIT = (os.path.join(godwit.BUILD, p) for p in ("mpirun", "godwit"))
 JACOBI = os.path.join(godwit.BUILD, "examples/jacobi")
 EXAMPLE = os.path.join(os.path.realpath(os.environ.get("top_srcdir", os.getcwd())), "examples/slurm.sbatch")
 NODES = (2, 3, 4)  # mpirun of salloc runs on host 1, which is none
-PATIENCE = 90  # seconds, on a machine that does much else
+PATIENCE = 240  # seconds, on a machine that does much else
 OWN = {"unshare", "bash", "munged", "slurmctld", "slurmscriptd", "slurmd"}  # of the rig
 ENDED = ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"]
 CORES = sorted(os.sched_getaffinity(0))
