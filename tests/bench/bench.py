@@ -17,6 +17,8 @@
 7. What grows with hosts: messages and time of the name service per move; start-up and memory of 200 ranks on four hosts.
 8. Balancing: an uneven program beside the ideal, one whose load wanders beside an oracle, what a balanced one pays, hosts that are
    emptied and that join. Parts of it: --parts uneven,drift,even,drain,join; --share: of a core that each cluster has.
+9. Strategy comm: bytes over the link between two hosts, and bytes times hops on a torus, before and after ranks that stand shuffled have
+   been brought together (commplace).
 
 The programs are compiled here, by each MPI's own wrapper with -O2, in a temporary directory. --json FILE keeps all samples.
 """
@@ -29,6 +31,7 @@ import tempfile
 
 from balance import bench_balance
 from base import BenchError
+from commplace import bench_commplace
 from hosts import bench_hosts
 from migrate import bench_migrate
 from moves import bench_downtime, bench_pause
@@ -44,7 +47,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     parser.add_argument("--fifo", action="store_true", help="ranks of net, speed, coll, halo and types get the cores before all other "
                         "work (SCHED_FIFO, SCHED_RR)")
-    parser.add_argument("--only", choices=[*CASES, "net", "onesided", "pause", "downtime", "migrate", "hosts", "balance"], help="one of them")
+    parser.add_argument("--only", choices=[*CASES, "net", "onesided", "pause", "downtime", "migrate", "hosts", "balance", "commplace"], help="one of them")
     parser.add_argument("--share", type=float, help="of a core, for each cluster of balance (1, and 0.5 for drift); root")
     parser.add_argument("--parts", help="of balance: uneven,drift,even,drain,join (all)")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
@@ -66,7 +69,8 @@ def main():
                             ("downtime", lambda: bench_downtime(directory, args.moves, results)),
                             ("migrate", lambda: bench_migrate(directory, args.moves, results)),
                             ("hosts", lambda: bench_hosts(directory, args.moves, results)),
-                            ("balance", lambda: bench_balance(directory, args.pairs, args.share, results, args.parts))):
+                            ("balance", lambda: bench_balance(directory, args.pairs, args.share, results, args.parts)),
+                            ("commplace", lambda: bench_commplace(directory, args.pairs, results))):
             if args.only and args.only != name:
                 continue
             try:

@@ -324,6 +324,17 @@ def wait_for(what, timeout=20, pace_s=0.01):
 		time.sleep(pace_s)
 
 
+def step_bytes(job, clusters, cost, heavy=40000):
+	"""What a step of 'neighbours' sends, with its ranks on these clusters, each byte times @cost(from, to)."""
+	rows = [[int(r) for r in row.split()] for row in job.wait_line(r"^places (.*)", 10, "out").group(1).split("/")]
+	total = 0
+	for y, row in enumerate(rows):
+		for x, rank in enumerate(row):
+			total += 2 * heavy * cost(clusters[rank], clusters[row[(x + 1) % len(row)]])
+			total += heavy // 8 * cost(clusters[rank], clusters[rows[(y + 1) % len(rows)][x]])
+	return total
+
+
 def end_carry(job, stop, sentence, ranks=4):
 	"""A job of 'conduct carry' that waits for the file @stop ends now, well, and leaves nothing."""
 	open(stop, "w").close()

@@ -64,17 +64,6 @@ def ranks_on(head):
 RING = [[0, 1, 1, 2], [1, 0, 2, 1], [1, 2, 0, 1], [2, 1, 1, 0]]
 
 
-def hop_bytes(job, clusters, hops, heavy=40000):
-	"""What a step of 'neighbours' sends, times how far it goes, with its ranks on these clusters."""
-	rows = [[int(r) for r in row.split()] for row in job.wait_line(r"^places (.*)", 10, "out").group(1).split("/")]
-	total = 0
-	for y, row in enumerate(rows):
-		for x, rank in enumerate(row):
-			total += 2 * heavy * hops[clusters[rank]][clusters[row[(x + 1) % len(row)]]]
-			total += heavy // 8 * hops[clusters[rank]][clusters[rows[(y + 1) % len(rows)][x]]]
-	return total
-
-
 # ---- twenty clusters of one host
 job, head, stop = start("-machine", "mppa256", "-n", 18)
 clusters = head.clusters()
@@ -123,13 +112,13 @@ else:
 	# four clusters in a ring
 	path = machine_file('{"torus": [2, 2], "link_mb_s": 20}')
 	job, head, stop = start("-machine", path, "-n", 16)
-	before = hop_bytes(job, ranks_on(head), RING)
+	before = step_bytes(job, ranks_on(head), lambda a, b: RING[a][b])
 	code, out, err = godwit(job, "rebalance", "--strategy", "comm", "--json")
 	plan = json.loads(out) if code == 0 else {}
 	if "no partitioner" in out + err:
 		tap.skip("heavy neighbours come to the same cluster of a torus", "this build has no partitioner")
 	else:
-		after = hop_bytes(job, ranks_on(head), RING)
+		after = step_bytes(job, ranks_on(head), lambda a, b: RING[a][b])
 		tap.ok(plan and len(plan["moves"]) > 0 and after < 0.3 * before,
 		       "in a torus with 16 shuffled ranks, bytes times hops of a step fall by at least 70 %", before, after, plan, err)
 		tap.ok(plan and plan["hop_bytes_s_planned"] < 0.3 * plan["hop_bytes_s"], "as the plan says", plan)
