@@ -13,6 +13,7 @@
 #include <scotch.h>
 #include <stdlib.h>
 
+#define FEW   5000 /* ranks: several placements are made of them, and the best is taken */
 #define UNITS 1e5 /* the largest weight of an edge; sums stay far below SCOTCH_Num's 2^31 for what 100,000 ranks say */
 
 /*
@@ -141,7 +142,7 @@ static int nodes_init(struct nodes *a, const struct work *w)
 /* Who talks to whom, in what a link's time for it would be over the horizon; and what a move costs, in the same. */
 struct talk {
 	SCOTCH_Graph graph;
-	SCOTCH_Num *first, *next, *weight, *load, *price, *old, *part;
+	SCOTCH_Num *first, *next, *weight, *load, *price, *old, *part, *fixed; /* fixed: where a rank stays, or -1 */
 	bool has_graph;
 };
 
@@ -156,6 +157,7 @@ static void talk_fini(struct talk *t)
 	free(t->price);
 	free(t->old);
 	free(t->part);
+	free(t->fixed);
 }
 
 static int talk_init(struct talk *t, const struct work *w, const uint32_t *node)
@@ -176,7 +178,8 @@ static int talk_init(struct talk *t, const struct work *w, const uint32_t *node)
 	t->price = malloc((n + 1) * sizeof(*t->price));
 	t->old = malloc((n + 1) * sizeof(*t->old));
 	t->part = malloc((n + 1) * sizeof(*t->part));
-	if (!t->first || !t->next || !t->weight || !t->load || !t->price || !t->old || !t->part)
+	t->fixed = malloc((n + 1) * sizeof(*t->fixed));
+	if (!t->first || !t->next || !t->weight || !t->load || !t->price || !t->old || !t->part || !t->fixed)
 		goto nomem;
 	for (uint32_t e = 0; e < s->nedges; e++)
 		most = fmax(most, s->edges[e].bytes_s / rate + s->edges[e].messages_s * message);
@@ -194,7 +197,7 @@ static int talk_init(struct talk *t, const struct work *w, const uint32_t *node)
 		t->load[r] = (SCOTCH_Num)lround(fmax(1, heaviest > 0 ? 1000 * load_of(w, r) / heaviest : 1));
 		t->price[r] = (SCOTCH_Num)lround(fmin(fmax(1, price), UNITS));
 		t->old[r] = node[w->at[r]] == BAL_NONE ? -1 : (SCOTCH_Num)node[w->at[r]];
-		t->part[r] = w->is_fixed[r] ? t->old[r] : -1;
+		t->fixed[r] = w->is_fixed[r] ? t->old[r] : -1;
 	}
 	if (SCOTCH_graphInit(&t->graph) != 0)
 		goto nomem;
@@ -230,20 +233,22 @@ static void keep_better(struct work *w, uint32_t *best, double *best_value)
 	memcpy(best, w->at, w->s->nranks * sizeof(*best));
 }
 
-/* With one thread: on a machine that is full of ranks, Scotch's threads would wait for each other. */
-static int map(struct talk *t, struct nodes *a)
+/* @slack: by how much nodes may differ. With one thread: on a machine that is full of ranks, Scotch's threads would wait for each
+ * other. */
+static int map(struct talk *t, struct nodes *a, uint32_t nranks, double slack)
 {
 	SCOTCH_Context context;
 	SCOTCH_Graph bound;
 	SCOTCH_Strat strat;
 	int rc = -EIO;
 
+	memcpy(t->part, t->fixed, nranks * sizeof(*t->part));
 	if (SCOTCH_contextInit(&context) != 0)
 		return -EIO;
 	SCOTCH_graphInit(&bound);
 	SCOTCH_stratInit(&strat);
 	SCOTCH_contextRandomReset(&context); /* the same snapshot gives the same plan */
-	SCOTCH_stratGraphMapBuild(&strat, SCOTCH_STRATBALANCE, (SCOTCH_Num)a->count, 0.05);
+	SCOTCH_stratGraphMapBuild(&strat, SCOTCH_STRATBALANCE, (SCOTCH_Num)a->count, slack);
 	if (SCOTCH_contextThreadSpawn(&context, 1, NULL) == 0 && SCOTCH_contextBindGraph(&context, &t->graph, &bound) == 0 &&
 	    SCOTCH_graphRemapFixed(&bound, &a->arch, t->old, 1.0, t->price, &strat, t->part) == 0)
 		rc = 0;
@@ -292,6 +297,8 @@ static void take_over(struct work *w, const struct nodes *a, SCOTCH_Num *part)
 
 int bal_comm(struct work *w, struct gw_error *why)
 {
+	/* Of some ranks each is a good part of the load: where nodes have to be level, neighbours are torn apart. */
+	static const double slacks[] = { 0.05, 0.2, 0.5 };
 	const struct bal_snapshot *s = w->s;
 	uint32_t *best = malloc(((size_t)s->nranks + 1) * sizeof(*best)), *from = malloc(((size_t)s->nranks + 1) * sizeof(*from));
 	double best_value;
@@ -307,18 +314,19 @@ int bal_comm(struct work *w, struct gw_error *why)
 	rc = nodes_init(&nodes, w);
 	if (rc == 0 && nodes.count > 1 && s->nedges > 0) {
 		rc = talk_init(&talk, w, nodes.of);
-		if (rc == 0)
-			rc = map(&talk, &nodes);
-		if (rc == 0)
+		for (uint32_t i = 0; rc == 0 && i < (s->nranks <= FEW ? GW_ARRAY_LEN(slacks) : 1); i++) {
+			rc = map(&talk, &nodes, s->nranks, slacks[i]);
+			if (rc < 0)
+				break;
 			take_over(w, &nodes, talk.part);
+			keep_better(w, best, &best_value);
+			rc = bal_refine(w); /* Scotch's loads are within that slack of level */
+			if (rc == 0)
+				keep_better(w, best, &best_value);
+			work_reset(w, from);
+		}
 		if (rc < 0)
 			goto out;
-		keep_better(w, best, &best_value);
-		rc = bal_refine(w); /* Scotch's loads are within some percent of level */
-		if (rc < 0)
-			goto out;
-		keep_better(w, best, &best_value);
-		work_reset(w, from);
 	}
 	if (rc == 0)
 		rc = bal_refine(w); /* and where nobody talks, this is the better one */

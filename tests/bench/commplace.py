@@ -44,8 +44,11 @@ class Placed:
 
     def tool(self, *words):
         where = ["nsenter", "-t", str(self.job.proc.pid), "-n"] if self.is_alone else []
-        out = subprocess.run(where + [os.path.join(TOP, "godwit"), *words, "--json"], capture_output=True, text=True, check=False, timeout=60)
-        if out.returncode:
+        try:
+            out = subprocess.run(where + [os.path.join(TOP, "godwit"), *words, "--json"], capture_output=True, text=True, check=False, timeout=180)
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"godwit {' '.join(words)} does not come to an end") from None
+        if not out.stdout.startswith("{"): # some ranks could not be moved: that is in the answer
             raise BenchError(f"godwit {' '.join(words)}: {(out.stderr or out.stdout).strip()}")
         return json.loads(out.stdout)
 
@@ -68,12 +71,14 @@ class Placed:
         return rate / steps, steps
 
     def improve(self):
-        """Ask until nobody moves any more. Return: moves"""
+        """Ask until it is not for what ranks say that they move. Return: moves"""
         moves = 0
         for _ in range(ROUNDS):
-            made = len(self.tool("rebalance", "--strategy", "comm")["moves"])
-            moves += made
-            if made == 0:
+            plan = self.tool("rebalance", "--strategy", "comm")
+            if "moves" not in plan:
+                raise BenchError("no plan: " + plan.get("text", "?"))
+            moves += sum(m["status"] == 0 for m in plan["moves"])
+            if plan["hop_bytes_s_planned"] > 0.95 * plan["hop_bytes_s"]:
                 break
         return moves
 
