@@ -18,7 +18,7 @@ libgw_trust_la_CPPFLAGS = $(AM_CPPFLAGS) -DPACKAGE_VERSION='"$(PACKAGE_VERSION)"
 
 # What mpirun, godwitd and godwit share: names of sockets, events. PMI is a pure library; its other user is its test.
 noinst_LTLIBRARIES += libgw-rt.la
-libgw_rt_la_SOURCES = %D%/wire.c %D%/wire.h %D%/elf.c %D%/elf.h %D%/base/event.c %D%/base/event.h mpi-shim/pmi.c \
+libgw_rt_la_SOURCES = %D%/wire.c %D%/wire.h %D%/elf.c %D%/elf.h %D%/base/event.c %D%/base/event.h %D%/metrics.c %D%/metrics.h mpi-shim/pmi.c \
 	mpi-shim/pmi.h
 libgw_rt_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 libgw_rt_la_LIBADD = libgw-loop.la $(JANSSON_LIBS)
@@ -91,7 +91,7 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/inherit.c %D%/launcher/doors.c $(STARTER_SOURCES) %D%/launcher/pool.c %D%/pool/names.c \
 	%D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/moves.c \
-	%D%/launcher/balance.c %D%/launcher/survey.c %D%/launcher/ledger.c %D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/notice.c %D%/launcher/pins.c %D%/launcher/spawn.c %D%/launcher/debug.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/launcher/checkpoint_words.c \
+	%D%/launcher/balance.c %D%/launcher/survey.c %D%/launcher/metrics.c %D%/launcher/ledger.c %D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/notice.c %D%/launcher/pins.c %D%/launcher/spawn.c %D%/launcher/debug.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/launcher/checkpoint_words.c \
 	%D%/launcher/restart.c %D%/launcher/restart.h %D%/launcher/remember.c %D%/launcher/again.c %D%/launcher/schedule.c %D%/cold/manifest.c %D%/cold/dir.c %D%/topology.c %D%/topology.h
 mpirun_SOURCES += %D%/launcher/wishes.c
 mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' -DGODWIT_PKGDATADIR='"$(pkgdatadir)"' \
@@ -107,7 +107,7 @@ TOP_SOURCES += %D%/control/top_screen.c
 else
 TOP_SOURCES += %D%/control/top_plain.c
 endif
-godwit_SOURCES = %D%/control/main.c %D%/control/status.c %D%/control/migrate.c %D%/control/pin.c %D%/control/rebalance.c $(TOP_SOURCES) %D%/control/suspend.c %D%/control/checkpoint.c %D%/control/restart.c \
+godwit_SOURCES = %D%/control/main.c %D%/control/status.c %D%/control/migrate.c %D%/control/pin.c %D%/control/rebalance.c $(TOP_SOURCES) %D%/control/metrics.c %D%/control/suspend.c %D%/control/checkpoint.c %D%/control/restart.c \
 	%D%/control/doctor.h %D%/control/doctor.c %D%/control/doctor_here.c %D%/control/doctor_far.c \
 	%D%/control/grow.c %D%/control/pool.h %D%/control/pool.c %D%/control/up.c %D%/pool/names.c $(STARTER_SOURCES) %D%/launcher/hosts.c %D%/control/control.h
 godwit_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(NCURSES_CFLAGS) -DPACKAGE_VERSION='"$(PACKAGE_VERSION)"' \

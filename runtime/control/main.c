@@ -256,6 +256,7 @@ static const struct { const char *name; int (*run)(int argc, char **argv); } com
 	{ "unpin", control_unpin },
 	{ "rebalance", control_rebalance },
 	{ "top", control_top },
+	{ "metrics", control_metrics },
 	{ "suspend", control_suspend },
 	{ "resume", control_resume },
 	{ "checkpoint", control_checkpoint },
@@ -282,6 +283,7 @@ static const char doc[] =
 "  unpin RANK...                   let them go again\n"
 "  rebalance                       move ranks so that the job gets faster\n"
 "  top [JOB]                       what clusters and ranks do, live\n"
+"  metrics [JOB]                   the same once, for Prometheus\n"
 "  suspend [JOB]                   stop all ranks of a job: room for somebody else\n"
 "  resume [JOB]                    let them go on\n"
 "  checkpoint [JOB] DIR            write a whole job to a directory\n"

@@ -40,6 +40,7 @@
  *   drain.c      clusters that are emptied, and that leave
  *   notice.c     hosts of which somebody says that they go away
  *   survey.c     what the whole job does: all daemons are asked at once
+ *   metrics.c    the same for Prometheus, in a file
  *   ledger.c     moves that are over, and what they teach of the next ones
  *   balance.c    ranks that move so that all have as much to do
  *   pins.c       ranks that stay where they are
@@ -301,6 +302,7 @@ struct head {
 	struct balance *balance;       /* NULL: ranks were never balanced */
 	struct looks *looks;           /* survey.c */
 	struct ledger *ledger;
+	struct metrics *metrics;       /* NULL: without -metrics */
 	json_t *checkpoints;           /* for status: "last" that was complete, "failed" since */
 	struct gw_list dirs;           /* that it has written to: nobody else does while mpirun runs */
 
@@ -546,6 +548,10 @@ int survey_begin(struct head *h, enum survey_kind kind, survey_done_fn *done, vo
 void survey_heard(struct cluster *c, json_t *msg);           /* `status-answer`, `measured` */
 void survey_forget(struct head *h, const void *ctx);         /* who asked has gone */
 double survey_private_bytes(const struct head *h, uint32_t rank); /* as seen last; 0: not known */
+
+/* ---- metrics.c ---- */
+int metrics_init(struct head *h, struct gw_error *why);      /* -metrics, if it was given; after survey_init */
+void metrics_fini(struct head *h);
 
 /* ---- ledger.c ---- */
 #define LEDGER_LIMITS 11

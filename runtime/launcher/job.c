@@ -284,6 +284,8 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	if (code == 0)
 		code = survey_init(h, why);
 	if (code == 0)
+		code = metrics_init(h, why);
+	if (code == 0)
 		code = balance_init(h, why);
 	if (code == 0)
 		code = notice_init(h, why);
@@ -341,6 +343,7 @@ static void teardown(struct head *h)
 		schedule_fini(h);
 		checkpoint_release(h);
 		moves_fini(h);
+		metrics_fini(h);
 		survey_fini(h);
 		ledger_fini(h);
 	}

@@ -85,6 +85,17 @@ static int set_balance_every(struct parser *p, const char *v)
 	return p->spec->balance_every_ms < 1000 ? gw_fail(p->why, -EINVAL, "%s: the shortest time is 1s", p->word) : 0;
 }
 static int set_drain_file(struct parser *p, const char *v) { p->spec->drain_file = v; return 0; }
+static int set_metrics(struct parser *p, const char *v)
+{
+	p->spec->metrics = v;
+	return *v ? 0 : gw_fail(p->why, -EINVAL, "%s needs the name of a file", p->word);
+}
+static int set_metrics_every(struct parser *p, const char *v)
+{
+	if (options_duration(v, &p->spec->metrics_every_ms, p->why) < 0)
+		return gw_fail_more(p->why, "%s: ", p->word);
+	return p->spec->metrics_every_ms < 1000 ? gw_fail(p->why, -EINVAL, "%s: the shortest time is 1s", p->word) : 0;
+}
 static int set_checkpoint_dir(struct parser *p, const char *v) { p->spec->checkpoint_dir = v; return 0; }
 static int set_checkpoint_keep(struct parser *p, const char *v)
 {
@@ -156,6 +167,8 @@ static int check_hosts(struct job_spec *spec, struct gw_error *why)
 
 static int check_checkpoints(struct job_spec *spec, struct gw_error *why)
 {
+	if (spec->metrics_every_ms && !spec->metrics)
+		return gw_fail(why, -EINVAL, "-metrics-every needs -metrics, which says where to");
 	if (spec->balance_every_ms && spec->balance == BAL_OFF)
 		return gw_fail(why, -EINVAL, "-balance-every needs -balance, which says how");
 	if (!spec->checkpoint_dir && (spec->checkpoint_every_ms || spec->is_checkpoint_on_said || spec->checkpoint_keep))
@@ -227,6 +240,8 @@ const struct option options_table[] = {
 	{ "balance-every", "TIME", set_balance_every, "look at it every TIME: 5s, 1m (default 10s)" },
 	{ "drain-file", "FILE", set_drain_file, "empty the hosts that FILE names, one a line, as 'node17' or 'node17 120s', as soon as it does; it is "
 	  "read every second" },
+	{ "metrics", "FILE", set_metrics, "write what clusters and ranks do to FILE, for Prometheus (%j in it: the job's number)" },
+	{ "metrics-every", "TIME", set_metrics_every, "every TIME: 5s, 1m (default 10s)" },
 	{ "checkpoint-dir", "DIR", set_checkpoint_dir, "write the job down in DIR, which all its hosts see, when the next options or "
 	  "'godwit checkpoint' say so" },
 	{ "checkpoint-every", "TIME", set_checkpoint_every, "write it down every TIME: 90s, 10m, 2h" },

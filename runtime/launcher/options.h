@@ -72,6 +72,8 @@ struct job_spec {
 	const char *drain_file;      /* names hosts that go away; NULL: none */
 	enum bal_strategy balance;
 	uint64_t balance_every_ms;   /* 0: not said */
+	const char *metrics;         /* a file for Prometheus; NULL: none */
+	uint64_t metrics_every_ms;   /* 0: not said */
 	const char *checkpoint_dir;  /* NULL: mpirun makes no checkpoints by itself */
 	uint64_t checkpoint_every_ms; /* 0: no time is enough */
 	uint32_t checkpoint_keep;    /* how many complete ones stay */

@@ -87,7 +87,46 @@ def godwit(*words, **env):
 	return p.returncode, p.stdout, p.stderr
 
 
-job = Job(tap, ["-n", 4, "-clusters", 2, UNEVEN, stop, 5, 3])
+def samples(text):
+	"""Prometheus's text format, strictly: {(name, labels): value}; a ValueError says what is wrong."""
+	kinds, found, last, done = {}, {}, None, set()
+	if not text.endswith("\n"):
+		raise ValueError("the last line has no end")
+	for line in text.split("\n")[:-1]:
+		m = re.fullmatch(r"# (HELP|TYPE) ([a-zA-Z_:][a-zA-Z0-9_:]*) (.+)", line)
+		if m and m.group(1) == "TYPE":
+			if m.group(2) in kinds or m.group(3) not in ("counter", "gauge", "histogram"):
+				raise ValueError("twice, or of no kind: " + line)
+			kinds[m.group(2)] = m.group(3)
+		if m:
+			continue
+		m = re.fullmatch(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\[\\"n])*",?)*)\})? (\S+)', line)
+		if not m:
+			raise ValueError("not a sample: " + line)
+		name = m.group(1)
+		family = name if name in kinds else re.sub("_(bucket|sum|count)$", "", name)
+		if family not in kinds or (family != name and kinds[family] != "histogram"):
+			raise ValueError("without a type: " + line)
+		if (kinds[family] == "counter") != name.endswith("_total") and family == name:
+			raise ValueError("a counter ends in _total, and nothing else does: " + line)
+		if family != last and family in done:
+			raise ValueError("lines of a name do not stand together: " + line)
+		last = family
+		done.add(family)
+		labels = tuple(sorted(re.findall(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"', m.group(2) or "")))
+		if (name, labels) in found:
+			raise ValueError("twice: " + line)
+		found[(name, labels)] = float(m.group(3))
+	return found
+
+
+def sample(found, name, **labels):
+	got = [v for (n, l), v in found.items() if n == name and all(dict(l).get(k) == str(w) for k, w in labels.items())]
+	return got[0] if len(got) == 1 else None
+
+
+prom = os.path.join(work, "godwit-%j.prom")
+job = Job(tap, ["-n", 4, "-clusters", 2, "-metrics", prom, "-metrics-every", "1s", UNEVEN, stop, 5, 3])
 if not job.wait_line(r"^steps", 60, "out"):
 	tap.bail("the job does not compute")
 head = job.head()
@@ -120,6 +159,34 @@ if can:
 	       all(m["downtime_ns"] > 0 and m["predicted_ns"] > 0 for m in moves["last"]), "status tells moves, and what was expected of them", moves)
 else:
 	tap.skip("what a rank has used goes on where it moves, status tells moves", "ranks cannot move here")
+
+# ---- for Prometheus
+code, out, err = godwit("metrics", name)
+try:
+	found = samples(out)
+except ValueError as e:
+	found = {}
+	tap.diag(e)
+tap.ok(code == 0 and sample(found, "godwit_rank_cpu_seconds_total", rank=3, job_id=name) > 0 and sample(found, "godwit_job_ranks") == 4 and
+       sample(found, "godwit_cluster_up", cluster=1) == 1, "godwit metrics says what the job does, in Prometheus's format", code, out, err)
+if can:
+	tap.ok(sum(v for (n, l), v in found.items() if n == "godwit_moves_total") == 2 and sample(found, "godwit_rank_moves_total", rank=1) == 2 and
+	       sample(found, "godwit_move_downtime_seconds_bucket", le="+Inf") == sample(found, "godwit_move_downtime_seconds_count") == 2,
+	       "moves and how long ranks stood too", out)
+if shutil.which("promtool"):
+	p = subprocess.run(["promtool", "check", "metrics"], input=out, capture_output=True, text=True, timeout=60)
+	tap.ok(p.returncode == 0 and not p.stdout + p.stderr, "promtool finds nothing wrong with it", p.stdout, p.stderr)
+else:
+	tap.skip("promtool finds nothing wrong with it", "there is no promtool (Debian: prometheus)")
+written = prom.replace("%j", name)
+tap.ok(wait_for(lambda: os.path.exists(written), 30) and samples(open(written).read()) and os.listdir(work).count(os.path.basename(written)) == 1,
+       "-metrics writes it to a file", os.listdir(work))
+code, out, err = godwit("metrics", "ffffffff")
+tap.ok(code == 3 and "no job" in err, "a job that there is not is a sentence", code, err)
+for words, text in ((["-metrics", "/nowhere/x.prom"], "cannot be written"), (["-metrics-every", "5s"], "needs -metrics"),
+                    (["-metrics", prom, "-metrics-every", "500ms"], "the shortest time is 1s")):
+	p = subprocess.run([os.path.join(BUILD, "mpirun")] + words + ["-n", "1", "true"], capture_output=True, text=True, timeout=60)
+	tap.ok(p.returncode != 0 and text in p.stderr, "mpirun %s is refused: %s" % (" ".join(words[:1]), text), p.returncode, p.stderr)
 
 # ---- in a terminal
 try:
@@ -182,4 +249,5 @@ elif t:
 	tap.ok(t.ended(30) == 0 and t.is_clean() and ("job %s has ended" % name).encode() in t.raw, "when the job ends it says so", t.status, t.raw[-200:])
 open(stop, "w").close()
 tap.ok(job.wait(60) == 0 and not job.gone(), "the job has not noticed", *job.tail())
+tap.ok(not os.path.exists(written), "and the file for Prometheus goes with it", os.listdir(work))
 sys.exit(tap.done())
