@@ -6,11 +6,7 @@
 #define POLL_BUDGET   32   /* messages that one read may take */
 #define TIGHT_TICKS   4096 /* polls in vain that are closer than this belong to one loop: one or two microseconds */
 #define TIGHT_EMPTIES 4    /* so many of them in a row, and the program is waiting */
-
-static inline uint64_t ticks(void)
-{
-	return __builtin_ia32_rdtsc();
-}
+#define LOST_TICKS    262144 /* a poll takes less, its calls for the network included, unless the core was lost */
 
 static struct shim_cq *cq_of(struct fid_cq *fid)
 {
@@ -35,15 +31,17 @@ void shim_cq_grow(struct shim_cq *cq)
 
 /*
  * A loop that only polls is recognised by polls that follow each other closely, all in vain, with no other call in
- * between that could have made something happen. A single MPI_Test among computation never gets there.
+ * between that could have made something happen. A single MPI_Test among computation never gets there. How long the poll itself
+ * has taken does not matter: one that looks at the network makes several calls.
  */
-void shim_cq_idle(struct shim_cq *cq)
+void shim_cq_idle(struct shim_cq *cq, uint64_t since)
 {
-	uint64_t now = ticks();
+	uint64_t now = shim_ticks();
 
-	if (now - cq->empty_ticks < TIGHT_TICKS) {
+	if (since - cq->empty_ticks < TIGHT_TICKS) {
 		cq->empties++;
-		noc_waited(now - cq->empty_ticks); /* a thread that lost its core meanwhile is not here: that took longer */
+		if (now - cq->empty_ticks < LOST_TICKS)
+			noc_waited(now - cq->empty_ticks);
 	} else {
 		cq->empties = 1;
 	}
@@ -51,7 +49,7 @@ void shim_cq_idle(struct shim_cq *cq)
 		if (GW_UNLIKELY(shim_the_ep && shim_the_ep->unanswered_all))
 			shim_rma_impatient(shim_the_ep, now, noc_will_sleep(cq->empties - TIGHT_EMPTIES));
 		noc_wait(cq->empties - TIGHT_EMPTIES);
-		now = ticks();
+		now = shim_ticks();
 	}
 	cq->empty_ticks = now;
 }
@@ -82,11 +80,13 @@ static inline ssize_t take(struct shim_cq *cq, void *buf, size_t count, fi_addr_
 static inline ssize_t read_from(struct shim_cq *cq, void *buf, size_t count, fi_addr_t *from)
 {
 	struct shim_ep *ep = shim_the_ep;
+	uint64_t since = 0;
 	int moved = 0;
 	ssize_t n;
 
 	ct_gate_enter(ep ? ep->waiting_for : CT_DOING_WAIT);
 	if (cq->head == cq->tail) {
+		since = shim_ticks();
 		moved = noc_poll(POLL_BUDGET);
 		if (GW_UNLIKELY(ep && shim_rma_waits(ep)))
 			shim_rma_flush(ep);
@@ -101,7 +101,7 @@ static inline ssize_t read_from(struct shim_cq *cq, void *buf, size_t count, fi_
 		if (moved) /* a piece of a bulk transfer, say: nothing to report, but not in vain */
 			cq->empties = 0;
 		else
-			shim_cq_idle(cq);
+			shim_cq_idle(cq, since);
 	}
 	ct_gate_leave();
 	return n;

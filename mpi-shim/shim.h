@@ -189,7 +189,11 @@ static inline struct shim_comp *shim_cq_push(struct shim_cq *cq)
 }
 
 /* Nothing was found by the caller's poll: wait a little when this has the look of a tight loop. */
-void shim_cq_idle(struct shim_cq *cq);
+void shim_cq_idle(struct shim_cq *cq, uint64_t since); /* @since: when the poll that was in vain began */
+static inline uint64_t shim_ticks(void)
+{
+	return __builtin_ia32_rdtsc();
+}
 
 static inline void shim_complete_send(struct shim_ep *ep, void *context, uint64_t flags, int status)
 {

@@ -278,16 +278,18 @@ static ssize_t peek(struct shim_ep *ep, const struct fi_msg_tagged *msg, uint32_
 	struct shim_unexp *u = shim_match_peek(&ep->match, src, msg->tag, msg->ignore);
 	struct shim_recv *r = msg->context;
 	struct shim_comp *c;
+	uint64_t since = 0;
 	int moved = 0;
 
 	note(ep, msg->tag, CT_DOING_PROBE);
 	if (!u) {
+		since = shim_ticks();
 		moved = noc_poll(PEEK_BUDGET);
 		u = shim_match_peek(&ep->match, src, msg->tag, msg->ignore);
 	}
 	if (!u) {
 		if (!moved && ep->rx_cq->head == ep->rx_cq->tail)
-			shim_cq_idle(ep->rx_cq);
+			shim_cq_idle(ep->rx_cq, since);
 		return -FI_ENOMSG;
 	}
 	ep->rx_cq->empties = 0;

@@ -120,7 +120,10 @@ uint64_t noc_inbox_open_again(struct noc_inbox *in, uint64_t incarnation)
 	return head;
 }
 
-uint64_t noc_waited_of(const struct noc_segment *seg, uint32_t proc)
+uint64_t noc_waited_of(const struct noc_segment *seg, uint32_t proc, double tick_ns)
 {
-	return atomic_load_explicit(&noc_inbox_at(seg, proc)->waited, memory_order_relaxed);
+	const struct noc_inbox *in = noc_inbox_at(seg, proc);
+
+	return (uint64_t)((double)atomic_load_explicit(&in->waited, memory_order_relaxed) * tick_ns) +
+	       atomic_load_explicit(&in->slept_ns, memory_order_relaxed);
 }

@@ -76,8 +76,10 @@ struct noc_inbox {
 	uint64_t incarnation;                      /* owner, at attach */
 	uint64_t head;                             /* owner, at detach: where the next incarnation goes on */
 	_Atomic uint64_t bell_name;                /* owner, while attached: of its agent's socket (bell.c). 0: none */
-	/* owner, since it attached: ticks of the processor spent on polls in vain. On a line that no writer looks at */
+	/* owner, since it attached: ticks of the processor spent on polls in vain; and nanoseconds of it spent on going to sleep and waking
+	 * up. On a line that no writer looks at */
 	_Alignas(64) _Atomic uint64_t waited;
+	_Atomic uint64_t slept_ns;
 	_Alignas(64) _Atomic uint64_t cells_used;  /* bit per cell: writer sets by CAS, owner clears */
 	/* proc+1 of a writer that holds a cell and has not published it yet; then 0, and the message says who frees it.
 	 * Written by who holds the cell; read by a clusterd that has reaped the writer. */
@@ -245,6 +247,8 @@ struct noc_member {
 	uint64_t last_nudge_ns;
 	uint64_t wait_since;      /* ticks of this host: when this wait began, or the last other one ran */
 	uint32_t wait_turns;      /* of others since it began */
+	uint32_t wait_sleeps;     /* for the network, since it began */
+	uint64_t wait_own_ns;     /* the thread's processor time after the last of them, on this host */
 	uint32_t wait_threads;    /* threads of the program when last looked; and when: */
 	uint64_t wait_looked_ns;
 	const struct noc_port_ops *ports[NOC_PORT_COUNT];

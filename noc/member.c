@@ -14,7 +14,9 @@
 
 #define SLEEP_LIMIT_NS         10000000 /* a doorbell that is never rung must not hang a program (rule 10) */
 #define SLEEP_LIMIT_THREADS_NS 50000    /* another thread may wait for MPICH's lock, which the sleeper holds */
-#define SLEEP_LIMIT_NET_NS     200000   /* the network does not ring; the agent does, when it watches */
+#define SLEEP_LIMIT_NET_NS     200000   /* the network does not ring; the agent does, when it watches. A wait that has lasted looks seldomer: */
+#define SLEEPS_OF_LIMIT        32       /* after so many sleeps the limit is twice what it was, */
+#define SLEEP_DOUBLES          4        /* so many times */
 #define SLEEP_LIMIT_SPACE_NS   50000    /* we wait for room at a peer, which rings only one of those who wait */
 
 #define SLEEP_FOR_MOVER_NS     20000    /* and what the kernel adds */
@@ -85,6 +87,7 @@ static int seg_attach(int fd, uint32_t cluster, struct gw_error *why)
 	}
 	m->head = noc_inbox_open_again(m->inbox, m->incarnation);
 	atomic_store_explicit(&m->inbox->waited, 0, memory_order_relaxed);
+	atomic_store_explicit(&m->inbox->slept_ns, 0, memory_order_relaxed);
 	m->is_attached = true;
 	noc_bell_open();
 	if (m->is_networked)
@@ -427,6 +430,15 @@ static bool has_other_threads(void)
 	return noc_me->wait_threads > 2;
 }
 
+/* Processor time of the calling thread */
+static uint64_t own_ns(void)
+{
+	struct timespec t = { 0 };
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static void sleep_on_doorbell(long limit_ns)
 {
 	struct noc_inbox *in = noc_me->inbox;
@@ -450,6 +462,21 @@ static void sleep_on_doorbell(long limit_ns)
 	atomic_fetch_sub_explicit(&ct_the_gate.sleepers, 1, memory_order_acq_rel);
 	ct_gate_enter(doing);
 	atomic_store_explicit(&noc_me->inbox->asleep, 0, memory_order_relaxed);
+}
+
+/* What it costs is written down: where the network is waited for a wait has many sleeps, and in a virtual machine each costs tens of
+ * microseconds, which whoever balances the job must not take for work. */
+static void sleep_and_count(long limit_ns)
+{
+	uint64_t before = noc_me->wait_sleeps > 1 ? noc_me->wait_own_ns : own_ns(), after; /* polls between two sleeps count, too */
+	struct noc_inbox *in;
+
+	sleep_on_doorbell(limit_ns);
+	in = noc_me->inbox; /* it may have been moved: both have begun anew then */
+	after = noc_me->wait_own_ns = own_ns();
+	if (in && after > before)
+		atomic_store_explicit(&in->slept_ns, atomic_load_explicit(&in->slept_ns, memory_order_relaxed) + after - before,
+		                      memory_order_relaxed);
 }
 
 /*
@@ -479,7 +506,7 @@ void noc_waited(uint64_t ticks)
 	struct noc_inbox *in = noc_me->inbox;
 
 	/* one writer, and clusterd reads it now and then (noc_waited_of): no order needed */
-	if (in)
+	if (in && noc_me->wait_sleeps == 0) /* else sleep_and_count() does it */
 		atomic_store_explicit(&in->waited, atomic_load_explicit(&in->waited, memory_order_relaxed) + ticks, memory_order_relaxed);
 }
 
@@ -517,7 +544,10 @@ static bool give_way(uint32_t empty_polls)
 void noc_wait(uint32_t empty_polls)
 {
 	bool has_threads;
+	uint32_t longer;
 
+	if (empty_polls == 0)
+		noc_me->wait_sleeps = 0;
 	if (!cluster_is_crowded()) {
 		if (GW_UNLIKELY(waits_for_mover())) {
 			if (empty_polls < YIELDS_FOR_MOVER)
@@ -540,7 +570,12 @@ void noc_wait(uint32_t empty_polls)
 	has_threads = has_other_threads();
 	if (!has_threads && give_way(empty_polls)) /* others of the program would wait for MPICH's lock as long (rule 10) */
 		return;
-	sleep_on_doorbell(has_threads ? SLEEP_LIMIT_THREADS_NS :
-	                  noc_me->is_networked ? SLEEP_LIMIT_NET_NS : SLEEP_LIMIT_NS);
+	longer = noc_me->wait_sleeps++ / SLEEPS_OF_LIMIT;
+	if (has_threads || !noc_me->is_networked) {
+		noc_me->wait_sleeps = 0;
+		sleep_on_doorbell(has_threads ? SLEEP_LIMIT_THREADS_NS : SLEEP_LIMIT_NS);
+	} else {
+		sleep_and_count((long)SLEEP_LIMIT_NET_NS << (longer < SLEEP_DOUBLES ? longer : SLEEP_DOUBLES));
+	}
 	noc_me->has_slept = true; /* look at the network first */
 }

@@ -132,8 +132,9 @@ int noc_names_lookup(const struct noc_segment *seg, uint32_t proc, struct noc_pl
  */
 int noc_names_publish(struct noc_segment *seg, uint32_t proc, const struct noc_place *place, uint32_t writer_cluster);
 
-/** noc_waited_of - how many ticks of its processor @proc has spent on looking for messages in vain, since it attached here */
-uint64_t noc_waited_of(const struct noc_segment *seg, uint32_t proc);
+/** noc_waited_of - how many nanoseconds of a processor @proc has spent on looking for messages in vain, since it attached here;
+ * @tick_ns: what a tick of the processor's counter takes */
+uint64_t noc_waited_of(const struct noc_segment *seg, uint32_t proc, double tick_ns);
 
 /** noc_inbox_void - after @proc has been reaped: free the slots and cells that it held in every inbox, unpublished */
 void noc_inbox_void(struct noc_segment *seg, uint32_t proc);

@@ -173,7 +173,7 @@ static uint64_t waited_of(struct rank *r)
 {
 	bool is_here = r->agent == AGENT_ATTACHED && r->incarnation;
 
-	return goes_on(&r->waited.before, &r->waited.last, is_here ? (uint64_t)((double)noc_waited_of(&r->d->segment, r->proc) * tick_ns()) :
+	return goes_on(&r->waited.before, &r->waited.last, is_here ? noc_waited_of(&r->d->segment, r->proc, tick_ns()) :
 	               r->waited.last);
 }
 
