@@ -29,6 +29,7 @@
 struct seen {                 /* a rank */
 	uint64_t at_ns, epoch, cpu_ns, waited_ns;
 	double load, memory;
+	double fresh;         /* load of the interval that has just ended; negative: it says nothing */
 	double used_s;        /* processor seconds since the last look, waiting included */
 	bool has_load;
 	uint64_t moved_ns;    /* when it was moved, or could not be; 0: never */
@@ -399,6 +400,32 @@ static void again(struct balance *b)
 	}
 }
 
+/*
+ * Loads of now. All ranks of a parallel program go faster when its pace does, as after moves that were worth it. So what was known of
+ * a rank before is set to the pace of now: that of those whose interval says something. Else a rank that has just moved would seem
+ * to have less to do than one that stayed.
+ */
+static void freshen(struct balance *b)
+{
+	double before = 0, now = 0, pace;
+
+	for (uint32_t r = 0; r < b->head->size; r++)
+		if (b->ranks[r].has_load && b->ranks[r].fresh >= 0) {
+			before += b->ranks[r].load;
+			now += b->ranks[r].fresh;
+		}
+	pace = before > 0 && now > 0 ? now / before : 1;
+	for (uint32_t r = 0; r < b->head->size; r++) {
+		struct seen *s = &b->ranks[r];
+
+		s->load *= pace;
+		if (s->fresh < 0)
+			continue;
+		s->load = s->has_load ? OLD_PART * s->load + (1 - OLD_PART) * s->fresh : s->fresh;
+		s->has_load = true;
+	}
+}
+
 static void looked(struct balance *b)
 {
 	struct head *h = b->head;
@@ -409,6 +436,7 @@ static void looked(struct balance *b)
 	b->deadline = NULL;
 	b->due = 0;
 	b->looks++;
+	freshen(b);
 	for (uint32_t r = 0; r < h->size; r++)
 		is_known |= b->ranks[r].has_load && h->ranks[r].state == RANK_RUNNING;
 	if (b->done && b->n_steps == 0 && b->looks_due > 0 && --b->looks_due > 0) {
@@ -441,6 +469,8 @@ static void look(struct balance *b)
 		return;
 	b->id = ++h->next_id;
 	b->is_stirred = false;
+	for (uint32_t r = 0; r < h->size; r++)
+		b->ranks[r].fresh = -1;
 	for (uint32_t c = 0; c < h->n_clusters; c++)
 		b->due += h->clusters[c].state == CLUSTER_UP &&
 			job_cluster_send(h, c, json_pack("{s:s, s:I, s:b}", "op", "measure", "id", (json_int_t)b->id, "traffic",
@@ -469,11 +499,8 @@ static void heard_rank(struct balance *b, const json_t *one, uint64_t now)
 
 		if (seconds < LOOK_MIN_S)
 			return;
-		double load = fmax(0, used - (double)(waited - s->waited_ns) / 1e9) / seconds;
-
 		s->used_s = used / seconds;
-		s->load = s->has_load ? OLD_PART * s->load + (1 - OLD_PART) * load : load;
-		s->has_load = true;
+		s->fresh = fmax(0, used - (double)(waited - s->waited_ns) / 1e9) / seconds;
 	}
 	if (told) { /* its program knows better: at once, and without what was before */
 		s->load = json_number_value(told);
