@@ -21,7 +21,7 @@ import godwit # what the system tests share
 
 TOP = os.environ.get("top_builddir", "")
 UNEVEN, DRIFT = (os.path.join(TOP, p) for p in ("tests/programs/uneven", "examples/drift"))
-PERIOD_US = 5000
+PERIOD_US = 20000 # five ticks of a kernel with 250 a second: shorter ones are not kept to
 
 
 class Shares:
@@ -140,7 +140,7 @@ def uneven(shares, stop, ranks, units, heavy, seconds, after=0.0, options=()):
 def bench_uneven(directory, share, results, every=5):
     """The ideal is the same work in the same places, dealt out evenly: two ranks with eight units each instead of eight ranks with
     3, 3, 3, 3, 1, 1, 1 and 1. Before and after, so that a change of the machine's mood is seen."""
-    stop, units, rows = os.path.join(directory, "stop"), max(4, int(60 * share)), []
+    stop, units, rows = os.path.join(directory, "stop"), max(4, int(150 * share)), []
     with Shares(2, share, directory) as s:
         first, _ = uneven(s, stop, 2, 8 * units, 1, 6)
         off, _ = uneven(s, stop, 8, units, 3, 8)
@@ -152,9 +152,9 @@ def bench_uneven(directory, share, results, every=5):
                          ("after three intervals of balancing", [v for t, v in on if t > 3 * every])):
         rows.append(values)
         print(f"  {name:36} {spread(values):>26} ms a step   {statistics.median(values) / ideal:6.3f} of the ideal", flush=True)
-    found = [k for k in range(5) if statistics.median([v for t, v in on if t > k * every] or [9e9]) < 1.05 * ideal]
-    print(f"  ranks moved: {balance['moved']} in {balance['plans']} plans; a step takes at most 1.05 of the ideal after "
-          f"{min(found) if found else 'more than 4'} intervals")
+    each = [statistics.median([v for t, v in on if k * every < t <= (k + 1) * every] or [float("nan")]) / ideal for k in range(5)]
+    print(f"  ranks moved: {balance['moved']} in {balance['plans']} plans; a step in the five intervals: "
+          f"{', '.join('%.3f' % e for e in each)} of the ideal", flush=True)
     results.append({"what": "uneven", "share": share, "ideal_ms": rows[0], "off_ms": rows[1], "on": on, "every_s": every, "balance": balance})
 
 
@@ -294,7 +294,7 @@ def bench_drift(directory, share, results, every=1, ranks=64, rounds=1):
 
 def bench_even(directory, share, pairs, results):
     """Eight ranks with the same work on two clusters, looked at every second or never, in turn. Time of a step."""
-    stop, units, ratios, moved = os.path.join(directory, "stop"), max(4, int(60 * share)), [], 0
+    stop, units, ratios, moved = os.path.join(directory, "stop"), max(4, int(150 * share)), [], 0
     with Shares(2, share, directory) as s:
         for k in range(pairs):
             times = {}
@@ -348,7 +348,7 @@ def bench_join(directory, share, results, every=3):
         options = s.options(8)
         hosts = options[3].split(",")
         options[3] = hosts[0].split(":")[0] + ":8"
-        with Run(options + ["-balance", "refine", "-balance-every", f"{every}s", UNEVEN, stop, str(max(2, int(30 * share))), "1"]) as job:
+        with Run(options + ["-balance", "refine", "-balance-every", f"{every}s", UNEVEN, stop, str(max(2, int(150 * share))), "1"]) as job:
             steps_of(job, 2)
             head = job.head()
             start = time.monotonic()
@@ -378,5 +378,5 @@ def bench_balance(directory, pairs, share, results, parts=None):
                         ("even", lambda: bench_even(directory, share or 1, pairs, results)),
                         ("drain", lambda: bench_drain(directory, 12, results)),
                         ("join", lambda: bench_join(directory, share or 1, results))):
-        if not parts or name in parts:
+        if not parts or name in parts.split(","):
             bench()
