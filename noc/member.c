@@ -548,16 +548,16 @@ void noc_wait(uint32_t empty_polls)
 
 	if (empty_polls == 0)
 		noc_me->wait_sleeps = 0;
+	if (GW_UNLIKELY(waits_for_mover())) {
+		if (empty_polls < YIELDS_FOR_MOVER)
+			sched_yield();
+		else
+			sleep_on_doorbell(SLEEP_FOR_MOVER_NS);
+		noc_me->has_slept = true; /* it will connect: look there at every turn */
+		return;
+	}
 	if (!cluster_is_crowded()) {
-		if (GW_UNLIKELY(waits_for_mover())) {
-			if (empty_polls < YIELDS_FOR_MOVER)
-				sched_yield();
-			else
-				sleep_on_doorbell(SLEEP_FOR_MOVER_NS);
-			noc_me->has_slept = true; /* it will connect: look there at every turn */
-		} else {
-			__builtin_ia32_pause();
-		}
+		__builtin_ia32_pause();
 		return;
 	}
 	if (noc_me->queued || !gw_list_is_empty(&noc_me->streaming)) {
