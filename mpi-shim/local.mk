@@ -124,4 +124,16 @@ count-instructions: %D%/count %D%/count_open
 		echo $$p; valgrind -q --tool=callgrind --toggle-collect=pairs --callgrind-out-file=%D%/$$p.callgrind %D%/$$p && \
 		callgrind_annotate --auto=no --threshold=99 %D%/$$p.callgrind | grep -aE 'TOTALS|:[a-z_]+ ' || exit 1; \
 	done
+
+# The user area beside the heap: tests/bench/area.py
+EXTRA_PROGRAMS += %D%/area_bench %D%/area_heap_bench
+%C%_area_bench_SOURCES = %D%/area_bench.c %D%/test_shim.h
+%C%_area_bench_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
+%C%_area_bench_LDADD = libshim.la
+%C%_area_bench_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=ct_area_alloc
+%C%_area_heap_bench_SOURCES = %D%/area_bench.c %D%/test_shim.h %D%/area_heap.c
+%C%_area_heap_bench_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
+%C%_area_heap_bench_LDADD = libshim.la
+%C%_area_heap_bench_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=ct_area_alloc
+CLEANFILES += %D%/area_bench %D%/area_heap_bench
 CLEANFILES += %D%/count %D%/count_open %D%/count.callgrind %D%/count_open.callgrind

@@ -12,10 +12,13 @@ check_PROGRAMS += %D%/storm/storm
 
 # Benchmarks: compiled by bench.py with each MPI's own wrapper; built here too, so that they stay clean.
 EXTRA_DIST += %D%/bench/balance.py %D%/bench/commplace.py %D%/bench/base.py %D%/bench/bench.py %D%/bench/hosts.py %D%/bench/migrate.py %D%/bench/moves.py %D%/bench/net.py \
-	%D%/bench/onehost.py %D%/bench/onesided.py
+	%D%/bench/onehost.py %D%/bench/onesided.py %D%/bench/start.py %D%/bench/picture.py %D%/bench/area.py
 noinst_PROGRAMS += %D%/bench/onehost %D%/bench/pingpong %D%/bench/onesided %D%/bench/downtime %D%/bench/pause %D%/bench/crowd \
-	%D%/bench/copy
+	%D%/bench/copy %D%/bench/start
 %C%_bench_copy_SOURCES = %D%/bench/copy.c
+%C%_bench_start_SOURCES = %D%/bench/start.c %D%/bench/base.h
+%C%_bench_start_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_bench_start_LDADD = $(MPI_LIBS)
 %C%_bench_onehost_SOURCES = %D%/bench/onehost.c %D%/bench/base.h
 %C%_bench_onehost_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_bench_onehost_LDADD = $(MPI_LIBS)

@@ -19,6 +19,8 @@
    emptied and that join. Parts of it: --parts uneven,drift,even,drain,join; --share: of a core that each cluster has.
 9. Strategy comm: bytes over the link between two hosts, and bytes times hops on a torus, before and after ranks that stand shuffled have
    been brought together (commplace).
+10. A program of 64 ranks that only meets in a barrier, from its start to its end; what a rank has to itself (start).
+11. The runtime's state in the user area and in the program's heap: time, pages, cache misses (area).
 
 The programs are compiled here, by each MPI's own wrapper with -O2, in a temporary directory. --json FILE keeps all samples.
 """
@@ -29,6 +31,9 @@ import signal
 import sys
 import tempfile
 
+import picture
+
+from area import bench_area
 from balance import bench_balance
 from base import BenchError
 from commplace import bench_commplace
@@ -38,6 +43,7 @@ from moves import bench_downtime, bench_pause
 from net import bench_net
 from onehost import CASES, bench_onehost
 from onesided import bench_onesided
+from start import bench_start
 
 
 def main():
@@ -47,10 +53,12 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     parser.add_argument("--fifo", action="store_true", help="ranks of net, speed, coll, halo and types get the cores before all other "
                         "work (SCHED_FIFO, SCHED_RR)")
-    parser.add_argument("--only", choices=[*CASES, "net", "onesided", "pause", "downtime", "migrate", "hosts", "balance", "commplace"], help="one of them")
+    parser.add_argument("--only", action="append", metavar="WHAT", choices=[*CASES, "net", "onesided", "start", "area", "pause", "downtime",
+                        "migrate", "hosts", "balance", "commplace"], help="one of them; may come again")
     parser.add_argument("--share", type=float, help="of a core, for each cluster of balance (1, and 0.5 for drift); root")
     parser.add_argument("--parts", help="of balance: uneven,drift,even,drain,join (all)")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
+    parser.add_argument("--picture", metavar="FILE", help="draw the ratios of speed, coll, halo, types, onesided and start there (SVG)")
     args = parser.parse_args()
     if not os.environ.get("top_builddir"):
         parser.error("$top_builddir must name the build directory; './quickstart bench' sets it")
@@ -65,13 +73,15 @@ def main():
                               for what in CASES),
                             ("net", lambda: bench_net(directory, args.pairs, args.quick, args.fifo, results)),
                             ("onesided", lambda: bench_onesided(directory, args.pairs, args.quick, results)),
+                            ("start", lambda: bench_start(directory, args.pairs, results)),
+                            ("area", lambda: bench_area(directory, args.pairs, results)),
                             ("pause", lambda: bench_pause(directory, args.moves, results)),
                             ("downtime", lambda: bench_downtime(directory, args.moves, results)),
                             ("migrate", lambda: bench_migrate(directory, args.moves, results)),
                             ("hosts", lambda: bench_hosts(directory, args.moves, results)),
                             ("balance", lambda: bench_balance(directory, args.pairs, args.share, results, args.parts)),
                             ("commplace", lambda: bench_commplace(directory, args.pairs, results))):
-            if args.only and args.only != name:
+            if args.only and name not in args.only:
                 continue
             try:
                 bench()
@@ -81,6 +91,14 @@ def main():
     if args.json:
         with open(args.json, "w", encoding="utf-8") as f:
             json.dump(results, f, indent=1)
+    if args.picture:
+        try:
+            drawn = picture.draw(results)
+        except ValueError as e:
+            print(f"bench: no picture: {e}", file=sys.stderr)
+            return 1
+        with open(args.picture, "w", encoding="utf-8") as f:
+            f.write(drawn)
     return status
 
 
