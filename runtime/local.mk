@@ -101,7 +101,8 @@ mpiexec_SOURCES = $(mpirun_SOURCES)
 mpiexec_CPPFLAGS = $(mpirun_CPPFLAGS)
 mpiexec_LDADD = $(mpirun_LDADD)
 
-TOP_SOURCES = %D%/control/top.h %D%/control/top.c %D%/control/top_data.c %D%/control/top_draw.c
+TOP_PAGE_SOURCES = %D%/control/top_pen.h %D%/control/top_pen.c %D%/control/top_table.c %D%/control/top_draw.c
+TOP_SOURCES = %D%/control/top.h %D%/control/top.c %D%/control/top_data.c $(TOP_PAGE_SOURCES)
 if GW_NCURSES
 TOP_SOURCES += %D%/control/top_screen.c
 else
@@ -116,7 +117,7 @@ godwit_LDADD = libgw-cold.la libct.la libgw-rt.la libgw-trust.la libgw-loop.la l
 
 check_PROGRAMS += %D%/control/test_top
 TESTS += %D%/control/test_top
-%C%_control_test_top_SOURCES = %D%/control/test_top.c %D%/control/top_data.c %D%/control/top_draw.c tests/tap.h
+%C%_control_test_top_SOURCES = %D%/control/test_top.c %D%/control/top.h %D%/control/top_data.c $(TOP_PAGE_SOURCES) tests/tap.h
 %C%_control_test_top_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 %C%_control_test_top_LDADD = $(JANSSON_LIBS) -lm
 
