@@ -535,7 +535,7 @@ void notice_told(struct cluster *c);                         /* its daemon has h
 void notice_fini(struct head *h);
 /* ---- survey.c ---- */
 enum survey_kind {
-	SURVEY_USE,      /* counters of ranks and processors: some 50 us of each daemon */
+	SURVEY_USE,      /* counters of ranks and processors: less than a millisecond of each daemon */
 	SURVEY_TRAFFIC,  /* and whom ranks talk to, as their agents said when they were asked last */
 	SURVEY_STATUS,   /* and what /proc tells of each */
 	SURVEY_MOVABLE,  /* and what holds it */

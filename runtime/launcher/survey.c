@@ -15,7 +15,7 @@
 
 #define PATIENCE_MS 3000  /* a daemon that has not answered by then is left out */
 #define FIRST_MS    1000
-#define EVERY_MS    5000  /* between looks of our own: some 50 us of each daemon */
+#define EVERY_MS    5000  /* between looks of our own: less than a millisecond of each daemon */
 #define SPAN_S      0.2   /* less says nothing of a load */
 
 struct survey {
