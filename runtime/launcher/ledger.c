@@ -229,8 +229,9 @@ static void learn(struct head *h, const struct move *m, const json_t *measures, 
 		return;
 	if (seen > 0)
 		mix(&w->bytes_s, seen);
-	if (down > 0)
-		mix(is_after ? &w->fixed_after_s : &w->fixed_s, fmax(1e-4, down - stopped / (w->bytes_s > 0 ? w->bytes_s : 1e9)));
+	/* what little went while it stood went before all others, and not as slowly as rounds do: at least half is not for sending */
+	if (down > 0 && stopped < TOLD_BYTES)
+		mix(is_after ? &w->fixed_after_s : &w->fixed_s, fmax(down / 2, down - stopped / (w->bytes_s > 0 ? w->bytes_s : 1e9)));
 }
 
 static void note(struct head *h, const struct move *m, int status, const char *text, json_t *measures, const char *did)
