@@ -179,6 +179,7 @@ struct mig_config {
 	int (*far)(void *ctx, uint32_t cluster, void **handle, void (*done)(void *peer, int fd, const char *why), void *peer,
 	           struct gw_error *why);
 	void (*far_cancel)(void *ctx, void *handle);
+	cpu_set_t anywhere;      /* where the calling thread may run while it sends rounds, so that they cost the rank no core; none: as it does */
 	bool may_hurry;          /* the calling thread may go before all others while a rank stands; it does nothing else then */
 	uint64_t prepare_ms, quiesce_ms, freeze_ms, transfer_ms, retry_ms; /* 0: the defaults of doc/migration.md */
 };

@@ -126,12 +126,31 @@ static void adjust_priority(struct mig *m)
 	}
 }
 
+/* Rounds are read and sent on a core that is free, if there is one on this host: those of the cluster are the ranks'. */
+static void adjust_place(struct mig *m)
+{
+	bool is_wanted = false;
+
+	gw_list_for(e, &m->sessions) {
+		const struct mig_session *s = gw_list_entry(e, struct mig_session, node);
+
+		is_wanted |= s->state == MIG_PRECOPY && s->is_following;
+	}
+	if (is_wanted == m->is_roaming || CPU_COUNT(&m->c.anywhere) == 0)
+		return;
+	if (!is_wanted)
+		sched_setaffinity(0, sizeof(m->home), &m->home);
+	m->is_roaming = is_wanted && sched_getaffinity(0, sizeof(m->home), &m->home) == 0 &&
+	                sched_setaffinity(0, sizeof(m->c.anywhere), &m->c.anywhere) == 0;
+}
+
 static void session_free(struct mig_session *s)
 {
 	struct mig *m = s->m;
 
 	gw_list_remove(&s->node);
 	adjust_priority(m);
+	adjust_place(m);
 	gw_timer_cancel(s->timer);
 	gw_timer_cancel(s->pace);
 	mig_src_let_go(s);
@@ -175,6 +194,7 @@ void mig_step(struct mig_session *s, enum mig_event ev)
 				s->state = r->next;
 				s->retries = 0;
 				adjust_priority(s->m);
+				adjust_place(s->m);
 				mig_session_rearm(s);
 			} else if (ev == MIG_EV_TIMEOUT) {
 				mig_session_rearm(s);

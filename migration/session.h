@@ -212,6 +212,8 @@ struct mig {
 	bool is_shutting_down, is_turn_due, is_destroyed;
 	enum mig_hurry hurry;               /* of this thread; @unhurried is how it was */
 	struct gw_sched unhurried;
+	bool is_roaming;                    /* it may run anywhere for a while; @home is where it else may */
+	cpu_set_t home;
 	char *buf;                          /* MIG_CHUNK bytes, faulted in */
 	int child_fd;                       /* SIGCHLD: perhaps a shell */
 	struct gw_watch *child_watch;

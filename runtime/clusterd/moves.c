@@ -435,8 +435,11 @@ int moves_init(struct clusterd *d, struct gw_error *why)
 	struct mig_config config = { .job = d->job, .cluster = d->cluster, .incarnation = d->incarnation, .ops = &ops, .ctx = d,
 	                             .address = address_of, .far = far_connect, .far_cancel = far_cancel, .may_hurry = true };
 	char name[RT_SOCKET_NAME_MAX];
-	int code = mig_create(&d->mig, d->loop, &config, why);
+	int code;
 
+	if (sched_getaffinity(0, sizeof(config.anywhere), &config.anywhere) < 0) /* not bound to the cluster's yet */
+		CPU_ZERO(&config.anywhere);
+	code = mig_create(&d->mig, d->loop, &config, why);
 	if (code < 0)
 		return code;
 	rt_socket_name(name, d->job, (int)d->cluster);

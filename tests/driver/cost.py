@@ -40,7 +40,25 @@ def moved(job, rank, to, technique, bandwidth):
 stop = os.path.join(work, "stop")
 job = Job(tap, ["-n", 1, "-clusters", 2, sys.executable, "-c", SPIN, stop])
 job.wait_line("^computes", 60)
+everywhere, daemon = os.sched_getaffinity(0), job.head().status()["clusters"][0]["pid"]
+at_home, seen, is_over = os.sched_getaffinity(daemon), set(), threading.Event()
+
+
+def look():
+	while not is_over.wait(0.002):
+		seen.add(frozenset(os.sched_getaffinity(daemon)))
+
+
+looker = threading.Thread(target=look)
+looker.start()
 m = moved(job, 0, 1, "pre-copy", 50000000)
+is_over.set()
+looker.join()
+if at_home == everywhere:
+	tap.skip("its daemon sends rounds on any core", "there is one core")
+else:
+	tap.ok(everywhere in seen and os.sched_getaffinity(daemon) == at_home, "while it sends rounds its daemon may use a core that is free, and only "
+	       "its cluster's afterwards", at_home, seen)
 tap.ok(m.get("rounds") and m["cores_before"] > 0 and m["cores_meanwhile"] > 0 and m["slowdown"] < 1 and
        abs(m["slowdown"] - (1 - m["cores_meanwhile"] / m["cores_before"])) < 1e-6,
        "one that computes all the time: its cores before and meanwhile are told", m)
