@@ -61,6 +61,24 @@ static void check_shares(void)
 	check_shared("pack:1 core:4 pu:1", 5, uneven, "0-1|2-2|3-3|3-3|3-3", "02333", 2);
 }
 
+/* "0.0.0 0.0.1": package, NUMA node and cache of each cluster */
+static void check_near(const char *machine, uint32_t clusters, const char *want)
+{
+	struct rt_cluster_cores *cut = NULL;
+	struct gw_error why = { 0 };
+	char text[512] = "";
+
+	if (rt_topology_cut(&cut, clusters, NULL, machine, &why) < 0) {
+		ok(false, "%s into %u: %s", machine, clusters, why.text);
+		return;
+	}
+	for (uint32_t c = 0; c < clusters; c++)
+		sprintf(text + strlen(text), "%s%u.%u.%u", c ? " " : "", cut[c].near[RT_NEAR_PACKAGE], cut[c].near[RT_NEAR_NUMA],
+		        cut[c].near[RT_NEAR_CACHE]);
+	is_str(text, want, "%s into %u clusters: what they share", machine, clusters);
+	rt_topology_free(cut, clusters);
+}
+
 /* "0-3 4": the sets of the first cluster, one after the other */
 static void check_binds(const char *machine, uint32_t clusters, uint32_t of, const char *bind, const char *map, const char *want)
 {
@@ -97,6 +115,9 @@ int main(void)
 	check("pack:2 core:4 pu:1", 2, "0-3|4-7", "01", 4);
 	check("pack:2 core:4 pu:2", 2, "0-7|8-15", "01", 8);
 	check_shares();
+	check_near("pack:2 numa:2 l3:1 core:1 pu:1", 4, "0.0.0 0.1.1 1.2.2 1.3.3");
+	check_near("pack:1 l3:2 core:2 pu:1", 4, "0.0.0 0.0.0 0.0.1 0.0.1");
+	check_near("pack:2 core:1 pu:1", 4, "0.0.0 0.0.0 1.0.0 1.0.0");
 	check("pack:1 core:8 pu:1", 3, "0-1|2-4|5-7", "012", 2);
 	check("pack:1 core:2 pu:1", 4, "0-0|0-0|1-1|1-1", "0011", 1);
 	check("pack:1 core:2 pu:1", 3, "0-0|0-0|1-1", "001", 1);

@@ -6,12 +6,29 @@
 #include <hwloc/glibc-sched.h>
 #include <stdlib.h>
 
+struct core { cpu_set_t cpus; uint32_t near[RT_NEAR]; };
+
+static void describe_core(hwloc_topology_t topo, hwloc_obj_t o, struct core *core)
+{
+	hwloc_obj_t package = hwloc_get_ancestor_obj_by_type(topo, HWLOC_OBJ_PACKAGE, o);
+	int node = o->nodeset ? hwloc_bitmap_first(o->nodeset) : -1;
+
+	memset(core->near, 0, sizeof(core->near));
+	if (package)
+		core->near[RT_NEAR_PACKAGE] = package->logical_index;
+	if (node >= 0)
+		core->near[RT_NEAR_NUMA] = (uint32_t)node;
+	for (hwloc_obj_t up = o; up; up = up->parent)
+		if (hwloc_obj_type_is_dcache(up->type))
+			core->near[RT_NEAR_CACHE] = up->logical_index;
+}
+
 /* Cores in hwloc's logical order: a contiguous run shares as much cache and memory as can be. */
-static int collect_cores(hwloc_topology_t topo, cpu_set_t **out)
+static int collect_cores(hwloc_topology_t topo, struct core **out)
 {
 	int depth = hwloc_get_type_or_below_depth(topo, HWLOC_OBJ_CORE);
 	int n = (int)hwloc_get_nbobjs_by_depth(topo, depth), kept = 0;
-	cpu_set_t *cores = calloc((size_t)(n > 0 ? n : 1), sizeof(*cores));
+	struct core *cores = calloc((size_t)(n > 0 ? n : 1), sizeof(*cores));
 
 	if (!cores)
 		return -ENOMEM;
@@ -20,8 +37,8 @@ static int collect_cores(hwloc_topology_t topo, cpu_set_t **out)
 
 		if (hwloc_bitmap_iszero(o->cpuset))
 			continue;
-		if (hwloc_cpuset_to_glibc_sched_affinity(topo, o->cpuset, &cores[kept], sizeof(cpu_set_t)) == 0)
-			kept++;
+		if (hwloc_cpuset_to_glibc_sched_affinity(topo, o->cpuset, &cores[kept].cpus, sizeof(cpu_set_t)) == 0)
+			describe_core(topo, o, &cores[kept++]);
 	}
 	*out = cores;
 	return kept;
@@ -106,7 +123,7 @@ int rt_topology_cut(struct rt_cluster_cores **out, uint32_t clusters, const stru
 {
 	hwloc_topology_t topo;
 	struct rt_cluster_cores *cut = NULL;
-	cpu_set_t *cores = NULL;
+	struct core *cores = NULL;
 	uint32_t *from = NULL;
 	int n, code = 0;
 
@@ -131,7 +148,8 @@ int rt_topology_cut(struct rt_cluster_cores **out, uint32_t clusters, const stru
 	for (uint32_t c = 0; c < clusters; c++) {
 		CPU_ZERO(&cut[c].cpus);
 		for (uint32_t i = from[c]; i < from[clusters + c]; i++)
-			CPU_OR(&cut[c].cpus, &cut[c].cpus, &cores[i]);
+			CPU_OR(&cut[c].cpus, &cut[c].cpus, &cores[i].cpus);
+		memcpy(cut[c].near, cores[from[c]].near, sizeof(cut[c].near));
 		cut[c].cores = (uint32_t)CPU_COUNT(&cut[c].cpus);
 		cut[c].domain = clusters <= (uint32_t)n ? c : from[c];
 	}

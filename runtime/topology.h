@@ -13,10 +13,13 @@
 
 #include "runtime/base/base.h"
 
+enum { RT_NEAR_PACKAGE, RT_NEAR_NUMA, RT_NEAR_CACHE, RT_NEAR }; /* what clusters may share, the largest first */
+
 struct rt_cluster_cores {
 	cpu_set_t cpus;     /* logical processors, as the kernel numbers them */
 	uint32_t cores;     /* how many of them: what can run at once */
 	uint32_t domain;
+	uint32_t near[RT_NEAR]; /* where its first core is: numbers of its package, NUMA node and largest cache; 0 where there is none */
 	cpu_set_t *binds;   /* for ranks that are bound: one set each, in this order; heap */
 	uint32_t n_binds;   /* 0: a rank may use all of the cluster's */
 };

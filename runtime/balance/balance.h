@@ -85,6 +85,12 @@ int bal_snapshot_from_json(struct bal_snapshot **out, const json_t *j, struct gw
 struct bal_machine;
 int bal_machine_read(struct bal_machine **out, const char *path, struct gw_error *why);
 int bal_machine_parse(struct bal_machine **out, const char *text, size_t len, struct gw_error *why); /* the text of such a file */
+/**
+ * bal_machine_of_host - clusters of one host, as a tree of what they share
+ * @near: of each cluster @levels numbers, of the largest thing that some share (a package) to the smallest (a cache)
+ * Return: 0, *out is NULL where all share all, or there are too many to be worth it; -ENOMEM
+ */
+int bal_machine_of_host(struct bal_machine **out, const uint32_t *near, uint32_t levels, uint32_t clusters);
 void bal_machine_destroy(struct bal_machine *m); /* NULL ok */
 uint32_t bal_machine_clusters(const struct bal_machine *m);
 uint32_t bal_machine_compute(const struct bal_machine *m);                  /* how many of them are for ranks: at least 1 */

@@ -132,13 +132,87 @@ int network_measure(struct bal_network *n, uint32_t apart[2])
 	return rc;
 }
 
+/* ---- a host --------------------------------------------------------------------------------------------------------------- */
+
+#define HOST_CLUSTERS_MAX 256   /* for more the partitioner takes long to prepare itself */
+#define HOST_BYTES_S      1e10  /* what goes from cache to cache, or over memory */
+#define HOST_MESSAGE_S    2e-7
+
+static bool is_alike(const uint32_t *near, uint32_t levels, uint32_t a, uint32_t b, uint32_t down_to)
+{
+	return memcmp(near + (size_t)a * levels, near + (size_t)b * levels, (down_to + 1) * sizeof(*near)) == 0;
+}
+
+/* Above each cluster stands a switch for the smallest that it shares, above that one for the next larger, and a root. A level that parts
+ * nobody has none. */
+static int lay_host(struct bal_network *n, const uint32_t *near, uint32_t levels)
+{
+	uint32_t root = n->nclusters, groups = 1;
+	gw_autofree uint32_t *above = malloc(n->nclusters * sizeof(*above));
+	gw_autofree uint32_t *group = malloc(n->nclusters * sizeof(*group));
+
+	if (!above || !group)
+		return -ENOMEM;
+	n->nnodes = root + 1;
+	for (uint32_t c = 0; c < n->nclusters; c++)
+		above[c] = root;
+	for (uint32_t l = 0; l < levels; l++) {
+		uint32_t found = 0;
+
+		for (uint32_t c = 0; c < n->nclusters; c++) {
+			uint32_t like = 0;
+
+			while (!is_alike(near, levels, c, like, l))
+				like++;
+			group[c] = like == c ? n->nnodes + found++ : group[like];
+		}
+		if (found == groups)
+			continue;
+		for (uint32_t c = 0; c < n->nclusters; c++) {
+			if (group[c] == n->nnodes && network_add_edge(n, n->nnodes++, above[c]) < 0)
+				return -ENOMEM;
+			above[c] = group[c];
+		}
+		groups = found;
+	}
+	for (uint32_t c = 0; c < n->nclusters; c++)
+		if (network_add_edge(n, c, above[c]) < 0)
+			return -ENOMEM;
+	return (int)groups;
+}
+
+int bal_machine_of_host(struct bal_machine **out, const uint32_t *near, uint32_t levels, uint32_t clusters)
+{
+	struct bal_machine *m;
+	uint32_t apart[2];
+	int rc = 0;
+
+	*out = NULL;
+	if (clusters < 2 || clusters > HOST_CLUSTERS_MAX)
+		return 0;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	*m = (struct bal_machine){ .nclusters = clusters, .ncompute = clusters, .data.nclusters = clusters, .link_bytes_s = HOST_BYTES_S,
+		.message_s = HOST_MESSAGE_S, .is_service = calloc(clusters, sizeof(bool)) };
+	rc = m->is_service ? lay_host(&m->data, near, levels) : -ENOMEM;
+	if (rc > 1)
+		rc = network_measure(&m->data, apart) == 0 ? 2 : -ENOMEM;
+	if (rc <= 1) {
+		bal_machine_destroy(m);
+		return rc < 0 ? rc : 0;
+	}
+	*out = m;
+	return 0;
+}
+
+/* ---- machines ------------------------------------------------------------------------------------------------------------- */
+
 static void network_fini(struct bal_network *n)
 {
 	free(n->edges);
 	free(n->hops);
 }
-
-/* ---- machines ------------------------------------------------------------------------------------------------------------- */
 
 void bal_machine_destroy(struct bal_machine *m)
 {

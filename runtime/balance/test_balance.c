@@ -414,6 +414,42 @@ static void test_comm_machine(void)
 	bal_machine_destroy(m);
 }
 
+/* Four clusters in two packages, eight pairs of ranks that were torn apart: they come to the same package at least. */
+static void test_host(void)
+{
+	static const uint32_t near[][3] = { { 0, 0, 0 }, { 0, 0, 1 }, { 1, 1, 2 }, { 1, 1, 3 }, { 1, 1, 3 } }, same[4][3] = { { 0 } };
+	struct bal_options o = options(BAL_COMM);
+	struct gw_error why = { 0 };
+	struct bal_machine *m = NULL;
+	struct bal_snapshot *s;
+	struct bal_plan p;
+
+	ok(bal_machine_of_host(&m, near[0], 3, 5) == 0 && m && hops(m, 3, 4) == 2 && hops(m, 2, 3) == 4 && hops(m, 0, 1) == 4 &&
+	   hops(m, 1, 2) == 6, "of a host, clusters with one cache are nearer than those of a package, and these than others");
+	bal_machine_destroy(m);
+	ok(bal_machine_of_host(&m, same[0], 3, 4) == 0 && !m, "where all share all there are no distances");
+	bal_machine_of_host(&m, near[0], 3, 4);
+	s = bal_snapshot_create(16, 4, 4, 8);
+	for (uint32_t c = 0; c < 4; c++) {
+		s->clusters[c] = (struct bal_cluster){ .number = c, .domain = c, .memory_bytes = INFINITY };
+		s->domains[c] = (struct bal_domain){ .cores = 4, .speed = 1 };
+	}
+	for (uint32_t r = 0; r < 16; r++)
+		s->ranks[r] = (struct bal_rank){ .proc = r, .cluster = r / 4, .load = 0.5, .width = 1, .move_s = 0.005, .rested_s = INFINITY };
+	for (uint32_t r = 0; r < 8; r++)
+		s->edges[r] = (struct bal_edge){ r, r + 8, 1e9, 1000 };
+	s->machine = m;
+	s->link_bytes_s = bal_machine_link(m, &s->link_message_s);
+	if (bal_snapshot_check(s, &why) < 0 || bal_plan_make(&p, s, &o, &why) < 0) {
+		tap_skip(1, "no partitioner in this build");
+	} else {
+		ok(p.nmoves > 0 && p.after.hop_bytes_s < 0.3 * p.before.hop_bytes_s, "and comm counts them: %s", p.words);
+		bal_plan_fini(&p);
+	}
+	bal_snapshot_destroy(s);
+	bal_machine_destroy(m);
+}
+
 int main(void)
 {
 	tap_begin(120);
@@ -426,5 +462,6 @@ int main(void)
 	test_json();
 	test_machines();
 	test_comm_machine();
+	test_host();
 	return tap_done();
 }

@@ -47,6 +47,7 @@
 #include "runtime/base/tcp.h"
 #include "runtime/base/trust.h"
 #include "runtime/sigqueue.h"
+#include "runtime/topology.h"
 #include "runtime/wire.h"
 
 /* The numbers that the rank sees; inside the first 64, where a process needs no larger table. */
@@ -94,6 +95,7 @@ struct clusterd {
 	cpu_set_t *binds;           /* sets of processors for ranks that are bound, and how many are bound to each */
 	uint32_t *bind_users, n_binds;
 	json_t *cut_domains;        /* of all clusters that this host was cut into, in their order; NULL: the head has cut */
+	uint32_t near[RT_NEAR];     /* of another machine than mpirun's: runtime/topology.h */
 	struct rlimit limits[RLIM_NLIMITS]; /* as they were set for this daemon, and as its ranks get them */
 	bool has_limits;
 	uint32_t cores;

@@ -65,6 +65,7 @@ static int cut_here(struct clusterd *d, const json_t *cut, struct gw_error *why)
 		json_array_append_new(d->cut_domains, json_integer((json_int_t)(d->domain + all[i].domain)));
 	if (code >= 0) {
 		d->domain += all[index].domain;
+		memcpy(d->near, all[index].near, sizeof(d->near));
 		code = take(d, &all[index].cpus, all[index].binds, all[index].n_binds);
 	}
 	rt_topology_free(all, (uint32_t)count);
@@ -84,5 +85,6 @@ json_t *place_json(const struct clusterd *d)
 
 	for (uint32_t i = 0; i < d->n_binds; i++)
 		json_array_append_new(binds, rt_cpus_json(&d->binds[i]));
-	return json_pack("{s:o, s:o, s:O?}", "cores", rt_cpus_json(&d->cpus), "binds", binds, "domains", d->cut_domains);
+	return json_pack("{s:o, s:o, s:[i, i, i], s:O?}", "cores", rt_cpus_json(&d->cpus), "binds", binds, "near", (int)d->near[0],
+	                 (int)d->near[1], (int)d->near[2], "domains", d->cut_domains);
 }

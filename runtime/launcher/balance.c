@@ -56,6 +56,8 @@ struct balance {
 	uint64_t looks, plans, moved, failed;
 	double peak, predicted;     /* as seen last; as the last plan had it */
 	char words[256];
+	struct bal_machine *host;   /* of a job on one host: what its clusters share; NULL: all the same */
+	uint32_t host_clusters;     /* of which it was made */
 	/* a tool's */
 	balance_done_fn *done;      /* NULL: none asks */
 	void *ctx;
@@ -276,7 +278,7 @@ static struct bal_snapshot *snapshot(struct balance *b, uint32_t **rank_of, uint
 	}
 	s->link_bytes_s = ledger_link_bytes_s(h);
 	s->nedges = add_edges(b, index, s->edges, edges);
-	s->machine = h->spec->machine;
+	s->machine = h->spec->machine ? h->spec->machine : s->nhosts == 1 ? b->host : NULL;
 	if (s->machine)
 		s->link_bytes_s = bal_machine_link(s->machine, &s->link_message_s);
 	if (bal_snapshot_check(s, &why) < 0) {
@@ -308,6 +310,24 @@ static json_t *plan_json(const struct balance *b, const struct bal_plan *p, cons
 	                 "moves", moves);
 }
 
+/* Which clusters share caches, memory and packages. Without a machine file, in a job of one host, that is what distances are. */
+static void look_at_host(struct balance *b)
+{
+	struct head *h = b->head;
+	uint32_t *near;
+
+	if (h->spec->machine || h->n_clusters == b->host_clusters)
+		return;
+	near = calloc(h->n_clusters, sizeof(h->clusters->cores.near));
+	bal_machine_destroy(b->host);
+	b->host = NULL;
+	for (uint32_t c = 0; near && c < h->n_clusters; c++)
+		memcpy(near + (size_t)c * RT_NEAR, h->clusters[c].cores.near, sizeof(h->clusters[c].cores.near));
+	if (near && bal_machine_of_host(&b->host, near, RT_NEAR, h->n_clusters) == 0)
+		b->host_clusters = h->n_clusters;
+	free(near);
+}
+
 static void refuse(struct balance *b, int code, const char *text)
 {
 	balance_done_fn *done = b->done;
@@ -332,6 +352,7 @@ static void decide(struct balance *b)
 		o.rest_s = 2 * (double)b->every_ms / 1000;
 	if (b->done)
 		o.rest_s = 0; /* somebody who asks wants it now */
+	look_at_host(b);
 	s = snapshot(b, &rank_of, &cluster_of);
 	if (s)
 		code = bal_plan_make(&plan, s, &o, &why);
@@ -603,6 +624,7 @@ void balance_fini(struct head *h)
 		json_decref(b->ranks[r].traffic_before);
 	}
 	json_decref(b->answer);
+	bal_machine_destroy(b->host);
 	free(b->ranks);
 	free(b->clusters);
 	free(b->steps);

@@ -58,6 +58,8 @@ static int take_place(struct cluster *c, const json_t *place)
 	c->cores.cores = (uint32_t)CPU_COUNT(&c->cores.cpus);
 	for (uint32_t i = 0; i < n; i++)
 		rt_cpus_read(json_array_get(binds, i), &sets[i]);
+	for (size_t i = 0; i < RT_NEAR; i++)
+		c->cores.near[i] = (uint32_t)json_integer_value(json_array_get(json_object_get(place, "near"), i));
 	free(c->cores.binds);
 	c->cores.binds = sets;
 	c->cores.n_binds = n;

@@ -125,19 +125,41 @@ else:
 		tap.diag("from %.2f to %.2f MB times hops in a step, by %d moves" % (before / 1e6, after / 1e6, len(plan.get("moves", []))))
 	end(job, stop, "with the right answer")
 
+# ---- two packages, as hwloc is told
+if not can_move() or len(cpus) < 2 or min(cpus) > 0:
+	tap.skip("neighbours come to the same package", "ranks cannot move here, or there are no processors 0 and 1")
+else:
+	stop = os.path.join(work, uuid.uuid4().hex)
+	job = Job(tap, ["-clusters", 4, "-n", 8, NEIGHBOURS, stop, 400000], env={"HWLOC_SYNTHETIC": "pack:2 core:1 pu:1", "HWLOC_THISSYSTEM": "1"})
+	if not job.wait_line(r"^places", 60, "out"):
+		tap.bail("the job does not compute")
+	head = job.head()
+	code, out, err = godwit(job, "rebalance", "--strategy", "comm", "--dry-run", "--json")
+	plan = json.loads(out) if code == 0 else {}
+	if "no partitioner" in out + err:
+		tap.skip("packages count when ranks are brought together", "this build has no partitioner")
+	else:
+		tap.ok(plan and plan["hop_bytes_s"] > 2 * plan["far_bytes_s"] > 0, "what goes to another package counts for more hops", plan, err)
+	end(job, stop, "and the job's answer is right")
+
 # ---- the kernels of CAP Bench
 for name, args in KERNELS.items():
 	program = os.path.join(BUILD, "examples", name)
 	code, out, err = run("-n", 2, program, *args, "--quiet")
 	alone = checksum(out)
-	job = Job(tap, ["-machine", "mppa256", "-n", 16 if LONG else 5, program] + args + ["--quiet"])
-	mover = Mover(job, 16 if LONG else 5, 20, seed=len(name), pace_ms=20) if can_move() and job.wait_head() else None
-	status = job.end(300)
-	if mover:
-		mover.finish()
-	tap.ok(code == 0 and alone and status == 0 and checksum("\n".join(job.out("out"))) == alone and (not can_move() or len(mover.moves) >= (20 if LONG else 1)),
-	       "%s over mppa256 computes what two ranks do that do not move (%d moves)" % (name, len(mover.moves) if mover else 0), out, err,
-	       *job.tail())
+	n = 16 if LONG else 5
+	for _ in range(10):  # on a full machine a job that is this short may end before a rank has moved
+		job = Job(tap, ["-machine", "mppa256", "-n", n, program] + args + ["--quiet"])
+		mover = Mover(job, n, 20, seed=len(name), pace_ms=20) if can_move() and job.wait_head() else None
+		status = job.end(300)
+		if mover:
+			mover.finish()
+		is_right = status == 0 and checksum("\n".join(job.out("out"))) == alone
+		is_moved = mover and len(mover.moves) >= (20 if LONG else 1)
+		if not is_right or is_moved or not can_move():
+			break
+	tap.ok(code == 0 and alone and is_right and (is_moved or not can_move()), "%s over mppa256 computes what two ranks do that do not move "
+	       "(%d moves)" % (name, len(mover.moves) if mover else 0), out, err, *job.tail())
 
 # ---- words
 for words, text in ((["-machine", "no-such"], "there is no machine 'no-such' (mesh3x4, mppa256, torus4x4, tree2x4)"),
