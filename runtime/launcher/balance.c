@@ -279,7 +279,7 @@ static struct bal_snapshot *snapshot(struct balance *b, uint32_t **rank_of, uint
 	s->link_bytes_s = ledger_link_bytes_s(h);
 	s->nedges = add_edges(b, index, s->edges, edges);
 	s->machine = h->spec->machine ? h->spec->machine : s->nhosts == 1 ? b->host : NULL;
-	if (s->machine)
+	if (s->machine && bal_machine_link(s->machine, &s->link_message_s) > 0) /* else what was seen of links counts */
 		s->link_bytes_s = bal_machine_link(s->machine, &s->link_message_s);
 	if (bal_snapshot_check(s, &why) < 0) {
 		gw_log(GW_WARN, "what was measured is no snapshot: %s", why.text);
