@@ -246,19 +246,41 @@ static int launch_rank(struct head *h, struct cluster *c, uint32_t rank, const s
 	return gw_link_send(c->link, RT_FRAME_LAUNCH, frame, len, NULL, 0);
 }
 
+/* How many ranks share the cores of @c: clusters of one domain are on the same. */
+static uint32_t ranks_beside(const struct head *h, const struct cluster *c)
+{
+	uint32_t ranks = 0;
+
+	for (uint32_t r = 0; r < h->size; r++)
+		ranks += h->ranks[r].state != RANK_ENDED && h->clusters[h->ranks[r].cluster].cores.domain == c->cores.domain;
+	return ranks;
+}
+
 /*
  * An OpenMP runtime takes as many threads as its process may use processors. Ranks that share them would each take all:
  * each gets its part, where the user has not said it.
  */
 static uint32_t threads_of(const struct head *h, const struct cluster *c)
 {
-	uint32_t places = c->cores.n_binds ? c->cores.n_binds : 1, ranks = 0, cpus;
+	uint32_t places = c->cores.n_binds ? c->cores.n_binds : 1, ranks, cpus;
 
-	for (uint32_t r = 0; r < h->size; r++) /* clusters of one domain are on the same cores */
-		ranks += h->ranks[r].state != RANK_ENDED && h->clusters[h->ranks[r].cluster].cores.domain == c->cores.domain;
 	cpus = (uint32_t)CPU_COUNT(c->cores.n_binds ? &c->cores.binds[0] : &c->cores.cpus);
-	ranks = (ranks + places - 1) / places;
+	ranks = (ranks_beside(h, c) + places - 1) / places;
 	return ranks <= 1 ? 0 : cpus / ranks ? cpus / ranks : 1;
+}
+
+/*
+ * More ranks than cores? Then MPI's collectives have fewer rounds (mpi-shim/mpich/crowded.patch). All ranks of a world must
+ * go by the same, so it is asked once, of the cluster that starts first, and no program of a job can be told otherwise.
+ */
+static const char *crowded(struct head *h, const struct cluster *c)
+{
+	const char *said = env_find(&h->spec->genv, ENV_CROWDED);
+
+	said = said ? said : getenv(ENV_CROWDED);
+	if (!h->crowded)
+		h->crowded = said ? said : ranks_beside(h, c) > (uint32_t)CPU_COUNT(&c->cores.cpus) ? "1" : "0";
+	return h->crowded;
 }
 
 int clusters_launch_range(struct head *h, struct cluster *c, uint32_t first, uint32_t n, struct gw_error *why)
@@ -277,7 +299,8 @@ int clusters_launch_range(struct head *h, struct cluster *c, uint32_t first, uin
 		if (built_for != h->ranks[r].app) {
 			strings_fini(&env);
 			code = env_build(&env, h->spec, app, threads_of(h, c), why);
-			if (code == 0 && h->has_baseline && baseline_environment(&env, &h->baseline) < 0)
+			if (code == 0 && (env_set(&env, ENV_CROWDED, crowded(h, c)) < 0 ||
+			                  (h->has_baseline && baseline_environment(&env, &h->baseline) < 0)))
 				code = gw_fail(why, -ENOMEM, "out of memory for the environment");
 			if (code < 0)
 				break;

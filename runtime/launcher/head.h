@@ -77,6 +77,7 @@ int env_build(struct strings *out, const struct job_spec *spec, const struct app
               struct gw_error *why);
 /** env_overridden - what the user has set and a forced setting replaces, "A=1, B=2". Return its length. */
 size_t env_overridden(const struct job_spec *spec, char *buf, size_t cap);
+#define ENV_CROWDED "GODWIT_CROWDED" /* "1": the job has begun with more ranks than cores */
 int env_set(struct strings *s, const char *name, const char *value); /* replaces a value that is there */
 const char *env_find(const struct strings *s, const char *name);      /* its value, or NULL */
 /** own_path - "<directory of this program>/<name>" */
@@ -264,6 +265,7 @@ struct head {
 	struct remotes *remotes;  /* NULL: all hosts are this machine */
 	struct ct_cpu baseline;   /* baseline.h: what the ranks are told to keep to, if has_baseline */
 	bool has_baseline, is_baseline_known;
+	const char *crowded;      /* what ranks are told by ENV_CROWDED; NULL: none was launched yet */
 	uint32_t base_pid;
 	char kvsname[64];
 
