@@ -55,6 +55,15 @@ def is_mapped(path):
 
 # ---- what the patches in mpi-shim/mpich change ----------------------------------------------------------------------------
 
+def has_patch(name):
+	"""Was the MPICH that we are configured for built with that patch? One of the user's own may not have been."""
+	try:
+		with open(os.path.join(mpich_prefix(), ".complete")) as f:
+			return "patch %s.patch" % name in f.read().split("\n")
+	except OSError:
+		return False
+
+
 edits = os.path.join(BUILD, "tests/programs/edits")
 status, job = run("-n", 4, "-clusters", 2, edits, "shared-window")
 tap.ok(status == 0 and len(job.out()) == 4, "shared windows: refused with MPI_ERR_RMA_SHARED over ranks that share no "
@@ -65,6 +74,16 @@ if status == 77:
 else:
 	tap.ok(status == 0 and job.out() == ["processor-name: ok"], "MPI_Get_processor_name tells the host's name of the moment",
 	       status, *job.tail())
+for patch, want, said in (
+	("dataloop-subarray", "subarray: ok", "a type for the face of a cube is small, and packs the face"),
+	("crowded", "crowded: 0 ok", "GODWIT_CROWDED=0: collectives go MPICH's way"),
+	("crowded", "crowded: 1 ok", "GODWIT_CROWDED=1: collectives go up a tree and down")):
+	if not has_patch(patch):
+		tap.skip(said, "the MPICH that this is configured for was built without %s.patch" % patch)
+		continue
+	verb, ranks, told = want.split()[0].rstrip(":"), 4 if patch == "crowded" else 1, re.findall("[01]", want)
+	status, job = run("-n", ranks, *(["-genv", "GODWIT_CROWDED", told[0]] if told else []), edits, verb)
+	tap.ok(status == 0 and job.out() == [want] * ranks, said, status, *job.tail())
 
 # ---- programs of Debian's MPICH, whose own library is for UCX and never asks for a libfabric provider ------------------
 

@@ -82,6 +82,12 @@ status, out, err = run("-n", 1, "sh", "-c", "echo =$OMP_NUM_THREADS")
 status2, out2, err = run("-n", 2, "sh", "-c", "echo =$OMP_NUM_THREADS", env={"OMP_NUM_THREADS": "3"})
 tap.ok(lines(out) == ["="] and lines(out2) == ["=3"] * 2, "one that has its processors to itself is left alone, as is what the user says")
 
+crowd = ["-n", cpus, "sh", "-c", "echo $GODWIT_CROWDED", ":", "-n", 1, "-env", "GODWIT_CROWDED", "0", "sh", "-c", "echo $GODWIT_CROWDED"]
+out1, out2 = run("-n", 1, "sh", "-c", "echo $GODWIT_CROWDED")[1], run(*crowd)[1]
+out3 = run("-genv", "GODWIT_CROWDED", "0", *crowd)[1]
+tap.ok(lines(out1) == ["0"] and lines(out2) == ["1"] * (cpus + 1) and lines(out3) == ["0"] * (cpus + 1),
+       "all ranks are told the same of whether there are more of them than cores", out1, out2, out3)
+
 # ---- options: several programs, a configuration file -----------------------------------------------------------------
 
 status, out, err = run("-n", 1, "-wdir", "/", "sh", "-c", "echo $PMI_RANK $(pwd)", ":", "-n", 2, "-wdir", work, "-env", "X", "1", "sh", "-c",

@@ -4,7 +4,10 @@
  *
  *	mpirun -n 4 edits shared-window
  *	mpirun -n 1 edits processor-name
+ *	mpirun -n 1 edits subarray
+ *	mpirun -n 4 -genv GODWIT_CROWDED 0|1 edits crowded
  */
+#include <malloc.h>
 #include <mpi.h>
 #include <sched.h>
 #include <stdio.h>
@@ -92,6 +95,72 @@ static void processor_name(void)
 	printf("processor-name: ok\n");
 }
 
+/* A face whose elements lie one by one is noted as what it is, not as the list of its elements. */
+#define SIDE 512
+
+static size_t allocated(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return m.uordblks + m.hblkhd;
+}
+
+static void subarray(void)
+{
+	const int whole[3] = { SIDE, SIDE, SIDE }, face[3] = { SIDE, SIDE, 1 }, from[3] = { 0, 0, SIDE - 1 };
+	size_t before, cells = (size_t)SIDE * SIDE;
+	unsigned char *cube = calloc(cells, SIDE), *packed = malloc(cells);
+	MPI_Datatype first, type;
+	int at = 0;
+
+	if (!cube || !packed)
+		wrong("out of memory");
+	MPI_Type_create_subarray(3, whole, face, from, MPI_ORDER_C, MPI_BYTE, &first); /* MPICH makes room for a thousand */
+	MPI_Type_commit(&first);
+	before = allocated();
+	MPI_Type_create_subarray(3, whole, face, from, MPI_ORDER_C, MPI_BYTE, &type);
+	MPI_Type_commit(&type);
+	if (allocated() - before > cells)
+		wrong("a face of a cube takes more memory as a type than it has elements");
+	for (size_t i = 0; i < cells; i++)
+		cube[i * SIDE + SIDE - 1] = (unsigned char)(i % 251);
+	MPI_Pack(cube, 1, type, packed, SIDE * SIDE, &at, MPI_COMM_WORLD);
+	for (size_t i = 0; i < cells; i++)
+		if (packed[i] != i % 251)
+			wrong("a face of a cube is packed wrongly");
+	MPI_Type_free(&first);
+	MPI_Type_free(&type);
+	free(cube);
+	free(packed);
+	printf("subarray: ok\n");
+}
+
+/* In which order four numbers are added up tells the way that they took: (a + b) + (c + d), or one after the other. */
+static void sum_over(MPI_Comm comm, double expected)
+{
+	static const double numbers[] = { 1e100, 1, -1e100, 1 };
+	double mine = numbers[rank], sum;
+
+	MPI_Allreduce(&mine, &sum, 1, MPI_DOUBLE, MPI_SUM, comm);
+	if (sum != expected)
+		wrong("MPI_Allreduce has not gone the way that GODWIT_CROWDED says");
+}
+
+static void crowded(void)
+{
+	const char *said = getenv("GODWIT_CROWDED");
+	double expected = said && *said == '1' ? 1 : 0;
+	MPI_Comm copy;
+
+	if (ranks != 4)
+		wrong("crowded is for four ranks");
+	sum_over(MPI_COMM_WORLD, expected);
+	MPI_Comm_dup(MPI_COMM_WORLD, &copy);
+	sum_over(copy, expected);
+	MPI_Comm_free(&copy);
+	printf("crowded: %s ok\n", said ? said : "");
+}
+
 int main(int argc, char **argv)
 {
 	const char *verb = argc > 1 ? argv[1] : "";
@@ -109,8 +178,12 @@ int main(int argc, char **argv)
 		processor_name();
 	else if (strcmp(verb, "shared-window") == 0)
 		shared_window();
+	else if (strcmp(verb, "subarray") == 0)
+		subarray();
+	else if (strcmp(verb, "crowded") == 0)
+		crowded();
 	else
-		wrong("usage: edits shared-window|processor-name");
+		wrong("usage: edits shared-window|processor-name|subarray|crowded");
 	MPI_Finalize();
 	return 0;
 }
