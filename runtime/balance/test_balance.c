@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Strategies on snapshots that are made: plans that can be carried out, are worth it, and come near the lower bound. */
+#include <glob.h>
+
 #include "runtime/balance/made.h"
 #include "tests/tap.h"
 
@@ -208,6 +210,53 @@ static void test_bounds(void)
 			ok(worse == 0 && worst <= 1.34, "%s: no peak above 4/3 of the lower bound, and none higher than before (mean %.3f, "
 			   "worst %.3f, %d higher)", bal_strategy_name(all[k]), sum / plans, worst, worse);
 	}
+}
+
+/* What was recorded of real jobs: tests/snapshots. Whatever a strategy does is no worse than before, and leaves alone who stays. */
+static void test_recorded(void)
+{
+	static const enum bal_strategy all[] = { BAL_GREEDY, BAL_REFINE, BAL_COMM, BAL_CONSOLIDATE };
+	const char *top = getenv("top_srcdir");
+	char pattern[512];
+	glob_t files;
+
+	snprintf(pattern, sizeof(pattern), "%s/tests/snapshots/*.json", top ? top : ".");
+	if (glob(pattern, 0, NULL, &files) != 0)
+		tap_bail("there is no %s", pattern);
+	for (size_t k = 0; k < GW_ARRAY_LEN(all); k++) {
+		int worse = 0, many = 0, touched = 0, plans = 0;
+
+		for (size_t i = 0; i < files.gl_pathc; i++) {
+			json_t *j = json_load_file(files.gl_pathv[i], 0, NULL);
+			struct bal_options o = options(all[k]);
+			struct bal_snapshot *s = NULL;
+			struct gw_error why = { 0 };
+			struct bal_plan p;
+
+			if (!j || bal_snapshot_from_json(&s, j, &why) < 0)
+				tap_bail("%s: %s", files.gl_pathv[i], why.text);
+			for (uint32_t r = 0; r < s->nranks; r += 3)
+				s->ranks[r].is_fixed = true;
+			if (bal_plan_make(&p, s, &o, &why) == 0) {
+				plans++;
+				many += p.nmoves > s->nranks - (s->nranks + 2) / 3;
+				worse += all[k] != BAL_CONSOLIDATE && p.after.peak + p.after.link > (p.before.peak + p.before.link) * 1.0001;
+				worse += all[k] == BAL_CONSOLIDATE && p.after.used > p.before.used;
+				worse += p.after.peak < p.bound * 0.9999;
+				for (uint32_t m = 0; m < p.nmoves; m++)
+					touched += s->ranks[p.moves[m].rank].is_fixed;
+				bal_plan_fini(&p);
+			}
+			bal_snapshot_destroy(s);
+			json_decref(j);
+		}
+		if (plans == 0 && all[k] == BAL_COMM)
+			tap_skip(1, "no partitioner in this build");
+		else
+			ok(plans == (int)files.gl_pathc && worse + many + touched == 0, "%s: of %d snapshots of real jobs none becomes worse, no rank moves "
+			   "twice, none that is pinned (%d, %d, %d)", bal_strategy_name(all[k]), plans, worse, many, touched);
+	}
+	globfree(&files);
 }
 
 static void test_comm(void)
@@ -456,6 +505,7 @@ int main(void)
 	test_refine();
 	test_no_swinging();
 	test_bounds();
+	test_recorded();
 	test_comm();
 	test_drain();
 	test_consolidate();

@@ -79,7 +79,7 @@ def main():
                             ("downtime", lambda: bench_downtime(directory, args.moves, results)),
                             ("migrate", lambda: bench_migrate(directory, args.moves, results)),
                             ("hosts", lambda: bench_hosts(directory, args.moves, results)),
-                            ("balance", lambda: bench_balance(directory, args.pairs, args.share, results, args.parts)),
+                            ("balance", lambda: bench_balance(directory, args.pairs, args.share, args.quick, results, args.parts)),
                             ("commplace", lambda: bench_commplace(directory, args.pairs, results))):
             if args.only and name not in args.only:
                 continue
