@@ -212,6 +212,7 @@ struct rank {
 		json_t *last;        /* what it said: [[peer, bytes, messages], ...], */
 		uint64_t last_ns;    /* and when */
 	} traffic;
+	struct { pid_t pid, tid; } agent_of; /* the thread of its process @pid that is its agent. measure.c */
 	struct { uint64_t before, last; } cpu, waited; /* ns: in processes that it was before, in this one. measure.c */
 };
 

@@ -9,6 +9,7 @@
  */
 #include "runtime/clusterd/clusterd.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -171,13 +172,65 @@ static uint64_t cpu_of(struct rank *r)
 	return goes_on(&r->cpu.before, &r->cpu.last, cpu_ns_of(r->pid));
 }
 
+/* Nanoseconds of a thread on a processor; 0: there is no such thread */
+static uint64_t thread_ns(pid_t pid, pid_t tid)
+{
+	unsigned long long ns = 0;
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/schedstat", (int)pid, (int)tid);
+	f = fopen(path, "re");
+	if (f && fscanf(f, "%llu", &ns) != 1)
+		ns = 0;
+	if (f)
+		fclose(f);
+	return ns;
+}
+
+static bool is_agent(pid_t pid, pid_t tid)
+{
+	char path[64], name[32] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", (int)pid, (int)tid);
+	f = fopen(path, "re");
+	if (f && !fgets(name, sizeof(name), f))
+		name[0] = '\0';
+	if (f)
+		fclose(f);
+	return strcmp(name, "godwit-agent\n") == 0;
+}
+
+/* What the agent of a rank has used. It is no work of the program, and with many ranks that wait it adds up. */
+static uint64_t agent_ns(struct rank *r)
+{
+	struct dirent *e;
+	char path[64];
+	DIR *dir;
+
+	if (r->agent_of.pid == r->pid)
+		return thread_ns(r->pid, r->agent_of.tid);
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)r->pid);
+	dir = opendir(path);
+	while (dir && (e = readdir(dir)))
+		if (is_agent(r->pid, atoi(e->d_name))) {
+			r->agent_of.pid = r->pid;
+			r->agent_of.tid = atoi(e->d_name);
+			break;
+		}
+	if (dir)
+		closedir(dir);
+	return r->agent_of.pid == r->pid ? thread_ns(r->pid, r->agent_of.tid) : 0;
+}
+
 /* While its agent is not attached here, the inbox may still say what was when it last was. */
 static uint64_t waited_of(struct rank *r)
 {
 	bool is_here = r->agent == AGENT_ATTACHED && r->incarnation;
 
-	return goes_on(&r->waited.before, &r->waited.last, is_here ? noc_waited_of(&r->d->segment, r->proc, tick_ns()) :
-	               r->waited.last);
+	return goes_on(&r->waited.before, &r->waited.last, is_here ? noc_waited_of(&r->d->segment, r->proc, tick_ns()) +
+	               agent_ns(r) : r->waited.last);
 }
 
 void measure_note(struct rank *r)
