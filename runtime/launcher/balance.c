@@ -23,6 +23,7 @@
 #define MOVE_MS     20000 /* for each, until it has to begin */
 #define MOMENT_MS   3000  /* a program that names good moments (godwit.h) is waited for so long */
 #define LOOK_MIN_S  0.2   /* a shorter interval says nothing */
+#define HORIZON     10    /* intervals: who looks often has loads that do not stay so for long */
 #define OLD_PART    0.3   /* of a load is what it was at the look before */
 #define QUIET_PART  0.03  /* of a domain's cores: others that use less are the noise of daemons and clocks */
 
@@ -348,8 +349,10 @@ static void decide(struct balance *b)
 	int code = 0;
 
 	o.strategy = b->done ? b->asked : b->strategy;
-	if (b->every_ms)
+	if (b->every_ms) {
 		o.rest_s = 2 * (double)b->every_ms / 1000;
+		o.horizon_s = fmin(o.horizon_s, HORIZON * (double)b->every_ms / 1000);
+	}
 	if (b->done)
 		o.rest_s = 0; /* somebody who asks wants it now */
 	look_at_host(b);
