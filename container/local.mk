@@ -41,6 +41,7 @@ libct_la_SOURCES = \
 	%D%/memfile.c \
 	%D%/memory.c \
 	%D%/numa.c \
+	%D%/pages.c \
 	%D%/pairs.c \
 	%D%/places.c \
 	%D%/plumb.c \

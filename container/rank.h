@@ -532,6 +532,8 @@ bool ct_socket_is_network(const struct ct_rank *r, int number); /* of the agent'
 
 /* vmas.c */
 int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapshot *s, struct gw_error *why);
+
+/* pages.c */
 void ct_memory_forget(struct ct_rank *r); /* close what shows its memory: after an exec it would show what was before */
 int ct_extents_scan(struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *extents, struct gw_error *why);
 /* pages of [start, end) that were written since they were protected last, to the end of @spans, and protect them again;
