@@ -18,7 +18,7 @@ libgw_trust_la_CPPFLAGS = $(AM_CPPFLAGS) -DPACKAGE_VERSION='"$(PACKAGE_VERSION)"
 
 # What mpirun, godwitd and godwit share: names of sockets, events. PMI is a pure library; its other user is its test.
 noinst_LTLIBRARIES += libgw-rt.la
-libgw_rt_la_SOURCES = %D%/wire.c %D%/wire.h %D%/elf.c %D%/elf.h %D%/base/event.c %D%/base/event.h %D%/metrics.c %D%/metrics.h mpi-shim/pmi.c \
+libgw_rt_la_SOURCES = %D%/wire.c %D%/wire.h %D%/state.c %D%/state.h %D%/elf.c %D%/elf.h %D%/base/event.c %D%/base/event.h %D%/metrics.c %D%/metrics.h mpi-shim/pmi.c \
 	mpi-shim/pmi.h
 libgw_rt_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 libgw_rt_la_LIBADD = libgw-loop.la $(JANSSON_LIBS)
@@ -91,7 +91,7 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/inherit.c %D%/launcher/doors.c $(STARTER_SOURCES) %D%/launcher/pool.c %D%/pool/names.c \
 	%D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/moves.c \
-	%D%/launcher/balance.c %D%/launcher/survey.c %D%/launcher/metrics.c %D%/launcher/ledger.c %D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/notice.c %D%/launcher/pins.c %D%/launcher/spawn.c %D%/launcher/debug.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/launcher/checkpoint_words.c \
+	%D%/launcher/balance.c %D%/launcher/survey.c %D%/launcher/metrics.c %D%/launcher/ledger.c %D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/notice.c %D%/launcher/pins.c %D%/launcher/record.c %D%/launcher/spawn.c %D%/launcher/debug.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/launcher/checkpoint_words.c \
 	%D%/launcher/restart.c %D%/launcher/restart.h %D%/launcher/remember.c %D%/launcher/again.c %D%/launcher/schedule.c %D%/cold/manifest.c %D%/cold/dir.c %D%/topology.c %D%/topology.h
 mpirun_SOURCES += %D%/launcher/wishes.c
 mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' -DGODWIT_PKGDATADIR='"$(pkgdatadir)"' \

@@ -8,6 +8,8 @@
 
 static int the_file = -1;    /* process-wide by nature: one file of events */
 static char the_who[48], the_host[64];
+static gw_event_fn *the_listener; /* likewise */
+static void *the_listener_ctx;
 
 void gw_event_init(const char *who, const char *host)
 {
@@ -24,7 +26,13 @@ void gw_event_init(const char *who, const char *host)
 
 bool gw_event_on(void)
 {
-	return the_file >= 0;
+	return the_file >= 0 || the_listener;
+}
+
+void gw_event_listen(gw_event_fn *fn, void *ctx)
+{
+	the_listener = fn;
+	the_listener_ctx = ctx;
 }
 
 void gw_event_object(const char *name, json_t *fields)
@@ -32,7 +40,7 @@ void gw_event_object(const char *name, json_t *fields)
 	json_t *all;
 	char *text;
 
-	if (the_file < 0) {
+	if (!gw_event_on()) {
 		json_decref(fields);
 		return;
 	}
@@ -47,8 +55,10 @@ void gw_event_object(const char *name, json_t *fields)
 		size_t len = strlen(text);
 
 		text[len] = '\n'; /* in place of the NUL: one write, so that lines of several daemons do not mix */
-		if (write(the_file, text, len + 1) < 0)
+		if (the_file >= 0 && write(the_file, text, len + 1) < 0)
 			gw_log(GW_WARN, "cannot write an event: %s", strerror(errno));
+		if (the_listener)
+			the_listener(the_listener_ctx, name, all, text, len + 1);
 	}
 	free(text);
 	json_decref(all);
@@ -61,7 +71,7 @@ void gw_event(const char *name, const char *fmt, ...)
 	json_t *fields;
 	va_list ap;
 
-	if (the_file < 0)
+	if (!gw_event_on())
 		return;
 	va_start(ap, fmt);
 	fields = json_vpack_ex(&e, 0, fmt, ap);

@@ -135,7 +135,7 @@ static void push(struct balance *b)
 		if (moves_of(h, s->rank))
 			gw_fail(&why, -EBUSY, "somebody else moves it");
 		else if ((code = moves_allow_to(h, s->to, &why)) == 0)
-			code = moves_begin(h, s->rank, s->to, MOVE_MS, how, on_moved, b, &why);
+			code = moves_begin(h, s->rank, s->to, MOVE_MS, how, "balance", on_moved, b, &why);
 		if (code < 0) {
 			s->status = code;
 			snprintf(s->text, sizeof(s->text), "%.150s", why.text);

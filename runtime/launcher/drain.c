@@ -179,7 +179,7 @@ static void move_away(struct drain *d, uint32_t rank)
 		stuck(d, rank, "there is no other cluster that is up and not drained");
 	else if (d->is_over || now >= d->until_ns)
 		stuck(d, rank, "the time was over before its turn came");
-	else if (moves_begin(d->head, rank, to->index, (json_int_t)((d->until_ns - now) / 1000000 + 1), NULL, on_moved, d, &why) < 0 &&
+	else if (moves_begin(d->head, rank, to->index, (json_int_t)((d->until_ns - now) / 1000000 + 1), NULL, "drain", on_moved, d, &why) < 0 &&
 	         why.code != -EPIPE) /* else its daemon has just died: the verdict will come */
 		stuck(d, rank, why.text);
 }
@@ -412,6 +412,7 @@ int drain_begin(struct head *h, const json_t *targets, bool is_remove, uint64_t 
 	gw_list_append(&h->drains, &d->node);
 	for (uint32_t i = 0; i < d->n_clusters; i++) {
 		d->clusters[i]->is_drained = true;
+		gw_event("cluster.drained", "{s:i, s:b, s:b}", "cluster", (int)d->clusters[i]->index, "on", 1, "leaves", (int)is_remove);
 		moves_take_back(h, d->clusters[i]->index);
 	}
 	drain_check(h);
@@ -436,8 +437,10 @@ json_t *drain_undo(struct head *h, const json_t *targets, struct gw_error *why)
 				goto out;
 			}
 	}
-	for (uint32_t i = 0; i < d->n_clusters; i++)
+	for (uint32_t i = 0; i < d->n_clusters; i++) {
 		d->clusters[i]->is_drained = false;
+		gw_event("cluster.drained", "{s:i, s:b}", "cluster", (int)d->clusters[i]->index, "on", 0);
+	}
 	answer = json_pack("{s:s, s:O}", "op", "undrained", "clusters", clusters);
 out:
 	json_decref(clusters);

@@ -43,6 +43,7 @@
  *   metrics.c    the same for Prometheus, in a file
  *   ledger.c     moves that are over, and what they teach of the next ones
  *   balance.c    ranks that move so that all have as much to do
+ *   record.c     what has happened, for godwit report
  *   pins.c       ranks that stay where they are
  *   wishes.c     what ranks ask for themselves (godwit.h)
  *   suspend.c    a job that rests
@@ -305,6 +306,7 @@ struct head {
 	struct looks *looks;           /* survey.c */
 	struct ledger *ledger;
 	struct metrics *metrics;       /* NULL: without -metrics */
+	struct record *record;         /* NULL: no history is kept */
 	json_t *checkpoints;           /* for status: "last" that was complete, "failed" since */
 	struct gw_list dirs;           /* that it has written to: nobody else does while mpirun runs */
 
@@ -477,6 +479,7 @@ typedef void moves_done_fn(void *ctx, const struct move *m, int status, const ch
 struct move {                    /* asked of an owner, not answered yet */
 	struct gw_list node;     /* head.moves */
 	uint64_t id;
+	const char *by;          /* "migrate", "drain", "balance", "rank" (itself): who wants it */
 	uint32_t rank, from, to;
 	bool is_taken_back;      /* its destination is being drained, the job suspended, or its rank wants to stay */
 	enum bal_technique asked; /* ledger.c: what was asked for, */
@@ -494,9 +497,10 @@ int moves_allow_host(const struct head *h, const char *host, struct gw_error *wh
 /** moves_choose - of @host the cluster where fewest ranks are, or are going to. A rank that is on the host stays where it is */
 int moves_choose(const struct head *h, json_int_t rank, const char *host, json_int_t *to, struct gw_error *why);
 /** moves_begin - ask the owner of @rank. 0: @done will be called, never from inside; else @why is filled
- * @how: an object with carry, technique, max_downtime_us, bandwidth and moment_ms as in runtime/wire.h, or without; or NULL */
-int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, const json_t *how, moves_done_fn *done, void *ctx,
-                struct gw_error *why);
+ * @how: an object with carry, technique, max_downtime_us, bandwidth and moment_ms as in runtime/wire.h, or without; or NULL
+ * @by: as in struct move */
+int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, const json_t *how, const char *by, moves_done_fn *done,
+                void *ctx, struct gw_error *why);
 void moves_forget(struct head *h, const void *ctx);         /* who asked has gone: take back what has not begun */
 void moves_take_back(struct head *h, uint32_t to);          /* those to @to that have not begun */
 void moves_take_back_rank(struct head *h, uint32_t rank);   /* that of @rank, likewise */
@@ -577,6 +581,20 @@ int balance_request(struct head *h, const char *strategy, bool is_dry, bool is_r
                     struct gw_error *why);
 void balance_forget(struct head *h, const void *ctx);        /* who asked has gone: no further move is begun */
 json_t *balance_json(const struct head *h);                  /* for status */
+
+/* ---- record.c ---- */
+int record_init(struct head *h, struct gw_error *why);       /* unless -record none; before balance_init() */
+void record_fini(struct head *h);
+void record_begin(struct head *h);                           /* job.started; also without a record */
+void record_end(struct head *h);                             /* job.ended, likewise */
+void record_ended(struct head *h, uint32_t rank);            /* it runs no more */
+uint64_t record_look_ms(const struct head *h, uint64_t at_most); /* when to look again what ranks use */
+bool record_wants_traffic(struct head *h);                   /* with the look that begins now */
+/** record_places - where ranks are, [[3, 0], [2, 1]]: three on cluster 0, then two on cluster 1 */
+json_t *record_places(const struct head *h, uint32_t first, uint32_t size);
+json_t *record_text(const char *text);                       /* a string in any case, whatever the user has written */
+/** record_seen - @one: what its daemon has measured of @rank, `measured` of runtime/wire.h: whom it talks to is counted */
+void record_seen(struct head *h, uint32_t rank, const json_t *one);
 
 /* ---- suspend.c ---- */
 /** suspend_begin - bring all ranks to rest. 0: @done will be called, perhaps from inside */

@@ -76,7 +76,7 @@ void job_fail(struct head *h, int code, const char *fmt, ...)
 	job_note_code(h, code);
 	if (text[0])
 		job_say(h, "mpirun: %s", text);
-	gw_event("job.failed", "{s:i, s:s}", "code", h->exit_code, "text", text);
+	gw_event("job.failed", "{s:i, s:o}", "code", h->exit_code, "text", record_text(text));
 	job_end(h);
 }
 
@@ -280,6 +280,8 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	h->checkpoints = json_object();
 	if (spec->restart && restart_setup(h, why) < 0)
 		return why->code;
+	if (record_init(h, why) < 0)
+		return why->code;
 	code = ledger_init(h, why);
 	if (code == 0)
 		code = survey_init(h, why);
@@ -334,6 +336,7 @@ static void teardown(struct head *h)
 	remote_fini(h);
 	pool_fini(h);
 	tools_fini(h);
+	record_fini(h);
 	if (h->moves.next) {
 		grow_fini(h);
 		notice_fini(h);
@@ -386,14 +389,14 @@ int job_run(struct job_spec *spec)
 		job_say(&h, "mpirun: overridden, since ranks could not talk or move with it: %s", why.text);
 	h.time_limit_ms = 1000ull * spec->timeout_s;
 	job_clock_go(&h);
-	gw_event("job.started", "{s:s, s:i, s:i}", "job", h.kvsname + 7, "ranks", (int)h.size, "clusters", (int)h.n_clusters);
+	record_begin(&h);
 	code = gw_loop_run(h.loop);
 	if (!restart_is_pending(spec)) /* lines that it has begun are written when it goes on */
 		output_end_lines(&h);
 	if (spec->is_printing_codes && !restart_is_pending(spec))
 		verdict_print_codes(&h);
 	output_flush(&h);
-	gw_event("job.ended", "{s:i}", "code", h.exit_code);
+	record_end(&h);
 	code = code < 0 ? 1 : h.exit_code;
 	teardown(&h);
 	return code;

@@ -236,8 +236,9 @@ static void learn(struct head *h, const struct move *m, const json_t *measures, 
 
 static void note(struct head *h, const struct move *m, int status, const char *text, json_t *measures, const char *did)
 {
-	static const char *const told[] = { "downtime_ns", "total_ns", "bytes", "pages", "dirty_pages_s", "rounds" };
-	json_t *one = json_pack("{s:i, s:i, s:i, s:i, s:s, s:s?, s:s, s:o}", "rank", (int)m->rank, "from", (int)m->from, "to", (int)m->to,
+	static const char *const told[] = { "downtime_ns", "total_ns", "bytes", "pages", "dirty_pages_s", "rounds", "preparation_ns", "resume_ns",
+		"degradation", "slowdown", "link_bytes_s" };
+	json_t *one = json_pack("{s:i, s:i, s:i, s:s, s:i, s:s, s:s?, s:s, s:o}", "rank", (int)m->rank, "from", (int)m->from, "to", (int)m->to, "by", m->by,
 	                        "status", status, "text", text, "technique", status < 0 ? NULL : did, "asked", bal_technique_name(m->asked),
 	                        "predicted_ns", isnan(m->predicted_s) ? json_null() : json_integer((json_int_t)(m->predicted_s * 1e9)));
 

@@ -6,7 +6,7 @@
 #include "runtime/launcher/head.h"
 
 #define PROCESSES_OF_A_RANK 2  /* its init and its program; its threads come on top */
-#define FILES_OF_A_RANK     14 /* in its daemon */
+#define FILES_OF_A_RANK     15 /* in its daemon */
 
 static uint64_t read_number(const char *path)
 {

@@ -90,8 +90,8 @@ int moves_allow_ranks(const struct head *h, const json_t *ranks, struct gw_error
 	return 0;
 }
 
-int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, const json_t *how, moves_done_fn *done, void *ctx,
-                struct gw_error *why)
+int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, const json_t *how, const char *by, moves_done_fn *done,
+                void *ctx, struct gw_error *why)
 {
 	static const char *const passed_on[] = { "technique", "max_downtime_us", "bandwidth", "moment_ms" };
 	struct rank *r;
@@ -112,6 +112,7 @@ int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout
 	if (!m)
 		return gw_fail(why, -ENOMEM, "out of memory");
 	m->id = ++h->next_id;
+	m->by = by;
 	m->done = done;
 	m->ctx = ctx;
 	m->rank = (uint32_t)rank;

@@ -110,6 +110,11 @@ static int set_checkpoint_on(struct parser *p, const char *v)
 	p->spec->is_checkpoint_on_said = true;
 	return options_signals(v, &p->spec->checkpoint_on, p->why) < 0 ? gw_fail_more(p->why, "%s: ", p->word) : 0;
 }
+static int set_record(struct parser *p, const char *v)
+{
+	p->spec->record = v;
+	return *v ? 0 : gw_fail(p->why, -EINVAL, "%s: name a file, a directory, or none", p->word);
+}
 static int set_codes(struct parser *p, const char *v) { (void)v; p->spec->is_printing_codes = true; return 0; }
 static int set_verbose(struct parser *p, const char *v) { (void)v; p->spec->is_verbose = true; return 0; }
 static int set_nothing(struct parser *p, const char *v) { (void)p; (void)v; return 0; }
@@ -249,6 +254,8 @@ const struct option options_table[] = {
 	{ "checkpoint-on", "SIGNAL,...", set_checkpoint_on, "at one of these signals write it down and end with status 75: USR1, USR2, TERM, "
 	  "INT, HUP, QUIT, or none (default: none, in a Slurm allocation USR1,TERM)" },
 	{ "restart", "DIR", set_restart, "continue the job that 'godwit checkpoint' wrote to DIR; name no program (also: godwit restart)" },
+	{ "record", "FILE|DIR|none", set_record, "keep the job's history for 'godwit report' there (default: $XDG_STATE_HOME/godwit/jobs, "
+	  "the last 32 jobs; also GODWIT_RECORD)" },
 	{ "timeout", "SECONDS", set_timeout, "end the job when it has run for so long" },
 	{ "print-all-exitcodes", NULL, set_codes, "say how each rank ended" },
 	{ "usize", "N", set_universe, "what MPI_UNIVERSE_SIZE shall say, and room for so many ranks, spawned ones among them" },
@@ -389,7 +396,7 @@ static int parse_words(struct parser *p, bool *given)
 static int defaults(struct parser *p)
 {
 	static const struct { const char *name; const char *option; } variables[] = {
-		{ "GODWIT_POOL", "pool" }, { "MPIEXEC_TIMEOUT", "timeout" }, { "MPIEXEC_UNIVERSE_SIZE", "usize" },
+		{ "GODWIT_POOL", "pool" }, { "GODWIT_RECORD", "record" }, { "MPIEXEC_TIMEOUT", "timeout" }, { "MPIEXEC_UNIVERSE_SIZE", "usize" },
 		{ "HYDRA_BINDING", "bind-to" }, { "HYDRA_MAPPING", "map-by" },
 	};
 

@@ -83,6 +83,8 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		job_fail(h, 1, "host %s: it cannot be told how it was cut into clusters; out of memory", h->hosts[c->host].name);
 		return;
 	}
+	gw_event("cluster.ready", "{s:i, s:o, s:i, s:i, s:i}", "cluster", (int)c->index, "name", record_text(h->hosts[c->host].name), "place", (int)c->host,
+	         "cores", (int)c->cores.cores, "domain", (int)c->cores.domain);
 	introduce(c, msg);
 	if (n_fds && h->hosts[c->host].segment_fd < 0) {
 		h->hosts[c->host].segment_fd = fds[0];
@@ -196,6 +198,7 @@ static void do_exited(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	if (!r || r->state == RANK_ENDED)
 		return;
 	r->cluster = c->index;
+	record_ended(h, n);
 	verdict_rank_ended(h, n, (int)number_of(msg, "status"), phase);
 	suspend_check(h);
 	drain_check(h);
@@ -215,6 +218,7 @@ static void do_moved(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	r->epoch = epoch;
 	r->cluster = c->index;
 	r->pid = (pid_t)number_of(msg, "pid");
+	gw_event("rank.moved", "{s:i, s:i, s:I}", "rank", (int)n, "cluster", (int)c->index, "epoch", (json_int_t)epoch);
 	for (int i = 0; i < 2; i++) /* an acknowledgement may have gone to the old owner only */
 		job_cluster_send(h, c->index, json_pack("{s:s, s:i, s:i, s:I}", "op", "output-ack", "rank", (int)n, "stream",
 		                                        RT_STDOUT + i, "offset", (json_int_t)r->out[i].acked));

@@ -359,7 +359,8 @@ void spawn_begin(struct head *h, uint32_t rank, uint64_t id, const json_t *comma
 	w->asked = id;
 	w->is_pending = true;
 	put_all(w->space, json_array_get(commands, 0));
-	gw_event("job.spawn", "{s:i, s:i, s:i, s:i}", "rank", (int)rank, "world", world, "first", (int)w->first, "size", (int)total);
+	gw_event("job.spawn", "{s:i, s:i, s:i, s:i, s:o}", "rank", (int)rank, "world", world, "first", (int)w->first, "size", (int)total, "places",
+	         record_places(h, w->first, total));
 	for (uint32_t c = 0; c < h->n_clusters; c++)
 		if (h->clusters[c].is_start_sent) /* else it is told with `start` */
 			pmi_head_tell_world(h, c, (uint32_t)world);

@@ -149,6 +149,37 @@ static json_t *rank_json(const struct survey *s, uint32_t rank, json_t *said)
 	                 "movable", s->is_movable_asked ? unmovable_json(r) : NULL);
 }
 
+/* What the ranks of each cluster compute, and what its processors do, in thousandths of a processor. */
+static void tell_loads(const struct survey *s, const double *loads)
+{
+	const struct head *h = s->head;
+	int *n = gw_event_on() ? calloc(h->n_clusters + 1, sizeof(*n)) : NULL;
+	json_t *load, *busy, *ranks;
+	bool is_known = false;
+
+	for (uint32_t r = 0; n && r < h->size; r++)
+		if (h->ranks[r].state == RANK_RUNNING) {
+			n[h->ranks[r].cluster]++;
+			is_known |= h->looks->ranks[r].is_known;
+		}
+	if (!is_known) {
+		free(n);
+		return;
+	}
+	load = json_array();
+	busy = json_array();
+	ranks = json_array();
+	for (uint32_t c = 0; c < h->n_clusters; c++) {
+		bool is_said = c < s->n_clusters && s->clusters[c];
+
+		json_array_append_new(load, is_said ? json_integer(lround(1000 * loads[c])) : json_null());
+		json_array_append_new(busy, is_said && h->looks->clusters[c].is_known ? json_integer(lround(1000 * h->looks->clusters[c].busy)) : json_null());
+		json_array_append_new(ranks, json_integer(n[c]));
+	}
+	gw_event("load.seen", "{s:o, s:o, s:o}", "load", load, "busy", busy, "ranks", ranks);
+	free(n);
+}
+
 static json_t *all_json(struct survey *s, bool is_ours)
 {
 	struct head *h = s->head;
@@ -168,6 +199,8 @@ static json_t *all_json(struct survey *s, bool is_ours)
 		if (count_of(one, "rank") < h->size) {
 			said[count_of(one, "rank")] = one;
 			rate_rank(h, s, one, is_ours);
+			if (is_ours)
+				record_seen(h, (uint32_t)count_of(one, "rank"), one);
 		}
 	for (uint32_t r = 0; r < h->size; r++) {
 		one = rank_json(s, r, said[r]);
@@ -183,6 +216,8 @@ static json_t *all_json(struct survey *s, bool is_ours)
 			rate_cluster(h, s->clusters[c], c, is_ours);
 		json_array_append_new(clusters, cluster_json(s, c, loads[c]));
 	}
+	if (is_ours)
+		tell_loads(s, loads);
 	free(said);
 	free(loads);
 	return json_pack("{s:{s:s, s:s, s:i, s:s, s:i, s:I, s:O}, s:o, s:o, s:O, s:o, s:o}", "job", "id", h->kvsname + strlen("godwit-"), "state",
@@ -291,8 +326,8 @@ static void on_timer(void *head)
 	struct head *h = head;
 
 	h->looks->timer = NULL;
-	survey_begin(h, SURVEY_USE, NULL, h->looks);
-	gw_loop_timer(h->loop, &h->looks->timer, EVERY_MS, 0, on_timer, h); /* without memory there are no further loads */
+	survey_begin(h, record_wants_traffic(h) ? SURVEY_TRAFFIC : SURVEY_USE, NULL, h->looks);
+	gw_loop_timer(h->loop, &h->looks->timer, record_look_ms(h, EVERY_MS), 0, on_timer, h); /* without memory there are no further loads */
 }
 
 int survey_init(struct head *h, struct gw_error *why)

@@ -88,7 +88,7 @@ static void do_migrate(struct tool *t, json_t *msg)
 		int code = host ? moves_choose(h, rank, host, &to, &why) : 0;
 
 		if (code == 0)
-			code = moves_begin(h, rank, (uint32_t)to, timeout_ms, msg, on_moved, t, &why);
+			code = moves_begin(h, rank, (uint32_t)to, timeout_ms, msg, "migrate", on_moved, t, &why);
 		if (code < 0)
 			report(t, (uint32_t)rank, (uint32_t)to, code, why.text, NULL);
 		else

@@ -90,7 +90,7 @@ static void move(struct head *h, uint32_t rank, const char *where, json_int_t ti
 			code = moves_choose(h, rank, where, &to, &why);
 	}
 	if (code == 0)
-		code = moves_begin(h, rank, (uint32_t)to, timeout_ms, NULL, on_moved, h, &why);
+		code = moves_begin(h, rank, (uint32_t)to, timeout_ms, NULL, "rank", on_moved, h, &why);
 	if (code < 0)
 		answer(h, rank, code, why.text);
 }

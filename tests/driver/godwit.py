@@ -175,7 +175,8 @@ class Job:
 
 	def __init__(self, tap, args, env=None, stdin=None, events=None, cwd=None, launcher=None):
 		self.mark = "GODWIT_TEST_MARK=" + uuid.uuid4().hex
-		full = dict(os.environ, **(env or {}))
+		full = dict({"GODWIT_RECORD": "none"} if "XDG_STATE_HOME" not in os.environ else {}, **os.environ)  # by hand: not among the user's own
+		full.update(env or {})
 		full[self.mark.split("=")[0]] = self.mark.split("=")[1]
 		if events:
 			full["GODWIT_EVENTS"] = events
