@@ -68,6 +68,21 @@ TESTS += %D%/pool/test_core
 %C%_pool_test_core_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 %C%_pool_test_core_LDADD = libgw-base.la $(JANSSON_LIBS)
 
+# What has happened in a job, as a page. Its style and its script are files of their own, of which the build makes strings.
+noinst_LTLIBRARIES += libgw-report.la
+libgw_report_la_SOURCES = %D%/report/report.h %D%/report/html.h %D%/report/history.c %D%/report/html.c %D%/report/digest.c %D%/report/page.c \
+	%D%/report/places.c %D%/report/loads.c %D%/report/traffic.c %D%/report/moves.c %D%/report/plans.c %D%/report/trace.c
+$(libgw_report_la_OBJECTS): %D%/report/page.css.h %D%/report/page.js.h
+libgw_report_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+libgw_report_la_LIBADD = libgw-base.la $(JANSSON_LIBS) $(SODIUM_LIBS) -lm
+EXTRA_DIST += %D%/report/page.css %D%/report/page.js
+CLEANFILES += %D%/report/page.css.h %D%/report/page.js.h
+REPORT_STRING = $(AM_V_GEN)$(MKDIR_P) %D%/report && sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^[[:space:]]*/"/' -e 's/$$/\\n"/'
+%D%/report/page.css.h: %D%/report/page.css
+	$(REPORT_STRING) $(srcdir)/%D%/report/page.css >$@
+%D%/report/page.js.h: %D%/report/page.js
+	$(REPORT_STRING) $(srcdir)/%D%/report/page.js >$@
+
 bin_PROGRAMS += godwitd mpirun mpiexec godwit
 godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/explain.c \
 	%D%/clusterd/streams.c %D%/clusterd/agent.c %D%/clusterd/pmi_port.c %D%/clusterd/guard.c %D%/clusterd/moves.c \
@@ -108,12 +123,12 @@ TOP_SOURCES += %D%/control/top_screen.c
 else
 TOP_SOURCES += %D%/control/top_plain.c
 endif
-godwit_SOURCES = %D%/control/main.c %D%/control/status.c %D%/control/migrate.c %D%/control/pin.c %D%/control/rebalance.c $(TOP_SOURCES) %D%/control/metrics.c %D%/control/suspend.c %D%/control/checkpoint.c %D%/control/restart.c \
+godwit_SOURCES = %D%/control/main.c %D%/control/status.c %D%/control/migrate.c %D%/control/pin.c %D%/control/rebalance.c %D%/control/report.c $(TOP_SOURCES) %D%/control/metrics.c %D%/control/suspend.c %D%/control/checkpoint.c %D%/control/restart.c \
 	%D%/control/doctor.h %D%/control/doctor.c %D%/control/doctor_here.c %D%/control/doctor_far.c \
 	%D%/control/grow.c %D%/control/pool.h %D%/control/pool.c %D%/control/up.c %D%/pool/names.c $(STARTER_SOURCES) %D%/launcher/hosts.c %D%/control/control.h
 godwit_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(NCURSES_CFLAGS) -DPACKAGE_VERSION='"$(PACKAGE_VERSION)"' \
 	-DGODWIT_PKGLIBDIR='"$(pkglibdir)"'
-godwit_LDADD = libgw-cold.la libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(SODIUM_LIBS) $(NCURSES_LIBS) -lm
+godwit_LDADD = libgw-report.la libgw-cold.la libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(SODIUM_LIBS) $(NCURSES_LIBS) -lm
 
 check_PROGRAMS += %D%/control/test_top
 TESTS += %D%/control/test_top

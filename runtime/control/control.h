@@ -41,6 +41,7 @@ int control_unpin(int argc, char **argv);
 int control_rebalance(int argc, char **argv);
 int control_top(int argc, char **argv);
 int control_metrics(int argc, char **argv);
+int control_report(int argc, char **argv);
 int control_suspend(int argc, char **argv);
 int control_resume(int argc, char **argv);
 int control_checkpoint(int argc, char **argv);

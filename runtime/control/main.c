@@ -257,6 +257,7 @@ static const struct { const char *name; int (*run)(int argc, char **argv); } com
 	{ "rebalance", control_rebalance },
 	{ "top", control_top },
 	{ "metrics", control_metrics },
+	{ "report", control_report },
 	{ "suspend", control_suspend },
 	{ "resume", control_resume },
 	{ "checkpoint", control_checkpoint },
@@ -284,6 +285,7 @@ static const char doc[] =
 "  rebalance                       move ranks so that the job gets faster\n"
 "  top [JOB]                       what clusters and ranks do, live\n"
 "  metrics [JOB]                   the same once, for Prometheus\n"
+"  report [JOB|FILE]               a page of what has happened, also afterwards\n"
 "  suspend [JOB]                   stop all ranks of a job: room for somebody else\n"
 "  resume [JOB]                    let them go on\n"
 "  checkpoint [JOB] DIR            write a whole job to a directory\n"
