@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Histories of jobs that mpirun keeps, and the page, the trace and the figures that godwit report makes of them.
+
+A real job is moved, drained and written down; a history of two days is made (history.py). Pages are looked at by a parser, by html5lib
+where it is installed, and by a real browser where there is one (Debian: chromium, python3-html5lib).
+"""
+import html.parser, stat
+import history
+from godwit import *
+
+IS_LONG = "--long" in sys.argv  # as long as histories get; minutes
+tap = Tap(600 if IS_LONG else 180)
+work = work_dir("report")
+UNEVEN = os.path.join(BUILD, "tests/programs/uneven")
+GODWIT = os.path.join(BUILD, "godwit")
+STATE = os.path.join(work, "state")
+ENV = {"XDG_STATE_HOME": STATE, "GODWIT_RECORD": ""}
+BAD = "<script>alert('argument')</script>&amp;\"\u202e"
+
+
+def godwit(*words, **more):
+	p = subprocess.run([GODWIT] + [str(w) for w in words], capture_output=True, text=True, timeout=90, cwd=work, env=dict(os.environ, **ENV), **more)
+	return p.returncode, p.stdout, p.stderr
+
+
+class Page(html.parser.HTMLParser):
+	"""What a page refers to, runs and says."""
+
+	VOID = ("meta", "br", "link", "img", "input")
+
+	def __init__(self, text):
+		super().__init__(convert_charrefs=True)
+		self.tags, self.refs, self.handlers, self.open, self.errors, self.text = collections.Counter(), [], [], [], [], []
+		self.titles, self.rows = [], []
+		self.feed(text)
+		self.close()
+		self.errors += self.open
+
+	def handle_starttag(self, tag, attrs):
+		self.tags[tag] += 1
+		self.refs += [(tag, k, v) for k, v in attrs if k in ("src", "href", "xlink:href", "action", "data", "srcset", "poster", "background")]
+		self.handlers += [(tag, k) for k, v in attrs if k.startswith("on")]
+		if tag not in self.VOID:
+			self.open.append(tag)
+		if tag == "tr":
+			self.rows.append([])
+		elif tag in ("td", "th") and self.rows:
+			self.rows[-1].append("")
+
+	def handle_startendtag(self, tag, attrs):
+		self.handle_starttag(tag, attrs)
+		if tag not in self.VOID:
+			self.open.pop()
+
+	def handle_endtag(self, tag):
+		if self.open and self.open[-1] == tag:
+			self.open.pop()
+		else:
+			self.errors.append("</%s> closes %s" % (tag, self.open[-1:]))
+
+	def handle_data(self, data):
+		if "script" in self.open or "style" in self.open:
+			if "style" in self.open and re.search(r"url\(|@import", data):
+				self.refs.append(("style", "url", data))
+			return
+		self.text.append(data)
+		if self.open and self.open[-1] == "title" and "svg" in self.open:
+			self.titles.append(data)
+		if self.rows and self.rows[-1] and ("td" in self.open or "th" in self.open):
+			self.rows[-1][-1] += data
+
+	def says(self):
+		return "".join(self.text)
+
+
+def read(name):
+	with open(os.path.join(work, name), encoding="utf-8") as f:
+		return f.read()
+
+
+def check_page(name, what):
+	"""One file, nothing from outside, one script, all closed; the page."""
+	text = read(name)
+	p = Page(text)
+	tap.ok(not p.refs and p.tags["script"] == 1 and not p.handlers and p.tags["img"] == 0,
+	       "%s: it refers to nothing outside, and runs its own script only" % what, p.refs[:3], p.handlers[:3], p.tags)
+	tap.ok(not p.errors, "and all that is opened is closed", p.errors[:5])
+	if len(text) > 300000 and not IS_LONG:
+		return p  # as long as html5lib takes for it, it says nothing that it does not say of others
+	for python in (sys.executable, "/usr/bin/python3"):
+		q = subprocess.run([python, "-c", "import sys, html5lib\np = html5lib.HTMLParser()\np.parse(open(sys.argv[1], encoding='utf-8').read())\nprint(p.errors[:5])",
+		                    os.path.join(work, name)], capture_output=True, text=True, timeout=80)
+		if q.returncode == 0:
+			tap.ok(q.stdout.strip() == "[]", "html5lib finds nothing wrong with it", q.stdout)
+			return p
+	tap.skip("html5lib finds nothing wrong with it", "python3-html5lib is not installed")
+	return p
+
+
+def check_trace(name, what):
+	"""By the rules of the Trace Event Format: which fields each kind of event has, and that arrows have two ends."""
+	with open(os.path.join(work, name)) as f:
+		trace = json.load(f)
+	events, bad, arrows, named = trace["traceEvents"], [], {}, set()
+	needs = {"X": ("name", "ts", "dur", "pid", "tid"), "M": ("name", "pid", "args"), "C": ("name", "ts", "pid", "args"), "i": ("name", "ts", "pid", "tid", "s"),
+	         "s": ("name", "ts", "pid", "tid", "id", "cat"), "f": ("name", "ts", "pid", "tid", "id", "cat", "bp")}
+	for e in events:
+		good = e.get("ph") in needs and all(k in e for k in needs[e["ph"]]) and e.get("ts", 0) >= 0 and e.get("dur", 0) >= 0
+		if good and e["ph"] == "C":
+			good = all(isinstance(v, (int, float)) for v in e["args"].values())
+		if good and e["ph"] == "i":
+			good = e["s"] in ("g", "p", "t")
+		if not good:
+			bad.append(e)
+		if e.get("ph") in ("s", "f"):
+			arrows.setdefault((e["cat"], e["id"]), []).append(e)
+		if e.get("ph") == "M":
+			named.add((e["name"], e["pid"], e.get("tid") if e["name"] == "thread_name" else None))
+	tap.ok(not bad, "%s: each event of the trace has what its kind needs" % what, bad[:3])
+	tap.ok(all(sorted(a["ph"] for a in pair) == ["f", "s"] and pair[0]["ts"] <= pair[1]["ts"] for pair in arrows.values()),
+	       "each arrow of it has two ends, in their order", [p for p in arrows.values() if len(p) != 2][:2])
+	lines = {(e["pid"], e["tid"]) for e in events if e.get("ph") == "X"}
+	tap.ok(all(("thread_name", p, t) in named and ("process_name", p, None) in named for p, t in lines), "and each line has a name",
+	       [l for l in lines if ("thread_name",) + l not in named][:3])
+	return events, arrows
+
+
+# ---- a real job ---------------------------------------------------------------------------------------------------------
+
+def real_job():
+	ways = can_move()
+	if not ways:
+		tap.skip("a history of a real job", "ranks cannot move here")
+		return
+	stop = os.path.join(work, "stop")
+	os.mkdir(os.path.join(work, "checkpoints"))
+	job = Job(tap, ["-n", 4, "-launcher", "fork", "-hosts", "one:2,two:2", "-clusters", 2, UNEVEN, stop, 5, 3, 20000, BAD], env=ENV)
+	if not job.wait_line(r"^steps", 60, "out"):
+		tap.bail("the job does not compute")
+	head = job.head()
+	ident = job.head_name().split("/")[-2]
+	file = os.path.join(STATE, "godwit/jobs", ident + ".jsonl")
+	mode = lambda path: stat.S_IMODE(os.stat(path).st_mode)
+	tap.ok(wait_for(lambda: os.path.exists(file) and mode(file) == 0o600 and mode(os.path.dirname(file)) == 0o700, 10),
+	       "mpirun keeps a history without being asked, for its owner only", os.listdir(STATE) if os.path.isdir(STATE) else "")
+	answers = [head.migrate([0], 3 if i % 2 == 0 else 0, technique=way)[0] for i, way in enumerate(ways)]
+	moves = [m for m in answers if m["status"] == 0]
+	tap.ok(len(moves) == len(ways), "a rank moves by each technique", answers)
+	head.send({"op": "checkpoint", "dir": os.path.join(work, "checkpoints/one"), "stop": False})
+	written = head.receive()
+	drained = head.drain(1)
+	joined = head.add("three") if drained["status"] == 0 else drained
+	tap.ok(drained["status"] == 0 and joined["status"] == 0, "clusters are emptied, and come", drained, joined)
+	code, out, err = godwit("report", ident, "-o", "running.html")
+	tap.ok(code == 0 and "it runs, or mpirun was killed" in Page(read("running.html")).says(), "of a job that runs there is a page", code, out, err)
+	seen = wait_for(lambda: '"traffic.seen"' in read(file) and read(file).count('"load.seen"') > 1, 30, 0.1)
+	tap.ok(seen, "loads and traffic are looked at by themselves", read(file)[-300:])
+	open(stop, "w").close()
+	tap.ok(job.wait(60) == 0, "the job ends well", job.tail())
+	code, out, err = godwit("report")
+	name = "godwit-%s.html" % ident
+	tap.ok(code == 0 and out.strip() == name and os.path.exists(os.path.join(work, name)), "godwit report writes a page of the last job", code, out, err)
+	page = check_page(name, "the page of a real job")
+	said = page.says()
+	tap.ok("<script>alert('argument')" in said and "\u202e" not in said, "an argument with a script in it is text there", said[:300])
+	tap.ok(all("cluster %d on %s" % (i, h) in said for i, h in enumerate(("one", "one", "two", "two"))) and "cluster 4 joined, on three" in said,
+	       "it names all clusters and their hosts", [t for t in page.titles if "on " in t][:3])
+	table = next((i for i, r in enumerate(page.rows) if r[:5] == ["At", "Rank", "From → to", "By", "Technique"]), len(page.rows))
+	told = [r for r in page.rows[table + 1:table + 1 + len(moves)] if r[3] == "migrate"]
+	tap.ok([r[4] for r in told] == [m["measures"]["technique"] for m in moves] and all(len(r) == 14 for r in told),
+	       "each move is told with its technique and eight measures", told)
+	tap.ok([t for t in page.titles if t.startswith("rank 0: cluster 3 on two")] and "The same as a table" in said, "the timeline has its stays",
+	       page.titles[:5])
+	tap.ok((written.get("status") == 0) == ("checkpoints/one" in said), "the checkpoint is told", written)
+	tap.ok("what happened to the job" in said.lower() and "cluster 1 is drained" in said, "and the drain")
+	code, out, err = godwit("report", ident[:6], "--json", "--trace", "trace.json")
+	figures = json.loads(out) if code == 0 else {}
+	tap.ok(code == 0 and figures["job"] == ident and figures["ended"] and figures["code"] == 0 and figures["moved"] >= len(moves) and figures["ranks"] == 4 and
+	       figures["clusters"] == 5 and figures["hosts"] == 3, "godwit report --json tells figures, by the beginning of the id", code, figures, err)
+	events, arrows = check_trace("trace.json", "a real job")
+	tap.ok(len(arrows) == figures["moved"], "there is an arrow for each move", len(arrows), figures)
+	code, out, err = godwit("report", "--list")
+	tap.ok(code == 0 and ident in out and "uneven" in out, "godwit report --list names it", out, err)
+
+
+# ---- a long one -----------------------------------------------------------------------------------------------------------
+
+def long_history():
+	path = os.path.join(work, "long.jsonl")
+	with open(path, "w", encoding="utf-8") as f:
+		moved = history.made(f.write, 4096, 512, 40000) if IS_LONG else history.made(f.write, 1024, 128, 6000, samples=300)
+	code, out, err = godwit("report", path, "-o", "long.html", "--json")
+	figures = json.loads(out) if code == 0 else {}
+	size = os.path.getsize(os.path.join(work, "long.html")) if code == 0 else 0
+	tap.ok(code == 0 and figures["moved"] == moved and 100000 < size < 3000000, "of %d moves in two days the page has less than 3 MB" % moved, code, size, figures, err)
+	tap.diag("%.1f MB of history, %.2f MB of page" % (os.path.getsize(path) / 1e6, size / 1e6))
+	page = check_page("long.html", "the page of a long history")
+	said = page.says()
+	tap.ok("Each line is a group of %d ranks" % (64 if IS_LONG else 16) in said and "The 200 moves with the longest pauses, of %d" % moved in said,
+	       "it says where it tells of groups, and of some moves only")
+	tap.ok("<script>alert('1')" in said and "a <b>socket</b> & more" in said, "hosts and reasons with tags in them are text")
+	with open(path, "a", encoding="utf-8") as f:
+		history.made(f.write, 4, 2, 10, 100, job="11111111", samples=20)
+		f.write("no JSON\n[1]\n")
+	code, out, err = godwit("report", path, "-o", "short.html", "--trace", "short.json")
+	said = check_page("short.html", "the page of a short history").says()
+	tap.ok(code == 0 and "Job 11111111" in said and "2 of " in said and "could not be read" in said,
+	       "of several jobs in a file the last is taken; lines that say nothing are counted", code, err)
+	check_trace("short.json", "a made job")
+	code, out, err = godwit("report", path, "--job", "0bad", "--json")
+	tap.ok(code == 0 and json.loads(out)["moved"] == moved, "or the one that is named", code, err)
+
+
+# ---- refusals -----------------------------------------------------------------------------------------------------------------
+
+def refusals():
+	code, out, err = godwit("report", "ffffffff")
+	tap.ok(code == 3 and "no histor" in err, "a job of which nothing is known is no page", code, err)
+	code, out, err = godwit("report", "/etc/passwd")
+	tap.ok(code == 3 and "holds no history" in err, "nor is a file that is none", code, err)
+	code, out, err = godwit("report", os.path.join(work, "long.jsonl"), "-o", "/nowhere/page.html")
+	tap.ok(code == 1 and "/nowhere/page.html" in err, "a page that cannot be written says where", code, err)
+	kept = os.path.join(work, "kept")
+	os.makedirs(os.path.join(kept, "godwit/jobs"), mode=0o700)
+	for i in range(40):
+		with open(os.path.join(kept, "godwit/jobs/%08x.jsonl" % i), "w") as f:
+			f.write("{}\n")
+		os.utime(f.name, (i, i))
+	mpirun = lambda *words, **env: subprocess.run([os.path.join(BUILD, "mpirun")] + list(words) + ["-n", "1", "true"], capture_output=True, text=True, timeout=60,
+	                                              env=dict(os.environ, **dict(dict(ENV, XDG_STATE_HOME=kept), **env)))
+	p = mpirun()
+	names = sorted(os.listdir(os.path.join(kept, "godwit/jobs")))
+	tap.ok(p.returncode == 0 and len(names) == 32 and "00000009.jsonl" in names and "00000008.jsonl" not in names, "the last 32 histories stay", names[:3], p.stderr)
+	p = mpirun("-record", "none")
+	tap.ok(p.returncode == 0 and sorted(os.listdir(os.path.join(kept, "godwit/jobs"))) == names, "-record none keeps none", p.stderr)
+	p = mpirun(XDG_STATE_HOME="/proc/nowhere")
+	tap.ok(p.returncode == 0 and not p.stderr, "a home that cannot be written to is no matter", p.stderr)
+	p = mpirun("-record", "/etc/hostname")
+	tap.ok(p.returncode != 0 and "holds no history" in p.stderr, "a file of something else is not written to", p.stderr)
+	p = mpirun("-record", "/nowhere/history")
+	tap.ok(p.returncode != 0 and "/nowhere/history" in p.stderr, "a place that was named and cannot be had is refused", p.stderr)
+
+
+# ---- a browser ------------------------------------------------------------------------------------------------------------------
+
+def browser():
+	chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+	names = ["%s in a browser" % n for n in ("the console says nothing", "the script runs", "it is drawn")]
+	if not chromium:
+		for n in names:
+			tap.skip(n, "chromium is not installed")
+		return
+	text = read("short.html").replace("</body>", "<script>console.log('let in')</script></body>")
+	with open(os.path.join(work, "let-in.html"), "w", encoding="utf-8") as f:
+		f.write(text)
+
+	def run(page, *words):
+		return subprocess.run([chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr",
+		                       "--user-data-dir=" + os.path.join(work, "chromium"), "--window-size=360,2000"] + list(words) +
+		                      ["file://" + os.path.join(work, page)], capture_output=True, timeout=80)
+
+	p = run("short.html", "--dump-dom")
+	log, dom = p.stderr.decode(errors="replace"), p.stdout.decode(errors="replace")
+	if p.returncode != 0 or "</html>" not in dom:
+		for n in names:
+			tap.skip(n, "chromium does not run here: %s" % log.strip().split("\n")[-1][:150])
+		return
+	tap.ok("CONSOLE" not in log, names[0], [l for l in log.split("\n") if "CONSOLE" in l][:3])
+	tap.ok("<button type=\"button\">Technique</button>" in dom and "class=\"time drag\"" in dom, names[1])
+	shot = os.path.join(work, "shot.png")
+	p = run("let-in.html", "--screenshot=" + shot)
+	log = p.stderr.decode(errors="replace")
+	tap.ok(os.path.exists(shot) and os.path.getsize(shot) > 20000, names[2], p.returncode)
+	tap.ok("let in" not in log.replace("console.log('let in')", "") and "Content Security Policy" in log, "a script that was let in does not run there", log[-400:])
+
+
+real_job()
+long_history()
+refusals()
+browser()
+sys.exit(tap.done())
