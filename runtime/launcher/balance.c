@@ -31,6 +31,7 @@ struct seen {                 /* a rank */
 	uint64_t at_ns, epoch, cpu_ns, waited_ns;
 	double load, memory;
 	double fresh;         /* load of the interval that has just ended; negative: it says nothing */
+	double told;          /* load as its program says (MPIX_Load), which counts instead; negative: it does not */
 	double used_s;        /* processor seconds since the last look, waiting included */
 	bool has_load;
 	uint64_t moved_ns;    /* when it was moved, or could not be; 0: never */
@@ -434,7 +435,7 @@ static void freshen(struct balance *b)
 	double before = 0, now = 0, pace;
 
 	for (uint32_t r = 0; r < b->head->size; r++)
-		if (b->ranks[r].has_load && b->ranks[r].fresh >= 0) {
+		if (b->ranks[r].has_load && b->ranks[r].fresh >= 0 && b->ranks[r].told < 0) {
 			before += b->ranks[r].load;
 			now += b->ranks[r].fresh;
 		}
@@ -442,6 +443,11 @@ static void freshen(struct balance *b)
 	for (uint32_t r = 0; r < b->head->size; r++) {
 		struct seen *s = &b->ranks[r];
 
+		if (s->told >= 0) { /* at once, and without what was before */
+			s->load = s->told;
+			s->has_load = true;
+			continue;
+		}
 		s->load *= pace;
 		if (s->fresh < 0)
 			continue;
@@ -494,7 +500,7 @@ static void look(struct balance *b)
 	b->id = ++h->next_id;
 	b->is_stirred = false;
 	for (uint32_t r = 0; r < h->size; r++)
-		b->ranks[r].fresh = -1;
+		b->ranks[r].fresh = b->ranks[r].told = -1;
 	for (uint32_t c = 0; c < h->n_clusters; c++)
 		b->due += h->clusters[c].state == CLUSTER_UP &&
 			job_cluster_send(h, c, json_pack("{s:s, s:I, s:b}", "op", "measure", "id", (json_int_t)b->id, "traffic",
@@ -517,6 +523,7 @@ static void heard_rank(struct balance *b, const json_t *one, uint64_t now)
 		return;
 	s = &b->ranks[rank];
 	s->memory = json_number_value(json_object_get(one, "memory"));
+	s->told = told ? json_number_value(told) : -1;
 	/* Counters of a process begin anew where it comes to, and an agent's when it attaches: such an interval says nothing. */
 	if (s->at_ns && s->epoch == epoch && cpu >= s->cpu_ns && waited >= s->waited_ns) {
 		double seconds = (double)(now - s->at_ns) / 1e9, used = (double)(cpu - s->cpu_ns) / 1e9;
@@ -525,10 +532,6 @@ static void heard_rank(struct balance *b, const json_t *one, uint64_t now)
 			return;
 		s->used_s = used / seconds;
 		s->fresh = fmax(0, used - (double)(waited - s->waited_ns) / 1e9) / seconds;
-	}
-	if (told) { /* its program knows better: at once, and without what was before */
-		s->load = json_number_value(told);
-		s->has_load = true;
 	}
 	b->is_stirred |= s->at_ns && s->epoch != epoch;
 	if (s->epoch != epoch) { /* another daemon says it now, by another clock */

@@ -19,7 +19,7 @@
 
 static int rank, size;
 static pthread_t program;
-static volatile int answer_of_hook, is_half_done;
+static volatile int answer_of_hook, is_half_done, was_after; /* was_after: the other hook, since its line was printed */
 static int befores[4], afters[4], is_foreign_thread, met_half_done, from_hook, seen_cluster;
 
 static int before(int why, void *arg)
@@ -36,14 +36,20 @@ static void after(int outcome, void *arg)
 	(void)arg;
 	afters[outcome]++;
 	MPIX_Where(&seen_cluster, NULL, NULL);
+	was_after = 1;
 }
 
+/* Counting begins anew before the line is out: whoever reads it may cause the next call at once. */
 static void say_hooks(const char *name)
 {
-	printf("%s: before %d %d after %d %d %d\n", name, befores[MPIX_MOVE], befores[MPIX_REST], afters[MPIX_MOVED], afters[MPIX_STAYED],
-	       afters[MPIX_RESTARTED]);
+	int b[4], a[4];
+
+	memcpy(b, befores, sizeof(b));
+	memcpy(a, afters, sizeof(a));
 	memset(befores, 0, sizeof(befores));
 	memset(afters, 0, sizeof(afters));
+	was_after = 0;
+	printf("%s: before %d %d after %d %d %d\n", name, b[MPIX_MOVE], b[MPIX_REST], a[MPIX_MOVED], a[MPIX_STAYED], a[MPIX_RESTARTED]);
 }
 
 static void where(const char *name)
@@ -139,6 +145,8 @@ static void self(void)
 	wait_word("rest");
 	say_hooks("hooks moved");
 	wait_word("over");
+	for (int i = 0; i < 2000 && !was_after; i++) /* the agent attaches, and calls, while this runs already */
+		usleep(10000);
 	say_hooks("hooks rest");
 	wait_word("end");
 }
