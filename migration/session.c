@@ -3,8 +3,10 @@
 #include "migration/session.h"
 
 #include <assert.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -126,10 +128,38 @@ static void adjust_priority(struct mig *m)
 	}
 }
 
-/* Rounds are read and sent on a core that is free, if there is one on this host: those of the cluster are the ranks'. */
+/* Tasks of this host that want a processor at this moment, the caller included. INT_MAX: not known */
+static int tasks_running(void)
+{
+	FILE *f = fopen("/proc/loadavg", "re");
+	int n;
+
+	if (!f || fscanf(f, "%*f %*f %*f %d/", &n) != 1)
+		n = INT_MAX;
+	if (f)
+		fclose(f);
+	return n;
+}
+
+/*
+ * Where rounds are read and sent: on a core that is free, if there is one on this host, since those of the cluster are the ranks'.
+ * Left to itself the scheduler shares out two cores among a rank and two daemons so that each gets two thirds of one. Where
+ * none is free others pay no more for this move than its own cluster does.
+ */
+static cpu_set_t place_of_rounds(const struct mig *m)
+{
+	cpu_set_t others = m->c.anywhere;
+
+	for (int i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET(i, &m->home))
+			CPU_CLR(i, &others);
+	return CPU_COUNT(&others) > 0 && tasks_running() - 1 < CPU_COUNT(&m->c.anywhere) ? others : m->c.anywhere;
+}
+
 static void adjust_place(struct mig *m)
 {
 	bool is_wanted = false;
+	cpu_set_t place;
 
 	gw_list_for(e, &m->sessions) {
 		const struct mig_session *s = gw_list_entry(e, struct mig_session, node);
@@ -138,10 +168,15 @@ static void adjust_place(struct mig *m)
 	}
 	if (is_wanted == m->is_roaming || CPU_COUNT(&m->c.anywhere) == 0)
 		return;
-	if (!is_wanted)
+	if (!is_wanted) {
 		sched_setaffinity(0, sizeof(m->home), &m->home);
-	m->is_roaming = is_wanted && sched_getaffinity(0, sizeof(m->home), &m->home) == 0 &&
-	                sched_setaffinity(0, sizeof(m->c.anywhere), &m->c.anywhere) == 0;
+		m->is_roaming = false;
+		return;
+	}
+	if (sched_getaffinity(0, sizeof(m->home), &m->home) < 0)
+		return;
+	place = place_of_rounds(m);
+	m->is_roaming = sched_setaffinity(0, sizeof(place), &place) == 0;
 }
 
 static void session_free(struct mig_session *s)

@@ -13,7 +13,8 @@
  * it: who is slowed down does not catch up. Every 10 ms how far it is, is noted, and printed in the end.
  *
  * Every pause of more than 300 microseconds is printed at once: when it began and ended by CLOCK_REALTIME, and by how
- * much CLOCK_MONOTONIC advanced over it. Rank 0 waits in MPI_Recv until the others are done, so that a job has both.
+ * much CLOCK_MONOTONIC advanced over it. Rank 0 waits in MPI_Recv until the others are done, so that a job has both; a rank
+ * that is alone watches, too.
  */
 #include <mpi.h>
 #include <stdint.h>
@@ -163,7 +164,7 @@ int main(int argc, char **argv)
 	MPI_Comm_rank(MPI_COMM_WORLD, &rank);
 	MPI_Comm_size(MPI_COMM_WORLD, &size);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (rank == 0) {
+	if (rank == 0 && size > 1) {
 		for (int i = 1; i < size; i++)
 			MPI_Recv(&nothing, 1, MPI_INT, MPI_ANY_SOURCE, 1, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
 		MPI_Finalize();
@@ -196,7 +197,8 @@ int main(int argc, char **argv)
 		printf("note rank=%d at_ns=%llu written_pages=%llu\n", rank, (unsigned long long)memory.notes[i].real,
 		       (unsigned long long)memory.notes[i].written);
 	memory_check(&memory, rank);
-	MPI_Send(&nothing, 1, MPI_INT, 0, 1, MPI_COMM_WORLD);
+	if (size > 1)
+		MPI_Send(&nothing, 1, MPI_INT, 0, 1, MPI_COMM_WORLD);
 	MPI_Finalize();
 	return 0;
 }

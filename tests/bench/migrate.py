@@ -24,7 +24,7 @@ HEAD = f"  {'rank':24} {'technique':14} {'outside, ms':>22} {'inside, ms':>22} {
 
 
 class Victim:
-    """A job whose rank 1 goes to and fro between two clusters of this machine."""
+    """A job whose last rank goes to and fro between two clusters of this machine."""
 
     def __init__(self, command, stop=None):
         sys.path.insert(0, os.path.join(HERE, "..", "driver"))
@@ -48,7 +48,9 @@ class Victim:
 
     def move(self, technique):
         """The measures of a move; None: this host cannot do it so."""
-        answer = self.head.migrate([1], 1 - self.head.ranks()[1]["cluster"], technique=technique)[0]
+        ranks = self.head.ranks()
+        who = max(ranks)
+        answer = self.head.migrate([who], 1 - ranks[who]["cluster"], technique=technique)[0]
         if answer["status"] != 0:
             print(f"  {technique}: {answer['text']}")
             return None
@@ -59,7 +61,7 @@ class Victim:
         self.head.close()
         with open(self.stop, "w", encoding="utf-8"):
             pass
-        looked = self.job.wait_line(r"^memory rank=1 bad=(\d+) ", 60)
+        looked = self.job.wait_line(r"^memory rank=\d+ bad=(\d+) ", 60)
         if not looked or self.job.wait(60) != 0:
             raise BenchError("it did not look at its memory and end: " + "; ".join(self.job.tail()))
         if looked.group(1) != "0":
@@ -127,18 +129,18 @@ def pace(notes, begin, end):
     return (inside[-1][1] - inside[0][1]) * 1e9 / (inside[-1][0] - inside[0][0]) if len(inside) > 2 else None
 
 
-def bench_slowdown(program, stop, results):
+def bench_slowdown(program, stop, results, ranks, words):
     """A rank whose work writes 100 MiB/s: how much less it does while its memory is sent in rounds."""
     found = []
-    with Victim(["-n", "2", "-clusters", "2", program, stop, "1024", "100", "0", "work"], stop) as v:
-        v.begin(r"^ready rank=1")
+    with Victim(["-n", str(ranks), "-clusters", "2", program, stop, "1024", "100", "0", "work"], stop) as v:
+        v.begin(r"^ready rank=")
         for _ in range(12):
             time.sleep(1) # what it does undisturbed: the copy that the last move has left must be gone
             m = v.move("pre-copy")
             if m:
                 found.append(m)
         v.end()
-        notes = [tuple(map(int, m.groups())) for m in (re.match(r"note rank=1 at_ns=(\d+) written_pages=(\d+)", l) for l in v.job.out()) if m]
+        notes = [tuple(map(int, m.groups())) for m in (re.match(r"note rank=\d+ at_ns=(\d+) written_pages=(\d+)", l) for l in v.job.out()) if m]
     slower = []
     for m in found:
         rounds = m["phases"]["rounds_ns"]
@@ -149,8 +151,8 @@ def bench_slowdown(program, stop, results):
     if not slower:
         raise BenchError("the rounds were too short to see how fast the rank was")
     print(f"\n  while 1 GiB is sent in rounds a rank whose work writes 100 MiB/s is slower by {spread(slower)} % (n {len(slower)}), "
-          f"for {spread([m['phases']['rounds_ns'] / 1e6 for m in found])} ms; the daemon that sends is on a core that is free, if there is one")
-    results.append({"what": "slowdown", "percent": slower, "moves": found})
+          f"for {spread([m['phases']['rounds_ns'] / 1e6 for m in found])} ms: {words}", flush=True)
+    results.append({"what": "slowdown", "ranks": ranks, "percent": slower, "moves": found})
 
 
 def bench_copy(mib, seconds, results):
@@ -228,6 +230,7 @@ def bench_migrate(directory, moves, results):
         still = downtimes.get("stop-and-copy", still)
     bench_halo(results)
     bench_loaded(program, stop, results)
-    bench_slowdown(program, stop, results)
+    bench_slowdown(program, stop, results, 1, "it is alone, so the daemons have a core that is free")
+    bench_slowdown(program, stop, results, 2, "its peer waits for it all the time, so they have none on two cores")
     bench_copy(1024, still, results)
     bench_criu(directory, results)
