@@ -91,7 +91,7 @@ bool mig_round_is_ahead(struct mig_session *s)
 	      (uint64_t)((double)(s->state == MIG_SERVE ? s->post.sent : round_sent(s)) * 1e9 / (double)s->how.bandwidth);
 	if (gw_now_ns() >= due)
 		return false;
-	if (!s->pace && gw_loop_timer(s->m->loop, &s->pace, (unsigned)((due - gw_now_ns()) / 1000000 + 1), 0, on_pace, s) < 0)
+	if (!s->pace && mig_session_later(s, (unsigned)((due - gw_now_ns()) / 1000000 + 1), on_pace) < 0)
 		return false;
 	return true;
 }

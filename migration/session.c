@@ -72,6 +72,13 @@ void mig_session_rearm(struct mig_session *s)
 		       mig_state_name(s->state));
 }
 
+int mig_session_later(struct mig_session *s, unsigned ms, void (*cb)(void *session))
+{
+	gw_timer_cancel(s->pace);
+	s->pace = NULL;
+	return gw_loop_timer(s->m->loop, &s->pace, ms, 0, cb, s);
+}
+
 /* How much of a hurry is it? A large rank's memory takes longer than anybody should wait for this daemon alone. */
 static enum mig_hurry hurry_of(const struct mig_session *s)
 {

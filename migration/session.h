@@ -172,7 +172,7 @@ struct mig_session {
 	struct mig_how how;       /* source */
 	struct mig_rounds rounds;
 	struct mig_cost cost;
-	struct gw_timer *pace;
+	struct gw_timer *pace;    /* what goes on by itself after a while: mig_session_later() */
 	bool is_following;        /* source: in rounds */
 	uint32_t rounds_said;     /* destination */
 	bool is_leaving;          /* source: pages come after the rank */
@@ -228,6 +228,8 @@ int mig_session_new(struct mig *m, struct mig_session **out);
 struct mig_session *mig_session_find(struct mig *m, uint64_t from_incarnation, uint32_t session);
 bool mig_is_dead(const struct mig *m, uint64_t incarnation);   /* the head's verdict on it was told here */
 void mig_session_rearm(struct mig_session *s); /* progress: the state's time begins anew */
+/* @cb comes once in @ms, in place of what was to come before; it sets s->pace to NULL first. Not after the session's end */
+int mig_session_later(struct mig_session *s, unsigned ms, void (*cb)(void *session));
 void mig_turn_later(struct mig_session *s);
 int mig_files_watch(struct mig_session *s); /* go on when the helper of its files has something to say: PROVED, FLUSHED, FAILED */
 void mig_files_drop(struct mig_session *s);

@@ -67,7 +67,7 @@ void mig_src_quiesce(struct mig_session *s)
 		return;
 	if (code < 0)
 		mig_post(s, MIG_EV_FAILED, code, "it could not be stopped: %s", why.text);
-	else if (gw_loop_timer(s->m->loop, &s->pace, CALM_MS, 0, on_calm, s) < 0)
+	else if (mig_session_later(s, CALM_MS, on_calm) < 0)
 		mig_step(s, MIG_EV_CALM);
 }
 
@@ -303,14 +303,12 @@ void mig_src_release(struct mig_session *s)
 	ct_files_left(s->files);
 	s->left = s->rank;
 	s->rank = NULL;
-	gw_timer_cancel(s->pace);
-	s->pace = NULL;
 	s->m->n.moved++;
 	ops(s)->left(s->m->c.ctx, s->owner, s->id.to, s->id.epoch + 1);
 	s->owner = NULL;
 	if (!s->t.there_taken.has_agent || s->is_attached)
 		mig_step(s, MIG_EV_ATTACHED);
-	else if (gw_loop_timer(s->m->loop, &s->pace, LEFT_MS, 0, on_left_long, s) < 0)
+	else if (mig_session_later(s, LEFT_MS, on_left_long) < 0)
 		mig_src_let_go(s);
 }
 
