@@ -22,6 +22,7 @@ struct pmi_session {
 
 	uint64_t asks;                /* questions so far */
 	json_t *waits_ask;            /* {what, args}, or NULL */
+	json_t *waits_get;            /* key of a get that came before the news of a barrier that the rank has left, or NULL */
 
 	json_t *spawn;                /* commands of a multi-line spawn so far, or NULL: not inside one */
 	size_t spawn_bytes;
@@ -152,22 +153,34 @@ static int do_put(struct pmi_session *s, const struct fields *f, struct gw_error
 	return 0;
 }
 
-static int do_get(struct pmi_session *s, const struct fields *f, struct gw_error *why)
+static void answer_get(struct pmi_session *s, const char *key)
 {
-	const char *kvs = field(f, "kvsname"), *key = field(f, "key"), *value;
+	const char *value = json_string_value(json_object_get(s->puts, key)); /* its own, before the barrier */
 
-	(void)why;
-	if (!kvs || strcmp(kvs, s->job->kvsname) != 0) {
-		reply(s, "cmd=get_result rc=-1 msg=kvs_%s_not_found value=unknown", kvs ? kvs : "");
-		return 0;
-	}
-	value = key ? json_string_value(json_object_get(s->puts, key)) : NULL; /* its own, before the barrier */
-	if (key && !value)
+	if (!value)
 		value = json_string_value(json_object_get(s->job->space, key));
 	if (value)
 		reply(s, "cmd=get_result rc=0 msg=success value=%s", value);
 	else
-		reply(s, "cmd=get_result rc=-1 msg=key_%s_not_found value=unknown", key ? key : "");
+		reply(s, "cmd=get_result rc=-1 msg=key_%s_not_found value=unknown", key);
+}
+
+static int do_get(struct pmi_session *s, const struct fields *f, struct gw_error *why)
+{
+	const char *kvs = field(f, "kvsname"), *key = field(f, "key");
+
+	if (!kvs || strcmp(kvs, s->job->kvsname) != 0) {
+		reply(s, "cmd=get_result rc=-1 msg=kvs_%s_not_found value=unknown", kvs ? kvs : "");
+		return 0;
+	}
+	/* It left a barrier elsewhere and has moved here since, faster than the news of that barrier: they will come. */
+	if (s->job->barriers_done < s->barriers && !s->waits_barrier) {
+		if (s->waits_get)
+			return gw_fail(why, -EPROTO, "asked for a key while it waits for another one");
+		s->waits_get = json_string(key ? key : "");
+		return s->waits_get ? 0 : gw_fail(why, -EPROTO, "asked for a key that is not UTF-8");
+	}
+	answer_get(s, key ? key : "");
 	return 0;
 }
 
@@ -374,6 +387,7 @@ void pmi_session_destroy(struct pmi_session *s)
 		return;
 	json_decref(s->puts);
 	json_decref(s->waits_ask);
+	json_decref(s->waits_get);
 	json_decref(s->spawn);
 	free(s);
 }
@@ -409,7 +423,14 @@ int pmi_session_feed(struct pmi_session *s, const char *bytes, size_t len, struc
 
 void pmi_session_resume(struct pmi_session *s)
 {
-	if (!s->waits_barrier || s->job->barriers_done < s->barriers)
+	if (s->job->barriers_done < s->barriers)
+		return;
+	if (s->waits_get) {
+		answer_get(s, json_string_value(s->waits_get));
+		json_decref(s->waits_get);
+		s->waits_get = NULL;
+	}
+	if (!s->waits_barrier)
 		return;
 	s->waits_barrier = false;
 	json_object_clear(s->puts);
@@ -463,6 +484,8 @@ json_t *pmi_session_export(const struct pmi_session *s)
 	                "line", hex);
 	if (out && s->waits_ask)
 		json_object_set(out, "waits_ask", s->waits_ask);
+	if (out && s->waits_get)
+		json_object_set(out, "waits_get", s->waits_get);
 	if (out && s->spawn)
 		json_object_set(out, "spawn", s->spawn);
 	return out;
@@ -472,17 +495,19 @@ int pmi_session_import(struct pmi_session *s, const json_t *state)
 {
 	int appnum, phase, waits_barrier, in_spawn;
 	json_int_t barriers, asks, spawn_bytes;
-	json_t *puts, *waits_ask = NULL, *spawn = NULL;
+	json_t *puts, *waits_ask = NULL, *waits_get = NULL, *spawn = NULL;
 	const char *hex;
 	size_t len;
 
-	if (json_unpack((json_t *)(uintptr_t)state, "{s:i, s:i, s:I, s:b, s:o, s:I, s:b, s:I, s:s, s?o, s?o}", "appnum",
+	if (json_unpack((json_t *)(uintptr_t)state, "{s:i, s:i, s:I, s:b, s:o, s:I, s:b, s:I, s:s, s?o, s?o, s?o}", "appnum",
 	                &appnum, "phase", &phase, "barriers", &barriers, "waits_barrier", &waits_barrier, "puts", &puts, "asks", &asks, "in_spawn",
-	                &in_spawn, "spawn_bytes", &spawn_bytes, "line", &hex, "waits_ask", &waits_ask, "spawn", &spawn) < 0)
+	                &in_spawn, "spawn_bytes", &spawn_bytes, "line", &hex, "waits_ask", &waits_ask, "waits_get", &waits_get,
+	                "spawn", &spawn) < 0)
 		return -EPROTO;
 	len = strlen(hex);
 	if (phase < PMI_SILENT || phase > PMI_FINALIZED || !json_is_object(puts) || len % 2 || len / 2 >= PMI_LINE_MAX ||
 	    strspn(hex, "0123456789abcdef") != len || (in_spawn && json_array_size(spawn) == 0) ||
+	    (waits_get && !json_is_string(waits_get)) ||
 	    (waits_ask && (!json_is_string(json_object_get(waits_ask, "what")) || !json_object_get(waits_ask, "args"))))
 		return -EPROTO;
 	for (size_t i = 0; i < len / 2; i++) {
@@ -502,6 +527,8 @@ int pmi_session_import(struct pmi_session *s, const json_t *state)
 	s->puts = json_deep_copy(puts);
 	json_decref(s->waits_ask);
 	s->waits_ask = json_incref(waits_ask);
+	json_decref(s->waits_get);
+	s->waits_get = json_incref(waits_get);
 	json_decref(s->spawn);
 	s->spawn = spawn ? json_deep_copy(spawn) : NULL;
 	return s->puts ? 0 : -ENOMEM;

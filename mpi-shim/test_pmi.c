@@ -276,6 +276,16 @@ static void test_move(void)
 	w.out[0][0] = '\0';
 	pmi_session_repeat(w.s[0]);
 	is_str(w.out[0], "cmd=barrier_out\n", "a barrier that was completed while it moved is left at once");
+	w.job.barriers_done = 1; /* where it comes to, the news of the barrier that it has left are not there yet */
+	w.out[0][0] = '\0';
+	say(0, "cmd=get kvsname=kvs_0 key=late\n");
+	move(0);
+	pmi_session_repeat(w.s[0]);
+	is_str(w.out[0], "", "what was put before a barrier that is not known yet is waited for");
+	json_object_set_new(w.merged, "late", json_string("v"));
+	pmi_job_barrier_done(&w.job, 2, w.merged);
+	pmi_session_resume(w.s[0]);
+	is_str(w.out[0], "cmd=get_result rc=0 msg=success value=v\n", "and answered when the news come");
 	say(0, "cmd=lookup_name service=s\n");
 	move(0);
 	w.asks = 0;
