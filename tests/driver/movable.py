@@ -403,6 +403,7 @@ m = movable(job)[0]["movable"]
 tap.ok(m["state"] == "waits" and [r["kind"] for r in m["reasons"]] == ["agent"] and "in MPI_Init" in m["reasons"][0]["text"],
        "of a rank that begins MPI_Init, status says that a request waits: %s" % m["reasons"])
 head = job.head()
+head.wait_up()
 p = subprocess.Popen([godwit, "migrate", "0", "--to", "1", "-j", job.head_name().split("/")[2]], stdout=subprocess.PIPE,
                      stderr=subprocess.PIPE, text=True)
 deadline = time.monotonic() + 30
