@@ -72,10 +72,22 @@ began = time.monotonic()
 first_home = {r: (x["cluster"], x["pid"]) for r, x in job.head().ranks().items()}
 
 
+def span(m):
+	"""When the rank stood still."""
+	return (m["measures"].get("frozen_at_ns") or 0, m["measures"].get("thawed_at_ns") or 0)
+
+
+def stood_together():
+	"""How often two ranks did at the same instant."""
+	known = sorted((span(m) for m in list(moves) if span(m)[0]))
+	return sum(y[0] < x[1] for x, y in zip(known, known[1:]))
+
+
 def enough():
 	counted = not a.counts or all(doing[d] for d in DOING)
 	chosen = len({m["rank"] for m in moves}) == a.ranks  # chance may leave one out for long
-	return len(moves) >= a.moves and (counted and chosen or len(moves) >= 4 * a.moves) or time.monotonic() - began > a.seconds
+	# and lets short moves miss each other
+	return len(moves) >= a.moves and (counted and chosen and (not a.pairs or stood_together()) or len(moves) >= 4 * a.moves) or time.monotonic() - began > a.seconds
 
 
 def moved(m, to, asked, before, after):
@@ -260,7 +272,6 @@ for m in moves:
 
 # ---- at the same time, in the middle, again at once ------------------------------------------------------------------
 
-span = lambda m: (m["measures"].get("frozen_at_ns") or 0, m["measures"].get("thawed_at_ns") or 0)
 huge = [(int(w[4:]), r, x, y) for r in frozen for w, x, y in frozen[r] if w.startswith("huge")]
 if a.huge:
 	middle = collections.Counter()
@@ -273,8 +284,7 @@ if a.huge:
 		tap.ok(middle[side] >= a.huge_moves, "the %s of up to %d MiB was moved in the middle of it %d times" % (side, a.huge, middle[side]),
 		       "%d huge messages were seen in parts" % len(huge))
 if a.pairs:
-	known = sorted((span(m) for m in moves if span(m)[0]))
-	together = sum(y[0] < x[1] for x, y in zip(known, known[1:]))
+	together = stood_together()
 	tap.ok(together, "ranks stood still at the same instant %d times" % together)
 	tap.ok(unnoticed["again"] or a.moves < 500 or a.on, "a rank was moved again, %d times, while a peer that was stopped could not have noticed (%d moves "
 	       "at all then)" % (unnoticed["again"], unnoticed["moves"]))
