@@ -3,7 +3,7 @@
 # part of make check; make check-sim SIM_SECONDS=600 SIM_FROM=1000000 searches on.
 check_PROGRAMS += %D%/sim
 TESTS += %D%/sim
-%C%_sim_SOURCES = %D%/story.h %D%/story.c %D%/sim.h %D%/sim.c %D%/traffic.c %D%/wire.c
+%C%_sim_SOURCES = %D%/story.h %D%/story.c %D%/sim.h %D%/sim.c %D%/traffic.c %D%/wire.h %D%/wire.c %D%/nics.c
 %C%_sim_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
 %C%_sim_LDADD = libnoc.la libct-rank.la libgw-base.la $(SODIUM_LIBS) -lpthread
 %C%_sim_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=gw_now_ns,--wrap=gw_log,--wrap=nanosleep

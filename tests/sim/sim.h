@@ -4,7 +4,7 @@
  *
  *   sim.c      the scheduler: when members poll, move and end; the news of their names; an episode and its end
  *   traffic.c  what members send to each other, and whether it came once, in order and whole
- *   wire.c     below noc/fabric.c and its parts, which are the real ones: endpoints, queues and what is on its way between them
+ *   wire.c     below noc/fabric.c and its parts, which are compiled in: what is on its way; nics.c: endpoints, queues, memory (wire.h)
  *   story.c    seeds and failures, as of every simulation (story.h)
  *
  * All that a member is hangs from noc_me, and from noc_fabric of noc/conn.h; sim_enter() exchanges both.
