@@ -58,7 +58,7 @@ check_PROGRAMS += %D%/programs/held
 %C%_programs_held_LDADD = $(MPI_LIBS) -lpthread -lrt
 # Half of its ranks have more to do.
 check_PROGRAMS += %D%/programs/uneven
-%C%_programs_uneven_SOURCES = %D%/programs/uneven.c
+%C%_programs_uneven_SOURCES = %D%/programs/uneven.c %D%/programs/until.h
 %C%_programs_uneven_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_programs_uneven_LDADD = $(MPI_LIBS)
 # Makes the calls of godwit.h.
@@ -69,7 +69,7 @@ check_PROGRAMS += %D%/programs/asker
 EXTRA_DIST += %D%/driver/interface.py
 # Ranks that talk to their neighbours in a grid.
 check_PROGRAMS += %D%/programs/neighbours
-%C%_programs_neighbours_SOURCES = %D%/programs/neighbours.c
+%C%_programs_neighbours_SOURCES = %D%/programs/neighbours.c %D%/programs/until.h
 %C%_programs_neighbours_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_programs_neighbours_LDADD = $(MPI_LIBS)
 # Ranks that write one file with MPI-IO.

@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * neighbours STOPFILE [BYTES [SEED [UNITS]]]: ranks stand shuffled (by SEED, 1) in a torus of rows and columns, and exchange BYTES (40000) with
- * those left and right, and a sixteenth of that with those above and below, in each step; every word that comes is checked. Rank 0
- * prints who stands where, "steps N seconds S" about once a second until STOPFILE is there, and then "all right". UNITS: of work in a
- * step, about a tenth of a millisecond each (1). Plain MPI, no word about places in it.
+ * neighbours STOPFILE [BYTES [SEED [UNITS]]]: ranks stand shuffled (by SEED, 1) in a torus of rows and columns, and exchange
+ * BYTES (40000) with those left and right, and a sixteenth of that with those above and below, in each step until STOPFILE is
+ * there (until.h); every word that comes is checked. Rank 0 prints who stands where, and in the end "all right". UNITS: of work
+ * in a step, about a tenth of a millisecond each (1). No word about places in it.
  */
-#include <mpi.h>
-#include <stdint.h>
-#include <stdio.h>
+#include "tests/programs/until.h"
+
 #include <stdlib.h>
-#include <unistd.h>
 
 enum { LEFT, RIGHT, UP, DOWN, SIDES };
 
@@ -18,20 +16,13 @@ static uint64_t word_of(int from, int side, long step, int i)
 	return ((uint64_t)from << 40 ^ (uint64_t)side << 36 ^ (uint64_t)step) * 0x9e3779b97f4a7c15ULL + (uint64_t)i;
 }
 
-static uint64_t work(uint64_t x, long units)
-{
-	for (long i = 0; i < units * 40000; i++)
-		x = x * 6364136223846793005u + 1442695040888963407u;
-	return x;
-}
-
 int main(int argc, char **argv)
 {
-	int rank, size, rows = 1, columns, at = 0, is_over = 0, peer[SIDES], *who;
-	long bytes = argc > 2 ? atol(argv[2]) : 40000, units = argc > 4 ? atol(argv[4]) : 1, steps = 0, shown = 0, bad = 0, all_bad;
+	int rank, size, rows = 1, columns, at = 0, peer[SIDES], *who;
+	long bytes = argc > 2 ? atol(argv[2]) : 40000, units = argc > 4 ? atol(argv[4]) : 1, bad = 0, all_bad;
 	uint64_t dice = (argc > 3 ? (uint64_t)atol(argv[3]) : 1) * 2654435761u + 88172645463325252ull, *out[SIDES], *in[SIDES], x;
 	int words[SIDES];
-	double since;
+	struct until u;
 
 	MPI_Init(&argc, &argv);
 	MPI_Comm_rank(MPI_COMM_WORLD, &rank);
@@ -71,9 +62,8 @@ int main(int argc, char **argv)
 	}
 	x = (uint64_t)rank + 1;
 	fflush(stdout);
-	MPI_Barrier(MPI_COMM_WORLD);
-	since = MPI_Wtime();
-	while (!is_over) {
+	until_begin(&u, argv[1], rank);
+	while (!u.is_over) {
 		MPI_Request requests[2 * SIDES];
 
 		x = work(x, units);
@@ -81,30 +71,20 @@ int main(int argc, char **argv)
 			MPI_Irecv(in[s], words[s], MPI_UINT64_T, peer[s], s ^ 1, MPI_COMM_WORLD, &requests[s]);
 		for (int s = 0; s < SIDES; s++) {
 			for (int i = 0; i < words[s]; i++)
-				out[s][i] = word_of(rank, s, steps, i);
+				out[s][i] = word_of(rank, s, u.steps, i);
 			MPI_Isend(out[s], words[s], MPI_UINT64_T, peer[s], s, MPI_COMM_WORLD, &requests[SIDES + s]);
 		}
 		MPI_Waitall(2 * SIDES, requests, MPI_STATUSES_IGNORE);
 		for (int s = 0; s < SIDES; s++)
 			for (int i = 0; i < words[s]; i++)
-				bad += in[s][i] != word_of(peer[s], s ^ 1, steps, i);
-		steps++;
-		if (rank == 0 && MPI_Wtime() - since >= 1) {
-			printf("steps %ld seconds %.3f\n", steps - shown, MPI_Wtime() - since);
-			fflush(stdout);
-			shown = steps;
-			since = MPI_Wtime();
-		}
-		if (rank == 0 && steps % 8 == 0)
-			is_over = access(argv[1], F_OK) == 0;
-		if (steps % 8 == 0)
-			MPI_Bcast(&is_over, 1, MPI_INT, 0, MPI_COMM_WORLD);
+				bad += in[s][i] != word_of(peer[s], s ^ 1, u.steps, i);
+		until_step(&u);
 	}
 	MPI_Reduce(&bad, &all_bad, 1, MPI_LONG, MPI_SUM, 0, MPI_COMM_WORLD);
 	if (rank == 0 && all_bad)
-		printf("%ld words of %ld steps are wrong\n", all_bad, steps);
+		printf("%ld words of %ld steps are wrong\n", all_bad, u.steps);
 	else if (rank == 0)
-		printf("all right after %ld steps (%llx)\n", steps, (unsigned long long)x);
+		printf("all right after %ld steps (%llx)\n", u.steps, (unsigned long long)x);
 	for (int s = 0; s < SIDES; s++)
 		free(out[s]), free(in[s]);
 	free(who);
