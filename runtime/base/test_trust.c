@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -486,7 +487,7 @@ static pid_t flood(void)
 			close(*fd);
 		*fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 		if (connect(*fd, (struct sockaddr *)&a, sizeof(a)) < 0 && errno != EINPROGRESS)
-			usleep(100); /* no port is free any more */
+			sched_yield(); /* no port is free any more: the next turn gives one back */
 	}
 }
 
