@@ -83,14 +83,19 @@ static int join(struct strings *out, const char *name, const char *old, const ch
 	return env_set(out, name, value);
 }
 
+#define LIST_BYTES (6 * 4300)
+
 int env_add_libraries(struct strings *out, const struct app *app, const char *provider_dir, struct gw_error *why)
 {
 	const char *mpich = getenv("GODWIT_MPICH"); /* as the daemons see it, not what -env gives to ranks */
 	bool is_wanted[GW_ARRAY_LEN(libraries)] = { true }, is_sanitized = false, is_fabric = false;
-	char path[4200], list[6 * 4300] = "";
+	gw_autofree char *list = calloc(1, LIST_BYTES); /* the stack may be small ('ulimit -s') */
+	char path[4200];
 	size_t len = 0;
 	int code;
 
+	if (!list)
+		return gw_fail(why, -ENOMEM, "out of memory for the environment");
 	if (!mpich || !*mpich)
 		mpich = GODWIT_MPICH_PREFIX;
 	snprintf(path, sizeof(path), "%s/lib/%s", mpich, libraries[0].ours);
@@ -105,7 +110,7 @@ int env_add_libraries(struct strings *out, const struct app *app, const char *pr
 	for (size_t i = 0; i < GW_ARRAY_LEN(libraries); i++) {
 		snprintf(path, sizeof(path), "%s/lib/%s", mpich, libraries[i].ours);
 		if (is_wanted[i] && access(path, R_OK) == 0) /* an MPICH may have been built without Fortran */
-			len += (size_t)snprintf(list + len, sizeof(list) - len, "%s%s:%s/abi/%s", len ? ":" : "", path, provider_dir,
+			len += (size_t)snprintf(list + len, LIST_BYTES - len, "%s%s:%s/abi/%s", len ? ":" : "", path, provider_dir,
 			                        libraries[i].stub);
 	}
 	/* the loader separates LD_PRELOAD at blanks too and knows no quoting */
@@ -114,7 +119,7 @@ int env_add_libraries(struct strings *out, const struct app *app, const char *pr
 		if (code < 0)
 			return gw_fail(why, code, "out of memory for the environment");
 	}
-	snprintf(list, sizeof(list), "%s/abi:%s/lib", provider_dir, mpich);
+	snprintf(list, LIST_BYTES, "%s/abi:%s/lib", provider_dir, mpich);
 	code = join(out, "LD_LIBRARY_PATH", env_find(out, "LD_LIBRARY_PATH"), list, true);
 	return code < 0 ? gw_fail(why, code, "out of memory for the environment") : 0;
 }
