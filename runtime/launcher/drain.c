@@ -128,7 +128,7 @@ bool drain_where(const struct head *h, uint32_t rank, uint32_t *to)
 	for (uint32_t i = 0; i < h->n_clusters; i++) {
 		struct load l;
 
-		if (i == h->ranks[rank].cluster || moves_allow_to(h, i, NULL) < 0)
+		if (i == h->ranks[rank].cluster || !moves_suits(h, i))
 			continue;
 		l = load_of(h, NULL, rank, &h->clusters[i]);
 		if (has_one && !is_better(&l, &least))

@@ -12,8 +12,8 @@ static void give_answer(struct head *h, uint32_t rank)
 {
 	const struct rank_wish *w = &h->ranks[rank].wish;
 
-	job_cluster_send(h, h->ranks[rank].cluster, json_pack("{s:s, s:i, s:I, s:i, s:s}", "op", "wished", "rank", (int)rank, "id",
-	                                                      (json_int_t)w->id, "status", w->status, "text", w->text));
+	job_cluster_send(h, h->ranks[rank].cluster, json_pack("{s:s, s:i, s:I, s:i, s:o}", "op", "wished", "rank", (int)rank, "id",
+	                                                      (json_int_t)w->id, "status", w->status, "text", record_text(w->text)));
 }
 
 static void answer(struct head *h, uint32_t rank, int status, const char *text)
@@ -54,8 +54,7 @@ static uint32_t anywhere(const struct head *h, uint32_t rank)
 	for (uint32_t c = 0; c < h->n_clusters; c++) {
 		double n;
 
-		if (h->clusters[c].state != CLUSTER_UP || h->clusters[c].is_drained ||
-		    h->clusters[c].cores.domain == h->clusters[h->ranks[rank].cluster].cores.domain)
+		if (!moves_suits(h, c) || h->clusters[c].cores.domain == h->clusters[h->ranks[rank].cluster].cores.domain)
 			continue;
 		n = (crowd(h, c) + 1) / cores(h, c);
 		if (n < least) {
