@@ -58,7 +58,7 @@ struct record {
 	double (*bytes)[BLOCKS], (*messages)[BLOCKS];
 	double near[3];              /* bytes within clusters, within hosts, between hosts */
 	bool is_traffic_new;
-	struct said { json_int_t epoch; json_t *rows; } *said; /* [room]: of whom each rank has told last, since it came where it is */
+	struct said { json_int_t epoch; json_t *rows; } *said; /* [room]: of whom each rank has told last */
 };
 
 static void cadence_init(struct cadence *c, uint64_t every_ms)
@@ -328,10 +328,8 @@ static void count_traffic(struct record *r, uint32_t rank, const json_t *rows, c
 
 		if (old && field(old, 0) == peer) { /* both in the order of peers, and none goes away */
 			k++;
-			if (bytes >= field(old, 1)) { /* else it was counted anew */
-				bytes -= field(old, 1);
-				messages -= field(old, 2);
-			}
+			bytes -= field(old, 1);
+			messages -= field(old, 2);
 		}
 		if (peer < 0 || peer >= (json_int_t)h->size || messages <= 0)
 			continue;
@@ -357,7 +355,9 @@ void record_seen(struct head *h, uint32_t rank, const json_t *one)
 
 	if (!r || !json_is_array(rows))
 		return;
-	count_traffic(r, rank, rows, s->epoch == epoch ? s->rows : NULL);
+	if (epoch < s->epoch)
+		return; /* a late word of where it was */
+	count_traffic(r, rank, rows, s->rows); /* the counters travel with the rank */
 	json_decref(s->rows);
 	s->rows = json_incref(rows);
 	s->epoch = epoch;
@@ -416,7 +416,7 @@ static void prune(int dir)
 		qsort(all, n, sizeof(*all), by_age);
 	for (size_t i = 0; i < n; i++) {
 		sum += all[i].size;
-		if (i >= KEEP_FILES - 1 || sum > KEEP_BYTES)
+		if (i >= KEEP_FILES || sum > KEEP_BYTES)
 			remove_old(dir, &all[i]);
 	}
 	free(all);
@@ -424,6 +424,7 @@ static void prune(int dir)
 
 static int open_file(struct record *r, const char *where, struct gw_error *why)
 {
+	gw_autoclose int own_dir = -1; /* of the user's histories; one that was named is not tidied */
 	struct stat st;
 	char first;
 	int code;
@@ -432,7 +433,7 @@ static int open_file(struct record *r, const char *where, struct gw_error *why)
 		snprintf(r->path, sizeof(r->path), "%s", where);
 	} else {
 		char dir[3900];
-		gw_autoclose int fd = -1;
+		int fd;
 
 		code = where ? 0 : rt_state_dir(dir, sizeof(dir), true, why);
 		if (code < 0)
@@ -441,19 +442,29 @@ static int open_file(struct record *r, const char *where, struct gw_error *why)
 			snprintf(dir, sizeof(dir), "%s", where);
 		fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (fd < 0)
-			return gw_fail(why, -errno, "cannot open '%s', where the job's history was to be kept: %s", dir, strerror(errno));
-		prune(fd);
+			return gw_fail(why, -errno, "cannot open '%s', where the job's history was to be kept: %s; name a directory that is there "
+			               "with -record, or 'none'", dir, strerror(errno));
+		if (where)
+			close(fd);
+		else
+			own_dir = fd;
 		snprintf(r->path, sizeof(r->path), "%s/%08x.jsonl", dir, r->head->job);
 	}
-	r->fd = open(r->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	r->fd = open(r->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	if (r->fd < 0)
 		return gw_fail(why, -errno, "cannot keep the job's history in '%s': %s; name another file with -record, or 'none'", r->path,
 		               strerror(errno));
+	if (fstat(r->fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return gw_fail(why, -EINVAL, "'%s' is no regular file, as a history is one; name another with -record, or 'none'", r->path);
 	if (pread(r->fd, &first, 1, 0) == 1 && first != '{')
 		return gw_fail(why, -EEXIST, "'%s' is there and holds no history; name another file with -record", r->path);
 	if (flock(r->fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK)
 		gw_log(GW_INFO, "'%s' is locked by somebody", r->path);
-	r->size = fstat(r->fd, &st) == 0 ? (uint64_t)st.st_size : 0; /* a job that is continued goes on with its history */
+	r->size = (uint64_t)st.st_size; /* a job that is continued goes on with its history, on a line of its own */
+	if (st.st_size && pread(r->fd, &first, 1, st.st_size - 1) == 1 && first != '\n' && write(r->fd, "\n", 1) == 1)
+		r->size++;
+	if (own_dir >= 0)
+		prune(own_dir); /* not ours, which is locked now */
 	return 0;
 }
 
