@@ -11,6 +11,7 @@
  * is said, once, and tried again while the file names its host: a host may come, a rank may be let go.
  */
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "runtime/launcher/head.h"
 
@@ -117,7 +118,7 @@ static bool is_to_be_drained(const struct head *h, uint32_t host)
 	return has_ranks(h, host);
 }
 
-static void drain(struct notice *n, const bool *is_of, uint64_t ms, const char *whose)
+static void drain(struct notice *n, const bool *is_of, uint64_t ms, const char *whose, bool is_file)
 {
 	struct batch *b = calloc(1, sizeof(*b));
 	json_t *targets = json_array();
@@ -140,8 +141,9 @@ static void drain(struct notice *n, const bool *is_of, uint64_t ms, const char *
 		}
 	names(who, sizeof(who), n->head, is_of);
 	if (drain_begin(n->head, targets, false, ms, on_drained, b, &why) < 0) {
-		if (why.code != -EAGAIN) { /* else it has not started yet */
-			snprintf(text, sizeof(text), "%s: %s, but cannot be emptied: %.600s", who, whose, why.text);
+		if (why.code != -EAGAIN || !is_file) { /* else it has not started yet, and the file is read again */
+			snprintf(text, sizeof(text), "%s: %s, but cannot be emptied: %.600s%s", who, whose, why.text,
+			         is_file ? "" : "; send it again, or use 'godwit drain'");
 			say(n, is_of, text);
 		}
 		over(b, true);
@@ -218,16 +220,17 @@ static void look(struct notice *n)
 		if (n->left_ms[i] == 0 && g->is_named && !g->is_busy) {
 			json_t *targets = json_pack("[s]", h->hosts[i].name), *answer = drain_undo(h, targets, &why);
 
-			if (answer)
+			if (answer) { /* else somebody else empties it just now: again in a second */
 				job_say(h, "mpirun: host %s: the drain file names it no more: ranks may move there again", h->hosts[i].name);
+				*g = (struct going){ 0 };
+			}
 			json_decref(answer);
 			json_decref(targets);
-			*g = (struct going){ 0 };
 		}
 		g->is_named |= n->left_ms[i] != 0;
 	}
 	if (is_any)
-		drain(n, is_of, least, "the drain file names it");
+		drain(n, is_of, least, "the drain file names it", true);
 }
 
 static void on_timer(void *ctx)
@@ -251,9 +254,12 @@ static struct notice *get(struct head *h)
 int notice_init(struct head *h, struct gw_error *why)
 {
 	struct notice *n;
+	struct stat st;
 
 	if (!h->spec->drain_file)
 		return 0;
+	if (stat(h->spec->drain_file, &st) == 0 && S_ISDIR(st.st_mode))
+		return gw_fail(why, -EISDIR, "-drain-file: '%s' is a directory; name a file, which need not be there yet", h->spec->drain_file);
 	n = get(h);
 	if (!n || gw_loop_timer(h->loop, &n->timer, LOOK_MS, LOOK_MS, on_timer, n) < 0)
 		return gw_fail(why, -ENOMEM, "out of memory");
@@ -269,7 +275,7 @@ void notice_told(struct cluster *c)
 		return;
 	is_of[c->host] = true;
 	n->hosts[c->host].said[0] = '\0'; /* who says it again gets an answer again */
-	drain(n, is_of, TIME_MS, "its daemon was told that it goes away (SIGPWR)");
+	drain(n, is_of, TIME_MS, "its daemon was told that it goes away (SIGPWR)", false);
 }
 
 void notice_fini(struct head *h)
