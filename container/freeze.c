@@ -456,6 +456,11 @@ int ct_rank_unfreeze(struct ct_rank *r, struct gw_error *why)
 	return 0;
 }
 
+bool ct_rank_shares(const struct ct_rank *r)
+{
+	return r->snap.handles.n || r->snap.locks.n || r->snap.sysv.n;
+}
+
 void ct_rank_release(struct ct_rank *r)
 {
 	ct_sysv_give_up(r);

@@ -82,7 +82,7 @@ json_t *mig_measures_json(const struct mig_session *s, int status)
 	json_object_set_new(p, "ready_ns", ns(t->there_ready.ready_ns));
 	json_object_set_new(p, "given_taken_ns", span(t->given, t->taken));
 	json_object_set_new(p, "thaw_ns", ns(t->there_taken.thaw_ns));
-	json_object_set_new(p, "release_ns", span(t->taken, t->released));
+	json_object_set_new(p, "release_ns", ns(t->release_ns));
 	json_object_set_new(p, "attach_ns", s->is_attached ? ns(s->attached.attach_ns) : json_null());
 	json_object_set_new(m, "phases", p);
 	return m;

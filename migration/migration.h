@@ -113,7 +113,7 @@ struct mig_ops {
 	/* optional: it runs at its destination, and its pages are still here; left() will follow */
 	void (*serving)(void *ctx, void *rank);
 
-	/* TAKEN: the rank lives at @to_cluster and the copy here has been released (its ct_rank is freed already) */
+	/* TAKEN: the rank lives at @to_cluster; the copy here never runs again and is ended in a moment (its ct_rank is ours) */
 	void (*left)(void *ctx, void *rank, uint32_t to_cluster, uint64_t epoch);
 
 	/* the rank was given to a daemon that died: it is gone, its copy here is released, the job ends by that rule */

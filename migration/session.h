@@ -28,7 +28,7 @@ enum mig_state {
 	MIG_SEND,     /* frozen; the image goes out, READY is awaited */
 	MIG_GIVEN,    /* the destination owns it; TAKEN or NEVER is awaited */
 	MIG_SERVE,    /* it runs there; pages are served from the frozen copy until FETCHED */
-	MIG_TAKEN,    /* released; ATTACHED is awaited, for the measures */
+	MIG_TAKEN,    /* the copy here is ended, soon; ATTACHED is awaited, for the measures */
 	/* destination */
 	MIG_LOOK,     /* PREPARE came; are the files the same here? */
 	MIG_FILL,     /* the shell stands; the image comes in */
@@ -91,7 +91,8 @@ const char *mig_event_name(enum mig_event e);
 
 /* When, on this host's monotonic clock; 0: not reached. And what the destination measured. */
 struct mig_times {
-	uint64_t start, proved, prepared, quiet, frozen, sent, ready, given, taken, released, attached, open; /* open: its gate, of one that lacks pages */
+	uint64_t start, proved, prepared, quiet, frozen, sent, ready, given, taken, attached, open; /* open: its gate, of one that lacks pages */
+	uint64_t release_ns;      /* what ending the copy here took */
 	uint64_t agent_close_ns, agent_detach_ns, attach_ns;
 	uint64_t check_ns;
 	struct ct_freeze_stats freeze;

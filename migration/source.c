@@ -5,7 +5,8 @@
 #include <stdlib.h>
 
 #define EXPECT_NS 1000000 /* a small rank is built in half of that */
-#define LEFT_MS   20      /* the longest that a copy is kept which has run on elsewhere */
+#define LEFT_MS   20      /* the longest that a copy is kept which has run on elsewhere; and the largest: */
+#define LEFT_BYTES (16u << 20)
 #define CALM_MS   1       /* enough for both sides to have had their cores, and to have said what they had to say */
 
 static const struct mig_ops *ops(const struct mig_session *s)
@@ -277,11 +278,13 @@ void mig_src_reconnect(struct mig_session *s)
 
 void mig_src_let_go(struct mig_session *s)
 {
+	uint64_t begun = gw_now_ns();
+
 	if (!s->left)
 		return;
 	ct_rank_release(s->left);
 	s->left = NULL;
-	s->t.released = gw_now_ns();
+	s->t.release_ns = gw_now_ns() - begun;
 }
 
 static void on_left_long(void *ctx)
@@ -292,8 +295,8 @@ static void on_left_long(void *ctx)
 	mig_src_let_go(s);
 }
 
-/* The copy here never runs again. It is not ended at once, which would take a core for a millisecond: the rank's peers still
- * wait for its agent, and may be on this host. */
+/* The copy here never runs again. A small one that holds nothing which the rank may want is not ended at once, which would take a
+ * core for a millisecond: the rank's peers still wait for its agent, and may be on this host. */
 void mig_src_release(struct mig_session *s)
 {
 	s->t.taken = s->t.taken ? s->t.taken : gw_now_ns();
@@ -308,7 +311,7 @@ void mig_src_release(struct mig_session *s)
 	s->owner = NULL;
 	if (!s->t.there_taken.has_agent || s->is_attached)
 		mig_step(s, MIG_EV_ATTACHED);
-	else if (mig_session_later(s, LEFT_MS, on_left_long) < 0)
+	else if (ct_rank_shares(s->left) || s->t.freeze.private_bytes > LEFT_BYTES || mig_session_later(s, LEFT_MS, on_left_long) < 0)
 		mig_src_let_go(s);
 }
 
