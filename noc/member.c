@@ -549,6 +549,7 @@ void noc_wait(uint32_t empty_polls)
 	if (empty_polls == 0)
 		noc_me->wait_sleeps = 0;
 	if (GW_UNLIKELY(waits_for_mover())) {
+		noc_me->wait_sleeps = 0; /* polls are counted again (noc_waited), not sleeps */
 		if (empty_polls < YIELDS_FOR_MOVER)
 			sched_yield();
 		else
@@ -557,10 +558,12 @@ void noc_wait(uint32_t empty_polls)
 		return;
 	}
 	if (!cluster_is_crowded()) {
+		noc_me->wait_sleeps = 0;
 		__builtin_ia32_pause();
 		return;
 	}
 	if (noc_me->queued || !gw_list_is_empty(&noc_me->streaming)) {
+		noc_me->wait_sleeps = 0;
 		if (empty_polls < 32)
 			sched_yield();
 		else

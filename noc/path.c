@@ -380,6 +380,7 @@ void noc_path_detach(void)
 void noc_path_attach(void)
 {
 	uint32_t n = 0;
+	bool expects = false;
 
 	for (uint32_t i = 0; i < noc_me->names_max; i++) {
 		struct noc_peer *p = noc_me->peers[i];
@@ -387,10 +388,10 @@ void noc_path_attach(void)
 		if (!p || !p->is_missed)
 			continue;
 		p->is_missed = false;
-		if (n++ < CALLS_MAX)
-			noc_path_of(p);
+		/* not whom we find on this host, or gone */
+		expects |= n++ >= CALLS_MAX || noc_path_of(p) == -EAGAIN;
 	}
-	if (n)
+	if (expects)
 		noc_me->expects_ns = gw_now_ns() + EXPECT_NS;
 }
 

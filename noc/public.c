@@ -93,7 +93,7 @@ int noc_public_wait(bool (*is_ready)(void *arg), void *arg, int timeout_ms)
 			return -ETIMEDOUT;
 		empty = n ? 0 : empty + 1;
 		if (empty)
-			noc_wait(empty);
+			noc_wait(empty - 1); /* 0: a wait begins */
 		if (empty % 64 == 63) { /* let other threads and the agent in */
 			noc_public_leave();
 			pthread_mutex_lock(&lock);
