@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct {
@@ -41,7 +42,8 @@ static bool is_open(void)
 
 int ct_wish_ask(enum ct_wish what, const char *where, uint32_t timeout_ms, struct gw_error *why)
 {
-	uint32_t number;
+	static const struct timespec look = { .tv_nsec = 100000000 }; /* nobody wakes who waits when the agent ends */
+	uint32_t number, was_due;
 	int rc;
 
 	if (!is_open())
@@ -56,10 +58,12 @@ int ct_wish_ask(enum ct_wish what, const char *where, uint32_t timeout_ms, struc
 	atomic_store_explicit(&wish.due, number, memory_order_release);
 	/* When a move comes between the two the agent sends it as well; who answers knows the number. */
 	rc = wish.send(&wish.asked);
-	while (rc == 0 && atomic_load_explicit(&wish.due, memory_order_acquire) == number)
-		syscall(SYS_futex, &wish.due, FUTEX_WAIT_PRIVATE, number, NULL, NULL, 0);
-	atomic_store_explicit(&wish.due, 0, memory_order_relaxed);
-	if (rc)
+	while (rc == 0 && atomic_load_explicit(&wish.due, memory_order_acquire) == number && is_open())
+		syscall(SYS_futex, &wish.due, FUTEX_WAIT_PRIVATE, number, &look, NULL, 0);
+	was_due = atomic_exchange_explicit(&wish.due, 0, memory_order_acquire);
+	if (rc == 0 && was_due == number)
+		rc = gw_fail(why, -ENOTCONN, "MPI was finalized before there was an answer");
+	else if (rc)
 		gw_fail(why, rc, "the daemon of this cluster cannot be asked: %s", strerror(-rc));
 	else if ((rc = wish.answer.status) < 0)
 		gw_fail(why, rc, "%s", wish.answer.text);

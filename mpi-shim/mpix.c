@@ -74,7 +74,8 @@ static int fail(int class, const char *call, const char *text)
 	int is_up = 0, is_over = 0;
 
 	snprintf(why, sizeof(why), "%s: %.200s", call, text);
-	if (!MPI_Initialized || !MPI_Finalized || !MPI_Comm_call_errhandler || MPI_Initialized(&is_up) || MPI_Finalized(&is_over) ||
+	/* no handler in a hook: it would be called by a thread that must not enter MPI */
+	if ((interface() && interface()->is_hook()) || !MPI_Initialized || !MPI_Finalized || !MPI_Comm_call_errhandler || MPI_Initialized(&is_up) || MPI_Finalized(&is_over) ||
 	    !is_up || is_over) {
 		fprintf(stderr, "%s\n", why);
 		return class;
@@ -102,10 +103,7 @@ static int begin(const char *call, int may_be_hook, int *code)
 		return 0;
 	}
 	if (!may_be_hook && i->is_hook()) {
-		/* no handler: it would be called by a thread that must not enter MPI */
-		snprintf(why, sizeof(why), "%s: %s", call, FROM_A_HOOK);
-		fprintf(stderr, "%s\n", why);
-		*code = MPI_ERR_OTHER;
+		*code = fail(MPI_ERR_OTHER, call, FROM_A_HOOK);
 		return 0;
 	}
 	return 1;
@@ -153,7 +151,8 @@ int MPIX_Migrate(const char *where, int timeout_ms, int *moved)
 	if (moved)
 		*moved = 0;
 	if (!begin("MPIX_Migrate", 0, &code)) {
-		snprintf(why, sizeof(why), "Godwit does not run this process");
+		if (code == MPI_SUCCESS)
+			snprintf(why, sizeof(why), "Godwit does not run this process");
 		return code;
 	}
 	if (!moved)
