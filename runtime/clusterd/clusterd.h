@@ -212,7 +212,7 @@ struct rank {
 		json_t *last;        /* what it said: [[peer, bytes, messages], ...], */
 		uint64_t last_ns;    /* and when */
 	} traffic;
-	struct { pid_t pid, tid; } agent_of; /* the thread of its process @pid that is its agent. measure.c */
+	struct { pid_t pid, tid; uint64_t ns; } agent_of; /* the thread of its process @pid that is its agent, what it has used. measure.c */
 	struct { uint64_t before, last; } cpu, waited; /* ns: in processes that it was before, in this one. measure.c */
 };
 

@@ -169,7 +169,9 @@ static uint64_t goes_on(uint64_t *before, uint64_t *last, uint64_t now)
 
 static uint64_t cpu_of(struct rank *r)
 {
-	return goes_on(&r->cpu.before, &r->cpu.last, cpu_ns_of(r->pid));
+	uint64_t now = cpu_ns_of(r->pid);
+
+	return goes_on(&r->cpu.before, &r->cpu.last, now ? now : r->cpu.last); /* 0: it could not be read now */
 }
 
 /* Nanoseconds of a thread on a processor; 0: there is no such thread */
@@ -209,19 +211,24 @@ static uint64_t agent_ns(struct rank *r)
 	char path[64];
 	DIR *dir;
 
-	if (r->agent_of.pid == r->pid)
-		return thread_ns(r->pid, r->agent_of.tid);
+	if (r->agent_of.pid == r->pid) {
+		uint64_t now = thread_ns(r->pid, r->agent_of.tid);
+
+		r->agent_of.ns = now ? now : r->agent_of.ns; /* 0: it could not be read now, or it has ended */
+		return r->agent_of.ns;
+	}
 	snprintf(path, sizeof(path), "/proc/%d/task", (int)r->pid);
 	dir = opendir(path);
 	while (dir && (e = readdir(dir)))
 		if (is_agent(r->pid, atoi(e->d_name))) {
 			r->agent_of.pid = r->pid;
 			r->agent_of.tid = atoi(e->d_name);
+			r->agent_of.ns = thread_ns(r->pid, r->agent_of.tid);
 			break;
 		}
 	if (dir)
 		closedir(dir);
-	return r->agent_of.pid == r->pid ? thread_ns(r->pid, r->agent_of.tid) : 0;
+	return r->agent_of.pid == r->pid ? r->agent_of.ns : 0;
 }
 
 /* While its agent is not attached here, the inbox may still say what was when it last was. */
