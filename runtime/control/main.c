@@ -302,8 +302,8 @@ static const char doc[] =
 "  doctor [HOST...]                what hosts let ranks do, and how to mend it\n"
 "  help [COMMAND]                  tell more\n"
 "\n"
-"All that concern a running job take --job and --json; 'pools', 'doctor' and 'checkpoint --verify' take --json; 'restart' takes the options of "
-"mpirun. A job is started with "
+"All that concern a running job take --job, and all of these but 'metrics' --json; 'pools', 'doctor' and 'checkpoint --verify' take --json; "
+"'restart' takes the options of mpirun. A job is started with "
 "mpirun; when several of yours run on this host, --job says which one is meant. The exit status is 0 when all was done, 1 when "
 "something of it was not, 2 when the request is wrong, 3 when there is no such job. godwit(1) has it all.";
 
