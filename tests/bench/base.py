@@ -80,3 +80,16 @@ def mpis():
         Mpi("mpich", "mpicc.mpich", ["mpirun.mpich", "-n", "2", "-bind-to", "none"]),
         Mpi("openmpi", "mpicc.openmpi", ["mpirun.openmpi", "-n", "2", "--bind-to", "none", "--oversubscribe"], as_root),
     ]
+
+
+def over_providers(ours):
+    """The MPICH that @ours is, over libfabric's own providers of one host, without Godwit: they are in the distribution's
+    libfabric, which takes the place of the one that our MPICH is built with."""
+    prefix = os.environ.get("MPICH_PREFIX", "")
+    # by its path: by its name alone the program's RPATH leads to ours
+    there = re.search(r"libfabric\.so\.1 .*=> (\S+)", run(["/sbin/ldconfig", "-p"]))
+    if not there or not os.path.exists(os.path.join(prefix, "bin", "mpiexec")):
+        raise BenchError("the distribution's libfabric (package libfabric1), or $MPICH_PREFIX, is missing")
+    launcher = [os.path.join(prefix, "bin", "mpiexec"), "-n", "2", "-bind-to", "none"]
+    env = {"LD_PRELOAD": there[1], "MPIR_CVAR_NOLOCAL": "1"}
+    return [Mpi(p, ours.wrapper, launcher, {**env, "FI_PROVIDER": p}) for p in ("shm", "sockets")]

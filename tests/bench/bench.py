@@ -3,7 +3,8 @@
 """bench.py: what './quickstart bench' prints.
 
 1. Speed among ranks of one host, beside Debian's MPICH and Open MPI where they are installed: two ranks (speed), collectives
-   with 2, 8 and 16 (coll), a halo exchange with up to 64 (halo), packing (types). Both are run in turn, ABBA, so that a
+   with 2, 8 and 16 (coll), a halo exchange with up to 64 (halo), packing (types). And the same MPICH over libfabric's own
+   providers of one host, shm and sockets (providers). Both are run in turn, ABBA, so that a
    change of the machine's mood meets both; each pair gives one ratio, and what counts is the median of the ratios with its
    interquartile range. Two ranks of the others run pinned to two cores, by the program itself, and unpinned; the better counts.
 2. Speed between two ranks on two emulated hosts (doc/rig.md) over TCP, beside the same MPIs.

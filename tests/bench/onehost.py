@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Benchmarks of one host, each point beside the better of Debian's MPICH and Open MPI, as doc/performance.md says."""
+"""Benchmarks of one host, each point beside the better of Debian's MPICH and Open MPI, or of our MPICH over libfabric's own
+providers, as doc/performance.md says."""
 import re
 import statistics
 
-from base import BenchError, mpis, run, spread, values_of, SMALLER_IS_BETTER
+from base import BenchError, mpis, over_providers, run, spread, values_of, SMALLER_IS_BETTER
 
 # what: its cases: (name, ranks, arguments of onehost, who takes part)
 ALL = ("mpich", "openmpi")
@@ -13,6 +14,7 @@ CASES = {
     "coll": [("2 ranks", 2, ["coll"], ALL), ("8 ranks", 8, ["coll"], ("openmpi",)), ("16 ranks", 16, ["coll"], ("openmpi",))],
     "halo": [("2 ranks", 2, ["halo"], ALL)] + [(f"{n} ranks", n, ["halo"], ("openmpi",)) for n in (4, 8, 16, 64)],
     "types": [("packing", 1, ["types"], ALL)],
+    "providers": [("small messages", 2, ["small"], ("shm", "sockets")), ("large messages", 2, ["large"], ("shm", "sockets"))],
 }
 
 
@@ -30,7 +32,7 @@ def bench_onehost(what, directory, pairs, is_fifo, results):
     """Each of the others is run pinned and unpinned where every rank can have a core, ours between them: A B B A with each,
     so that what is compared is a second or two apart. Of the others' ways of running, the better counts, point by point."""
     ours, others = mpis()
-    others = [o for o in others if o.is_there()]
+    others = over_providers(ours) if what == "providers" else [o for o in others if o.is_there()]
     programs = {m.name: m.build("onehost.c", directory) for m in [ours] + others}
     halo = {}
     for name, ranks, args, who in CASES[what]:
@@ -44,7 +46,8 @@ def bench_onehost(what, directory, pairs, is_fifo, results):
         samples = {}
         for other, pinned in ways:
             way = f"{other.name}{' pinned' if pinned else ''}"
-            theirs = command_of(other, ranks, programs[other.name], args, pinned, first)
+            # sockets has threads of its own, which a rank that spins before all other work would keep from their core for ever
+            theirs = command_of(other, ranks, programs[other.name], args, pinned, [] if other.name == "sockets" else first)
             print(f"  {way}: {' '.join(theirs)}", flush=True)
             samples[way] = ([], [])
             for _ in range((pairs + 1) // 2):
