@@ -3,14 +3,11 @@
  * Lines of events become a history. A table says which event means what; others are passed over. Only mpirun's lines count: the
  * head has heard of everything, and a file of GODWIT_EVENTS holds the daemons' own view beside it.
  */
+#include "runtime/report/lines.h"
 #include "runtime/report/report.h"
 
-#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
-#include <unistd.h>
-
-#define LINE_MAX_BYTES (64u << 20)
 
 /* Room for one more at the end of a list of struct report, all zero; NULL: no memory */
 #define MORE(l) (more((void **)&(l)->list, &(l)->n, &(l)->cap, sizeof(*(l)->list)) < 0 ? NULL : &(l)->list[(l)->n - 1])
@@ -500,44 +497,58 @@ static void take(struct reader *d, const json_t *e)
 	d->last_s = d->now_s;
 }
 
-/* Which job is meant: the last that was started, of those that @begin begins. "": none */
-static void choose(FILE *f, const char *begin, char job[16])
+/* Which job is meant: the last that was started, of those that @begin begins. "": none. 0 or -errno */
+static int choose(struct lines *l, const char *begin, char job[16], struct gw_error *why)
 {
-	gw_autofree char *line = NULL;
-	size_t cap = 0;
-	ssize_t n;
+	int code;
 
 	job[0] = '\0';
-	while ((n = getline(&line, &cap, f)) > 0) {
+	while ((code = lines_next(l, why)) > 0) {
 		json_t *e;
 
-		if (!strstr(line, "\"job.started\""))
+		if (l->is_too_long || !strstr(l->text, "\"job.started\""))
 			continue;
-		e = json_loadb(line, (size_t)n, 0, NULL);
+		e = json_loadb(l->text, l->n, 0, NULL);
 		if (strcmp(text_of(e, "event"), "job.started") == 0 && strncasecmp(text_of(e, "job"), begin, strlen(begin)) == 0)
 			snprintf(job, 16, "%s", text_of(e, "job"));
 		json_decref(e);
 	}
-	rewind(f);
+	return code < 0 ? code : lines_rewind(l, why);
+}
+
+static int read_lines(struct reader *d, struct lines *l, struct gw_error *why)
+{
+	int code = 0;
+
+	while (!d->is_memory_short && (code = lines_next(l, why)) > 0) {
+		json_t *e = l->is_too_long ? NULL : json_loadb(l->text, l->n, 0, NULL);
+
+		d->r->n_lines++;
+		d->r->n_bad += !json_is_object(e);
+		if (json_is_object(e))
+			take(d, e);
+		json_decref(e);
+	}
+	return code;
 }
 
 int report_read(struct report *r, const char *path, const char *job, struct gw_error *why)
 {
 	struct reader d = { .r = r, .pid = -1 };
-	gw_autofree char *line = NULL;
-	FILE *f = fopen(path, "re");
-	size_t cap = 0;
-	ssize_t n;
-	int code = 0;
+	struct lines l;
+	int code;
 
 	memset(r, 0, sizeof(*r));
-	if (!f)
-		return gw_fail(why, -errno, "cannot read '%s': %s", path, strerror(errno));
-	choose(f, job ? job : "", d.job);
-	if (!d.job[0]) {
-		fclose(f);
-		return gw_fail(why, -ENOENT, "'%s' holds no history of %s%s: lines of 'mpirun -record', or of GODWIT_EVENTS", path, job ? "job " : "a job",
+	code = lines_open(&l, path, why);
+	if (code < 0)
+		return code;
+	code = choose(&l, job ? job : "", d.job, why);
+	if (code == 0 && !d.job[0])
+		code = gw_fail(why, -ENOENT, "'%s' holds no history of %s%s: lines of 'mpirun -record', or of GODWIT_EVENTS", path, job ? "job " : "a job",
 		               job ? job : "");
+	if (code < 0) {
+		lines_close(&l);
+		return code;
 	}
 	r->clusters = calloc(REPORT_CLUSTERS_MAX, sizeof(*r->clusters));
 	r->bytes = calloc(REPORT_BLOCKS, sizeof(*r->bytes));
@@ -545,18 +556,8 @@ int report_read(struct report *r, const char *path, const char *job, struct gw_e
 	d.base_bytes = calloc(REPORT_BLOCKS, sizeof(*d.base_bytes));
 	d.base_messages = calloc(REPORT_BLOCKS, sizeof(*d.base_messages));
 	d.is_memory_short = !r->clusters || !r->bytes || !r->messages || !d.base_bytes || !d.base_messages;
-	while (!d.is_memory_short && (n = getline(&line, &cap, f)) > 0) {
-		json_t *e = n < (ssize_t)LINE_MAX_BYTES ? json_loadb(line, (size_t)n, 0, NULL) : NULL;
-
-		r->n_lines++;
-		r->n_bad += !json_is_object(e);
-		if (json_is_object(e))
-			take(&d, e);
-		json_decref(e);
-	}
-	if (ferror(f))
-		code = gw_fail(why, -EIO, "cannot read '%s' to its end", path);
-	fclose(f);
+	code = read_lines(&d, &l, why);
+	lines_close(&l);
 	all_end(&d, d.last_s);
 	r->length_s = d.last_s > 1e-3 ? d.last_s : 1e-3;
 	if (d.is_memory_short)

@@ -242,6 +242,33 @@ def refusals():
 	tap.ok(p.returncode != 0 and "/nowhere/history" in p.stderr, "a place that was named and cannot be had is refused", p.stderr)
 
 
+# ---- files that somebody else has written ---------------------------------------------------------------------------------------
+
+def line(event, t_s=0, **fields):
+	return json.dumps(dict({"t": int(1.7e18) + int(t_s * 1e9), "who": "mpirun", "pid": 7, "event": event}, **fields)) + "\n"
+
+
+def started(job="0000beef", ranks=2, **fields):
+	return line("job.started", job=job, ranks=ranks, **dict({"places": [[ranks, 0]], "programs": [{"words": "made", "ranks": ranks}]}, **fields))
+
+
+def made(name, *lines):
+	path = os.path.join(work, name)
+	with open(path, "w", encoding="utf-8") as f:
+		f.writelines(lines)
+	return path
+
+
+def strange_files():
+	os.mkfifo(os.path.join(work, "pipe"))
+	for path, text in ((os.path.join(work, "pipe"), "is a pipe"), (work, "is a directory"), ("/dev/null", "no file with an end")):
+		code, out, err = godwit("report", path, "-J")
+		tap.ok(code == 2 and text in err and not out, "what is no ordinary file is refused: it %s" % text, code, out[:300], err)
+	code, out, err = godwit("report", made("wide.jsonl", started(), '["' + 17 * 1024 * 1024 * "x" + '"]\n', line("job.ended", 5, code=3)), "-o", "wide.html", "-J")
+	tap.ok(code == 0 and json.loads(out)["code"] == 3 and "1 of 3 lines" in Page(read("wide.html")).says(), "a line that is too long is passed over, and said to be",
+	       code, out, err)
+
+
 # ---- a browser ------------------------------------------------------------------------------------------------------------------
 
 def browser():
@@ -278,5 +305,6 @@ def browser():
 real_job()
 long_history()
 refusals()
+strange_files()
 browser()
 sys.exit(tap.done())
