@@ -500,6 +500,7 @@ static void take(struct reader *d, const json_t *e)
 /* Which job is meant: the last that was started, of those that @begin begins. "": none. 0 or -errno */
 static int choose(struct lines *l, const char *begin, char job[16], struct gw_error *why)
 {
+	bool is_cut = false;
 	int code;
 
 	job[0] = '\0';
@@ -510,9 +511,11 @@ static int choose(struct lines *l, const char *begin, char job[16], struct gw_er
 			continue;
 		e = json_loadb(l->text, l->n, 0, NULL);
 		if (strcmp(text_of(e, "event"), "job.started") == 0 && strncasecmp(text_of(e, "job"), begin, strlen(begin)) == 0)
-			snprintf(job, 16, "%s", text_of(e, "job"));
+			is_cut = snprintf(job, 16, "%s", text_of(e, "job")) >= 16;
 		json_decref(e);
 	}
+	if (code == 0 && is_cut)
+		return gw_fail(why, -EINVAL, "'%s' is damaged: the id of its job has more than 15 letters, and those of mpirun have 8", l->path);
 	return code < 0 ? code : lines_rewind(l, why);
 }
 
@@ -562,6 +565,9 @@ int report_read(struct report *r, const char *path, const char *job, struct gw_e
 	r->length_s = d.last_s > 1e-3 ? d.last_s : 1e-3;
 	if (d.is_memory_short)
 		code = gw_fail(why, -ENOMEM, "no memory for all that '%s' holds", path);
+	else if (code == 0 && (r->starts == 0 || r->size == 0))
+		code = gw_fail(why, -EINVAL, "'%s' is damaged: the line that tells of the job's start does not say when it was, or of how many ranks; nothing "
+		               "can be told of it", path);
 	free(d.at);
 	free(d.base_bytes);
 	free(d.base_messages);

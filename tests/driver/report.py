@@ -267,6 +267,9 @@ def strange_files():
 	code, out, err = godwit("report", made("wide.jsonl", started(), '["' + 17 * 1024 * 1024 * "x" + '"]\n', line("job.ended", 5, code=3)), "-o", "wide.html", "-J")
 	tap.ok(code == 0 and json.loads(out)["code"] == 3 and "1 of 3 lines" in Page(read("wide.html")).says(), "a line that is too long is passed over, and said to be",
 	       code, out, err)
+	for text, how in ((started("0123456789abcdef0123"), "more than 15 letters"), (started(t=None), "does not say when"), (started(ranks=-1), "how many ranks")):
+		code, out, err = godwit("report", made("damaged.jsonl", text, line("job.ended", 5, code=3)), "-J")
+		tap.ok(code == 2 and how in err and not out, "nothing is told of a history without a beginning: %s" % how, code, out[:300], err)
 
 
 # ---- a browser ------------------------------------------------------------------------------------------------------------------
