@@ -23,6 +23,7 @@ struct reader {
 	double (*base_bytes)[REPORT_BLOCKS], (*base_messages)[REPORT_BLOCKS];
 	uint32_t plan_moved, plan_failed; /* as of the last bal.done: it counts since mpirun began */
 	bool is_memory_short;
+	const char *too_much;    /* what there is more of than is kept; NULL: nothing */
 };
 
 static int more(void **list, size_t *n, size_t *cap, size_t size)
@@ -122,8 +123,12 @@ static void stay(struct reader *d, uint32_t rank, uint32_t cluster, double t_s)
 {
 	struct report_stay *s;
 
-	if (rank >= d->room || d->at[rank] == cluster)
+	if (rank >= d->room || d->at[rank] == cluster || d->too_much)
 		return;
+	if (d->r->stays.n == REPORT_STAYS_MAX) {
+		d->too_much = "places where ranks have been";
+		return;
+	}
 	s = MORE(&d->r->stays);
 	if (!s) {
 		d->is_memory_short = true;
@@ -139,6 +144,10 @@ static int grow(struct reader *d, uint32_t size)
 
 	if (size <= d->room)
 		return 0;
+	if (size > REPORT_RANKS_MAX) {
+		d->too_much = "ranks";
+		return -E2BIG;
+	}
 	bigger = realloc(d->at, size * sizeof(*bigger));
 	if (!bigger) {
 		d->is_memory_short = true;
@@ -523,7 +532,7 @@ static int read_lines(struct reader *d, struct lines *l, struct gw_error *why)
 {
 	int code = 0;
 
-	while (!d->is_memory_short && (code = lines_next(l, why)) > 0) {
+	while (!d->is_memory_short && !d->too_much && (code = lines_next(l, why)) > 0) {
 		json_t *e = l->is_too_long ? NULL : json_loadb(l->text, l->n, 0, NULL);
 
 		d->r->n_lines++;
@@ -565,6 +574,9 @@ int report_read(struct report *r, const char *path, const char *job, struct gw_e
 	r->length_s = d.last_s > 1e-3 ? d.last_s : 1e-3;
 	if (d.is_memory_short)
 		code = gw_fail(why, -ENOMEM, "no memory for all that '%s' holds", path);
+	else if (code == 0 && d.too_much)
+		code = gw_fail(why, -EINVAL, "'%s' tells of more %s than a job has (%u ranks, %u places): it is damaged, or no page can be made of it", path,
+		               d.too_much, REPORT_RANKS_MAX, REPORT_STAYS_MAX);
 	else if (code == 0 && (r->starts == 0 || r->size == 0))
 		code = gw_fail(why, -EINVAL, "'%s' is damaged: the line that tells of the job's start does not say when it was, or of how many ranks; nothing "
 		               "can be told of it", path);

@@ -19,6 +19,7 @@
 #include "runtime/base/base.h"
 
 #define REPORT_RANKS_MAX    (1u << 20)
+#define REPORT_STAYS_MAX    (1u << 24)  /* places of all ranks together: 256 MiB */
 #define REPORT_CLUSTERS_MAX 4096
 #define REPORT_BLOCKS       64          /* groups of ranks that traffic is told of, at most */
 #define REPORT_NOWHERE      UINT32_MAX  /* of a rank that does not run */

@@ -270,6 +270,12 @@ def strange_files():
 	for text, how in ((started("0123456789abcdef0123"), "more than 15 letters"), (started(t=None), "does not say when"), (started(ranks=-1), "how many ranks")):
 		code, out, err = godwit("report", made("damaged.jsonl", text, line("job.ended", 5, code=3)), "-J")
 		tap.ok(code == 2 and how in err and not out, "nothing is told of a history without a beginning: %s" % how, code, out[:300], err)
+	all_ranks = (1 << 20) - 1
+	many = made("many.jsonl", *[started(ranks=all_ranks)] * 12)
+	grown = made("grown.jsonl", started(), *[line("job.spawn", rank=0, first=2 + i * 600000, size=600000, places=[]) for i in range(3)])
+	for path, what in ((many, "more places where"), (grown, "more ranks than")):
+		code, out, err = godwit("report", path, "-J")
+		tap.ok(code == 2 and what in err and not out, "a few lines do not fill memory: %s a job has" % what, code, out[:300], err)
 
 
 # ---- a browser ------------------------------------------------------------------------------------------------------------------
