@@ -70,8 +70,10 @@ TESTS += %D%/pool/test_core
 
 # What has happened in a job, as a page. Its style and its script are files of their own, of which the build makes strings.
 noinst_LTLIBRARIES += libgw-report.la
-libgw_report_la_SOURCES = %D%/report/report.h %D%/report/html.h %D%/report/lines.h %D%/report/lines.c %D%/report/history.c %D%/report/html.c %D%/report/digest.c %D%/report/page.c \
-	%D%/report/places.c %D%/report/loads.c %D%/report/traffic.c %D%/report/moves.c %D%/report/plans.c %D%/report/trace.c
+libgw_report_la_SOURCES = %D%/report/report.h %D%/report/html.h %D%/report/lines.h %D%/report/lines.c %D%/report/history.h %D%/report/history.c \
+	%D%/report/history_fields.c %D%/report/history_job.c %D%/report/history_loads.c %D%/report/history_moves.c %D%/report/history_ranks.c \
+	%D%/report/html.c %D%/report/digest.c %D%/report/page.c %D%/report/places.c %D%/report/loads.c %D%/report/traffic.c %D%/report/moves.c \
+	%D%/report/plans.c %D%/report/trace.c
 $(libgw_report_la_OBJECTS): %D%/report/page.css.h %D%/report/page.js.h
 libgw_report_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 libgw_report_la_LIBADD = libgw-base.la $(JANSSON_LIBS) $(SODIUM_LIBS) -lm

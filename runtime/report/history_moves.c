@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Moves, and the plans that they were made for. */
+#include "runtime/report/history.h"
+
+#include <math.h>
+
+void history_do_move_done(struct reader *d, const json_t *e)
+{
+	static const struct { const char *key; double unit; } keys[M_ALL] = {
+		[M_TOTAL] = { "total_ns", 1e-9 }, [M_DOWNTIME] = { "downtime_ns", 1e-9 }, [M_PAGES] = { "pages", 1 }, [M_DIRTY] = { "dirty_pages_s", 1 },
+		[M_PREPARATION] = { "preparation_ns", 1e-9 }, [M_RESUME] = { "resume_ns", 1e-9 }, [M_SLOWDOWN] = { "slowdown", 1 },
+		[M_LINK] = { "link_bytes_s", 1 },
+	};
+	uint32_t rank = history_rank(d, e);
+	struct report_move *v = rank == REPORT_NOWHERE ? NULL : MORE(&d->r->moves);
+
+	if (!v)
+		return;
+	*v = (struct report_move){ .t_s = d->now_s, .rank = rank, .from = history_cluster(d, e, "from"),
+		.to = history_cluster(d, e, "to"), .status = (int)history_real_or(e, "status", 0), .bytes = history_real(e, "bytes"),
+		.predicted_s = history_real(e, "predicted_ns") / 1e9 };
+	snprintf(v->by, sizeof(v->by), "%s", history_text(e, "by"));
+	snprintf(v->technique, sizeof(v->technique), "%s", history_text(e, "technique"));
+	if (v->status < 0 && *history_text(e, "text"))
+		v->text = strdup(history_text(e, "text"));
+	for (int i = 0; i < M_ALL; i++)
+		v->m[i] = history_real(e, keys[i].key) * keys[i].unit;
+	for (size_t i = d->r->plans.n; i-- > 0 && strcmp(v->by, "balance") == 0;)
+		if (d->r->plans.list[i].moves) { /* the last one that had any */
+			d->r->plans.list[i].paused_s += isfinite(v->m[M_DOWNTIME]) ? v->m[M_DOWNTIME] : 0;
+			break;
+		}
+}
+
+void history_do_move_sum(struct reader *d, const json_t *e)
+{
+	struct report_sum *s = MORE(&d->r->sums);
+
+	if (s)
+		*s = (struct report_sum){ .t_s = d->now_s, .downtime_s = history_real_or(e, "downtime_ns", 0) / 1e9,
+			.longest_s = history_real_or(e, "longest_ns", 0) / 1e9, .moved = history_count(e, "moved"), .failed = history_count(e, "failed") };
+	history_take_places(d, json_object_get(e, "places"), 0);
+}
+
+void history_do_plan(struct reader *d, const json_t *e)
+{
+	struct report_plan *p;
+
+	for (size_t i = d->r->plans.n; i-- > 0;) { /* what has become of the last one that moved ranks */
+		p = &d->r->plans.list[i];
+		if (p->moves == 0)
+			continue;
+		if (p->done_s >= 0 && !isfinite(p->outcome)) {
+			p->outcome = history_real(e, "peak");
+			p->outcome_s = d->now_s;
+		}
+		break;
+	}
+	p = MORE(&d->r->plans);
+	if (!p)
+		return;
+	*p = (struct report_plan){ .t_s = d->now_s, .done_s = -1, .words = strdup(history_text(e, "words")), .moves = history_count(e, "moves"),
+		.peak = history_real(e, "peak"), .planned = history_real(e, "planned"), .gain_s = history_real(e, "gain_s"), .cost_s = history_real(e, "cost_s"),
+		.outcome = NAN };
+	snprintf(p->strategy, sizeof(p->strategy), "%s", history_text(e, "strategy"));
+}
+
+void history_do_plan_done(struct reader *d, const json_t *e)
+{
+	uint32_t moved = history_count(e, "moved"), failed = history_count(e, "failed");
+	struct report_plan *plans = d->r->plans.list;
+	size_t last = d->r->plans.n;
+
+	while (last > 0 && plans[last - 1].moves == 0)
+		last--;
+	if (last == 0)
+		return;
+	plans[last - 1].done_s = d->now_s;
+	plans[last - 1].moved = moved > d->plan_moved ? moved - d->plan_moved : 0;
+	plans[last - 1].failed = failed > d->plan_failed ? failed - d->plan_failed : 0;
+	d->plan_moved = moved;
+	d->plan_failed = failed;
+}
