@@ -18,6 +18,7 @@ struct reader {
 	double base_near[3];     /* traffic of earlier starts: the counters of each begin at 0 */
 	double (*base_bytes)[REPORT_BLOCKS], (*base_messages)[REPORT_BLOCKS];
 	uint32_t plan_moved, plan_failed; /* as of the last bal.done: it counts since mpirun began */
+	size_t mover;            /* the last plan that had moves, counted from 1; 0: none had */
 	bool is_memory_short;
 	const char *too_much;    /* what there is more of than is kept; NULL: nothing */
 };

@@ -4,6 +4,12 @@
 
 #include <math.h>
 
+/* The last plan that had moves; NULL: none had */
+static struct report_plan *mover(const struct reader *d)
+{
+	return d->mover ? &d->r->plans.list[d->mover - 1] : NULL;
+}
+
 void history_do_move_done(struct reader *d, const json_t *e)
 {
 	static const struct { const char *key; double unit; } keys[M_ALL] = {
@@ -25,11 +31,8 @@ void history_do_move_done(struct reader *d, const json_t *e)
 		v->text = strdup(history_text(e, "text"));
 	for (int i = 0; i < M_ALL; i++)
 		v->m[i] = history_real(e, keys[i].key) * keys[i].unit;
-	for (size_t i = d->r->plans.n; i-- > 0 && strcmp(v->by, "balance") == 0;)
-		if (d->r->plans.list[i].moves) { /* the last one that had any */
-			d->r->plans.list[i].paused_s += isfinite(v->m[M_DOWNTIME]) ? v->m[M_DOWNTIME] : 0;
-			break;
-		}
+	if (mover(d) && strcmp(v->by, "balance") == 0 && isfinite(v->m[M_DOWNTIME]))
+		mover(d)->paused_s += v->m[M_DOWNTIME];
 }
 
 void history_do_move_sum(struct reader *d, const json_t *e)
@@ -44,17 +47,11 @@ void history_do_move_sum(struct reader *d, const json_t *e)
 
 void history_do_plan(struct reader *d, const json_t *e)
 {
-	struct report_plan *p;
+	struct report_plan *p = mover(d);
 
-	for (size_t i = d->r->plans.n; i-- > 0;) { /* what has become of the last one that moved ranks */
-		p = &d->r->plans.list[i];
-		if (p->moves == 0)
-			continue;
-		if (p->done_s >= 0 && !isfinite(p->outcome)) {
-			p->outcome = history_real(e, "peak");
-			p->outcome_s = d->now_s;
-		}
-		break;
+	if (p && p->done_s >= 0 && !isfinite(p->outcome)) { /* what has become of it */
+		p->outcome = history_real(e, "peak");
+		p->outcome_s = d->now_s;
 	}
 	p = MORE(&d->r->plans);
 	if (!p)
@@ -63,21 +60,19 @@ void history_do_plan(struct reader *d, const json_t *e)
 		.peak = history_real(e, "peak"), .planned = history_real(e, "planned"), .gain_s = history_real(e, "gain_s"), .cost_s = history_real(e, "cost_s"),
 		.outcome = NAN };
 	snprintf(p->strategy, sizeof(p->strategy), "%s", history_text(e, "strategy"));
+	d->mover = p->moves ? d->r->plans.n : d->mover;
 }
 
 void history_do_plan_done(struct reader *d, const json_t *e)
 {
 	uint32_t moved = history_count(e, "moved"), failed = history_count(e, "failed");
-	struct report_plan *plans = d->r->plans.list;
-	size_t last = d->r->plans.n;
+	struct report_plan *p = mover(d);
 
-	while (last > 0 && plans[last - 1].moves == 0)
-		last--;
-	if (last == 0)
+	if (!p)
 		return;
-	plans[last - 1].done_s = d->now_s;
-	plans[last - 1].moved = moved > d->plan_moved ? moved - d->plan_moved : 0;
-	plans[last - 1].failed = failed > d->plan_failed ? failed - d->plan_failed : 0;
+	p->done_s = d->now_s;
+	p->moved = moved > d->plan_moved ? moved - d->plan_moved : 0;
+	p->failed = failed > d->plan_failed ? failed - d->plan_failed : 0;
 	d->plan_moved = moved;
 	d->plan_failed = failed;
 }

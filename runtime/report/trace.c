@@ -48,28 +48,28 @@ static void name(struct trace *t, const char *what, int pid, int tid, const char
 static void put_stays(struct trace *t, const struct report *r)
 {
 	struct stay_index *x = digest_index(r);
+	uint32_t *told = calloc((size_t)r->n_clusters + 1, sizeof(*told)); /* the last rank, counted from 1, whose line in that cluster has a name */
 	char text[32];
 
-	for (uint32_t rank = 0; x && rank < r->size; rank++) {
+	for (uint32_t rank = 0; x && told && rank < r->size; rank++) {
 		size_t n;
 		const struct report_stay *s = digest_stay(x, rank, &n);
 
 		snprintf(text, sizeof(text), "rank %u", rank);
 		for (size_t i = 0; i < n; i++) {
 			double end = i + 1 < n ? s[i + 1].t_s : r->length_s;
-			bool is_known = false;
 
 			if (s[i].cluster == REPORT_NOWHERE)
 				continue;
-			for (size_t k = 0; k < i; k++)
-				is_known |= s[k].cluster == s[i].cluster;
-			if (!is_known)
+			if (told[s[i].cluster] != rank + 1)
 				name(t, "thread_name", (int)s[i].cluster + CLUSTER_PID, (int)rank, "rank %u", rank);
+			told[s[i].cluster] = rank + 1;
 			put(t, json_pack("{s:s, s:s, s:s, s:o, s:o, s:i, s:i}", "name", text, "cat", "stay", "ph", "X", "ts", us(s[i].t_s), "dur", us(end - s[i].t_s),
 			                 "pid", (int)s[i].cluster + CLUSTER_PID, "tid", (int)rank));
 		}
 	}
 	digest_index_free(x);
+	free(told);
 }
 
 /* The whole of it, from the request, on a line of the job; and an arrow from where it left to where it goes on */

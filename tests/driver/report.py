@@ -5,7 +5,7 @@
 A real job is moved, drained and written down; a history of two days is made (history.py). Pages are looked at by a parser, by html5lib
 where it is installed, and by a real browser where there is one (Debian: chromium, python3-html5lib).
 """
-import html.parser, stat
+import html.parser, resource, stat
 import history
 from godwit import *
 
@@ -278,6 +278,15 @@ def strange_files():
 		tap.ok(code == 2 and what in err and not out, "a few lines do not fill memory: %s a job has" % what, code, out[:300], err)
 
 
+def much():
+	"""No work that grows with the square of what a history holds: plans without moves, and stays of one rank, in bounded processor time."""
+	n = 200000
+	path = made("much.jsonl", started(), *[line("bal.plan", 1 + i / n, strategy="refine", moves=0, peak=0.5) + line("rank.moved", 1 + i / n, rank=0, cluster=i % 9 + 1)
+	                                       for i in range(n)])
+	code, out, err = godwit("report", path, "-t", "much.json", "-J", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (15, 15)))
+	tap.ok(code == 0 and json.loads(out)["plans"] == n, "%d plans and as many stays of a rank take seconds" % n, code, out, err)
+
+
 # ---- a browser ------------------------------------------------------------------------------------------------------------------
 
 def browser():
@@ -315,5 +324,7 @@ real_job()
 long_history()
 refusals()
 strange_files()
+if IS_LONG:
+	much()
 browser()
 sys.exit(tap.done())
