@@ -79,7 +79,7 @@ static int read_lines(struct reader *d, struct lines *l, struct gw_error *why)
 			take(d, e);
 		json_decref(e);
 	}
-	return code;
+	return code < 0 ? code : 0;
 }
 
 int report_read(struct report *r, const char *path, const char *job, struct gw_error *why)
