@@ -20,7 +20,8 @@ BAD = "<script>alert('argument')</script>&amp;\"\u202e"
 
 
 def godwit(*words, **more):
-	p = subprocess.run([GODWIT] + [str(w) for w in words], capture_output=True, text=True, timeout=90, cwd=work, env=dict(os.environ, **ENV), **more)
+	p = subprocess.run([GODWIT] + [str(w) for w in words], capture_output=True, text=True, timeout=600 if IS_LONG else 90, cwd=work,
+	                   env=dict(os.environ, **ENV), **more)
 	return p.returncode, p.stdout, p.stderr
 
 
