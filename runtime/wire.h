@@ -62,6 +62,7 @@
  *   exited        rank status phase           it has been reaped, its output has been sent; status as from waitpid
  *   moved         rank epoch pid stdin        the sender owns it (now, or still: the move failed); @stdin: how far standard
  *                                             input has been written to it; the head goes on from there
+ *   given         rank to epoch               the sender does not own it any more: it went to that cluster at @epoch
  *   barrier       rank number puts{}          the rank entered PMI barrier @number
  *   pmi-ask       rank id what args{}         publish, lookup, unpublish, spawn
  *   abort         rank code text              PMI abort
@@ -96,8 +97,9 @@
  *   fatal         text                        the clusterd ends for this reason
  *
  * tool -> head, and its answers
- *   status        movable                  -> status: job{} clusters[] ranks[], each with its hostname; with @movable each rank has
- *                                             movable: state ("yes", "no", "waits", "moving") reasons[]: kind number text
+ *   status        movable use traffic      -> status: job{} clusters[] ranks[] sessions[] moves{} balance{}: doc/monitoring.md. With @movable each
+ *                                             rank has movable: state ("yes", "no", "waits", "moving") reasons[]: kind number text, and
+ *                                             what is predicted; @use: what measure tells is enough; @traffic: with whom ranks talk, too
  *   pin           ranks[] pinned           -> pinned: ranks[] pinned changed[] (or refused: text)
  *   migrate       ranks[] to timeout_ms carry technique max_downtime_us bandwidth
  *                                             to: a cluster's number, or a host's name; the rest: as to a clusterd
@@ -116,7 +118,7 @@
  *                                             complete. again: it was suspended already (or refused: status text)
  *   checkpoint    dir stop                 -> checkpointed: status text dir checkpoint ranks bytes size ms (or refused: status text); @stop: then the job ends
  *   resume                                 -> resumed: status text ranks again; again: it was not suspended (or refused: status text)
- *   rebalance     strategy dry_run         -> rebalanced: status text; strategy words dry_run peak peak_planned peak_bound far_bytes_s
+ *   rebalance     strategy dry_run snapshot -> rebalanced: status text; snapshot{} strategy words dry_run peak peak_planned peak_bound far_bytes_s
  *                                             far_bytes_s_planned gain_s cost_s horizon_s moves[]: rank from to gain_s, and, when they
  *                                             were made, status text (or refused: status text)
  *   undrain       targets[]                -> undrained: clusters[] (or refused)
