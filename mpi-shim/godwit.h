@@ -88,8 +88,9 @@ typedef void MPIX_After_function(int outcome, void *arg);
  * NULL: nobody. The last call counts.
  *
  * Hooks run on a thread of the runtime, while those of the program go on. They must not call MPI, nor anything here but
- * MPIX_Where, MPIX_Load and MPIX_Migratable; may use locks (not one that is held where MPIX_On_move is called) and allocate; have all signals blocked and 64 KiB of stack; should take
- * milliseconds: the move waits, and is given up when a hook takes longer than its QUIESCE may (5 s).
+ * MPIX_Where, MPIX_Load and MPIX_Migratable; may allocate and use locks, but none that is held where MPIX_On_move is called, which waits
+ * until a hook that runs has returned; have all signals blocked and 64 KiB of stack; should take milliseconds: the move waits, and is
+ * given up when a hook takes longer than its QUIESCE may (5 s).
  */
 int MPIX_On_move(MPIX_Before_function *before, MPIX_After_function *after, void *arg);
 

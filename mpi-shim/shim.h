@@ -10,8 +10,11 @@
  *   domain.c  domain, event queue, operations    tagged.c  tagged messages
  *             that are refused                   msg.c     untagged messages, multi-receive buffers
  *   av.c      address vector                     match.c   who takes what
- *   ep.c      endpoint, options, cancel       rma.h     one-sided operations: mr.c, rma.c, atomic.c,
- *                                                       atomic_ops.c, hold.c, patience.c
+ *   ep.c      endpoint, options, cancel          rma.h     one-sided operations: mr.c, rma.c, atomic.c,
+ *                                                          atomic_ops.c, hold.c, patience.c
+ *
+ * In the module, too, but no part of the provider: interface.c, by which the calls of godwit.h reach the agent. In this folder and
+ * not in the module: mpix.c and mpix_f.c, those calls, in a library that programs link; pmi.c, the PMI that clusterd speaks.
  *
  * Every entry point that touches state is between ct_gate_enter() and ct_gate_leave(), and never waits in there for
  * anybody. The handlers of the two ports run inside noc_poll(), by the program's thread or by the agent's: they
