@@ -225,10 +225,10 @@ static int scan_one(struct ct_rank *r, struct ct_snapshot *s, int n, struct ct_v
 		fd->kind = CT_FD_EPOLL;
 	} else if (is_of_own_process(r, link, info, fd)) {
 		;
-	} else if (ct_memory_is(link)) {
+	} else if (ct_memory_is(link) || (S_ISREG(st.st_mode) && ct_memory_has(s, link, &st))) {
+		if (is_locked && !ct_memory_is(link))
+			return hold_fd(r, why, n, "a locked file that was deleted and is mapped", link);
 		rc = ct_memory_fd(r, s, fd, link, &st);
-		if (rc == -ENOTSUP)
-			return hold_fd(r, why, n, "a memory file of reserved huge pages (MFD_HUGETLB)", NULL);
 		if (rc == -EBADF && !is_frozen)
 			return 0; /* closed meanwhile */
 		if (rc < 0)

@@ -293,6 +293,9 @@ static int check_vmas(const struct ct_snapshot *s, struct gw_error *why)
 			return bad(why, "a mapping over the vdso");
 		if (v->kind < CT_VMA_ANON || v->kind > CT_VMA_SYSV || (v->prot & ~7u) || v->offset % CT_PAGE)
 			return bad(why, "a mapping of an unknown kind");
+		if ((v->advice & CT_VMA_HUGETLB) && (v->offset < CT_PAGE || (v->offset & (v->offset - 1)) || v->start % v->offset || v->end % v->offset ||
+		                                     (v->kind != CT_VMA_ANON && v->kind != CT_VMA_SHARED_ANON)))
+			return bad(why, "impossible huge pages");
 		if ((v->kind == CT_VMA_FILE || v->kind == CT_VMA_SHARED_FILE) && v->file >= s->files.n)
 			return bad(why, "a mapping of a file that is not listed");
 		if ((v->kind == CT_VMA_MEMORY || v->kind == CT_VMA_SHARED_MEMORY) && v->file >= s->memories.n)
@@ -324,7 +327,7 @@ static int check_later(const struct ct_snapshot *s, struct gw_error *why)
 		while (v < end && v->end <= at)
 			v++;
 		for (const struct ct_img_vma *w = v; at < e->end; at = w++->end)
-			if (w >= end || w->start > at || w->kind != CT_VMA_ANON)
+			if (w >= end || w->start > at || w->kind != CT_VMA_ANON || (w->advice & CT_VMA_HUGETLB))
 				return bad(why, "pages come later that are in no memory of its own");
 	}
 	return 0;

@@ -136,6 +136,7 @@ enum ct_vma_kind { CT_VMA_ANON = 1, CT_VMA_FILE = 2, CT_VMA_SHARED_FILE = 3, CT_
 #define CT_VMA_LOCKED    0x0400u
 #define CT_VMA_LAZY      0x1000u /* with LOCKED: MLOCK_ONFAULT */
 #define CT_VMA_ACCOUNT   0x0800u /* was writable once: keeps it apart from its neighbours */
+#define CT_VMA_HUGETLB   0x2000u /* reserved huge pages, of anonymous memory; offset: bytes of a page */
 
 struct ct_img_vma {
 	uint64_t start, end, offset;
@@ -165,10 +166,11 @@ struct ct_img_fd {
 };
 _Static_assert(sizeof(struct ct_img_fd) == 40, "wire format");
 
-struct ct_img_memory {   /* memfd_create(2), or a file of /dev/shm without a name */
+struct ct_img_memory {   /* memfd_create(2), or a file without a name, see memfile.c */
 	uint64_t dev, ino, size, bytes; /* bytes: without holes */
 	uint32_t name, mode, seals;     /* string, without what /proc adds; F_SEAL_* */
-	uint32_t is_seen;               /* else its descriptors are closed, and what is mapped of it is all that is known */
+	uint16_t is_seen;               /* else its descriptors are closed, and what is mapped of it is all that is known */
+	uint16_t is_shared;             /* it is mapped so */
 };
 _Static_assert(sizeof(struct ct_img_memory) == 48, "wire format");
 

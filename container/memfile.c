@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Memory files: memfd, and files of /dev/shm that have no name any more. Nothing but the rank's own descriptors and mappings
- * leads to one, so it moves by contents: what is in it comes behind the pages, without its holes.
+ * Memory files: memfd, files of /dev/shm that have no name any more, and files of any file system that have no name and are mapped.
+ * Nothing but the rank's own descriptors and mappings leads to one, so it moves by contents: what is in it comes behind the pages,
+ * without its holes. Those of reserved huge pages, and of another file system, are of ordinary memory from then on.
  *
  * The shell makes each as a memfd when the image's head is there, and parks it above the numbers that the rank uses; mappings
  * and descriptors are made of it, and seals come last, since they forbid what is done to it before.
@@ -33,29 +34,60 @@
 
 /* ---- source ------------------------------------------------------------------------------------------------------ */
 
-bool ct_memory_is(const char *link)
+bool ct_is_deleted(const char *link)
 {
 	size_t len = strlen(link), gone = strlen(GONE);
 
-	if (len <= gone || strcmp(link + len - gone, GONE) != 0 || ct_is_segment(link))
+	return len > gone && strcmp(link + len - gone, GONE) == 0;
+}
+
+bool ct_memory_is(const char *link)
+{
+	if (!ct_is_deleted(link) || ct_is_segment(link))
 		return false;
 	return strncmp(link, MEMFD, strlen(MEMFD)) == 0 || strncmp(link, SHM, strlen(SHM)) == 0;
 }
 
+static void bare_name(const char *link, char bare[NAME_MAX_ + 1])
+{
+	size_t prefix = strncmp(link, MEMFD, strlen(MEMFD)) == 0 ? strlen(MEMFD) : strncmp(link, SHM, strlen(SHM)) == 0 ? strlen(SHM) : 0;
+
+	snprintf(bare, NAME_MAX_ + 1, "%.*s", (int)(strlen(link) - prefix - strlen(GONE)), link + prefix);
+}
+
+/* Some file systems say another device of a mapping than of a descriptor: then the names must be the same too. */
+static bool memory_find(const struct ct_snapshot *s, uint64_t dev, uint64_t ino, const char *bare, uint32_t *index)
+{
+	for (uint32_t i = 0; i < s->memories.n; i++) {
+		const struct ct_img_memory *m = CT_AT(struct ct_img_memory, &s->memories, i);
+
+		if (m->ino == ino && (m->dev == dev || strcmp(ct_snapshot_text(s, m->name), bare) == 0)) {
+			*index = i;
+			return true;
+		}
+	}
+	return false;
+}
+
+bool ct_memory_has(const struct ct_snapshot *s, const char *link, const struct stat *st)
+{
+	char bare[NAME_MAX_ + 1];
+	uint32_t index;
+
+	if (!ct_is_deleted(link))
+		return false;
+	bare_name(link, bare);
+	return memory_find(s, st->st_dev, st->st_ino, bare, &index);
+}
+
 static int memory_add(struct ct_snapshot *s, uint64_t dev, uint64_t ino, const char *link, uint32_t *index)
 {
-	const char *name = link + strlen(strncmp(link, MEMFD, strlen(MEMFD)) == 0 ? MEMFD : SHM);
 	struct ct_img_memory *m;
 	char bare[NAME_MAX_ + 1];
 
-	for (uint32_t i = 0; i < s->memories.n; i++) {
-		m = CT_AT(struct ct_img_memory, &s->memories, i);
-		if (m->ino == ino && m->dev == dev) {
-			*index = i;
-			return 0;
-		}
-	}
-	snprintf(bare, sizeof(bare), "%.*s", (int)(strlen(name) - strlen(GONE)), name);
+	bare_name(link, bare);
+	if (memory_find(s, dev, ino, bare, index))
+		return 0;
 	*index = (uint32_t)s->memories.n;
 	m = ct_vec_add(&s->memories, 1);
 	if (!m)
@@ -86,6 +118,7 @@ int ct_memory_map(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map 
 	v->kind = map->is_shared ? CT_VMA_SHARED_MEMORY : CT_VMA_MEMORY;
 	v->offset = map->offset;
 	m = CT_AT(struct ct_img_memory, &s->memories, v->file);
+	m->is_shared |= map->is_shared;
 	if (m->is_seen)
 		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", (int)r->pid, (unsigned long long)map->start,
@@ -109,7 +142,9 @@ int ct_memory_fd(struct ct_rank *r, struct ct_snapshot *s, struct ct_img_fd *fd,
 	if (rc < 0)
 		return rc;
 	if (fstatfs(copy, &fs) < 0 || fs.f_type != TMPFS_MAGIC)
-		return -ENOTSUP; /* huge pages: of another file system, which the destination may have no room in */
+		fd->status_flags &= ~(uint32_t)O_DIRECT; /* which a memory file may not know */
+	if ((fd->status_flags & O_TMPFILE) == O_TMPFILE)
+		fd->status_flags &= ~(uint32_t)O_TMPFILE; /* it was made so */
 	m = CT_AT(struct ct_img_memory, &s->memories, fd->file);
 	size_set(m, st);
 	seals = fcntl(copy, F_GET_SEALS);
@@ -136,7 +171,7 @@ static bool has_it(pid_t pid, const struct ct_img_memory *m)
 			struct stat st;
 
 			snprintf(path, sizeof(path), "fd/%d", *n);
-			if (ct_proc_link(pid, path, link, sizeof(link)) < 0 || !ct_memory_is(link))
+			if (ct_proc_link(pid, path, link, sizeof(link)) < 0 || !ct_is_deleted(link))
 				continue;
 			snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)pid, *n);
 			is_there |= stat(path, &st) == 0 && st.st_ino == m->ino && st.st_dev == m->dev;
@@ -144,6 +179,15 @@ static bool has_it(pid_t pid, const struct ct_img_memory *m)
 	ct_maps_fini(&maps);
 	ct_vec_fini(&fds);
 	return is_there;
+}
+
+/* Of a file that the rank has mapped privately only, and not open, a copy is as good: as of a library that was replaced. */
+static bool is_written(const struct ct_snapshot *s, uint32_t i)
+{
+	for CT_EACH(const struct ct_img_fd, fd, &s->fds)
+		if (fd->kind == CT_FD_MEMORY && fd->file == i)
+			return true;
+	return CT_AT(struct ct_img_memory, &s->memories, i)->is_shared;
 }
 
 int ct_memory_check(struct ct_rank *r, const struct ct_snapshot *s, struct gw_error *why)
@@ -156,10 +200,13 @@ int ct_memory_check(struct ct_rank *r, const struct ct_snapshot *s, struct gw_er
 	ct_vec_init(&pids, sizeof(int));
 	ct_proc_ids(getpid(), "../", &pids);
 	for CT_EACH(const int, pid, &pids)
-		for CT_EACH(const struct ct_img_memory, m, &s->memories)
-			if (rc == 0 && *pid != r->pid && has_it(*pid, m))
+		for (uint32_t i = 0; i < s->memories.n; i++) {
+			const struct ct_img_memory *m = CT_AT(struct ct_img_memory, &s->memories, i);
+
+			if (rc == 0 && *pid != r->pid && is_written(s, i) && has_it(*pid, m))
 				rc = ct_hold(r, why, CT_HOLD_STATE, 0, "process %d has its memory file '%s' too: after a move each would have one "
 				             "of its own; end that process, or keep the rank with 'godwit pin'", *pid, ct_snapshot_text(s, m->name));
+		}
 	ct_vec_fini(&pids);
 	return rc;
 }

@@ -99,7 +99,8 @@ static int find_used(struct ct_rank *r, struct ct_vec *spans)
 		if (sscanf(l, "%llx%c%llx", &start, &dash, &end) == 3 && dash == '-')
 			continue;
 		/* a page of zeroes is not counted, and need not be found */
-		if ((sscanf(l, "Rss: %llu", &kib) == 1 || sscanf(l, "Swap: %llu", &kib) == 1) && kib && end) {
+		if ((sscanf(l, "Rss: %llu", &kib) == 1 || sscanf(l, "Swap: %llu", &kib) == 1 || sscanf(l, "Private_Hugetlb: %llu", &kib) == 1 ||
+		     sscanf(l, "Shared_Hugetlb: %llu", &kib) == 1) && kib && end) {
 			rc = ct_spans_add(spans, start, end);
 			end = 0;
 		}

@@ -260,6 +260,8 @@ int ct_maps_read(struct ct_maps *m, pid_t pid, bool want_flags)
 			if (!map)
 				return -ENOMEM;
 			map_line(map, p);
+		} else if (m->list.n && strncmp(p, "KernelPageSize:", 15) == 0) {
+			CT_AT(struct ct_map, &m->list, m->list.n - 1)->page_bytes = strtoull(p + 15, NULL, 10) << 10;
 		} else if (m->list.n && strncmp(p, "VmFlags: ", 9) == 0) {
 			map_flags(CT_AT(struct ct_map, &m->list, m->list.n - 1), p + 9);
 		}

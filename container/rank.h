@@ -46,6 +46,7 @@ struct ct_map {
 	bool is_shared;
 	bool is_locked_pages;   /* io memory: VmFlags io or pf */
 	bool is_hugetlb;        /* VmFlags ht */
+	uint64_t page_bytes;    /* 0: not read */
 	const char *name;       /* "" for none; points into the text */
 };
 
@@ -404,7 +405,10 @@ ssize_t ct_bytes_next(struct ct_bytes *s, struct ct_img_bytes *b, void *buf, siz
 ssize_t ct_bytes_head(const struct ct_img_bytes *b, void *buf, size_t n); /* before @n bytes that stand at CT_BYTES_HEAD of @buf */
 
 /* memfile.c */
-bool ct_memory_is(const char *link);                    /* a memory file, by what /proc calls it */
+bool ct_is_deleted(const char *link);                   /* of a file without a name, by what /proc calls it */
+bool ct_memory_is(const char *link);                    /* a memory file, likewise */
+/* is the file without a name one that is mapped, and goes on as a memory file? Its mappings are listed */
+bool ct_memory_has(const struct ct_snapshot *s, const char *link, const struct stat *st);
 int ct_memory_map(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map *map, struct ct_img_vma *v);
 int ct_memory_fd(struct ct_rank *r, struct ct_snapshot *s, struct ct_img_fd *fd, const char *link, const struct stat *st);
 int ct_memory_check(struct ct_rank *r, const struct ct_snapshot *s, struct gw_error *why); /* nobody else has one of them */
@@ -531,6 +535,7 @@ bool ct_socket_is_unsettled(const struct ct_rank *r, int number);
 bool ct_socket_is_network(const struct ct_rank *r, int number); /* of the agent's: closed before a freeze */
 
 /* vmas.c */
+#define CT_HUGE_NAME "/anon_hugepage (deleted)" /* how /proc calls anonymous memory of reserved huge pages */
 int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapshot *s, struct gw_error *why);
 
 /* pages.c */

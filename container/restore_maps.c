@@ -29,6 +29,24 @@ static void advise(struct ct_rank *r, const struct ct_img_vma *v)
 			CT_CALL(&r->remote, "advise", 0, SYS_madvise, v->start, v->end - v->start, advices[i].madvice);
 }
 
+/*
+ * Huge pages where they are free, reserved, so that none is missing later; otherwise ordinary memory at the same place, which the
+ * second call makes only when the first has made nothing. The third tells whether there is memory now.
+ */
+static void map_huge(struct ct_rank *r, const struct ct_img_vma *v, uint64_t flags)
+{
+	uint64_t len = v->end - v->start, prot = v->prot | (is_closed_late(v) ? PROT_WRITE : 0);
+	uint64_t size = (uint64_t)__builtin_ctzll(v->offset) << MAP_HUGE_SHIFT;
+
+	flags |= MAP_ANONYMOUS;
+	CT_CALL(&r->remote, "map huge pages", 0, SYS_mmap, v->start, len, prot, flags | MAP_HUGETLB | size, -1, 0);
+	CT_CALL(&r->remote, "map memory for huge pages", 0, SYS_mmap, v->start, len, prot,
+	        flags | (v->advice & CT_VMA_NORESERVE ? MAP_NORESERVE : 0), -1, 0);
+	CT_CALL(&r->remote, "map memory for huge pages", CT_CALL_OK, SYS_mprotect, v->start, len, prot);
+	CT_CALL(&r->remote, "advise", 0, SYS_madvise, v->start, len, MADV_HUGEPAGE);
+	advise(r, v);
+}
+
 static void map_one(struct ct_rank *r, const struct ct_img_vma *v, int fd)
 {
 	bool is_shared = v->kind == CT_VMA_SHARED_FILE || v->kind == CT_VMA_SHARED_ANON || v->kind == CT_VMA_SHARED_MEMORY;
@@ -37,6 +55,10 @@ static void map_one(struct ct_rank *r, const struct ct_img_vma *v, int fd)
 
 	bool was_writable = (v->advice & CT_VMA_ACCOUNT) && !(v->prot & PROT_WRITE) && !is_shared;
 
+	if (v->advice & CT_VMA_HUGETLB) {
+		map_huge(r, v, flags);
+		return;
+	}
 	if (v->kind == CT_VMA_SYSV) {
 		CT_CALL(&r->remote, "attach System V shared memory", CT_CALL_EQUAL, SYS_shmat, v->file, v->start,
 		        (v->prot & PROT_WRITE ? 0 : SHM_RDONLY) | (v->prot & PROT_EXEC ? SHM_EXEC : 0))->expect = v->start;
@@ -163,6 +185,28 @@ static int make_pages(struct ct_rank *r, struct gw_error *why)
 	return rc;
 }
 
+/* Reserved huge pages that are ordinary memory now: the rank goes on all the same, and its user should know. */
+static void tell_huge(const struct ct_rank *r)
+{
+	struct ct_maps maps = { 0 };
+	uint64_t missing = 0, page = 0;
+
+	for CT_EACH(const struct ct_img_vma, v, &r->hint.vmas)
+		if (v->advice & CT_VMA_HUGETLB) {
+			missing += v->end - v->start;
+			page = v->offset;
+		}
+	if (!missing || ct_maps_read(&maps, r->pid, false) < 0)
+		return;
+	for CT_EACH(const struct ct_map, m, &maps.list)
+		if (strcmp(m->name, CT_HUGE_NAME) == 0)
+			missing -= m->end - m->start < missing ? m->end - m->start : missing;
+	ct_maps_fini(&maps);
+	if (missing)
+		gw_log(GW_WARN, "pid %d: %llu MiB of its reserved huge pages are ordinary memory here: so many are not free on this host "
+		       "(vm.nr_hugepages, pages of %llu KiB)", (int)r->pid, (unsigned long long)(missing >> 20), (unsigned long long)(page >> 10));
+}
+
 /* Map what the rank had when it was looked at, and begin to make its pages: see ct_shell_make_pages. */
 int ct_restore_hints(struct ct_rank *r, const struct ct_vec *extents, struct gw_error *why)
 {
@@ -171,6 +215,8 @@ int ct_restore_hints(struct ct_rank *r, const struct ct_vec *extents, struct gw_
 
 	ct_remote_reset(&r->remote);
 	rc = map_all(r, &r->hint, NULL, why);
+	if (rc == 0)
+		tell_huge(r);
 	for CT_EACH(const struct ct_img_extent, e, extents) {
 		while (v < end && v->end <= e->start)
 			v++;

@@ -33,7 +33,7 @@ uint64_t ct_rank_left_bytes(const struct ct_rank *r)
 static bool may_come_later(const struct ct_img_vma *v)
 {
 	return v->kind == CT_VMA_ANON && (v->prot & (PROT_READ | PROT_WRITE)) == (PROT_READ | PROT_WRITE) &&
-	       !(v->advice & (CT_VMA_LOCKED | CT_VMA_GROWSDOWN | CT_VMA_WIPEONFORK));
+	       !(v->advice & (CT_VMA_LOCKED | CT_VMA_GROWSDOWN | CT_VMA_WIPEONFORK | CT_VMA_HUGETLB));
 }
 
 static int by_start(const void *a, const void *b)

@@ -19,6 +19,7 @@ static const struct state states[] = {
 	{ "shared locks", .args = { "locks", "@", "shared" }, .is_far_too = true },
 	{ "an inotify instance with events, a message queue, a named pipe, a deleted file, UNIX sockets", .args = { "handles", "@" } },
 	{ "pairs of sockets with bytes and packets that wait", .args = { "pairs" }, .is_far_too = true },
+	{ "files that were deleted and are mapped: shared, private, open too", .args = { "nameless", "@" }, .is_far_too = true },
 	{ "personality, prctl, priorities, limits, masks", .args = { "traits" } },
 	{ "inside nested handlers on an alternate stack", .args = { "moments" } },
 	{ "robust mutexes whose owners die, cancellation, destructors of threads", .args = { "mutexes" } },
@@ -255,6 +256,86 @@ static void test_huge(size_t w)
 	pair_stop(&p);
 }
 
+/* ---- reserved huge pages ------------------------------------------------------------------------------------------ */
+
+#define OVERCOMMIT "/proc/sys/vm/nr_overcommit_hugepages" /* pages that are made when one is asked for: none is held for nothing */
+#define RESERVED   5                                      /* that the victim has */
+
+static int pages_fd = -1;
+static long pages_before = -1;
+
+static bool pages_allow(long n)
+{
+	char text[32];
+	int len = snprintf(text, sizeof(text), "%ld\n", n);
+
+	return pages_fd >= 0 && pwrite(pages_fd, text, (size_t)len, 0) == len;
+}
+
+static void pages_restore(void)
+{
+	if (getpid() == tap_state.pid && pages_before >= 0)
+		pages_allow(pages_before);
+	pages_before = -1;
+}
+
+/* The number is the host's: one test at a time changes it. False: it is not ours to change. */
+static bool pages_begin(void)
+{
+	char text[32] = "";
+
+	pages_fd = open(OVERCOMMIT, O_RDWR | O_CLOEXEC);
+	if (pages_fd < 0 || flock(pages_fd, LOCK_EX) < 0 || pread(pages_fd, text, sizeof(text) - 1, 0) <= 0)
+		return false;
+	pages_before = atol(text);
+	return pages_allow(pages_before + 4 * RESERVED);
+}
+
+/* of anonymous memory */
+static long reserved_kib(pid_t pid)
+{
+	char path[64], line[4300];
+	unsigned long start, end;
+	long kib = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (strstr(line, "/anon_hugepage") && sscanf(line, "%lx-%lx", &start, &end) == 2)
+			kib += (long)((end - start) >> 10);
+	if (f)
+		fclose(f);
+	return kib;
+}
+
+/* Who may not set how many there are takes those that are there, and does not see what happens without. */
+static void test_reserved(size_t w, bool can_set)
+{
+	const char *how = ways[w].post ? "running before its pages are there" : ways[w].rounds ? "followed before" : "frozen";
+	char line[4096] = "";
+	bool is_right;
+	struct pair p;
+	long kib;
+
+	pair_start(&p, NULL, NULL, w > 0);
+	p.rounds = rounds = ways[w].rounds;
+	p.post = ways[w].post;
+	is_right = pair_spawn(&p, 4249, victim, "reserved", NULL) == 0 && rank_says(&p, line, sizeof(line)) && !strcmp(line, "ready");
+	if (!is_right) {
+		tap_skip(1, "no huge pages are to be had here");
+	} else {
+		is_right = hops(&p, 10, true);
+		kib = reserved_kib(p.last.pid);
+		if (can_set)
+			is_right = is_right && kib == 4 * 2048 && pages_allow(0) && hops(&p, 2, true) && reserved_kib(p.last.pid) == 0 &&
+			           pages_allow(pages_before + 4 * RESERVED) && hops(&p, 1, true);
+		ok(is_right && finish(&p), "reserved huge pages, %s: ten hops%s (%ld KiB)", how, can_set ? " as such, and on as ordinary memory where none are free" : "", kib);
+	}
+	pair_stop(&p);
+	rounds = 0;
+}
+
 static bool is_stopped(pid_t pid)
 {
 	char path[64], text[512] = "", *end;
@@ -328,8 +409,9 @@ static void test_held_locks(void)
 int main(void)
 {
 	struct ct_host_caps caps;
+	bool can_set;
 
-	tap_begin(300);
+	tap_begin(500);
 	setup();
 	ct_host_probe(&caps);
 	if (!caps.can_move)
@@ -351,6 +433,14 @@ int main(void)
 		else
 			test_huge(w);
 	}
+	can_set = pages_begin();
+	atexit(pages_restore);
+	for (size_t w = 0; w < GW_ARRAY_LEN(ways) - 1; w++)
+		if ((!ways[w].rounds || caps.has_wp_async) && (!ways[w].post || caps.can_fetch))
+			test_reserved(w, can_set);
+	pages_restore();
+	if (can_set)
+		flock(pages_fd, LOCK_UN);
 	rounds = 0;
 	test_all(caps.has_wp_async, caps.can_fetch);
 	return tap_done();

@@ -558,17 +558,6 @@ static int held(const char *kind)
 		if (id < 0 || semop(id, &op, 1) < 0)
 			return 9;
 		set = id;
-	} else if (!strcmp(kind, "huge")) { /* needs none as long as it is not touched */
-		if (mmap(NULL, 2u << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1, 0) == MAP_FAILED)
-			return 9;
-	} else if (!strcmp(kind, "mapped")) { /* a file that has no name any more, mapped and closed */
-		char path[] = "/tmp/ct-victim-XXXXXX";
-		int fd = mkstemp(path);
-
-		unlink(path);
-		if (ftruncate(fd, 4096) < 0 || mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED)
-			return 9;
-		close(fd);
 	} else if (!strcmp(kind, "io_uring")) {
 		static char params[120];
 
@@ -664,6 +653,10 @@ int main(int argc, char **argv)
 		return fetched((unsigned)n, argc > 3 ? argv[3] : NULL);
 	if (!strcmp(mode, "memories"))
 		return memories();
+	if (!strcmp(mode, "nameless"))
+		return nameless(argv[2]);
+	if (!strcmp(mode, "reserved"))
+		return reserved();
 	if (!strcmp(mode, "mappings"))
 		return mappings();
 	if (!strcmp(mode, "extents"))

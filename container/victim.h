@@ -18,6 +18,8 @@ int polls(void);
 
 /* victim_files.c */
 int memories(void);
+int nameless(const char *dir);
+int reserved(void); /* 2 when there are no huge pages */
 
 /* victim_handles.c */
 int locks(const char *dir, bool is_shared);

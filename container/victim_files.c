@@ -128,3 +128,107 @@ int memories(void)
 	say("done");
 	return 7;
 }
+
+/* ---- files of a file system that have lost their name, and are mapped -------------------------------------------------- */
+
+static int file_make(const char *dir, const char *name, size_t size)
+{
+	char path[256];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	for (size_t at = 0; at < size; at += 8) {
+		uint64_t word = 0x1234500000000ull + at;
+
+		if (pwrite(fd, &word, size - at < 8 ? size - at : 8, (off_t)at) < 0)
+			say("bad write: %s", strerror(errno));
+	}
+	unlink(path);
+	return fd;
+}
+
+int nameless(const char *dir)
+{
+	const size_t size = 5 * MEM_PAGE + 104;
+	const int all = PROT_READ | PROT_WRITE;
+	int closed = file_make(dir, "closed", size), open_too = file_make(dir, "open", size), library = file_make(dir, "library", size), other = -1;
+	volatile uint64_t *alone = mmap(NULL, size, all, MAP_SHARED, closed, 0), *one = mmap(NULL, size, all, MAP_SHARED, open_too, 0);
+	volatile uint64_t *two = mmap(NULL, MEM_PAGE, all, MAP_SHARED, open_too, MEM_PAGE);
+	volatile uint64_t *code = mmap(NULL, size, all, MAP_PRIVATE, library, 0);
+	uint64_t n = 0, word;
+	char line[64];
+
+	if (alone == MAP_FAILED || one == MAP_FAILED || two == MAP_FAILED || code == MAP_FAILED || (other = reopen(open_too, O_RDWR)) < 0)
+		say("bad map: %s", strerror(errno));
+	close(closed);
+	close(library);
+	lseek(open_too, 77, SEEK_SET);
+	alone[0] = one[0] = two[0] = 0;
+	code[MEM_PAGE / 8] = 4711; /* its own copy of one page; of the others none is touched */
+	say("ready");
+	while (hear(line, sizeof(line)) && strcmp(line, "end") != 0) {
+		struct stat st;
+
+		if (alone[0] != n || one[0] != n || two[0] != n || one[MEM_PAGE / 8] != n || code[MEM_PAGE / 8] != 4711)
+			say("bad contents");
+		if (alone[2 * MEM_PAGE / 8 + 1] != 0x1234500000000ull + 2 * MEM_PAGE + 8 || alone[size / 8 - 1] != 0x1234500000000ull + size - 8 ||
+		    alone[size / 8] || code[n % 100 + 1] != 0x1234500000000ull + (n % 100 + 1) * 8 || code[4 * MEM_PAGE / 8 + n] != 0x1234500000000ull +
+		    4 * MEM_PAGE + 8 * n)
+			say("bad contents of what was not written");
+		n++;
+		alone[0] = one[0] = n;
+		two[0] = n;
+		if (pread(other, &word, 8, MEM_PAGE) != 8 || word != n || pwrite(other, &n, 8, 4 * MEM_PAGE) != 8 || one[4 * MEM_PAGE / 8] != n ||
+		    one[MEM_PAGE / 8] != n)
+			say("bad: a descriptor and a mapping are two files");
+		if (fstat(open_too, &st) < 0 || st.st_size != (off_t)size || lseek(open_too, 0, SEEK_CUR) != 77 || lseek(other, 0, SEEK_CUR) != 0)
+			say("bad size or position");
+		say("ok %s", line);
+	}
+	say("done");
+	return 7;
+}
+
+/* ---- huge pages that are reserved -------------------------------------------------------------------------------------- */
+
+#define HUGE (2u << 20)
+
+int reserved(void)
+{
+	const int all = PROT_READ | PROT_WRITE;
+	volatile uint64_t *own = mmap(NULL, 3 * HUGE, all, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	volatile uint64_t *shared = mmap(NULL, HUGE, all, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0), *file;
+	int fd = memfd_create("huge", MFD_HUGETLB);
+	uint64_t n = 0, word;
+	char line[64];
+
+	if (own == MAP_FAILED || shared == MAP_FAILED || fd < 0 || ftruncate(fd, HUGE) < 0)
+		return 2;
+	file = mmap(NULL, HUGE, all, MAP_SHARED, fd, 0);
+	if (file == MAP_FAILED)
+		return 2;
+	for (size_t i = 0; i < HUGE / 8; i++)
+		own[i] = i;
+	mprotect((void *)(uintptr_t)&own[2 * HUGE / 8], HUGE, PROT_READ); /* never touched */
+	say("ready");
+	while (hear(line, sizeof(line)) && strcmp(line, "end") != 0) {
+		for (size_t i = 0; i < HUGE / 8; i += 511)
+			if (own[i] != i)
+				say("bad word %zu: %llx", i, (unsigned long long)own[i]);
+		if (own[HUGE / 8] != n || own[2 * HUGE / 8 - 1] != n || own[5 * HUGE / 16] || shared[0] != n || shared[HUGE / 8 - 1] != n ||
+		    file[512] != n || pread(fd, &word, 8, 4096) != 8 || word != n)
+			say("bad contents after %llu", (unsigned long long)n);
+		n++;
+		own[HUGE / 8] = own[2 * HUGE / 8 - 1] = shared[0] = shared[HUGE / 8 - 1] = file[512] = n;
+		if (n % 4 == 3) { /* given back, and written again */
+			madvise((void *)(uintptr_t)&own[HUGE / 8], HUGE, MADV_DONTNEED);
+			if (own[HUGE / 8] || own[2 * HUGE / 8 - 1])
+				say("bad: given back, and still there");
+			own[HUGE / 8] = own[2 * HUGE / 8 - 1] = n;
+		}
+		say("ok %s", line);
+	}
+	say("done");
+	return 7;
+}

@@ -16,6 +16,15 @@ static bool is_under(const char *path, const char *dir)
 	return strncmp(path, dir, strlen(dir)) == 0;
 }
 
+static bool is_program(const struct ct_rank *r, const char *name)
+{
+	char exe[4096];
+
+	return ct_proc_link(r->pid, "exe", exe, sizeof(exe)) > 0 && strcmp(exe, name) == 0;
+}
+
+#define HUGE_PAGE (2u << 20) /* bytes of a reserved huge page, where it was not told */
+
 static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map *m, struct ct_img_vma *v, struct gw_error *why)
 {
 	size_t len = strlen(m->name);
@@ -26,8 +35,14 @@ static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map
 
 	if (m->is_locked_pages)
 		return hold_map(r, why, m, "memory of a device");
-	if (m->is_hugetlb)
-		return hold_map(r, why, m, "of reserved huge pages (MAP_HUGETLB, MFD_HUGETLB)");
+	if (strcmp(m->name, CT_HUGE_NAME) == 0) {
+		v->kind = m->is_shared ? CT_VMA_SHARED_ANON : CT_VMA_ANON;
+		v->advice |= CT_VMA_HUGETLB;
+		v->offset = m->page_bytes ? m->page_bytes : HUGE_PAGE;
+		return 0;
+	}
+	if (m->is_hugetlb && !is_deleted)
+		return hold_map(r, why, m, "a file of reserved huge pages (hugetlbfs)");
 	if (ct_memory_is(m->name))
 		return ct_memory_map(r, s, m, v) < 0 ? gw_fail(why, -ENOMEM, "no memory for a list of files") : 0;
 	if (m->is_shared) {
@@ -58,10 +73,14 @@ static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map
 	}
 	if (m->name[0] != '/')
 		return hold_map(r, why, m, "of a kind that cannot move");
-	if (is_deleted)
-		return hold_map(r, why, m, "of a file that was deleted");
-	if (is_under(m->name, "/dev/") && !is_under(m->name, "/dev/shm/"))
+	if (is_under(m->name, "/dev/") && !is_under(m->name, "/dev/shm/") && !m->is_hugetlb)
 		return hold_map(r, why, m, "a device");
+	if (is_deleted && is_program(r, m->name))
+		return ct_hold(r, why, CT_HOLD_MAPPING, (long long)m->start, "its program '%s' was deleted or replaced since it began; restart the "
+		               "job, or continue it from a checkpoint when the file is back", m->name);
+	/* nobody else can open it any more: it goes on as a memory file */
+	if (is_deleted)
+		return ct_memory_map(r, s, m, v) < 0 ? gw_fail(why, -ENOMEM, "no memory for a list of files") : 0;
 	/* names repeat: the mappings of a library stand together */
 	if (s->files.n) {
 		uint32_t last = (uint32_t)s->files.n - 1;
@@ -94,6 +113,7 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 	for CT_EACH(const struct ct_map, m, &maps->list) {
 		struct ct_img_vma v = { .start = m->start, .end = m->end, .prot = m->prot, .advice = m->advice };
 		const struct ct_map *seen;
+		struct ct_map map = *m;
 		int rc;
 
 		if (m->name[0] == '[' && (is_under(m->name, "[vvar") || is_under(m->name, "[vdso]"))) {
@@ -108,9 +128,12 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 			continue;
 		if (is_under(m->name, "[vsyscall]") || (r->remote.base && m->start == r->remote.base && m->is_shared))
 			continue;
-		if (maps != &r->look && (seen = ct_maps_find(&r->look, m->start)) != NULL && seen->is_shared == m->is_shared)
+		if (maps != &r->look && (seen = ct_maps_find(&r->look, m->start)) != NULL && seen->is_shared == m->is_shared) {
 			v.advice |= seen->advice;
-		rc = map_one(r, s, m, &v, why);
+			map.is_hugetlb = seen->is_hugetlb;
+			map.page_bytes = seen->page_bytes;
+		}
+		rc = map_one(r, s, &map, &v, why);
 		if (rc < 0)
 			return rc;
 		/* the shell makes memory files when all is known of them, so they are no hint, and in no round; nor does it attach early */
