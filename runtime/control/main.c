@@ -286,7 +286,7 @@ static const char doc[] =
 "  top [JOB]                       what clusters and ranks do, live\n"
 "  metrics [JOB]                   the same once, for Prometheus\n"
 "  report [JOB|FILE]               a page of what has happened, also afterwards\n"
-"  suspend [JOB]                   stop all ranks of a job: room for somebody else\n"
+"  suspend [JOB]                   stop all ranks of a job, for somebody else\n"
 "  resume [JOB]                    let them go on\n"
 "  checkpoint [JOB] DIR            write a whole job to a directory\n"
 "  checkpoint --verify DIR         is what is there complete and unchanged?\n"
@@ -295,7 +295,7 @@ static const char doc[] =
 "  pools                           pools, their hosts and jobs\n"
 "  leave HOST                      take a host out of a pool\n"
 "  down [POOL]                     end a pool\n"
-"  add HOST[:CLUSTERS]...          bring a host into the job, or more clusters on one\n"
+"  add HOST[:CLUSTERS]...          bring a host, or clusters, into the job\n"
 "  drain CLUSTER|HOST...           move all ranks away, and let none move there\n"
 "  undrain CLUSTER|HOST...         let ranks move there again\n"
 "  remove CLUSTER|HOST...          drain, then let the daemons leave the job\n"
@@ -332,7 +332,7 @@ static size_t distance(const char *a, const char *b)
 static int find_command(const char *name)
 {
 	const char *near = NULL;
-	size_t least = 3;
+	size_t least = strlen(name) < 5 ? 2 : 3; /* from three letters two others make any word */
 
 	for (size_t i = 0; i < GW_ARRAY_LEN(commands); i++) {
 		size_t far = distance(name, commands[i].name);
@@ -364,7 +364,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
 	(void)arg;
 	if (key == ARGP_KEY_NO_ARGS) {
-		argp_usage(state);
+		argp_error(state, "name a command; 'godwit help' lists them");
 		return EINVAL;
 	}
 	return key == ARGP_KEY_ARG ? 0 : ARGP_ERR_UNKNOWN;

@@ -37,7 +37,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 			s->pool = arg;
 			return 0;
 		}
-		argp_error(state, "'%s' is too much: status takes options only", arg);
+		argp_error(state, "'%s' is too much: status takes options only; --job says which job", arg);
 		return EINVAL;
 	default:
 		return control_option(&s->c, key, arg);

@@ -292,6 +292,21 @@ static const struct option *find(const char *word, size_t len)
 	return NULL;
 }
 
+/* "there is no option ...", with one that begins like it, or as which it begins, if there is one */
+static int refuse_unknown(struct parser *p, const char *word, size_t len)
+{
+	for (size_t i = 0; i < GW_ARRAY_LEN(options_table) && len > 2; i++)
+		for (const char *name = options_table[i].help ? options_table[i].names : NULL; name && *name;
+		     name += strcspn(name, " "), name += *name == ' ') {
+			size_t n = strcspn(name, " ");
+
+			if (n > 2 && strncmp(name, word, n < len ? n : len) == 0)
+				return gw_fail(p->why, -EINVAL, "there is no option '%s'; did you mean '-%.*s'? 'mpirun -help' lists the options",
+				               p->word, (int)n, name);
+		}
+	return gw_fail(p->why, -EINVAL, "there is no option '%s'; 'mpirun -help' lists the options", p->word);
+}
+
 /* Return what the handler of the option returns. */
 static int parse_option(struct parser *p, bool *given)
 {
@@ -299,7 +314,7 @@ static int parse_option(struct parser *p, bool *given)
 	const struct option *o = find(name, strcspn(name, "="));
 
 	if (!o)
-		return gw_fail(p->why, -EINVAL, "there is no option '%s'; 'mpirun -help' lists the options", p->word);
+		return refuse_unknown(p, name, strcspn(name, "="));
 	p->inlined = strchr(name, '=');
 	if (p->inlined && !o->values)
 		return gw_fail(p->why, -EINVAL, "the option '%s' takes no value", p->word);

@@ -164,6 +164,7 @@ for sentence, want, words, args in (
 	("a configuration file that is one", 1, ["'/'", "Is a directory"], ["-configfile", "/"]),
 	("a launcher that is none", 1, ["rexec", "ssh"], ["-launcher", "rexec", "true"]),
 	("Open MPI's components", 1, ["Open MPI"], ["--mca", "btl", "tcp", "true"]),
+	("an option that is nearly one", 1, ["-cluster'", "did you mean '-clusters'"], ["-cluster", "2", "true"]),
 	("an option that is none", 1, ["--frob", "-help"], ["--frob", "true"]),
 	("a value too many", 1, ["-l=3", "no value"], ["-l=3", "true"]),
 	("no ranks", 1, ["'0'", "1 to"], ["-n", 0, "true"]),

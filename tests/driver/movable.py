@@ -455,6 +455,7 @@ ends(job, "goes on to its end")
 
 for words, want, said in ((["help"], 0, "migrate RANK"), (["help", "pin"], 0, "godwit pin"), (["unpin", "--help"], 0, "godwit unpin"),
                           (["migrat", "0"], 2, "did you mean 'godwit migrate'"), (["help", "xyzzy"], 2, "'godwit help' lists"),
+                          (["foo"], 2, "'godwit help' lists"), ([], 2, "name a command"),
                           (["pin"], 2, "name at least one rank"), (["pin", "x"], 2, "not the number of a rank")):
 	p = subprocess.run([godwit] + words, capture_output=True, text=True, timeout=30)
 	tap.ok(p.returncode == want and said in p.stdout + p.stderr, "godwit %s" % " ".join(words), p.returncode, p.stdout, p.stderr)
