@@ -33,7 +33,7 @@ static void take(struct reader *d, const json_t *e)
 		return;
 	if (strcmp(name, "job.started") == 0)
 		d->pid = strcmp(history_text(e, "job"), d->job) == 0 ? pid : d->pid == pid ? -1 : d->pid;
-	if (pid != d->pid || !isfinite(t))
+	if (pid != d->pid || !(t >= 0))
 		return;
 	d->now_s = d->r->starts ? t / 1e9 - d->r->began : 0;
 	if (d->now_s < d->last_s)
@@ -132,11 +132,8 @@ void report_fini(struct report *r)
 		free(r->programs.list[i]);
 	for (size_t i = 0; i < r->moves.n; i++)
 		free(r->moves.list[i].text);
-	for (size_t i = 0; i < r->loads.n; i++) {
+	for (size_t i = 0; i < r->loads.n; i++)
 		free(r->loads.list[i].load);
-		free(r->loads.list[i].busy);
-		free(r->loads.list[i].ranks);
-	}
 	for (size_t i = 0; i < r->plans.n; i++)
 		free(r->plans.list[i].words);
 	for (size_t i = 0; i < r->notes.n; i++)

@@ -26,8 +26,11 @@ struct reader {
 /* ---- history_fields.c: what a line says; what it does not say, or not so that it could be, is 0, "" or as told here ---- */
 int history_more(void **list, size_t *n, size_t *cap, size_t size);
 const char *history_text(const json_t *e, const char *key);
-double history_real(const json_t *e, const char *key);                  /* or NAN */
+void history_copy(char *to, size_t cap, const json_t *e, const char *key); /* as much of it as there is room for */
+double history_amount(const json_t *v);                                 /* or NAN: also when it is more than anything can be */
+double history_real(const json_t *e, const char *key);                  /* the same of a field */
 double history_real_or(const json_t *e, const char *key, double other);
+int history_status(const json_t *e, const char *key);
 uint32_t history_number(const json_t *v, uint32_t limit);               /* below @limit; or REPORT_NOWHERE */
 uint32_t history_count(const json_t *e, const char *key);
 uint32_t history_cluster_number(struct reader *d, const json_t *v);     /* one more that there is; or REPORT_NOWHERE */

@@ -5,6 +5,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#define MOST 1e19 /* nothing that is told is as much: nanoseconds since 1970 are 1.8e18 */
+
 int history_more(void **list, size_t *n, size_t *cap, size_t size)
 {
 	if (*n == *cap) {
@@ -28,12 +30,28 @@ const char *history_text(const json_t *e, const char *key)
 	return text ? text : "";
 }
 
-/* NAN when it is not there, or no number */
+void history_copy(char *to, size_t cap, const json_t *e, const char *key)
+{
+	const char *from = history_text(e, key);
+	size_t n = strlen(from);
+
+	if (n >= cap)
+		for (n = cap - 1; n > 0 && ((unsigned char)from[n] & 0xc0) == 0x80; n--) /* a letter is there as a whole, or not at all */
+			;
+	memcpy(to, from, n);
+	to[n] = '\0';
+}
+
+double history_amount(const json_t *v)
+{
+	double x = json_is_number(v) ? json_number_value(v) : NAN;
+
+	return fabs(x) < MOST ? x : NAN;
+}
+
 double history_real(const json_t *e, const char *key)
 {
-	const json_t *v = json_object_get(e, key);
-
-	return json_is_number(v) ? json_number_value(v) : NAN;
+	return history_amount(json_object_get(e, key));
 }
 
 double history_real_or(const json_t *e, const char *key, double other)
@@ -41,6 +59,11 @@ double history_real_or(const json_t *e, const char *key, double other)
 	double v = history_real(e, key);
 
 	return isfinite(v) ? v : other;
+}
+
+int history_status(const json_t *e, const char *key)
+{
+	return (int)fmax(-INT32_MAX, fmin(INT32_MAX, history_real_or(e, key, 0)));
 }
 
 uint32_t history_number(const json_t *v, uint32_t limit)

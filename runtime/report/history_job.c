@@ -60,7 +60,7 @@ void history_do_drained(struct reader *d, const json_t *e)
 
 void history_do_drain_over(struct reader *d, const json_t *e)
 {
-	history_note(d, NOTE_DRAIN, history_real_or(e, "status", 0) < 0 ? "draining ended after %u ranks, and left some where they were" :
+	history_note(d, NOTE_DRAIN, history_status(e, "status") < 0 ? "draining ended after %u ranks, and left some where they were" :
 	     "draining is over: %u ranks were moved", history_count(e, "moved"));
 }
 
@@ -74,7 +74,7 @@ void history_do_checkpoint(struct reader *d, const json_t *e)
 	if (!c)
 		return;
 	*c = (struct report_checkpoint){ .t_s = d->now_s, .ms = history_real_or(e, "ms", 0), .bytes = history_real_or(e, "size", 0),
-		.status = (int)history_real_or(e, "status", 0), .dir = strdup(history_text(e, "dir")) };
+		.status = history_status(e, "status"), .dir = strdup(history_text(e, "dir")) };
 	if (c->status < 0)
 		history_note(d, NOTE_FAILURE, "a checkpoint was given up: %s", strerror(-c->status));
 	else

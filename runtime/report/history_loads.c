@@ -7,31 +7,35 @@
 
 static float thousandths(const json_t *v)
 {
-	return json_is_number(v) ? (float)(json_number_value(v) / 1000) : NAN;
+	return (float)(history_amount(v) / 1000);
 }
 
 void history_do_load(struct reader *d, const json_t *e)
 {
-	const json_t *load = json_object_get(e, "load"), *busy = json_object_get(e, "busy"), *ranks = json_object_get(e, "ranks");
+	const json_t *load = json_object_get(e, "load");
 	uint32_t n = (uint32_t)json_array_size(load);
 	struct report_load *l = n && n <= REPORT_CLUSTERS_MAX ? MORE(&d->r->loads) : NULL;
 
 	if (!l)
 		return;
-	*l = (struct report_load){ .t_s = d->now_s, .n = n, .load = calloc(n, sizeof(*l->load)), .busy = calloc(n, sizeof(*l->busy)),
-		.ranks = calloc(n, sizeof(*l->ranks)) };
-	if (!l->load || !l->busy || !l->ranks) {
+	*l = (struct report_load){ .t_s = d->now_s, .n = n, .load = calloc(n, sizeof(*l->load)) };
+	if (!l->load) {
 		d->is_memory_short = true;
 		l->n = 0;
 		return;
 	}
 	if (n > d->r->n_clusters)
 		d->r->n_clusters = n;
-	for (uint32_t c = 0; c < n; c++) {
+	for (uint32_t c = 0; c < n; c++)
 		l->load[c] = thousandths(json_array_get(load, c));
-		l->busy[c] = thousandths(json_array_get(busy, c));
-		l->ranks[c] = (uint32_t)json_integer_value(json_array_get(ranks, c));
-	}
+}
+
+/* Bytes and messages are counted: from 0 on, in ones */
+static double whole(const json_t *v)
+{
+	double x = history_amount(v);
+
+	return x >= 1 ? floor(x) : 0;
 }
 
 void history_do_traffic(struct reader *d, const json_t *e)
@@ -45,7 +49,7 @@ void history_do_traffic(struct reader *d, const json_t *e)
 		return;
 	r->per = per;
 	for (i = 0; i < 3; i++)
-		r->near[i] = d->base_near[i] + json_number_value(json_array_get(near, i));
+		r->near[i] = d->base_near[i] + whole(json_array_get(near, i));
 	memcpy(r->bytes, d->base_bytes, REPORT_BLOCKS * sizeof(*r->bytes));
 	memcpy(r->messages, d->base_messages, REPORT_BLOCKS * sizeof(*r->messages));
 	json_array_foreach(json_object_get(e, "rows"), i, row) {
@@ -53,7 +57,7 @@ void history_do_traffic(struct reader *d, const json_t *e)
 
 		if (a == REPORT_NOWHERE || b == REPORT_NOWHERE)
 			continue;
-		r->bytes[a][b] += json_number_value(json_array_get(row, 2));
-		r->messages[a][b] += json_number_value(json_array_get(row, 3));
+		r->bytes[a][b] += whole(json_array_get(row, 2));
+		r->messages[a][b] += whole(json_array_get(row, 3));
 	}
 }

@@ -23,10 +23,10 @@ void history_do_move_done(struct reader *d, const json_t *e)
 	if (!v)
 		return;
 	*v = (struct report_move){ .t_s = d->now_s, .rank = rank, .from = history_cluster(d, e, "from"),
-		.to = history_cluster(d, e, "to"), .status = (int)history_real_or(e, "status", 0), .bytes = history_real(e, "bytes"),
+		.to = history_cluster(d, e, "to"), .status = history_status(e, "status"), .bytes = history_real(e, "bytes"),
 		.predicted_s = history_real(e, "predicted_ns") / 1e9 };
-	snprintf(v->by, sizeof(v->by), "%s", history_text(e, "by"));
-	snprintf(v->technique, sizeof(v->technique), "%s", history_text(e, "technique"));
+	history_copy(v->by, sizeof(v->by), e, "by");
+	history_copy(v->technique, sizeof(v->technique), e, "technique");
 	if (v->status < 0 && *history_text(e, "text"))
 		v->text = strdup(history_text(e, "text"));
 	for (int i = 0; i < M_ALL; i++)
@@ -59,7 +59,7 @@ void history_do_plan(struct reader *d, const json_t *e)
 	*p = (struct report_plan){ .t_s = d->now_s, .done_s = -1, .words = strdup(history_text(e, "words")), .moves = history_count(e, "moves"),
 		.peak = history_real(e, "peak"), .planned = history_real(e, "planned"), .gain_s = history_real(e, "gain_s"), .cost_s = history_real(e, "cost_s"),
 		.outcome = NAN };
-	snprintf(p->strategy, sizeof(p->strategy), "%s", history_text(e, "strategy"));
+	history_copy(p->strategy, sizeof(p->strategy), e, "strategy");
 	d->mover = p->moves ? d->r->plans.n : d->mover;
 }
 

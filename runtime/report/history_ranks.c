@@ -93,9 +93,9 @@ void history_do_started(struct reader *d, const json_t *e)
 	for (uint32_t c = 0; c < r->n_clusters; c++) /* of an earlier start */
 		if (r->clusters[c].name && r->clusters[c].until_s < 0)
 			r->clusters[c].until_s = d->last_s;
-	snprintf(r->job, sizeof(r->job), "%s", history_text(e, "job"));
-	snprintf(r->version, sizeof(r->version), "%s", history_text(e, "version"));
-	snprintf(r->balance, sizeof(r->balance), "%s", history_text(e, "balance"));
+	history_copy(r->job, sizeof(r->job), e, "job");
+	history_copy(r->version, sizeof(r->version), e, "version");
+	history_copy(r->balance, sizeof(r->balance), e, "balance");
 	if (size != REPORT_NOWHERE)
 		grow(d, size);
 	if (r->programs.n == 0)
@@ -112,7 +112,7 @@ void history_do_started(struct reader *d, const json_t *e)
 void history_do_ended(struct reader *d, const json_t *e)
 {
 	d->r->is_ended = true;
-	d->r->code = (int)history_real_or(e, "code", 0);
+	d->r->code = history_status(e, "code");
 	history_all_end(d, d->now_s);
 	history_note(d, d->r->code ? NOTE_FAILURE : NOTE_JOB, "it ended with status %d", d->r->code);
 	d->pid = -1;

@@ -11,7 +11,8 @@
 #define HEIGHT 200
 #define PLACE  ((double)PAGE_WIDTH / BINS)
 
-static void draw_line(const double *v, double most, const char *class, const char *title, FILE *out)
+/* Its title follows, and draw_line_end() */
+static void draw_line(const double *v, double most, const char *class, FILE *out)
 {
 	bool is_begun = false;
 
@@ -25,7 +26,10 @@ static void draw_line(const double *v, double most, const char *class, const cha
 		is_begun = true;
 	}
 	fputs("\"><title>", out);
-	html_text(out, title);
+}
+
+static void draw_line_end(FILE *out)
+{
 	fputs("</title></path>\n", out);
 }
 
@@ -50,15 +54,16 @@ static void draw_lines(const struct report *r, const double *v, FILE *out)
 {
 	double most = html_axis(most_of(v, (size_t)r->n_clusters * BINS));
 	struct html_label labels[3];
-	char texts[3][32], class[16], colour[8], title[400];
+	char texts[3][32], class[16], colour[8];
 
 	axis(labels, texts, most);
 	html_chart_begin(out, r, "Processors that the ranks of each cluster kept busy, by time", HEIGHT, labels, 3);
 	fprintf(out, "<path class=\"grid\" d=\"M0 0H%dM0 %dH%d\"/>", PAGE_WIDTH, HEIGHT / 2, PAGE_WIDTH);
 	for (uint32_t c = 0; c < r->n_clusters; c++) {
 		snprintf(class, sizeof(class), "%s", html_colour(colour, r, c));
-		snprintf(title, sizeof(title), "cluster %u%s%.300s", c, r->clusters[c].name ? " on " : "", r->clusters[c].name ? r->clusters[c].name : "");
-		draw_line(v + (size_t)c * BINS, most, class, title, out);
+		draw_line(v + (size_t)c * BINS, most, class, out);
+		html_cluster(out, r, c);
+		draw_line_end(out);
 	}
 	page_marks(r, HEIGHT, out);
 	html_chart_end(out, r);
@@ -93,8 +98,12 @@ static void draw_band(const struct report *r, const double *v, FILE *out)
 	      "gain.</p><ul class=\"legend\"><li><i class=\"k1\"></i>the fullest</li><li><i class=\"k0\"></i>the mean</li></ul>\n", out);
 	html_chart_begin(out, r, "Load of the fullest cluster and mean load, by time", HEIGHT, labels, 3);
 	fprintf(out, "<path class=\"grid\" d=\"M0 0H%dM0 %dH%d\"/>", PAGE_WIDTH, HEIGHT / 2, PAGE_WIDTH);
-	draw_line(mean, most, "k0", "the mean of all clusters", out);
-	draw_line(high, most, "k1", "the fullest cluster", out);
+	draw_line(mean, most, "k0", out);
+	fputs("the mean of all clusters", out);
+	draw_line_end(out);
+	draw_line(high, most, "k1", out);
+	fputs("the fullest cluster", out);
+	draw_line_end(out);
 	page_marks(r, HEIGHT, out);
 	html_chart_end(out, r);
 }

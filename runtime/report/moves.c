@@ -26,7 +26,7 @@ static uint32_t technique_of(struct techniques *t, const char *name)
 
 static bool is_told(const struct report_move *m)
 {
-	return m->status >= 0 && isfinite(m->m[M_DOWNTIME]) && m->m[M_DOWNTIME] > 0;
+	return m->status >= 0 && isfinite(m->m[M_DOWNTIME]) && m->m[M_DOWNTIME] >= 1e-9; /* clocks tell no less */
 }
 
 /* ---- pauses over time ---------------------------------------------------------------------------------------------------- */

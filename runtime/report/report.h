@@ -47,7 +47,7 @@ struct report_move {
 
 struct report_sum { double t_s, downtime_s, longest_s; uint32_t moved, failed; }; /* of moves that are not told one by one */
 
-struct report_load { double t_s; uint32_t n; float *load, *busy; uint32_t *ranks; }; /* of clusters 0 to n - 1; NAN: not known */
+struct report_load { double t_s; uint32_t n; float *load; }; /* of clusters 0 to n - 1; NAN: not known */
 
 struct report_plan {
 	double t_s, done_s;             /* done_s < 0: it had no moves, or they were not heard of any more */

@@ -33,16 +33,11 @@ static json_t *us(double s)
 static void name(struct trace *t, const char *what, int pid, int tid, const char *fmt, ...) GW_PRINTF(5, 6);
 static void name(struct trace *t, const char *what, int pid, int tid, const char *fmt, ...)
 {
-	char text[600];
-	json_t *string;
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	put(t, json_pack("{s:s, s:s, s:i, s:i, s:{s:o}}", "name", what, "ph", "M", "pid", pid, "tid", tid, "args", "name", json_vsprintf(fmt, ap)));
 	va_end(ap);
-	string = json_string(text);
-	put(t, json_pack("{s:s, s:s, s:i, s:i, s:{s:o}}", "name", what, "ph", "M", "pid", pid, "tid", tid, "args", "name",
-	                 string ? string : json_string("?"))); /* a long name may have been cut inside a letter */
 }
 
 static void put_stays(struct trace *t, const struct report *r)

@@ -271,6 +271,24 @@ def strange_files():
 	for text, how in ((started("0123456789abcdef0123"), "more than 15 letters"), (started(t=None), "does not say when"), (started(ranks=-1), "how many ranks")):
 		code, out, err = godwit("report", made("damaged.jsonl", text, line("job.ended", 5, code=3)), "-J")
 		tap.ok(code == 2 and how in err and not out, "nothing is told of a history without a beginning: %s" % how, code, out[:300], err)
+	huge = 1.7e308
+	cut = "ää" * 20  # no room, of an even or an odd number of bytes, ends between its letters
+	lines = [started(version=cut, balance="a" + cut), line("cluster.ready", 1, cluster=0, name=cut * 20, place=0, cores=4), line("job.ended", 9, code=-1e18),
+	         line("traffic.seen", 2, per=1, near=[huge, 1e-300, -5], rows=[[0, 1, huge, huge], [1, 0, 1e-300, 1e-300], [0, 0, 1e18, 5]]),
+	         line("traffic.seen", 3, per=1, near=[huge, huge, huge], rows=[[0, 1, huge, huge], [0, 0, 9, 1]]), line("bal.plan", 3, moves=2, peak=huge, planned=-huge),
+	         line("load.seen", 3, load=[huge, -huge, 1e300], busy=[1e300], ranks=[-(1 << 62)]), line("mig.sum", 3, downtime_ns=huge, longest_ns=huge, moved=1),
+	         line("job.checkpoint", 3, ms=huge, size=huge, status=-1e18), line("job.removed", 3, status=-1e18)]
+	lines += [line("mig.done", 4, rank=0, to=0, by=by, technique=cut, status=status, total_ns=huge, downtime_ns=down, pages=huge, slowdown=-huge, bytes=huge,
+	               predicted_ns=huge, **{"from": 0}) for by, status, down in (("a" + cut, 0, 1e-300), (cut, -1e18, huge), (cut, huge, 1e18))]
+	lines.append(json.dumps({"t": huge, "who": "mpirun", "pid": 7, "event": "job.resumed"}) + "\n")
+	code, out, err = godwit("report", made("odd.jsonl", lines[0], *lines[3:], *lines[1:3]), "-o", "odd.html", "-t", "odd.json", "-J")
+	figures = json.loads(out) if code == 0 else {}
+	tap.ok(code == 0 and figures["length_s"] == 9 and figures["code"] == -(2**31 - 1) and figures["failed"] == 1, "numbers beyond all bounds are none", code, out, err)
+	said = check_page("odd.html", "the page of such a history").says()
+	tap.ok(not re.search(r"\bnan\b|\binf\b|-9223372036854775808", read("odd.html").split("</style>")[1].split("<script>")[0]) and cut in said, "and neither they nor halves of letters "
+	       "are in it", said[:3000])
+	events, arrows = check_trace("odd.json", "such a history")
+	tap.ok([e["args"]["name"] for e in events if e["ph"] == "M" and e["name"] == "process_name"][1] == "cluster 0 on " + cut * 20, "a long name is whole there", events[:3])
 	all_ranks = (1 << 20) - 1
 	many = made("many.jsonl", *[started(ranks=all_ranks)] * 12)
 	grown = made("grown.jsonl", started(), *[line("job.spawn", rank=0, first=2 + i * 600000, size=600000, places=[]) for i in range(3)])
