@@ -22,7 +22,7 @@ struct request {
 static const struct argp_option options[] = {
 	{ "output", 'o', "FILE", 0, "Write the page to FILE; '-' for standard output. Default: godwit-JOB.html", 0 },
 	{ "trace", 't', "FILE", 0, "Write a trace for chrome://tracing or Perfetto (https://ui.perfetto.dev) to FILE, and a page only if -o names one", 0 },
-	{ "list", 'l', NULL, 0, "Say of which jobs there are histories", 0 },
+	{ "list", 'l', NULL, 0, "Say of which jobs there are histories: all, or those whose id begins with JOB", 0 },
 	{ "job", 'j', "ID", 0, "The job, when a file holds several", 10 },
 	{ "json", 'J', NULL, 0, "Print the figures of the job as JSON, and write a page only if -o names one", 10 },
 	{ 0 }
@@ -50,7 +50,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
 /* ---- which history ------------------------------------------------------------------------------------------------------- */
 
-struct kept { char job[16]; struct timespec at; };
+struct kept { char job[16]; struct timespec at; off_t size; };
 
 static int newest_first(const void *x, const void *y)
 {
@@ -86,7 +86,7 @@ static int find_kept(const char *dir, const char *begin, struct kept **out, stru
 			}
 			all = more;
 		}
-		all[n] = (struct kept){ .at = st.st_mtim };
+		all[n] = (struct kept){ .at = st.st_mtim, .size = st.st_size };
 		snprintf(all[n++].job, sizeof(all->job), "%.8s", e->d_name);
 	}
 	closedir(d);
@@ -131,81 +131,172 @@ static int find_file(const struct request *q, char *path, size_t cap, const char
 	return code;
 }
 
+static void print_line(const struct report *r)
+{
+	time_t began = (time_t)r->began;
+	char when[64] = "";
+	struct tm tm;
+
+	if (!localtime_r(&began, &tm) || !strftime(when, sizeof(when), "%F %T", &tm))
+		when[0] = '\0';
+	report_text(stdout, r->job);
+	printf("  %s  %9.1f s  %6u ranks  ", when, r->length_s, r->size);
+	report_text(stdout, r->programs.n ? r->programs.list[0] : "");
+	putchar('\n');
+}
+
+/* Those that can be read; and a sentence for each that cannot. Return the exit status */
 static int list(const struct request *q, struct gw_error *why)
 {
-	char dir[3900], path[4000], when[64];
-	json_t *jobs = q->is_json ? json_array() : NULL;
-	struct kept *all;
-	int code = rt_state_dir(dir, sizeof(dir), false, why), n;
+	const char *begin = q->what ? q->what : q->job ? q->job : "";
+	char dir[3900], path[4000];
+	struct kept *all = NULL;
+	json_t *jobs;
+	int code = rt_state_dir(dir, sizeof(dir), false, why), n = code < 0 ? code : find_kept(dir, begin, &all, why);
 
-	n = code < 0 ? code : find_kept(dir, "", &all, why);
+	if (n == 0 && *begin)
+		n = gw_fail(why, -ENOENT, "there is no history of a job %s in '%s'", begin, dir);
+	if (n < 0)
+		return control_fail(why);
+	jobs = q->is_json ? json_array() : NULL;
 	for (int i = 0; i < n; i++) {
+		struct gw_error one = { 0 };
 		struct report r;
-		struct tm tm;
 
 		snprintf(path, sizeof(path), "%s/%s.jsonl", dir, all[i].job);
-		if (report_read(&r, path, NULL, NULL) == 0) {
-			time_t began = (time_t)r.began;
-
-			if (!localtime_r(&began, &tm) || !strftime(when, sizeof(when), "%F %T", &tm))
-				when[0] = '\0';
-			if (jobs)
-				json_array_append_new(jobs, report_json(&r));
-			else
-				printf("%s  %s  %9.1f s  %6u ranks  %s\n", r.job, when, r.length_s, r.size, r.programs.n ? r.programs.list[0] : "");
-		}
-		report_fini(&r);
+		code = all[i].size ? report_read(&r, path, NULL, &one) : 1; /* without a line: its job has just begun */
+		if (code < 0)
+			*why = one;
+		if (code < 0)
+			fprintf(stderr, "godwit: %s\n", one.text);
+		else if (code == 0 && jobs)
+			json_array_append_new(jobs, report_json(&r));
+		else if (code == 0)
+			print_line(&r);
+		if (code <= 0)
+			report_fini(&r);
 	}
-	if (n >= 0)
-		free(all);
-	if (jobs && n >= 0)
+	free(all);
+	if (jobs)
 		control_print(jobs);
 	json_decref(jobs);
-	return n < 0 ? n : 0;
+	return why->code < 0 ? CONTROL_FAILED : CONTROL_DONE;
 }
 
 /* ---- writing ---------------------------------------------------------------------------------------------------------------- */
 
-static int write_to(const char *path, const struct report *r, void (*fn)(const struct report *r, FILE *out), struct gw_error *why)
-{
-	bool is_stdout = strcmp(path, "-") == 0, is_bad;
-	FILE *f = is_stdout ? stdout : fopen(path, "we");
+struct target {
+	const char *path;       /* NULL: it is not wanted */
+	void (*write)(const struct report *r, FILE *out);
+	FILE *f;
+	struct stat st;
+	bool is_new;            /* it was not there */
+};
 
-	if (!f)
-		return gw_fail(why, -EIO, "cannot write '%s': %s", path, strerror(errno)); /* not as a job that is not there */
-	fn(r, f);
-	is_bad = fflush(f) != 0 || ferror(f);
-	if (!is_stdout)
-		is_bad |= fclose(f) != 0;
-	return is_bad ? gw_fail(why, -EIO, "cannot write '%s': %s", is_stdout ? "standard output" : path, strerror(errno)) : 0;
+static bool is_same_file(const struct stat *a, const struct stat *b)
+{
+	return S_ISREG(a->st_mode) && a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
-static int write_all(const struct request *q, const struct report *r, struct gw_error *why)
+/* What is there stays as it is, until all that is to be written is known to have a place of its own */
+static int open_target(struct target *t, struct gw_error *why)
 {
-	char own[64];
-	const char *page = q->page;
-	int code = 0;
+	int fd;
 
-	if (!page && !q->trace && !q->is_json) {
+	if (!t->path)
+		return 0;
+	if (strcmp(t->path, "-") == 0) {
+		t->f = stdout;
+		return 0;
+	}
+	fd = open(t->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0666);
+	t->is_new = fd >= 0;
+	if (fd < 0 && errno == EEXIST)
+		fd = open(t->path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd >= 0 && fstat(fd, &t->st) == 0 && (t->f = fdopen(fd, "w")))
+		return 0;
+	gw_fail(why, -EIO, "cannot write '%s': %s", t->path, strerror(errno)); /* not as a job that is not there */
+	if (fd >= 0)
+		close(fd);
+	return -EIO;
+}
+
+static int write_target(struct target *t, const struct report *r, struct gw_error *why)
+{
+	bool is_bad = S_ISREG(t->st.st_mode) && ftruncate(fileno(t->f), 0) < 0;
+
+	if (!is_bad) {
+		t->write(r, t->f);
+		is_bad = fflush(t->f) != 0 || ferror(t->f);
+	}
+	return is_bad ? gw_fail(why, -EIO, "cannot write %s%s%s: %s", t->f == stdout ? "" : "'", t->f == stdout ? "standard output" : t->path,
+	                        t->f == stdout ? "" : "'", strerror(errno)) : 0;
+}
+
+/* A page and a trace; neither over the history that they are made of, nor one over the other */
+static int write_targets(struct target t[2], const char *history, const struct report *r, struct gw_error *why)
+{
+	struct stat from;
+	int code = stat(history, &from) < 0 ? gw_fail(why, -errno, "cannot read '%s': %s", history, strerror(errno)) : 0;
+
+	for (int i = 0; i < 2 && code == 0; i++)
+		code = open_target(&t[i], why);
+	for (int i = 0; i < 2 && code == 0; i++)
+		if (t[i].f && is_same_file(&t[i].st, &from))
+			code = gw_fail(why, -EINVAL, "'%s' is the history itself, and would be lost; name another file to write to", t[i].path);
+	if (code == 0 && t[0].f && t[1].f && is_same_file(&t[0].st, &t[1].st))
+		code = gw_fail(why, -EINVAL, "the page and the trace cannot both be '%s'; name two files", t[1].path);
+	if (code < 0)
+		for (int i = 0; i < 2; i++)
+			if (t[i].is_new)
+				unlink(t[i].path);
+	for (int i = 0; i < 2 && code == 0; i++)
+		code = t[i].f ? write_target(&t[i], r, why) : 0;
+	for (int i = 0; i < 2; i++)
+		if (t[i].f && t[i].f != stdout && fclose(t[i].f) != 0 && code == 0)
+			code = gw_fail(why, -EIO, "cannot write '%s': %s", t[i].path, strerror(errno));
+	return code;
+}
+
+static int write_all(const struct request *q, const char *history, const struct report *r, struct gw_error *why)
+{
+	struct target t[2] = { { .path = q->page, .write = report_page }, { .path = q->trace, .write = report_trace } };
+	bool is_own = !q->page && !q->trace && !q->is_json;
+	char own[64];
+	int code;
+
+	if (is_own) {
 		snprintf(own, sizeof(own), "godwit-%.8s.html", r->job);
 		for (char *p = own; *p; p++) /* a file of somebody else's may call its job anything */
-			if (*p == '/')
+			if (!strchr("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.", *p))
 				*p = '_';
-		page = own;
+		t[0].path = own;
 	}
-	if (page)
-		code = write_to(page, r, report_page, why);
-	if (code == 0 && q->trace)
-		code = write_to(q->trace, r, report_trace, why);
+	code = write_targets(t, history, r, why);
 	if (code == 0 && q->is_json) {
 		json_t *figures = report_json(r);
 
 		control_print(figures);
 		json_decref(figures);
 	}
-	if (code == 0 && page == own)
+	if (code == 0 && is_own)
 		printf("%s\n", own);
 	return code;
+}
+
+/* What does not go together */
+static int check(const struct request *q, struct gw_error *why)
+{
+	bool is_page_out = q->page && strcmp(q->page, "-") == 0, is_trace_out = q->trace && strcmp(q->trace, "-") == 0;
+
+	if (q->is_list && (q->page || q->trace))
+		return gw_fail(why, -EINVAL, "--list writes neither a page nor a trace; name one of the jobs for that");
+	if (q->is_list && q->what && !is_id(q->what))
+		return gw_fail(why, -EINVAL, "--list takes the id of a job, or how it begins, and '%s' is none", q->what);
+	if (is_page_out + is_trace_out + q->is_json > 1 && (is_page_out || is_trace_out))
+		return gw_fail(why, -EINVAL, "standard output takes one thing: %s", is_page_out && is_trace_out ? "the page or the trace" :
+		               is_page_out ? "the page (-o -) or figures (--json)" : "the trace (-t -) or figures (--json)");
+	return 0;
 }
 
 int control_report(int argc, char **argv)
@@ -223,14 +314,16 @@ int control_report(int argc, char **argv)
 
 	argv[0] = name;
 	argp_parse(&argp, argc, argv, 0, NULL, &q);
+	if (check(&q, &why) < 0)
+		return control_fail(&why);
 	if (q.is_list)
-		return list(&q, &why) < 0 ? control_fail(&why) : CONTROL_DONE;
+		return list(&q, &why);
 	code = find_file(&q, path, sizeof(path), &job, &why);
 	if (code < 0)
 		return control_fail(&why);
 	code = report_read(&r, path, job, &why);
 	if (code == 0)
-		code = write_all(&q, &r, &why);
+		code = write_all(&q, path, &r, &why);
 	report_fini(&r);
 	return code < 0 ? control_fail(&why) : CONTROL_DONE;
 }

@@ -22,6 +22,16 @@ static size_t unseen(const unsigned char *p)
 	return p[0] < 0x20 || p[0] == 0x7f;
 }
 
+void report_text(FILE *out, const char *text)
+{
+	for (const unsigned char *p = (const unsigned char *)(text ? text : ""); *p;) {
+		size_t n = unseen(p);
+
+		putc(n ? '?' : *p, out);
+		p += n ? n : 1;
+	}
+}
+
 void html_text(FILE *out, const char *text)
 {
 	for (const unsigned char *p = (const unsigned char *)(text ? text : ""); *p;) {

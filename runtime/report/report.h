@@ -108,4 +108,7 @@ void report_trace(const struct report *r, FILE *out);
 /** report_json - figures that sum it up. The caller's */
 json_t *report_json(const struct report *r);
 
+/** report_text - for a terminal: what no one can see, turns text around, or is a terminal's to obey, is '?' */
+void report_text(FILE *out, const char *text);
+
 #endif

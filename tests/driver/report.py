@@ -135,7 +135,7 @@ def real_job():
 		tap.skip("a history of a real job", "ranks cannot move here")
 		return
 	stop = os.path.join(work, "stop")
-	os.mkdir(os.path.join(work, "checkpoints"))
+	os.makedirs(os.path.join(work, "checkpoints/one"))
 	job = Job(tap, ["-n", 4, "-launcher", "fork", "-hosts", "one:2,two:2", "-clusters", 2, UNEVEN, stop, 5, 3, 20000, BAD], env=ENV)
 	if not job.wait_line(r"^steps", 60, "out"):
 		tap.bail("the job does not compute")
@@ -173,16 +173,20 @@ def real_job():
 	       "each move is told with its technique and eight measures", told)
 	tap.ok([t for t in page.titles if t.startswith("rank 0: cluster 3 on two")] and "The same as a table" in said, "the timeline has its stays",
 	       page.titles[:5])
-	tap.ok((written.get("status") == 0) == ("checkpoints/one" in said), "the checkpoint is told", written)
-	tap.ok("what happened to the job" in said.lower() and "cluster 1 is drained" in said, "and the drain")
+	tap.ok(written.get("status") == 0 and "checkpoints/one" in said and "a checkpoint was written in" in said, "the checkpoint is told", written)
+	tap.ok("cluster 1 is drained" in said and "draining is over: %d ranks were moved" % drained["moved"] in said, "and the drain", drained)
 	code, out, err = godwit("report", ident[:6], "--json", "--trace", "trace.json")
 	figures = json.loads(out) if code == 0 else {}
 	tap.ok(code == 0 and figures["job"] == ident and figures["ended"] and figures["code"] == 0 and figures["moved"] >= len(moves) and figures["ranks"] == 4 and
 	       figures["clusters"] == 5 and figures["hosts"] == 3, "godwit report --json tells figures, by the beginning of the id", code, figures, err)
 	events, arrows = check_trace("trace.json", "a real job")
 	tap.ok(len(arrows) == figures["moved"], "there is an arrow for each move", len(arrows), figures)
+	code, out, err = godwit("report", "--list", ident[:5])
+	tap.ok(code == 0 and out.startswith(ident) and "uneven" in out, "godwit report --list names it", out, err)
+	with open(os.path.join(os.path.dirname(file), "ffffffff.jsonl"), "w") as f:
+		f.write("torn")
 	code, out, err = godwit("report", "--list")
-	tap.ok(code == 0 and ident in out and "uneven" in out, "godwit report --list names it", out, err)
+	tap.ok(code == 1 and out.startswith(ident) and "ffffffff.jsonl' holds no history" in err, "and says which one cannot be read", code, out, err)
 
 
 # ---- a long one -----------------------------------------------------------------------------------------------------------
@@ -206,7 +210,7 @@ def long_history():
 		f.write("no JSON\n[1]\n")
 	code, out, err = godwit("report", path, "-o", "short.html", "--trace", "short.json")
 	said = check_page("short.html", "the page of a short history").says()
-	tap.ok(code == 0 and "Job 11111111" in said and "2 of " in said and "could not be read" in said,
+	tap.ok(code == 0 and "Job 11111111" in said and "2 of %d lines of its history could not be read" % sum(1 for _ in open(path, "rb")) in said,
 	       "of several jobs in a file the last is taken; lines that say nothing are counted", code, err)
 	check_trace("short.json", "a made job")
 	code, out, err = godwit("report", path, "--job", "0bad", "--json")
@@ -222,6 +226,23 @@ def refusals():
 	tap.ok(code == 3 and "holds no history" in err, "nor is a file that is none", code, err)
 	code, out, err = godwit("report", os.path.join(work, "long.jsonl"), "-o", "/nowhere/page.html")
 	tap.ok(code == 1 and "/nowhere/page.html" in err, "a page that cannot be written says where", code, err)
+	path = made("whole.jsonl", started(job="a/\n\x1b[1m"), line("job.ended", 5, code=0))
+	text, out_of = read("whole.jsonl"), "standard output takes one thing"
+	os.symlink(path, os.path.join(work, "link"))
+	for words, how in (([path, "-o", path], "is the history itself"), ([path, "-t", os.path.join(work, "link")], "is the history itself"),
+	                   ([path, "-o", "new", "-t", "new"], "cannot both be"), ([path, "-o", "-", "-J"], out_of), ([path, "-t", "-", "-J"], out_of),
+	                   ([path, "-o", "-", "-t", "-"], out_of), (["-l", "-o", "new"], "neither a page nor a trace"), (["-l", path], "takes the id of a job")):
+		code, out, err = godwit("report", *words)
+		tap.ok(code == 2 and how in err and not out and read("whole.jsonl") == text and not os.path.exists(os.path.join(work, "new")),
+		       "refused, and nothing is written: report %s" % " ".join(w.replace(work + "/", "") for w in words), code, out[:200], err)
+	code, out, err = godwit("report", path)
+	tap.ok(code == 0 and out == "godwit-a___[1m.html\n".replace("[", "_") and os.path.exists(os.path.join(work, out.strip())),
+	       "a job's number with a line's end and a terminal's command in it is neither in the name of a file nor on the terminal", code, out, err)
+	with open("/dev/full", "w") as full:
+		for words in (["report", path, "-J"], ["report", path, "-o", "-"], ["--help"]):
+			p = subprocess.run([GODWIT] + words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=90)
+			tap.ok(p.returncode == 1 and p.stderr == "godwit: cannot write%s standard output: No space left on device\n" % ("" if "-o" in words else " to"),
+			       "where nothing can be written godwit %s does not end well" % " ".join(words).replace(work + "/", ""), p.returncode, p.stderr)
 	kept = os.path.join(work, "kept")
 	os.makedirs(os.path.join(kept, "godwit/jobs"), mode=0o700)
 	for i in range(40):
