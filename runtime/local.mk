@@ -127,7 +127,7 @@ TOP_SOURCES += %D%/control/top_plain.c
 endif
 godwit_SOURCES = %D%/control/main.c %D%/control/status.c %D%/control/migrate.c %D%/control/pin.c %D%/control/rebalance.c %D%/control/report.c $(TOP_SOURCES) %D%/control/metrics.c %D%/control/suspend.c %D%/control/checkpoint.c %D%/control/restart.c \
 	%D%/control/doctor.h %D%/control/doctor.c %D%/control/doctor_here.c %D%/control/doctor_far.c \
-	%D%/control/grow.c %D%/control/pool.h %D%/control/pool.c %D%/control/up.c %D%/pool/names.c $(STARTER_SOURCES) %D%/launcher/hosts.c %D%/control/control.h
+	%D%/control/grow.c %D%/control/pool.h %D%/control/pool.c %D%/control/up.c %D%/pool/names.c $(STARTER_SOURCES) %D%/launcher/hosts.c %D%/balance/predict.c %D%/control/control.h
 godwit_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(NCURSES_CFLAGS) -DPACKAGE_VERSION='"$(PACKAGE_VERSION)"' \
 	-DGODWIT_PKGLIBDIR='"$(pkglibdir)"'
 godwit_LDADD = libgw-report.la libgw-cold.la libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(SODIUM_LIBS) $(NCURSES_LIBS) -lm

@@ -26,6 +26,10 @@ long control_number(struct argp_state *state, const char *text, const char *what
 /** control_connect - to the head of the job that was named, or of the only one. Return a descriptor or -errno */
 int control_connect(const struct control *c, struct gw_error *why);
 
+/** control_check_awake - a head that is stopped (Ctrl-Z) accepts connections, but answers nobody: -EBUSY with @why, to be said instead of
+ *  waiting for it. @fd: of control_connect() */
+int control_check_awake(int fd, struct gw_error *why);
+
 /**
  * control_talk - send @request (stolen) and hand each answer to @on_answer until it returns something but 0
  * Return: that, or negative errno with @why when the connection ends before.

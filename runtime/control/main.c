@@ -131,8 +131,7 @@ static int jobs_filter(uint32_t *jobs, int n, const char *begin)
 	return kept;
 }
 
-/* A head that is stopped (Ctrl-Z) accepts connections, but answers nobody: say so instead of waiting. */
-static int check_awake(int fd, struct gw_error *why)
+int control_check_awake(int fd, struct gw_error *why)
 {
 	char path[64], line[512];
 	struct ucred cred = { 0 };
@@ -140,8 +139,8 @@ static int check_awake(int fd, struct gw_error *why)
 	const char *end = NULL;
 	FILE *f;
 
-	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
-		return fd;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+		return 0;
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)cred.pid);
 	f = fopen(path, "re");
 	if (f) {
@@ -149,8 +148,7 @@ static int check_awake(int fd, struct gw_error *why)
 		fclose(f);
 	}
 	if (!end || !end[1] || end[2] != 'T')
-		return fd;
-	close(fd);
+		return 0;
 	return gw_fail(why, -EBUSY, "mpirun (process %d) is stopped, and its job with it; continue it first: 'fg' in its shell, or "
 	               "kill -CONT %d", (int)cred.pid, (int)cred.pid);
 }
@@ -183,7 +181,13 @@ int control_connect(const struct control *c, struct gw_error *why)
 	}
 	rt_socket_name(name, jobs[0], -1);
 	n = gw_connect_unix(name, why);
-	return n == -ECONNREFUSED ? gw_fail(why, -ENOENT, "job %08x has just ended", jobs[0]) : check_awake(n, why);
+	if (n < 0)
+		return n == -ECONNREFUSED ? gw_fail(why, -ENOENT, "job %08x has just ended", jobs[0]) : n;
+	if (control_check_awake(n, why) < 0) {
+		close(n);
+		return why->code;
+	}
+	return n;
 }
 
 /* ---- the conversation ----------------------------------------------------------------------------------------------- */
@@ -370,6 +374,19 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	return key == ARGP_KEY_ARG ? 0 : ARGP_ERR_UNKNOWN;
 }
 
+/* However the program ends: what it has told is told, or its end is no success */
+static void on_end(int status, void *ctx)
+{
+	(void)ctx;
+	errno = 0;
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return;
+	if (status != CONTROL_DONE) /* which was said */
+		return;
+	fprintf(stderr, "godwit: cannot write to standard output%s%s\n", errno ? ": " : "", errno ? strerror(errno) : "");
+	_exit(CONTROL_FAILED);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct argp argp = { NULL, parse_option, "COMMAND [ARG...]", doc, NULL, NULL, NULL };
@@ -377,6 +394,7 @@ int main(int argc, char **argv)
 	int first = argc;
 
 	gw_log_init("godwit");
+	on_exit(on_end, NULL);
 	argp_err_exit_status = CONTROL_WRONG;
 	/* options before the command are ours, those after it the command's */
 	for (int i = 1; i < argc; i++)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "runtime/balance/predict.h"
 #include "runtime/control/pool.h"
 
 static const struct argp_option options[] = {
@@ -94,8 +95,6 @@ static void print_reasons(const json_t *ranks)
 /* Where each would go, and how long it would stand by each technique */
 static void print_predictions(const json_t *ranks)
 {
-	static const char *const techniques[] = { "auto", "stop-and-copy", "pre-copy", "post-copy", "hybrid" };
-
 	printf("%7s  %5s  %10s  %13s  %10s  %10s  %10s\n", "RANK", "TO", "AUTO", "STOP-AND-COPY", "PRE-COPY", "POST-COPY", "HYBRID");
 	for (size_t i = 0; i < json_array_size(ranks); i++) {
 		const json_t *r = json_array_get(ranks, i), *m = json_object_get(r, "movable"), *predicted = json_object_get(m, "predicted");
@@ -103,8 +102,8 @@ static void print_predictions(const json_t *ranks)
 		if (!predicted)
 			continue;
 		printf("%7lld  %5lld", (long long)number_of(r, "rank"), (long long)number_of(m, "destination"));
-		for (size_t k = 0; k < GW_ARRAY_LEN(techniques); k++) {
-			const json_t *ms = json_object_get(json_object_get(predicted, techniques[k]), "downtime_ms");
+		for (size_t k = 0; k < BAL_TECHNIQUES; k++) {
+			const json_t *ms = json_object_get(json_object_get(predicted, bal_technique_name((enum bal_technique)k)), "downtime_ms");
 			char text[32] = "-";
 
 			if (json_is_number(ms))

@@ -31,6 +31,8 @@ struct top {
 	long pages, width;
 	struct gw_loop *loop;
 	struct gw_link *link;
+	int fd;                  /* of the link, whose it is */
+	struct gw_error *why;
 	struct gw_timer *timer;
 	struct gw_watch *keys, *signals;
 	int signal_fd;
@@ -171,6 +173,10 @@ static void ask(void *ctx)
 	struct top *t = ctx;
 
 	t->timer = NULL;
+	if (t->is_waiting && t->is_batch && control_check_awake(t->fd, t->why) < 0) { /* who reads pages would wait for ever */
+		gw_loop_stop(t->loop, t->why->code);
+		return;
+	}
 	if (t->is_waiting && gw_now_ns() - t->asked_ns > SILENCE_NS)
 		message(t, true, "mpirun does not answer; it may be stopped");
 	if (!t->is_waiting && !t->view.is_paused) {
@@ -492,6 +498,7 @@ static int start(struct top *t, struct gw_error *why)
 		return gw_fail(why, code, "cannot start: %s", strerror(-code));
 	}
 	code = gw_link_create(&t->link, t->loop, fd, &link_ops, t);
+	t->fd = fd;
 	if (code == 0 && !t->is_batch)
 		code = take_signals(t);
 	if (code < 0)
@@ -527,13 +534,14 @@ int control_top(int argc, char **argv)
 	static const struct argp argp = { options, parse_option, "[JOB]", "Show what a job does, again and again: its clusters and their load, what each "
 		"rank computes, waits and sends, moves under way and those that are over. 'h' lists the keys. A rank's LOAD is useful processor time; "
 		"looking for messages in vain is WAIT.", NULL, NULL, NULL };
-	struct top t = { .view = { .delay_s = 2 }, .signal_fd = -1 };
+	struct top t = { .view = { .delay_s = 2 }, .fd = -1, .signal_fd = -1 };
 	const char *columns = getenv("COLUMNS"), *term = getenv("TERM");
 	struct gw_error why = { 0 };
 	char name[] = "godwit top", id[16];
 	int code;
 
 	argv[0] = name;
+	t.why = &why;
 	argp_parse(&argp, argc, argv, 0, NULL, &t);
 	setlocale(LC_CTYPE, "");
 	t.view.is_utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
