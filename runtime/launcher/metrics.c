@@ -6,6 +6,7 @@
  */
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "runtime/launcher/head.h"
@@ -94,6 +95,7 @@ static bool put_job(char *to, size_t cap, const char *from, uint32_t job)
 int metrics_init(struct head *h, struct gw_error *why)
 {
 	struct metrics *m;
+	struct stat st;
 	int fd;
 
 	if (!h->spec->metrics)
@@ -104,6 +106,9 @@ int metrics_init(struct head *h, struct gw_error *why)
 	m->head = h;
 	if (!put_job(m->path, sizeof(m->path), h->spec->metrics, h->job))
 		return gw_fail(why, -ENAMETOOLONG, "-metrics: the name of the file is too long");
+	if (stat(m->path, &st) == 0 && !S_ISREG(st.st_mode)) /* it would be replaced: of a device by root, too */
+		return gw_fail(why, -EINVAL, "-metrics: '%s' is %s; name a file, such as '%s%sgodwit-%%j.prom'", m->path, S_ISDIR(st.st_mode) ? "a directory" :
+		               "no ordinary file", S_ISDIR(st.st_mode) ? m->path : "", S_ISDIR(st.st_mode) ? "/" : "");
 	snprintf(m->beside, sizeof(m->beside), "%s.%d", m->path, (int)getpid()); /* not *.prom: no collector takes it */
 	fd = open(m->beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	if (fd < 0)

@@ -145,6 +145,18 @@ tap.ok(code == 2 and "no terminal" in err and "-b" in err, "what is no terminal 
 code, out, err = godwit("top", name, "-s", "height")
 tap.ok(code == 2 and "'height'" in err, "a column that there is not is refused", code, err)
 
+with open("/dev/full", "w") as full:
+	for words in (["top", "-b", "-n", "1", "-d", "0.2"], ["metrics"]):
+		p = subprocess.run([GODWIT] + words + [name], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+		tap.ok(p.returncode == 1 and "cannot write to standard output" in p.stderr, "where nothing can be written %s does not end well" % words[0], p.stderr)
+
+p = subprocess.Popen([GODWIT, "top", "-b", "-d", "0.2", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+p.stdout.readline()
+os.kill(job.proc.pid, signal.SIGSTOP)
+out, err = p.communicate(timeout=60)
+os.kill(job.proc.pid, signal.SIGCONT)
+tap.ok(p.returncode == 1 and "is stopped" in err, "when mpirun is stopped top -b says so, and ends", p.returncode, err)
+
 # ---- counters go on
 first = head.ranks()[1]
 can = can_move()
@@ -183,7 +195,9 @@ tap.ok(wait_for(lambda: os.path.exists(written), 30) and samples(open(written).r
        "-metrics writes it to a file", os.listdir(work))
 code, out, err = godwit("metrics", "ffffffff")
 tap.ok(code == 3 and "no job" in err, "a job that there is not is a sentence", code, err)
-for words, text in ((["-metrics", "/nowhere/x.prom"], "cannot be written"), (["-metrics-every", "5s"], "needs -metrics"),
+pipe = os.path.join(work, "pipe")
+os.mkfifo(pipe)
+for words, text in ((["-metrics", "/nowhere/x.prom"], "cannot be written"), (["-metrics", work], "is a directory"), (["-metrics", pipe], "no ordinary file"), (["-metrics-every", "5s"], "needs -metrics"),
                     (["-metrics", prom, "-metrics-every", "500ms"], "the shortest time is 1s")):
 	p = subprocess.run([os.path.join(BUILD, "mpirun")] + words + ["-n", "1", "true"], capture_output=True, text=True, timeout=60)
 	tap.ok(p.returncode != 0 and text in p.stderr, "mpirun %s is refused: %s" % (" ".join(words[:1]), text), p.returncode, p.stderr)
@@ -213,7 +227,7 @@ elif t:
 	t.keys("\x1b[Bp")
 	tap.ok(t.shows(r"^ +0\*") and wait_for(lambda: head.ranks()[0]["pinned"], 20), "p pins the rank that is chosen", t.text())
 	t.keys("p")
-	wait_for(lambda: not head.ranks()[0]["pinned"], 20)
+	tap.ok(wait_for(lambda: not head.ranks()[0]["pinned"], 20), "and lets it go again", t.text())
 	if can:
 		to = 1 - head.ranks()[0]["cluster"]
 		t.keys("m")
