@@ -140,7 +140,7 @@ static void self(void)
 	printf("unpin: %d\n", MPIX_Unpin());
 	migrate("anywhere", NULL, 0);
 	migrate("nowhere better", "", 0);
-	where("anywhere");
+	where("after anywhere");
 	printf("load: %d\n", MPIX_Load(0.25));
 	wait_word("rest");
 	say_hooks("hooks moved");
