@@ -4,9 +4,10 @@
  * each shape, and of recorded ones ('godwit rebalance --snapshot'). No placement has a lower peak than the bound, whatever it costs.
  *
  * bench_balance [RANKS CLUSTERS]: how long deciding takes, and how good it is, on snapshots that are made (made.h). One line for each
- * shape and strategy: milliseconds, moves, peak before and after, lower bound, bytes between hosts before and after.
+ * shape and strategy: milliseconds of a processor, moves, peak before and after, lower bound, bytes between hosts before and after.
  */
 #include <stdio.h>
+#include <time.h>
 
 #include "runtime/balance/made.h"
 
@@ -103,6 +104,15 @@ static int bounds(char **paths)
 	return 0;
 }
 
+/* One thread decides: what it takes of a processor is how long it takes where nobody else wants that one. */
+static uint64_t cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 int main(int argc, char **argv)
 {
 	uint32_t nranks = argc > 2 ? (uint32_t)atoi(argv[1]) : 100000, nclusters = argc > 2 ? (uint32_t)atoi(argv[2]) : 1000;
@@ -123,13 +133,13 @@ int main(int argc, char **argv)
 			struct bal_options o = bal_defaults;
 			struct bal_plan plan;
 			struct gw_error why = { 0 };
-			uint64_t start = gw_now_ns(), took;
+			uint64_t start = cpu_ns(), took;
 			int rc;
 
 			o.strategy = all[i];
 			o.horizon_s = 3600;
 			rc = bal_plan_make(&plan, s, &o, &why);
-			took = gw_now_ns() - start;
+			took = cpu_ns() - start;
 			if (rc < 0) {
 				printf("%-22s %-12s %s\n", made_names[shape], bal_strategy_name(o.strategy), why.text);
 				continue;

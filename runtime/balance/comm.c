@@ -220,7 +220,7 @@ static double value_of(const struct work *w)
 	double rate = link_bytes_s(w->s);
 
 	bal_measure(&m, w->s, w->at);
-	return -w->o->horizon_s * (m.peak + m.link + 1e-3 * m.hop_bytes_s / rate) - work_cost(w, NULL);
+	return -w->o->horizon_s * (m.peak + m.link + 1e-3 * m.hop_bytes_s / rate) - w->cost;
 }
 
 static void keep_better(struct work *w, uint32_t *best, double *best_value)

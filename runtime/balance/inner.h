@@ -50,6 +50,8 @@ struct work {
 	double *cluster_room;       /* memory that it has left under @at */
 	uint32_t *first, *members;  /* clusters of a domain: members[first[d]] to members[first[d + 1] - 1] */
 	bool *is_fixed;             /* ranks that stay: fixed, or moved a moment ago and not in a closed cluster */
+	double cost;                /* of all moves that make @at, seconds */
+	uint32_t moves;
 	double widest;              /* no peak is smaller: of the ranks that stay, or go anywhere, load over their cores' speed */
 };
 
@@ -77,12 +79,10 @@ void work_move(struct work *w, uint32_t rank, uint32_t cluster);
 uint32_t work_place(const struct work *w, uint32_t rank, uint32_t domain);
 /** work_peak - as in struct bal_measures; @which: the fullest bin, may be NULL */
 double work_peak(const struct work *w, uint32_t *which);
-/** work_cost - seconds for all moves of the placement; @moves: how many, may be NULL */
-double work_cost(const struct work *w, uint32_t *moves);
 /** work_evacuate - out of closed clusters, each to the bin that is the least full; -ENOSPC with the sentence */
 int work_evacuate(struct work *w, struct gw_error *why);
-/** work_improve - from the fullest bin move a rank, or exchange one, while that makes the fullest less full. Ranks of every size fit
- * where none alone would */
+/** work_improve - from the fullest bin move a rank, or exchange one, while that makes the fullest less full, and as far as it is worth its
+ * cost. Ranks of every size fit where none alone would */
 void work_improve(struct work *w);
 
 /* Bins that are open, in a heap, the least full first. Positions are kept: one whose load changed is put in order again. */

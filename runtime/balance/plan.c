@@ -167,9 +167,8 @@ static int list_moves(struct bal_plan *plan, const struct work *w)
 	struct ranked *list;
 	uint32_t n = 0;
 
-	work_cost(w, &n);
-	list = calloc((size_t)n + 1, sizeof(*list));
-	plan->moves = calloc((size_t)n + 1, sizeof(*plan->moves));
+	list = calloc((size_t)w->moves + 1, sizeof(*list));
+	plan->moves = calloc((size_t)w->moves + 1, sizeof(*plan->moves));
 	if (!load || !list || !plan->moves) {
 		free(load);
 		free(list);

@@ -70,7 +70,7 @@ static bool level(struct work *w, struct heap *h, double target)
 
 static double value_of(const struct work *w, double peak_before)
 {
-	return w->o->horizon_s * (peak_before - work_peak(w, NULL)) - work_cost(w, NULL);
+	return w->o->horizon_s * (peak_before - work_peak(w, NULL)) - w->cost;
 }
 
 #define TARGETS 14 /* a difference of 1/16384 of a peak is nobody's gain */
@@ -79,7 +79,7 @@ int bal_refine(struct work *w)
 {
 	const struct bal_snapshot *s = w->s;
 	uint32_t *from = malloc((s->nranks + 1) * sizeof(*from)), *best = malloc((s->nranks + 1) * sizeof(*best));
-	double peak = work_peak(w, NULL), low = fmin(bal_bound(s), peak), high = peak, best_value = -work_cost(w, NULL);
+	double peak = work_peak(w, NULL), low = fmin(bal_bound(s), peak), high = peak, best_value = -w->cost;
 	int rc = -ENOMEM;
 
 	if (!from || !best)
@@ -111,6 +111,13 @@ int bal_refine(struct work *w)
 			break;
 	}
 	work_reset(w, best);
+	work_improve(w);
+	if (value_of(w, peak) > best_value) {
+		best_value = value_of(w, peak);
+		memcpy(best, w->at, s->nranks * sizeof(*best));
+	}
+	/* Or step by step from where they are, as far as that is worth it: of few ranks that is often fewer moves. */
+	work_reset(w, from);
 	work_improve(w);
 	if (value_of(w, peak) > best_value) {
 		best_value = value_of(w, peak);

@@ -139,13 +139,16 @@ void work_reset(struct work *w, const uint32_t *at)
 		w->cluster_room[c] = s->clusters[c].memory_bytes;
 		w->bins[s->clusters[c].domain].open += !s->clusters[c].is_closed;
 	}
-	w->widest = 0;
+	w->widest = w->cost = 0;
+	w->moves = 0;
 	for (uint32_t i = 0; i < s->nranks; i++) {
 		uint32_t r = w->order[i], to = at ? at[r] : s->ranks[r].cluster, d = s->clusters[to].domain;
 
 		w->at[r] = to;
 		w->cluster_ranks[to]++;
 		if (to != s->ranks[r].cluster) {
+			w->cost += s->ranks[r].move_s;
+			w->moves++;
 			w->cluster_room[to] -= s->ranks[r].memory_bytes;
 			w->cluster_room[s->ranks[r].cluster] += s->ranks[r].memory_bytes;
 		}
@@ -172,6 +175,13 @@ void work_move(struct work *w, uint32_t rank, uint32_t cluster)
 	w->cluster_ranks[cluster]++;
 	w->cluster_room[from] += s->ranks[rank].memory_bytes;
 	w->cluster_room[cluster] -= s->ranks[rank].memory_bytes;
+	if (from == s->ranks[rank].cluster) {
+		w->cost += s->ranks[rank].move_s;
+		w->moves++;
+	} else if (cluster == s->ranks[rank].cluster) {
+		w->cost -= s->ranks[rank].move_s;
+		w->moves--;
+	}
 	w->at[rank] = cluster;
 	if (df == dt)
 		return;
@@ -214,21 +224,6 @@ double work_peak(const struct work *w, uint32_t *which)
 	if (which)
 		*which = fullest;
 	return fmax(peak, w->widest);
-}
-
-double work_cost(const struct work *w, uint32_t *moves)
-{
-	double cost = 0;
-	uint32_t n = 0;
-
-	for (uint32_t r = 0; r < w->s->nranks; r++)
-		if (w->at[r] != w->s->ranks[r].cluster) {
-			cost += w->s->ranks[r].move_s;
-			n++;
-		}
-	if (moves)
-		*moves = n;
-	return cost;
 }
 
 /* ---- heap --------------------------------------------------------------------------------------------------------------- */
@@ -362,16 +357,26 @@ static double higher_of(const struct work *w, uint32_t x, uint32_t y, uint32_t a
 
 #define IMPROVE_BINS 8 /* of the least full ones are looked at in each step */
 
+struct undo { uint32_t rank, cluster; };
+
+static void improve_by(struct work *w, struct undo *done, uint32_t *ndone, uint32_t rank, uint32_t domain)
+{
+	done[(*ndone)++] = (struct undo){ rank, w->at[rank] };
+	work_move(w, rank, work_place(w, rank, domain));
+}
+
 void work_improve(struct work *w)
 {
-	uint32_t steps = 4 * w->s->ndomains + 16;
+	uint32_t steps = 4 * w->s->ndomains + 16, ndone = 0, kept = 0;
+	gw_autofree struct undo *done = malloc(2 * (size_t)steps * sizeof(*done));
+	double best_value = -w->o->horizon_s * work_peak(w, NULL) - w->cost;
 	struct heap h;
 
-	if (heap_init(&h, w) < 0)
+	if (!done || heap_init(&h, w) < 0)
 		return;
 	while (steps-- > 0) {
 		uint32_t x, best_a = BAL_NONE, best_b = BAL_NONE, best_y = BAL_NONE;
-		double peak, best;
+		double peak, best, value;
 
 		work_peak(w, &x);
 		peak = bin_height(&w->bins[x]);
@@ -414,10 +419,19 @@ void work_improve(struct work *w)
 		if (best_a == BAL_NONE)
 			break;
 		if (best_b != BAL_NONE)
-			work_move(w, best_b, work_place(w, best_b, x));
-		work_move(w, best_a, work_place(w, best_a, best_y));
+			improve_by(w, done, &ndone, best_b, x);
+		improve_by(w, done, &ndone, best_a, best_y);
 		heap_update(&h, x);
 		heap_update(&h, best_y);
+		value = -w->o->horizon_s * work_peak(w, NULL) - w->cost;
+		if (value > best_value) {
+			best_value = value;
+			kept = ndone;
+		}
+	}
+	while (ndone > kept) {
+		ndone--;
+		work_move(w, done[ndone].rank, done[ndone].cluster);
 	}
 	heap_fini(&h);
 }
