@@ -33,7 +33,7 @@ libgw_cold_la_LIBADD = libgw-base.la $(JANSSON_LIBS) $(ZSTD_LIBS)
 noinst_LTLIBRARIES += libgw-balance.la
 libgw_balance_la_SOURCES = %D%/balance/balance.h %D%/balance/inner.h %D%/balance/machine.h %D%/balance/neighbours.h %D%/balance/snapshot.c \
 	%D%/balance/neighbours.c %D%/balance/machine.c %D%/balance/machine_file.c \
-	%D%/balance/predict.h %D%/balance/predict.c %D%/balance/work.c %D%/balance/plan.c %D%/balance/greedy.c %D%/balance/refine.c %D%/balance/consolidate.c
+	%D%/balance/predict.h %D%/balance/predict.c %D%/balance/trend.h %D%/balance/trend.c %D%/balance/work.c %D%/balance/plan.c %D%/balance/greedy.c %D%/balance/refine.c %D%/balance/consolidate.c
 libgw_balance_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(SCOTCH_CFLAGS)
 libgw_balance_la_LIBADD = libgw-base.la $(JANSSON_LIBS) $(SCOTCH_LIBS) -lm
 if GW_SCOTCH
@@ -50,6 +50,10 @@ check_PROGRAMS += %D%/balance/test_predict
 TESTS += %D%/balance/test_predict
 %C%_balance_test_predict_SOURCES = %D%/balance/test_predict.c tests/tap.h
 %C%_balance_test_predict_LDADD = libgw-balance.la libgw-base.la -lm
+noinst_PROGRAMS += %D%/balance/replay_balance
+%C%_balance_replay_balance_SOURCES = %D%/balance/replay.c %D%/balance/made.h
+%C%_balance_replay_balance_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+%C%_balance_replay_balance_LDADD = libgw-balance.la libgw-base.la $(JANSSON_LIBS) -lm
 noinst_PROGRAMS += %D%/balance/bench_balance
 %C%_balance_bench_balance_SOURCES = %D%/balance/bench_balance.c %D%/balance/made.h
 %C%_balance_bench_balance_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)

@@ -11,7 +11,7 @@ check_PROGRAMS += %D%/storm/storm
 %C%_storm_storm_LDADD = $(MPI_LIBS)
 
 # Benchmarks: compiled by bench.py with each MPI's own wrapper; built here too, so that they stay clean.
-EXTRA_DIST += %D%/snapshots/drift-four-shares.json %D%/snapshots/jacobi-two-clusters.json %D%/snapshots/uneven-two-clusters.json
+EXTRA_DIST += %D%/traces/drift-loads.json %D%/snapshots/drift-four-shares.json %D%/snapshots/jacobi-two-clusters.json %D%/snapshots/uneven-two-clusters.json
 EXTRA_DIST += %D%/bench/balance.py %D%/bench/commplace.py %D%/bench/base.py %D%/bench/bench.py %D%/bench/hosts.py %D%/bench/measure.py %D%/bench/migrate.py %D%/bench/moves.py %D%/bench/net.py \
 	%D%/bench/onehost.py %D%/bench/onesided.py %D%/bench/start.py %D%/bench/picture.py %D%/bench/area.py
 noinst_PROGRAMS += %D%/bench/onehost %D%/bench/pingpong %D%/bench/onesided %D%/bench/downtime %D%/bench/pause %D%/bench/crowd \

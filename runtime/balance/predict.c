@@ -49,14 +49,14 @@ static double left_after_rounds(const struct bal_way *w, double rate, double all
 void bal_predict(struct bal_forecast *out, const struct bal_way *w)
 {
 	double rate = w->link_bytes_s > 0 ? w->link_bytes_s : ASSUMED_RATE, allowed = w->allowed_s > 0 ? w->allowed_s : ALLOWED_S;
-	double all_s = w->memory_bytes / rate, rounds_s = all_s, left = NAN;
+	double all_s = w->memory_bytes / rate, rounds_s = all_s, left = NAN, stopped = w->stopped_bytes_s > 0 ? w->stopped_bytes_s : rate;
 
 	if (w->dirty_bytes_s >= 0)
 		left = left_after_rounds(w, rate, allowed, &rounds_s);
-	out->down_s[BAL_STOP_AND_COPY] = w->fixed_s + all_s;
-	out->total_s[BAL_STOP_AND_COPY] = FREE_S + w->fixed_s + all_s;
-	out->down_s[BAL_PRE_COPY] = w->fixed_s + left / rate;
-	out->total_s[BAL_PRE_COPY] = FREE_S + w->fixed_s + rounds_s + left / rate;
+	out->down_s[BAL_STOP_AND_COPY] = w->fixed_s + w->memory_bytes / stopped;
+	out->total_s[BAL_STOP_AND_COPY] = FREE_S + w->fixed_s + w->memory_bytes / stopped;
+	out->down_s[BAL_PRE_COPY] = w->fixed_s + left / stopped;
+	out->total_s[BAL_PRE_COPY] = FREE_S + w->fixed_s + rounds_s + left / stopped;
 	out->down_s[BAL_POST_COPY] = out->down_s[BAL_HYBRID] = w->fixed_after_s;
 	out->total_s[BAL_POST_COPY] = FREE_S + w->fixed_after_s + all_s;
 	out->total_s[BAL_HYBRID] = FREE_S + w->fixed_after_s + all_s +

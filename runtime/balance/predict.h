@@ -16,6 +16,7 @@ struct bal_way {               /* of a rank, to where it would go */
 	double memory_bytes;   /* private and present */
 	double dirty_bytes_s;  /* that it writes anew; negative: not known */
 	double link_bytes_s;   /* of the way; 0: not known, 1e9 is taken, as by migration/ */
+	double stopped_bytes_s; /* of the way, while it stands: daemons rest less then; 0: not known, as while it runs */
 	double fixed_s;        /* its pause would be that long if it had no memory */
 	double fixed_after_s;  /* the same where pages come after it (post-copy, hybrid) */
 	double allowed_s;      /* --max-downtime; 0: 5 ms */

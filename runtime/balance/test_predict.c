@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* bal_predict on made ranks. */
+/* bal_predict on made ranks, and loads that drift. */
 #include "runtime/balance/predict.h"
+#include "runtime/balance/trend.h"
 
 #include <math.h>
 #include <string.h>
@@ -10,6 +11,38 @@
 static bool is_near(double a, double b)
 {
 	return fabs(a - b) <= 1e-9 + 1e-6 * fabs(b);
+}
+
+/* Loads from look to look, a second each: one goes up, one down, one that has as much as both stays. */
+static void test_trend(void)
+{
+	struct bal_trend t[3] = { 0 };
+	double fresh[3], slope, lasts;
+
+	ok(bal_trend_lasts(t, 3) == INFINITY, "nothing is known of how loads drift before they have");
+	for (int k = 0; k < 20; k++) {
+		fresh[0] = 0.1 + 0.01 * k;
+		fresh[1] = 0.4 - 0.01 * k;
+		fresh[2] = 0.5;
+		bal_trend_look(t, 3, fresh, k + 1, 1);
+	}
+	ok(fabs(bal_trend_ahead(&t[0], 20.5) - 0.3) < 0.02 && fabs(bal_trend_ahead(&t[1], 20.5) - 0.2) < 0.02 &&
+	   fabs(bal_trend_ahead(&t[2], 20.5) - 0.5) < 0.01, "what goes up or down is foreseen to go on: %.3f, %.3f, %.3f",
+	   bal_trend_ahead(&t[0], 20.5), bal_trend_ahead(&t[1], 20.5), bal_trend_ahead(&t[2], 20.5));
+	ok(bal_trend_ahead(&t[0], 1000) < 0.45 && bal_trend_ahead(&t[1], 1000) >= 0, "but not for ever, and not below nothing");
+	lasts = bal_trend_lasts(t, 3);
+	ok(lasts > 50 && lasts < 200, "were it to go on so, all were elsewhere after 100 s: %.0f", lasts);
+	slope = t[0].slope;
+	for (int r = 0; r < 3; r++) /* all twice as fast */
+		fresh[r] = 2 * bal_trend_ahead(&t[r], 20.5);
+	bal_trend_look(t, 3, fresh, 21, 1);
+	ok(fabs(t[2].slope) < 0.02 && fabs(t[0].slope - 2 * slope) < 0.01, "a pace at which all go is no drift: %.4f, %.4f", t[2].slope, t[0].slope);
+	fresh[0] = bal_trend_ahead(&t[0], 21.5) / 2;
+	fresh[1] = -1;
+	fresh[2] = bal_trend_ahead(&t[2], 21.5) / 2;
+	slope = bal_trend_ahead(&t[1], 21.5);
+	bal_trend_look(t, 3, fresh, 22, 1);
+	ok(fabs(bal_trend_ahead(&t[1], 21.5) - slope / 2) < 0.02, "of whom the interval says nothing, what was known goes on at the pace of the others");
 }
 
 int main(void)
@@ -45,5 +78,9 @@ int main(void)
 	ok(is_near(f.down_s[BAL_STOP_AND_COPY], 1.002), "an unknown link is taken for one of 1 GB/s");
 	ok(bal_technique_parse("hybrid", &t) == 0 && t == BAL_HYBRID && bal_technique_parse(NULL, &t) == 0 && t == BAL_AUTO &&
 	       bal_technique_parse("quick", &t) < 0, "techniques have names");
+	w.stopped_bytes_s = 2e9;
+	bal_predict(&f, &w);
+	ok(is_near(f.down_s[BAL_STOP_AND_COPY], 0.502) && is_near(f.total_s[BAL_POST_COPY], 1.008), "what goes while it stands may go faster");
+	test_trend();
 	return tap_done();
 }

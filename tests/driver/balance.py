@@ -67,6 +67,14 @@ def heavy_on(head, cluster, ranks=8):
 	return clusters(head)[:ranks // 2].count(cluster)
 
 
+# ---- what was recorded: the loads of examples/drift, 64 ranks, in 40 stretches
+for move_s in (0.02, 0.05, 0.1):
+	p = subprocess.run([os.path.join(BUILD, "runtime/balance/replay_balance"), "move=%g" % move_s,
+	                    os.path.join(os.environ["top_srcdir"], "tests/traces/drift-loads.json")], capture_output=True, text=True, timeout=60)
+	m = re.search(r"(\d+) % of its gain", p.stdout)
+	tap.ok(m and int(m.group(1)) >= 75, "replayed, balancing gains what an oracle would of a load that wanders, but for a quarter: "
+	       "moves take %g s" % move_s, p.stdout, p.stderr)
+
 if not can_move():
 	tap.skip("ranks are balanced", "ranks cannot move here")
 	tap.done()
