@@ -80,9 +80,9 @@
  *   migrate-done  id rank status text measures{}
  *   wish          rank id what where timeout_ms its program asks (godwit.h): what: move, pin, unpin; answered by wished. A rank that
  *                                             has moved repeats it
- *   status-answer id ranks[] sessions[] cluster busy_ns now_ns room quota
+ *   status-answer id ranks[] sessions[] cluster busy_ns daemon_ns now_ns room quota
  *   measured      id ranks[]: rank cluster pid epoch state load cpu_ns waited_ns memory sent_bytes received_bytes traffic_ns traffic[]: [peer
- *                                             bytes messages]; sessions[] cluster busy_ns now_ns room quota (cores that a control group allows; left out: all)
+ *                                             bytes messages]; sessions[] cluster busy_ns daemon_ns now_ns room quota (cores that a control group allows; left out: all)
  *                                             since each began, wherever it was; load: as its program says; traffic as the agent said when it was asked last
  *   networked     address port text           as with up, when all ranks here have a network; @text: why that cannot be
  *   suspend-quiet id                          no rank here is in MPI any more, nor will be

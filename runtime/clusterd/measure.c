@@ -274,7 +274,8 @@ json_t *measure_cluster_json(const struct clusterd *d)
 {
 	double quota = quota_cores("/proc/self");
 
-	return json_pack("{s:i, s:I, s:I, s:I, s:o*}", "cluster", (int)d->cluster, "busy_ns", (json_int_t)busy_ns(d), "now_ns",
+	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:o*}", "cluster", (int)d->cluster, "busy_ns", (json_int_t)busy_ns(d), "daemon_ns",
+	                 (json_int_t)cpu_ns_of(getpid()), "now_ns",
 	                 (json_int_t)gw_now_ns(), "room", (json_int_t)free_memory(), "quota", isinf(quota) ? NULL : json_real(quota));
 }
 

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "runtime/balance/balance.h"
+#include "runtime/balance/trend.h"
 #include "runtime/launcher/head.h"
 
 #define EVERY_MS    10000
@@ -24,22 +25,21 @@
 #define MOMENT_MS   3000  /* a program that names good moments (godwit.h) is waited for so long */
 #define LOOK_MIN_S  0.2   /* a shorter interval says nothing */
 #define HORIZON     10    /* intervals: who looks often has loads that do not stay so for long */
-#define OLD_PART    0.3   /* of a load is what it was at the look before */
+#define LASTING     0.2   /* of the time in which loads that drift are all elsewhere, a plan is good for */
+#define HORIZON_MIN 2     /* intervals, however they drift: one of them passes until the next look */
 #define QUIET_PART  0.03  /* of a domain's cores: others that use less are the noise of daemons and clocks */
 
 struct seen {                 /* a rank */
 	uint64_t at_ns, epoch, cpu_ns, waited_ns;
-	double load, memory;
-	double fresh;         /* load of the interval that has just ended; negative: it says nothing */
+	double memory;
 	double told;          /* load as its program says (MPIX_Load), which counts instead; negative: it does not */
 	double used_s;        /* processor seconds since the last look, waiting included */
-	bool has_load;
 	uint64_t moved_ns;    /* when it was moved, or could not be; 0: never */
 	json_t *traffic, *traffic_before;
 	uint64_t traffic_ns, traffic_before_ns;
 };
 
-struct seen_cluster { uint64_t at_ns, busy_ns; double busy, room, quota, other; bool is_known; };
+struct seen_cluster { uint64_t at_ns, busy_ns, daemon_ns; double busy, room, quota, other; bool is_known; };
 
 struct step { uint32_t rank, to; double gain_s; int status; char text[160]; };
 
@@ -49,6 +49,10 @@ struct balance {
 	uint64_t every_ms;          /* 0: only when asked */
 	struct gw_timer *timer, *deadline;
 	struct seen *ranks;
+	struct bal_trend *trend;    /* of each rank */
+	double *fresh;              /* load of each in the interval that has just ended; negative: it says nothing */
+	uint64_t looked_ns;         /* when the last look was over */
+	double worked_s;            /* processor seconds of the daemons since the look before */
 	struct seen_cluster *clusters;
 	uint64_t id;                /* of the look under way */
 	uint32_t due;
@@ -205,6 +209,39 @@ static uint32_t add_edges(const struct balance *b, const uint32_t *index, struct
 	return all;
 }
 
+static bool has_load(const struct balance *b, uint32_t rank)
+{
+	return b->trend[rank].has_load || b->ranks[rank].told >= 0;
+}
+
+/* Its load in the middle of the interval that begins, which is what a plan is made for. A program knows better, and at once. */
+static double load_of(const struct balance *b, uint32_t rank)
+{
+	double ahead_s = b->every_ms ? (double)b->every_ms / 2e3 : 0;
+
+	return b->ranks[rank].told >= 0 ? b->ranks[rank].told : bal_trend_ahead(&b->trend[rank], (double)gw_now_ns() / 1e9 + ahead_s);
+}
+
+/*
+ * What a move costs the job: nobody hears from the rank for a while; and daemons work, half of it where it leaves, on processors that
+ * ranks could use. Where there are many that is soon done.
+ */
+static void add_costs(const struct balance *b, struct bal_snapshot *s, const uint32_t *rank_of)
+{
+	double room = INFINITY;
+
+	for (uint32_t c = 0; c < s->nclusters; c++) {
+		const struct bal_domain *d = &s->domains[s->clusters[c].domain];
+
+		room = fmin(room, fmax(d->cores - d->other, d->cores / 2));
+	}
+	for (uint32_t i = 0; i < s->nranks; i++) {
+		double work_s, silent_s = ledger_cost_s(b->head, rank_of[i], &work_s);
+
+		s->ranks[i].move_s = silent_s + work_s / 2 / room;
+	}
+}
+
 /* NULL: no memory, or nothing is known yet. @rank_of: of an entry of the snapshot; @cluster_of likewise. Heap */
 static struct bal_snapshot *snapshot(struct balance *b, uint32_t **rank_of, uint32_t **cluster_of)
 {
@@ -229,7 +266,7 @@ static struct bal_snapshot *snapshot(struct balance *b, uint32_t **rank_of, uint
 	}
 	for (uint32_t r = 0; r < h->size; r++) {
 		index[r] = BAL_NONE;
-		if (h->ranks[r].state != RANK_RUNNING || cluster_index[h->ranks[r].cluster] == BAL_NONE || !b->ranks[r].has_load)
+		if (h->ranks[r].state != RANK_RUNNING || cluster_index[h->ranks[r].cluster] == BAL_NONE || !has_load(b, r))
 			continue;
 		edges += (uint32_t)json_array_size(b->ranks[r].traffic);
 		(*rank_of)[n] = r;
@@ -244,10 +281,10 @@ static struct bal_snapshot *snapshot(struct balance *b, uint32_t **rank_of, uint
 	for (uint32_t i = 0; i < n; i++) {
 		const struct rank *rank = &h->ranks[(*rank_of)[i]];
 		const struct seen *seen = &b->ranks[(*rank_of)[i]];
-		double rested = seen->moved_ns ? (double)(now - seen->moved_ns) / 1e9 : INFINITY;
+		double rested = seen->moved_ns ? (double)(now - seen->moved_ns) / 1e9 : INFINITY, load = load_of(b, (*rank_of)[i]);
 
-		s->ranks[i] = (struct bal_rank){ .proc = (*rank_of)[i], .cluster = cluster_index[rank->cluster], .load = seen->load,
-			.width = fmax(1, ceil(seen->load - 0.05)), .move_s = ledger_cost_s(h, (*rank_of)[i]), .memory_bytes = seen->memory, .rested_s = rested,
+		s->ranks[i] = (struct bal_rank){ .proc = (*rank_of)[i], .cluster = cluster_index[rank->cluster], .load = load,
+			.width = fmax(1, ceil(load - 0.05)), .memory_bytes = seen->memory, .rested_s = rested,
 			.is_fixed = rank->is_pinned || h->clusters[rank->cluster].is_drained || layout_is_service(h, rank->cluster) || moves_of(h, (*rank_of)[i]) };
 		used[h->clusters[rank->cluster].cores.domain] += seen->used_s;
 	}
@@ -271,6 +308,7 @@ static struct bal_snapshot *snapshot(struct balance *b, uint32_t **rank_of, uint
 		s->clusters[i] = (struct bal_cluster){ .number = c->index, .host = c->host, .domain = c->cores.domain,
 			.memory_bytes = seen->room > 0 ? seen->room : INFINITY, .is_closed = c->is_drained || layout_is_service(h, c->index) };
 	}
+	add_costs(b, s, *rank_of);
 	for (uint32_t i = 0; i < nc; i++) { /* numbers of hosts without gaps: those of hosts that have left are not used again */
 		uint32_t host = s->clusters[i].host, k;
 
@@ -353,6 +391,8 @@ static void decide(struct balance *b)
 	if (b->every_ms) {
 		o.rest_s = 2 * (double)b->every_ms / 1000;
 		o.horizon_s = fmin(o.horizon_s, HORIZON * (double)b->every_ms / 1000);
+		o.horizon_s = fmin(o.horizon_s, fmax(LASTING * bal_trend_lasts(b->trend, b->head->size),
+		                                     HORIZON_MIN * (double)b->every_ms / 1000));
 	}
 	if (b->done)
 		o.rest_s = 0; /* somebody who asks wants it now */
@@ -369,9 +409,9 @@ static void decide(struct balance *b)
 	}
 	b->peak = plan.before.peak;
 	snprintf(b->words, sizeof(b->words), "%s", plan.words);
-	gw_event("bal.plan", "{s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:s}", "strategy", bal_strategy_name(o.strategy), "moves", (int)plan.nmoves,
+	gw_event("bal.plan", "{s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "strategy", bal_strategy_name(o.strategy), "moves", (int)plan.nmoves,
 	         "peak", plan.before.peak, "planned", plan.after.peak, "predicted", b->predicted, "gain_s", plan.gain_s, "cost_s",
-	         plan.cost_s, "words", plan.words);
+	         plan.cost_s, "horizon_s", o.horizon_s, "words", plan.words);
 	answer = b->done ? plan_json(b, &plan, &o, rank_of, cluster_of) : NULL;
 	if (answer && b->is_recorded)
 		json_object_set_new(answer, "snapshot", bal_snapshot_to_json(s));
@@ -425,35 +465,20 @@ static void again(struct balance *b)
 	}
 }
 
-/*
- * Loads of now. All ranks of a parallel program go faster when its pace does, as after moves that were worth it. So what was known of
- * a rank before is set to the pace of now: that of those whose interval says something. Else a rank that has just moved would seem
- * to have less to do than one that stayed.
- */
-static void freshen(struct balance *b)
+/* What the interval that has just ended teaches */
+static void learn(struct balance *b)
 {
-	double before = 0, now = 0, pace;
+	uint64_t now = gw_now_ns();
+	double seconds = (double)(now - b->looked_ns) / 1e9;
 
 	for (uint32_t r = 0; r < b->head->size; r++)
-		if (b->ranks[r].has_load && b->ranks[r].fresh >= 0 && b->ranks[r].told < 0) {
-			before += b->ranks[r].load;
-			now += b->ranks[r].fresh;
-		}
-	pace = before > 0 && now > 0 ? now / before : 1;
-	for (uint32_t r = 0; r < b->head->size; r++) {
-		struct seen *s = &b->ranks[r];
-
-		if (s->told >= 0) { /* at once, and without what was before */
-			s->load = s->told;
-			s->has_load = true;
-			continue;
-		}
-		s->load *= pace;
-		if (s->fresh < 0)
-			continue;
-		s->load = s->has_load ? OLD_PART * s->load + (1 - OLD_PART) * s->fresh : s->fresh;
-		s->has_load = true;
+		if (b->ranks[r].told >= 0)
+			b->fresh[r] = -1;
+	if (b->looked_ns) {
+		bal_trend_look(b->trend, b->head->size, b->fresh, (double)now / 1e9, seconds);
+		ledger_worked(b->head, b->worked_s, seconds);
 	}
+	b->looked_ns = now;
 }
 
 static void looked(struct balance *b)
@@ -466,9 +491,9 @@ static void looked(struct balance *b)
 	b->deadline = NULL;
 	b->due = 0;
 	b->looks++;
-	freshen(b);
+	learn(b);
 	for (uint32_t r = 0; r < h->size; r++)
-		is_known |= b->ranks[r].has_load && h->ranks[r].state == RANK_RUNNING;
+		is_known |= has_load(b, r) && h->ranks[r].state == RANK_RUNNING;
 	if (b->done && b->n_steps == 0 && b->looks_due > 0 && --b->looks_due > 0) {
 		again(b);
 		return;
@@ -500,7 +525,8 @@ static void look(struct balance *b)
 	b->id = ++h->next_id;
 	b->is_stirred = false;
 	for (uint32_t r = 0; r < h->size; r++)
-		b->ranks[r].fresh = b->ranks[r].told = -1;
+		b->fresh[r] = -1;
+	b->worked_s = 0;
 	for (uint32_t c = 0; c < h->n_clusters; c++)
 		b->due += h->clusters[c].state == CLUSTER_UP &&
 			job_cluster_send(h, c, json_pack("{s:s, s:I, s:b}", "op", "measure", "id", (json_int_t)b->id, "traffic",
@@ -531,7 +557,7 @@ static void heard_rank(struct balance *b, const json_t *one, uint64_t now)
 		if (seconds < LOOK_MIN_S)
 			return;
 		s->used_s = used / seconds;
-		s->fresh = fmax(0, used - (double)(waited - s->waited_ns) / 1e9) / seconds;
+		b->fresh[rank] = fmax(0, used - (double)(waited - s->waited_ns) / 1e9) / seconds;
 	}
 	b->is_stirred |= s->at_ns && s->epoch != epoch;
 	if (s->epoch != epoch) { /* another daemon says it now, by another clock */
@@ -557,6 +583,7 @@ void balance_heard(struct cluster *c, json_t *msg)
 	struct balance *b = c->head->balance;
 	uint64_t now = (uint64_t)json_integer_value(json_object_get(msg, "now_ns"));
 	uint64_t busy = (uint64_t)json_integer_value(json_object_get(msg, "busy_ns"));
+	uint64_t daemon = (uint64_t)json_integer_value(json_object_get(msg, "daemon_ns"));
 	struct seen_cluster *s;
 	const json_t *one;
 	size_t i;
@@ -569,9 +596,11 @@ void balance_heard(struct cluster *c, json_t *msg)
 	if (s->at_ns && busy >= s->busy_ns && (double)(now - s->at_ns) / 1e9 >= LOOK_MIN_S) {
 		s->busy = (double)(busy - s->busy_ns) / (double)(now - s->at_ns);
 		s->is_known = true;
+		b->worked_s += (double)(daemon - s->daemon_ns) / 1e9;
 	}
 	s->at_ns = now;
 	s->busy_ns = busy;
+	s->daemon_ns = daemon;
 	s->room = json_number_value(json_object_get(msg, "room"));
 	s->quota = json_number_value(json_object_get(msg, "quota"));
 	if (--b->due == 0)
@@ -591,12 +620,16 @@ static struct balance *get(struct head *h)
 		return NULL;
 	b->head = h;
 	b->ranks = calloc(h->room + 1, sizeof(*b->ranks)); /* ranks that are spawned later included */
+	b->trend = calloc(h->room + 1, sizeof(*b->trend));
+	b->fresh = calloc(h->room + 1, sizeof(*b->fresh));
 	b->clusters = calloc(RT_CLUSTERS_MAX, sizeof(*b->clusters));
 	h->balance = b;
-	if (!b->ranks || !b->clusters) {
+	if (!b->ranks || !b->trend || !b->fresh || !b->clusters) {
 		balance_fini(h);
 		return NULL;
 	}
+	for (uint32_t r = 0; r <= h->room; r++)
+		b->ranks[r].told = -1;
 	return b;
 }
 
@@ -632,6 +665,8 @@ void balance_fini(struct head *h)
 	json_decref(b->answer);
 	bal_machine_destroy(b->host);
 	free(b->ranks);
+	free(b->trend);
+	free(b->fresh);
 	free(b->clusters);
 	free(b->steps);
 	free(b);
@@ -661,10 +696,12 @@ int balance_request(struct head *h, const char *strategy, bool is_dry, bool is_r
 	b->looks_due = asked == BAL_COMM ? 3 : 2;
 	for (uint32_t r = 0; r < h->size; r++) { /* an interval of its own: what was long ago, or when another asked, does not count */
 		b->ranks[r].at_ns = 0;
-		b->ranks[r].has_load = false;
+		b->ranks[r].told = -1;
+		b->trend[r] = (struct bal_trend){ 0 };
 	}
 	for (uint32_t c = 0; c < h->n_clusters; c++)
 		b->clusters[c].at_ns = 0;
+	b->looked_ns = 0;
 	look(b);
 	return 0;
 }
@@ -694,7 +731,7 @@ json_t *balance_json(const struct head *h)
 		return json_null();
 	loads = json_array();
 	for (uint32_t r = 0; r < h->size; r++)
-		json_array_append_new(loads, b->ranks[r].has_load ? json_real(b->ranks[r].load) : json_null());
+		json_array_append_new(loads, has_load(b, r) ? json_real(load_of(b, r)) : json_null());
 	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:o}", "strategy", bal_strategy_name(b->strategy), "every_ms",
 	                 (json_int_t)b->every_ms, "looks", (json_int_t)b->looks, "plans", (json_int_t)b->plans, "moved", (json_int_t)b->moved,
 	                 "failed", (json_int_t)b->failed, "peak", b->peak, "peak_planned", b->predicted, "words", b->words, "loads", loads);

@@ -566,7 +566,10 @@ void ledger_fini(struct head *h);
 void ledger_begun(const struct head *h, struct move *m, const json_t *how); /* fills in what is expected of it */
 void ledger_over(struct head *h, const struct move *m, int status, const char *text, json_t *measures);
 void ledger_describe(const struct head *h, uint32_t rank, json_t *status, bool is_movable_asked);
-double ledger_cost_s(const struct head *h, uint32_t rank);   /* what its next move would cost the job, as far as is known */
+/** ledger_cost_s - for how long the job would not hear from a rank that moved; @work_s: of processors, what the move takes here and there */
+double ledger_cost_s(const struct head *h, uint32_t rank, double *work_s);
+/** ledger_worked - all daemons together have used @daemons_s of processors in the last @seconds: what moves take of them is learnt */
+void ledger_worked(struct head *h, double daemons_s, double seconds);
 double ledger_link_bytes_s(const struct head *h);            /* between hosts, as seen; 0: not known */
 json_t *ledger_json(const struct head *h);                   /* "moves" of doc/monitoring.md */
 

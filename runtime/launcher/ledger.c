@@ -21,16 +21,22 @@
 #define FIXED_NEAR_S 0.003
 #define FIXED_FAR_S  0.006
 #define FIXED_AFTER_S 0.003            /* and more, when pages come after it */
+#define AROUND_S    0.004              /* before and after it stands nobody hears from it, either: while it leaves the network, and joins it */
+#define WORK_S      0.015              /* of processors that a move takes the daemons, memory apart */
+#define WORK_PART   0.3                /* of that, what the last moves say */
 #define SENDING     0.2                /* of the time in which its memory goes a processor is busy with it, at the source or there */
 
 static const double limits_s[LEDGER_LIMITS] = { 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5 };
 
-struct way { uint32_t a, b; double bytes_s, fixed_s, fixed_after_s; }; /* hosts; 0: not known */
+struct way { uint32_t a, b; double bytes_s, stopped_bytes_s, fixed_s, fixed_after_s, around_s; }; /* hosts; 0: not known */
 
 struct ledger {
 	uint64_t moved[BAL_TECHNIQUES], bytes[BAL_TECHNIQUES], failed;
 	uint64_t stood[LEDGER_LIMITS + 1];     /* how many no longer than that limit, and longer than the one before */
 	double stood_s;
+	double work_s;                         /* see ledger_worked() */
+	double spent_s, sent_s, rest;          /* of daemons since moves were counted last; for memory that went; their part when nobody moves */
+	uint64_t over;                         /* moves since then */
 	struct taught { double memory, dirty, pause_s; bool has_dirty; uint32_t moves; } *ranks; /* [head.room] */
 	struct way *ways;
 	uint32_t n_ways;
@@ -120,19 +126,57 @@ static struct bal_way way_for(const struct head *h, uint32_t rank, uint32_t to, 
 	double seen = survey_private_bytes(h, rank);
 
 	return (struct bal_way){ .memory_bytes = seen > 0 ? seen : l->ranks[rank].memory, .dirty_bytes_s = dirty_of(h, rank),
-		.link_bytes_s = known(l, w, is_far, offsetof(struct way, bytes_s), 0), .fixed_s = fixed, .allowed_s = allowed_s,
+		.link_bytes_s = known(l, w, is_far, offsetof(struct way, bytes_s), 0),
+		.stopped_bytes_s = known(l, w, is_far, offsetof(struct way, stopped_bytes_s), 0), .fixed_s = fixed, .allowed_s = allowed_s,
 		.fixed_after_s = known(l, w, is_far, offsetof(struct way, fixed_after_s), fixed + FIXED_AFTER_S) };
 }
 
-double ledger_cost_s(const struct head *h, uint32_t rank)
+/* Seconds of a processor that go into its memory when it moves */
+static double sending_s(const struct bal_way *w)
 {
-	const struct taught *t = &h->ledger->ranks[rank];
-	struct bal_way w = way_for(h, rank, h->ranks[rank].cluster, 0);
-	double rate = w.link_bytes_s > 0 ? w.link_bytes_s : 1e9;
-	struct bal_forecast f;
+	return SENDING * w->memory_bytes / (w->link_bytes_s > 0 ? w->link_bytes_s : 1e9);
+}
 
-	bal_predict(&f, &w);
-	return (t->pause_s > 0 ? t->pause_s : f.down_s[BAL_AUTO]) + SENDING * w.memory_bytes / rate;
+double ledger_cost_s(const struct head *h, uint32_t rank, double *work_s)
+{
+	struct ledger *l = h->ledger;
+	uint32_t host = h->clusters[h->ranks[rank].cluster].host, other = host;
+	const struct way *way;
+	struct bal_forecast f;
+	struct bal_way w;
+
+	for (uint32_t c = 0; c < h->n_clusters && other == host; c++) /* where there are other hosts, it goes to one of them */
+		if (h->clusters[c].state == CLUSTER_UP && h->clusters[c].host != host)
+			other = h->clusters[c].host;
+	for (uint32_t c = 0; c < h->n_clusters; c++)
+		if (h->clusters[c].state == CLUSTER_UP && h->clusters[c].host == other) {
+			w = way_for(h, rank, c, 0);
+			way = way_of(l, host, other);
+			bal_predict(&f, &w);
+			*work_s = (l->work_s > 0 ? l->work_s : WORK_S) + sending_s(&w);
+			return f.down_s[BAL_AUTO] + known(l, way, host != other, offsetof(struct way, around_s), AROUND_S);
+		}
+	*work_s = WORK_S;
+	return AROUND_S;
+}
+
+void ledger_worked(struct head *h, double daemons_s, double seconds)
+{
+	struct ledger *l = h->ledger;
+	double rest = l->rest * seconds, seen;
+
+	l->spent_s += fmax(0, daemons_s - rest);
+	if (!gw_list_is_empty(&h->moves)) /* what they take is known when they are over */
+		return;
+	if (l->over == 0) {
+		l->rest = l->rest > 0 ? (1 - WORK_PART) * l->rest + WORK_PART * daemons_s / seconds : daemons_s / seconds;
+		l->spent_s = 0;
+		return;
+	}
+	seen = fmax(0, l->spent_s - l->sent_s) / (double)l->over;
+	l->work_s = l->work_s > 0 ? (1 - WORK_PART) * l->work_s + WORK_PART * seen : seen;
+	l->spent_s = l->sent_s = 0;
+	l->over = 0;
 }
 
 static json_t *ms_json(double s)
@@ -229,6 +273,10 @@ static void learn(struct head *h, const struct move *m, const json_t *measures, 
 		return;
 	if (seen > 0)
 		mix(&w->bytes_s, seen);
+	if (!m->is_bounded && stopped >= TOLD_BYTES && number(measures, "link_bytes_s") > 0)
+		mix(&w->stopped_bytes_s, number(measures, "link_bytes_s"));
+	if (down > 0 && number(measures, "gate_closed_ns") > 0)
+		mix(&w->around_s, fmax(0, number(measures, "gate_closed_ns") / 1e9 - down));
 	/* what little went while it stood went before all others, and not as slowly as rounds do: at least half is not for sending */
 	if (down > 0 && stopped < TOLD_BYTES)
 		mix(is_after ? &w->fixed_after_s : &w->fixed_s, fmax(down / 2, down - stopped / (w->bytes_s > 0 ? w->bytes_s : 1e9)));
@@ -257,6 +305,7 @@ void ledger_over(struct head *h, const struct move *m, int status, const char *t
 	struct ledger *l = h->ledger;
 	double down = number(measures, "downtime_ns") / 1e9;
 	enum bal_technique t = BAL_AUTO;
+	struct bal_way w;
 	size_t i = 0;
 
 	note(h, m, status, text, measures, did);
@@ -265,6 +314,9 @@ void ledger_over(struct head *h, const struct move *m, int status, const char *t
 		return;
 	}
 	l->ranks[m->rank].moves++;
+	w = way_for(h, m->rank, m->from, 0); /* it is there now, so this is the way that it came */
+	l->sent_s += sending_s(&w);
+	l->over++;
 	if (!did || bal_technique_parse(did, &t) < 0) /* its measures died with the daemon that it left */
 		t = BAL_AUTO;
 	l->moved[t]++;
