@@ -201,7 +201,8 @@ int ct_reconnecting_add(const char *patterns);
  * it has written since then, afterwards.
  *
  *   check -> ct_follow_begin -> (ct_follow_round -> ct_image_next* -> the destination has it -> ct_follow_sent)* ->
- *   [a last ct_follow_round whose pages are left for the freeze] -> ct_rank_freeze -> ct_image_next* -> ...
+ *   [a last ct_follow_round whose pages are left for the freeze, or by ct_follow_leave -> ct_image_next* -> the destination has
+ *   it -> ct_follow_sent for afterwards] -> ct_rank_freeze -> ct_image_next* -> ...
  *
  * ct_rank_follow_from - before ct_rank_check: a rank with as many @bytes as this will be followed, so that the destination
  *   proves room for its pages, but need not make them ahead (0, the default: never)
@@ -209,6 +210,8 @@ int ct_reconnecting_add(const char *patterns);
  *   kernel, or what is around the rank, does not allow it; it moves by stop-and-copy
  * ct_follow_round - look what must be sent now; ct_image_next hands it out, while the rank runs
  * ct_follow_sent - all of the round is at the destination
+ * ct_follow_leave - right after ct_follow_round: what can come after the rank (below) is not sent. This round has no pages; it lets the
+ *   destination give back the older ones, which takes it as long as the rest of the pause: nothing may be where a page is waited for
  * ct_follow_forget - a round without pages: the destination forgets what it has. When it is there, ct_follow_end: the rank is then one
  *   that was never followed
  * ct_follow_end - it is not followed any more; NULL-safe in every state, and done by the release and the end of a rank
@@ -223,6 +226,7 @@ void ct_rank_follow_from(struct ct_rank *r, uint64_t bytes);
 int ct_follow_begin(struct ct_rank *r, struct gw_error *why);
 int ct_follow_round(struct ct_rank *r, struct ct_round *out, struct gw_error *why);
 void ct_follow_sent(struct ct_rank *r);
+int ct_follow_leave(struct ct_rank *r, struct gw_error *why);
 int ct_follow_forget(struct ct_rank *r, struct gw_error *why);
 void ct_follow_end(struct ct_rank *r);
 

@@ -11,6 +11,9 @@
  *   a look:       kept := what survives the new mappings at the destination     valid := valid * kept - written
  *                 dropped := there * kept - present                             send := present - valid
  *   it was sent:  there := valid := present     (what could not be read is not valid)
+ *   it is left:   there := there - send                 what comes after the rank (serve.c) is given back there. That is done for
+ *                                                       speed: huge pages bring neighbours along, and the destination gives
+ *                                                       back all of LATER once more
  *
  * First the pages are protected, then those that are present are listed, then they are read: what is written meanwhile is
  * found written in the next round.
@@ -43,6 +46,7 @@ struct ct_follow {
 	struct ct_vec present;              /* struct ct_extent */
 	struct ct_snapshot next_seen;       /* the same when the round that was looked for has been sent */
 	struct ct_vec next_there;
+	bool is_left;                       /* of it, what is not valid yet comes later, or at the freeze */
 	uint32_t rounds;
 	uint64_t looked_ns;                 /* when it was looked at last */
 };
@@ -301,9 +305,43 @@ int ct_follow_round(struct ct_rank *r, struct ct_round *out, struct gw_error *wh
 	                          .since_ns = f->rounds ? at - f->looked_ns : 0 };
 	for CT_EACH(const struct ct_extent, e, &r->extents)
 		out->bytes += e->end - e->start;
+	f->is_left = false;
 	ct_image_begin(r, true, f->rounds == 0);
 	f->rounds++;
 	f->looked_ns = at;
+	return 0;
+}
+
+int ct_follow_leave(struct ct_rank *r, struct gw_error *why)
+{
+	struct ct_follow *f = r->follow;
+	struct ct_vec later, dropped;
+	int rc;
+
+	ct_vec_init(&later, sizeof(struct ct_img_extent));
+	ct_vec_init(&dropped, sizeof(struct ct_img_extent));
+	rc = ct_serve_find_later(&f->next_seen, &r->extents, &later);
+	if (rc == 0)
+		rc = ct_spans_cut(&f->other, &f->next_there, &later);
+	if (rc == 0) {
+		swap(&f->next_there, &f->other);
+		rc = ct_spans_common(&f->other, &f->there, &f->kept);
+	}
+	if (rc == 0)
+		rc = ct_spans_cut(&dropped, &f->other, &f->next_there);
+	if (rc == 0)
+		rc = write_meta(r, &f->next_seen, &dropped);
+	if (rc == 0) /* the rest is not sent now either, and what the destination has of it is not valid */
+		rc = ct_spans_common(&f->other, &f->valid, &f->next_there);
+	ct_vec_fini(&later);
+	ct_vec_fini(&dropped);
+	if (rc < 0)
+		return gw_fail(why, rc, "no memory to follow a rank");
+	swap(&f->valid, &f->other);
+	r->extents.n = 0;
+	f->is_left = true;
+	ct_image_begin(r, true, false);
+	f->rounds++;
 	return 0;
 }
 
@@ -338,8 +376,9 @@ void ct_follow_sent(struct ct_rank *r)
 	f->seen = f->next_seen;
 	f->next_seen = t;
 	swap(&f->there, &f->next_there);
-	if (ct_spans_cut(&f->valid, &f->there, &r->unreadable) < 0)
+	if (!f->is_left && ct_spans_cut(&f->valid, &f->there, &r->unreadable) < 0)
 		f->valid.n = 0; /* sent once more */
+	f->is_left = false;
 }
 
 bool ct_follow_has(const struct ct_rank *r, const struct ct_img_vma *v, size_t *at)

@@ -557,6 +557,8 @@ int ct_follow_last(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_erro
 
 /* serve.c */
 int ct_serve_choose(struct ct_rank *r, struct gw_error *why); /* frozen, r->extents are those of the last look: snap.later */
+/* of @extents, all that has to go, what is in mappings of which much may come later */
+int ct_serve_find_later(const struct ct_snapshot *s, const struct ct_vec *extents, struct ct_vec *later);
 int ct_serve_plan(struct ct_rank *r, struct gw_error *why); /* frozen: of r->extents, take out what may come after the rank */
 void ct_serve_fini(struct ct_serve *s);
 

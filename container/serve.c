@@ -81,11 +81,10 @@ static int touched(const struct ct_snapshot *s, struct ct_vec *out)
 	return rc < 0 ? -ENOMEM : 0;
 }
 
-/* r->extents are all that has to go: what of it is in mappings of which much may come later, is listed in snap.later */
-static int find_later(struct ct_rank *r)
+int ct_serve_find_later(const struct ct_snapshot *s, const struct ct_vec *extents, struct ct_vec *later)
 {
-	const struct ct_img_vma *v = r->snap.vmas.at, *end = v + r->snap.vmas.n;
-	const struct ct_extent *e = r->extents.at, *e_end = e + r->extents.n;
+	const struct ct_img_vma *v = s->vmas.at, *end = v + s->vmas.n;
+	const struct ct_extent *e = extents->at, *e_end = e + extents->n;
 	int rc = 0;
 
 	for (; rc == 0 && v < end; v++) {
@@ -99,7 +98,7 @@ static int find_later(struct ct_rank *r)
 		if (bytes < LATER_MIN || !may_come_later(v))
 			continue;
 		for (; rc == 0 && first < e; first++)
-			rc = ct_spans_add(&r->snap.later, first->start, first->end);
+			rc = ct_spans_add(later, first->start, first->end);
 	}
 	return rc;
 }
@@ -164,7 +163,7 @@ int ct_serve_plan(struct ct_rank *r, struct gw_error *why)
 	s->is_looked = s->is_skipping = false;
 	s->absent.n = s->absent_at = 0;
 	s->absent.size = sizeof(struct ct_img_extent);
-	rc = s->is_whole ? 0 : find_later(r);
+	rc = s->is_whole ? 0 : ct_serve_find_later(&r->snap, &r->extents, &r->snap.later);
 	if (rc == 0 && r->snap.later.n) {
 		struct ct_vec rest;
 

@@ -131,6 +131,7 @@ int main(void)
 	test_uses("children are forked while pages come", 4, false, 100, 0, "fetched", "32", true);
 	test_uses("memory that changes all the time", 6, false, 60, 0, "dirty", "3", false);
 	test_uses("memory that changes all the time, followed before", 6, false, 30, 2, "dirty", "4", false);
+	test_uses("and what was written since is given back before it stands", 9, false, 30, LEAVING + 4, "dirty", "4", false);
 	test_uses("and what came before is forgotten", 6, false, 30, FORGOTTEN + 2, "dirty", "4", false);
 	test_source_dies();
 	test_destination_dies();

@@ -206,19 +206,22 @@ static ssize_t give_image(struct ct_rank *r, int peer, struct reply *re)
 }
 
 #define FORGOTTEN 1000 /* more rounds: and then the destination forgets what they have brought */
+#define LEAVING   500  /* more: what every other look finds is given back there */
 
-/* An odd number: one look more, whose pages are left for the end. */
+/* Every other look's pages are left for later, or for the end. */
 static int give_rounds(struct ct_rank *r, int peer, int rounds, struct reply *re)
 {
 	int rc = ct_follow_begin(r, &re->why);
 
-	for (int i = 0; rc == 0 && i < rounds % FORGOTTEN; i++) {
+	for (int i = 0; rc == 0 && i < rounds % FORGOTTEN % LEAVING; i++) {
 		struct ct_round round;
 
 		rc = ct_follow_round(r, &round, &re->why);
 		re->stats.rounds[i % 16] = round;
-		if (rc < 0 || i % 2)
+		if (rc < 0 || (i % 2 && rounds % FORGOTTEN < LEAVING))
 			continue;
+		if (i % 2 && (rc = ct_follow_leave(r, &re->why)) < 0)
+			break;
 		rc = (int)give_image(r, peer, re);
 		if (rc == 0)
 			ct_follow_sent(r);

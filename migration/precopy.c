@@ -138,19 +138,27 @@ static void choose_to_leave(struct mig_session *s, uint64_t bytes)
 	      mib(bytes), ms(pause), s->is_leaving ? "" : "; and that host does not let a rank run before its memory is there");
 }
 
-/* Nearly all would come after the rank: the destination would have to throw it away, and we to look for it, while the rank stands.
- * That is done now, and no more is followed. */
-static void forget(struct mig_session *s)
+/*
+ * What comes after the rank must not be at the destination, which would have to throw it away while the rank stands: that is done
+ * now, by a round without pages. When it is nearly all, we would have to look for it, too: then no more is followed.
+ */
+static void leave(struct mig_session *s, uint64_t bytes)
 {
 	struct mig_rounds *r = &s->rounds;
 	struct gw_error why = { 0 };
-	int code = ct_follow_forget(s->rank, &why);
+	int code;
 
+	if (bytes <= SMALL_BYTES) {
+		mig_step(s, MIG_EV_ENOUGH);
+		return;
+	}
+	r->is_leaving = true;
+	r->is_forgetting = bytes > r->all / 2;
+	code = r->is_forgetting ? ct_follow_forget(s->rank, &why) : ct_follow_leave(s->rank, &why);
 	if (code < 0) {
 		mig_post(s, MIG_EV_FAILED, code, "its mappings cannot be read any more: %s", why.text);
 		return;
 	}
-	r->is_forgetting = true;
 	r->is_sent = false;
 	r->begun_ns = gw_now_ns();
 	mig_src_round(s);
@@ -171,8 +179,8 @@ static void next_round(struct mig_session *s)
 		r->dirty_rate = (uint64_t)((double)now.dirty_bytes * 1e9 / (double)now.since_ns);
 	if (!is_worth_it(s, &now)) {
 		choose_to_leave(s, now.bytes);
-		if (s->is_leaving && now.bytes > r->all / 2)
-			forget(s);
+		if (s->is_leaving)
+			leave(s, now.bytes);
 		else
 			mig_step(s, MIG_EV_ENOUGH);
 		return;
@@ -231,8 +239,11 @@ void mig_src_round_over(struct mig_session *s)
 		mig_post(s, MIG_EV_FAILED, -EPROTO, "cluster %u has a round before it was sent", s->id.to);
 		return;
 	}
-	if (r->is_forgetting) {
-		ct_follow_end(s->rank);
+	if (r->is_leaving) {
+		if (r->is_forgetting)
+			ct_follow_end(s->rank);
+		else
+			ct_follow_sent(s->rank);
 		s->t.round_bytes = s->t.bytes;
 		mig_step(s, MIG_EV_ENOUGH);
 		return;

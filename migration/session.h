@@ -116,7 +116,8 @@ struct mig_cost {
 struct mig_rounds {
 	uint32_t n;               /* begun */
 	bool is_sent;             /* this one: its end is awaited */
-	bool is_forgetting;       /* this one: what was sent is to be forgotten */
+	bool is_leaving;          /* this one has no pages: what was sent of those that come after the rank is to be given back, */
+	bool is_forgetting;       /* or all that was sent, and the rank is followed no more */
 	uint64_t all;             /* bytes of the first */
 	struct ct_round last;     /* this one */
 	uint64_t begun_ns;

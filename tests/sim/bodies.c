@@ -223,6 +223,11 @@ int ct_follow_round(struct ct_rank *r, struct ct_round *out, struct gw_error *wh
 	return 0;
 }
 
+int ct_follow_leave(struct ct_rank *r, struct gw_error *why)
+{
+	return ct_follow_forget(r, why); /* to the session it is the same */
+}
+
 int ct_follow_forget(struct ct_rank *r, struct gw_error *why)
 {
 	if (r->state == ENDED)
