@@ -74,6 +74,25 @@ if "cannot" in findings["moves"]["text"] or findings["moves"]["state"] != "ok":
 well, m, more = move_under([DENY, "EPERM", "userfaultfd"], technique="post-copy")
 tap.ok(well and m["status"] < 0 and "--technique pre-copy" in m["text"],
        "without userfaultfd a move by post-copy is refused, and the rank runs on: %s" % m["text"], *more)
+# who may not wait for pages in the kernel, or is not told of forks: as an ordinary user, or root without that right
+less = ["setpriv", "--bounding-set=-sys_ptrace", "--"] if os.getuid() == 0 else []
+code, found, said = doctor(less)
+words = found.get("demand paging", {"text": "?"})["text"]
+if less and subprocess.run(less + ["true"], capture_output=True).returncode != 0:
+	tap.skip("a user without CAP_SYS_PTRACE", "that right cannot be dropped here")
+elif "of what is forked" in words and "not of what is forked" not in words:
+	tap.skip("a user without CAP_SYS_PTRACE", "this one has it")
+else:
+	tap.ok("no rank can run here before its memory is there" in words and "CAP_SYS_PTRACE" in words and
+	       found["moves"]["text"] == "stop-and-copy, pre-copy", "without CAP_SYS_PTRACE doctor says what is missing and what is left: %s" % words,
+	       found.get("moves"))
+	well, m, more = move_under(less, technique="post-copy")
+	tap.ok(well and m["status"] < 0 and "before its memory is there" in m["text"] and "--technique pre-copy" in m["text"],
+	       "post-copy is refused, with what to take instead: %s" % m["text"], *more)
+	well, m, more = move_under(less, technique="auto", max_downtime_us=1)
+	how = m.get("measures", {})
+	tap.ok(well and m["status"] == 0 and how["technique"] == "pre-copy" and "does not let a rank run before its memory is there" in
+	       str(how["chosen_for"]), "auto takes pre-copy where pages cannot follow the rank, and says so: %s" % how.get("chosen_for"), m["text"], *more)
 for calls, error, moves, name, words in CASES:
 	prefix = [DENY, error, calls]
 	short = calls if len(calls) < 60 else "%d of them" % (calls.count(",") + 1)
