@@ -94,6 +94,10 @@ static int read_files(struct ct_rank *r, struct gw_error *why)
 	for (uint32_t i = 0; i < r->snap.files.n; i++)
 		if (strcmp(ct_snapshot_text(&r->snap, CT_AT(struct ct_img_file, &r->snap.files, i)->path), r->exe) == 0)
 			p->exe_file = i;
+	/* deleted or replaced since it began, as by a compiler */
+	for CT_EACH(const struct ct_img_vma, v, &r->snap.vmas)
+		if (p->exe_file == UINT32_MAX && v->kind == CT_VMA_MEMORY && p->start_code >= v->start && p->start_code < v->end)
+			p->exe_file = CT_IMG_EXE_MEMORY | v->file;
 	if (p->exe_file == UINT32_MAX)
 		return gw_fail(why, -EBUSY, "its program '%s' is not mapped, or was replaced", r->exe);
 	if (p->vdso_start != r->vdso_start)

@@ -470,7 +470,7 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 	if ((d->seen & all) != all)
 		return bad(why, "a section is missing");
 	if (!is_range(p->vdso_start, p->vdso_end) || p->vdso_end - p->vdso_start > (1u << 20) ||
-	    p->exe_file >= s->files.n || ct_snapshot_text(s, p->cwd)[0] != '/' || s->auxv.n > 512)
+	    (p->exe_file & CT_IMG_EXE_MEMORY ? (p->exe_file ^ CT_IMG_EXE_MEMORY) >= s->memories.n : p->exe_file >= s->files.n) || ct_snapshot_text(s, p->cwd)[0] != '/' || s->auxv.n > 512)
 		return bad(why, "a process with impossible values");
 	rc = check_files(s, why);
 	if (rc == 0)

@@ -75,6 +75,8 @@ struct ct_img_itimer { int64_t interval_s, interval_us, value_s, value_us; };
 
 #define CT_IMG_LIMITS 16
 
+#define CT_IMG_EXE_MEMORY 0x80000000u
+
 #define CT_IMG_COMPONENTS 20
 struct ct_img_component { uint32_t offset, size; }; /* in XSTATE; 0: this processor has none */
 struct ct_img_layout {
@@ -87,7 +89,7 @@ struct ct_img_process {
 	uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
 	uint64_t arg_start, arg_end, env_start, env_end;
 	uint64_t vdso_start, vdso_end;         /* [vvar] .. [vdso], one contiguous stretch */
-	uint32_t exe_file;                     /* index in FILES */
+	uint32_t exe_file;                     /* index in FILES, or CT_IMG_EXE_MEMORY and one in MEMORIES */
 	uint32_t cwd;                          /* string */
 	uint32_t umask, dumpable, no_new_privs, personality, thp_disable, subreaper;
 	uint32_t pdeathsig, xstate_size;

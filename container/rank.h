@@ -618,6 +618,7 @@ int ct_rest_take(struct ct_rank *r, struct gw_error *why);
 int ct_restore_run(struct ct_rank *r, struct gw_error *why);     /* what is in the table */
 int ct_restore_room(struct ct_rank *r, size_t calls, size_t bytes, struct gw_error *why); /* in the table; runs it when it is full */
 uint64_t ct_restore_text(struct ct_rank *r, const char *s);         /* its address in the shell */
+void ct_restore_open(struct ct_rank *r, const char *path, uint32_t lowest, uint32_t to);
 int ct_restore_rest(struct ct_rank *r, struct gw_error *why);
 
 /* restore_maps.c */

@@ -38,13 +38,22 @@ uint64_t ct_restore_text(struct ct_rank *r, const char *s)
 	return ct_remote_data(&r->remote, s, strlen(s) + 1);
 }
 
+/* @path for reading only, under the number @to; @lowest is the lowest that is free */
+void ct_restore_open(struct ct_rank *r, const char *path, uint32_t lowest, uint32_t to)
+{
+	struct ct_remote *m = &r->remote;
+
+	CT_CALL(m, path, CT_CALL_EQUAL, SYS_openat, AT_FDCWD, ct_restore_text(r, path), O_RDONLY | O_CLOEXEC)->expect = lowest;
+	CT_CALL(m, "place a descriptor", CT_CALL_EQUAL, SYS_dup3, lowest, to, O_CLOEXEC)->expect = to;
+	CT_CALL(m, "close", CT_CALL_OK, SYS_close, lowest);
+}
+
 /* ---- process --------------------------------------------------------------------------------------------------- */
 
 static void set_mm(struct ct_rank *r)
 {
 	struct ct_remote *m = &r->remote;
 	const struct ct_img_process *p = &r->snap.process;
-	const char *exe = ct_snapshot_text(&r->snap, CT_AT(struct ct_img_file, &r->snap.files, p->exe_file)->path);
 	struct prctl_mm_map mm = { .start_code = p->start_code, .end_code = p->end_code, .start_data = p->start_data,
 		.end_data = p->end_data, .start_brk = p->start_brk, .brk = p->brk, .start_stack = p->start_stack,
 		.arg_start = p->arg_start, .arg_end = p->arg_end, .env_start = p->env_start, .env_end = p->env_end,
@@ -55,9 +64,8 @@ static void set_mm(struct ct_rank *r)
 	fd = (uint64_t)r->plumb_fd[0];
 	mm.exe_fd = (uint32_t)fd;
 	mm.auxv = (void *)ct_remote_data(m, r->snap.auxv.at, r->snap.auxv.n * sizeof(uint64_t));
-	CT_CALL(m, exe, CT_CALL_EQUAL, SYS_openat, AT_FDCWD, ct_restore_text(r, exe), O_RDONLY | O_CLOEXEC)->expect = r->cursor;
-	CT_CALL(m, "keep the program's file", CT_CALL_EQUAL, SYS_dup3, r->cursor, fd, O_CLOEXEC)->expect = fd;
-	CT_CALL(m, "close", CT_CALL_OK, SYS_close, r->cursor);
+	if (!(p->exe_file & CT_IMG_EXE_MEMORY)) /* else it is there already: ct_restore_fds */
+		ct_restore_open(r, ct_snapshot_text(&r->snap, CT_AT(struct ct_img_file, &r->snap.files, p->exe_file)->path), r->cursor, (uint32_t)fd);
 	CT_CALL(m, "set the memory descriptor", CT_CALL_OK, SYS_prctl, PR_SET_MM, PR_SET_MM_MAP,
 	        ct_remote_data(m, &mm, sizeof(mm)), sizeof(mm));
 	CT_CALL(m, "close", CT_CALL_OK, SYS_close, fd);

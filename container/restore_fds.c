@@ -222,6 +222,7 @@ static int make_fd(struct fds *f, const struct ct_img_fd *fd, struct gw_error *w
 int ct_restore_fds(struct ct_rank *r, struct gw_error *why)
 {
 	struct fds f = { .r = r, .high = (uint32_t)r->plumb_fd[0] };
+	uint32_t exe = r->snap.process.exe_file;
 	int rc = 0;
 
 	f.is_used = calloc(f.high + 1, 1);
@@ -237,7 +238,13 @@ int ct_restore_fds(struct ct_rank *r, struct gw_error *why)
 	if (rc == 0)
 		rc = ct_memory_seal(r, why);
 	if (rc == 0)
-		rc = ct_restore_room(r, 1, 0, why);
+		rc = ct_restore_room(r, 4, 64, why);
+	if (rc == 0 && (exe & CT_IMG_EXE_MEMORY)) { /* nobody may have it open for writing when it becomes the program's file */
+		char link[32];
+
+		snprintf(link, sizeof(link), "/proc/self/fd/%u", ct_memory_number(r, exe ^ CT_IMG_EXE_MEMORY));
+		ct_restore_open(r, link, lowest(&f), f.high++);
+	}
 	if (rc == 0)
 		CT_CALL(&r->remote, "close what was parked", CT_CALL_OK, SYS_close_range, f.high, ~0u, 0);
 	free(f.is_used);

@@ -20,6 +20,7 @@ static const struct state states[] = {
 	{ "an inotify instance with events, a message queue, a named pipe, a deleted file, UNIX sockets", .args = { "handles", "@" } },
 	{ "pairs of sockets with bytes and packets that wait", .args = { "pairs" }, .is_far_too = true },
 	{ "files that were deleted and are mapped: shared, private, open too", .args = { "nameless", "@" }, .is_far_too = true },
+	{ "its program was deleted", .program = "victim_gone", .args = { "gone", "@" }, .is_far_too = true },
 	{ "personality, prctl, priorities, limits, masks", .args = { "traits" } },
 	{ "inside nested handlers on an alternate stack", .args = { "moments" } },
 	{ "robust mutexes whose owners die, cancellation, destructors of threads", .args = { "mutexes" } },
@@ -36,6 +37,10 @@ static const char *bring(const char *name)
 	char cmd[600];
 
 	snprintf(path, sizeof(path), "%s/%s", workdir, name);
+	if (!strcmp(name, "victim_gone")) {
+		snprintf(cmd, sizeof(cmd), "cp '%s' '%s'", victim, path);
+		return system(cmd) == 0 ? path : NULL;
+	}
 	snprintf(cmd, sizeof(cmd), "%s -O2 %s -o '%s' '%s/container/%s%s' -lpthread >/dev/null 2>&1", is_cxx ? "c++" : "cc",
 	         is_cxx ? "" : "-fopenmp", path, top ? top : "..", name, is_cxx ? ".cc" : ".c");
 	return access(path, X_OK) == 0 || system(cmd) == 0 ? path : NULL;

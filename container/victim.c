@@ -655,6 +655,8 @@ int main(int argc, char **argv)
 		return memories();
 	if (!strcmp(mode, "nameless"))
 		return nameless(argv[2]);
+	if (!strcmp(mode, "gone"))
+		return gone(argv[2]);
 	if (!strcmp(mode, "reserved"))
 		return reserved();
 	if (!strcmp(mode, "mappings"))

@@ -19,6 +19,7 @@ int polls(void);
 /* victim_files.c */
 int memories(void);
 int nameless(const char *dir);
+int gone(const char *dir);
 int reserved(void); /* 2 when there are no huge pages */
 
 /* victim_handles.c */

@@ -148,6 +148,26 @@ static int file_make(const char *dir, const char *name, size_t size)
 	return fd;
 }
 
+/* Its own program, too. */
+int gone(const char *dir)
+{
+	char exe[256] = "";
+
+	if (readlink("/proc/self/exe", exe, sizeof(exe) - 1) < 0 || unlink(exe) < 0)
+		say("bad program: %s", strerror(errno));
+	return nameless(dir);
+}
+
+static bool is_program_there(void)
+{
+	int fd = open("/proc/self/exe", O_RDONLY);
+	char magic[4] = "";
+	bool is_there = fd >= 0 && read(fd, magic, 4) == 4 && memcmp(magic, "\177ELF", 4) == 0;
+
+	close(fd);
+	return is_there;
+}
+
 int nameless(const char *dir)
 {
 	const size_t size = 5 * MEM_PAGE + 104;
@@ -182,6 +202,8 @@ int nameless(const char *dir)
 		if (pread(other, &word, 8, MEM_PAGE) != 8 || word != n || pwrite(other, &n, 8, 4 * MEM_PAGE) != 8 || one[4 * MEM_PAGE / 8] != n ||
 		    one[MEM_PAGE / 8] != n)
 			say("bad: a descriptor and a mapping are two files");
+		if (!is_program_there())
+			say("bad program: %s", strerror(errno));
 		if (fstat(open_too, &st) < 0 || st.st_size != (off_t)size || lseek(open_too, 0, SEEK_CUR) != 77 || lseek(other, 0, SEEK_CUR) != 0)
 			say("bad size or position");
 		say("ok %s", line);

@@ -16,13 +16,6 @@ static bool is_under(const char *path, const char *dir)
 	return strncmp(path, dir, strlen(dir)) == 0;
 }
 
-static bool is_program(const struct ct_rank *r, const char *name)
-{
-	char exe[4096];
-
-	return ct_proc_link(r->pid, "exe", exe, sizeof(exe)) > 0 && strcmp(exe, name) == 0;
-}
-
 #define HUGE_PAGE (2u << 20) /* bytes of a reserved huge page, where it was not told */
 
 static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map *m, struct ct_img_vma *v, struct gw_error *why)
@@ -75,9 +68,6 @@ static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map
 		return hold_map(r, why, m, "of a kind that cannot move");
 	if (is_under(m->name, "/dev/") && !is_under(m->name, "/dev/shm/") && !m->is_hugetlb)
 		return hold_map(r, why, m, "a device");
-	if (is_deleted && is_program(r, m->name))
-		return ct_hold(r, why, CT_HOLD_MAPPING, (long long)m->start, "its program '%s' was deleted or replaced since it began; restart the "
-		               "job, or continue it from a checkpoint when the file is back", m->name);
 	/* nobody else can open it any more: it goes on as a memory file */
 	if (is_deleted)
 		return ct_memory_map(r, s, m, v) < 0 ? gw_fail(why, -ENOMEM, "no memory for a list of files") : 0;
