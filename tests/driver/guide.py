@@ -38,7 +38,7 @@ def job():
 				pass
 
 words = sys.argv[1:]
-if words[0] not in ("doctor", "help", "restart") and "--verify" not in words:
+if words[0] not in ("doctor", "help", "restart", "report") and "--verify" not in words:
 	words[1:1] = ["--job", wait_for(job, 30) or "none"]
 os.execv(%r, ["godwit"] + words)
 """ % (sys.executable, os.path.join(SRC, "tests/driver"), os.getpid(), os.getpid(), os.path.join(BUILD, "godwit")))
