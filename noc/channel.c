@@ -20,21 +20,26 @@ static struct gw_list backlog = { &backlog, &backlog }; /* process-wide: one mem
 struct noc_peer *noc_peer_get(uint32_t proc)
 {
 	struct noc_member *m = noc_me;
+	struct noc_guest guest;
 	struct noc_peer *p;
+	bool is_guest;
 
 	if (GW_UNLIKELY(proc >= m->names_max))
 		return NULL;
 	p = m->peers[proc];
 	if (GW_LIKELY(p != NULL))
 		return p;
-	if (m->is_attached && noc_segment_reach(&m->seg, proc) < 0)
+	is_guest = m->is_attached && noc_guests_look(&m->seg, proc, &guest);
+	if (m->is_attached && (is_guest ? noc_guests_open(&m->seg, proc) : noc_segment_reach(&m->seg, proc)) < 0)
 		return NULL;
 	p = ct_area_zalloc(sizeof(*p));
 	if (!p)
 		return NULL;
-	if (proc > m->reach)
+	if (!is_guest && proc > m->reach)
 		m->reach = proc;
 	p->proc = proc;
+	p->job = is_guest ? guest.with.job : m->job;
+	p->there = is_guest ? guest.proc : proc;
 	p->is_slow = true;
 	gw_list_init(&p->pending);
 	gw_list_init(&p->link);

@@ -94,6 +94,10 @@ void noc_bell_ring(uint32_t proc);
 uint32_t noc_self(void);      /* own process number */
 uint32_t noc_job(void);
 uint32_t noc_names_max(void);
+/** noc_guest_number - the number that a process of another job has here; UINT32_MAX: it is not known on this host (yet) */
+uint32_t noc_guest_number(noc_name name);
+/** noc_true_name - of @number, which may be a guest's: as its own job has it */
+noc_name noc_true_name(uint32_t number);
 
 /**
  * noc_start - become a member: agent, segment, own inbox (program thread; once, reference counted)

@@ -28,7 +28,7 @@
 #define TX_CHUNKS  4u
 #define FRAME_ROOM (sizeof(struct noc_frame) + NOC_FRAME_BYTES)
 #define GREETING_MAGIC 0x4f4c4c48u /* "HLLO" */
-#define GREETING_VERSION 2
+#define GREETING_VERSION 3
 #define SILENT_NS  2000000000ull   /* a connection that is not proved by then is closed; twice as long after each that was not */
 #define HOLD_NS    20000000ull     /* one that has work to do is not closed for another before it had so long */
 #define CONNS_MIN  16u             /* allowed in any case, unless the user says less */
@@ -37,8 +37,8 @@
 struct __attribute__((packed, aligned(4))) greeting {
 	uint32_t magic;
 	uint8_t version, reason;             /* reason: enum refusal, of a reject */
-	uint16_t pad;
-	uint32_t job, src, dst;
+	uint16_t friend_there;               /* 0: the same job. Else 1 + the number of the job of @src among the friends of that of @dst */
+	uint32_t job, src, dst;              /* job: of @dst. Each in its own job */
 	uint32_t dst_incarnation;            /* the low half tells one life from the next */
 	uint64_t src_incarnation;
 	uint64_t next_in;

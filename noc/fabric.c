@@ -18,7 +18,7 @@ static void on_frame(struct noc_conn *c, const unsigned char *buf, size_t size)
 	struct noc_frame f;
 	const void *payload;
 
-	if (noc_frame_parse(buf, size, &f, &payload) < 0 || f.src != c->peer->proc)
+	if (noc_frame_parse(buf, size, &f, &payload) < 0 || f.src != c->peer->there)
 		goto wrong;
 	if (GW_UNLIKELY(c->state == CONN_CONNECTING)) { /* that it is open may be read later than what came over it */
 		noc_meet_poll();

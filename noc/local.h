@@ -149,6 +149,7 @@ enum noc_path { NOC_PATH_NONE = 0, NOC_PATH_MEMORY = 1, NOC_PATH_NET = 2 };
  */
 struct noc_peer {
 	uint32_t proc;
+	uint32_t job, there;   /* its job, and its number there: not ours, when it is a guest */
 	bool is_slow;          /* not: path over memory and nothing queued. Sends look at this alone */
 	uint8_t path;          /* enum noc_path: of the last message. NONE while detached */
 	uint64_t next_out;     /* sequence number of the next message to it */
@@ -261,6 +262,8 @@ extern struct noc_member *noc_me; /* process-wide: a process is one name */
 #define NOC_QUEUED_RESERVE ((size_t)1 << 20)
 
 struct noc_peer *noc_peer_get(uint32_t proc);
+static inline bool noc_is_guest(const struct noc_peer *p) { return p->job != noc_me->job; }
+int noc_guests_open(struct noc_segment *seg, uint32_t number);
 void noc_cells_free(void);         /* now, not when there are more */
 int noc_take(int budget);          /* read at most so many messages of the own inbox; returns how many */
 int noc_pending_flush(void);       /* returns how many messages went out */

@@ -2,7 +2,7 @@
 # noc: names, inboxes, channels, bulk transfers. One core, for ranks and daemons; daemons use its segment part only.
 noinst_LTLIBRARIES += libnoc.la
 libnoc_la_SOURCES = %D%/segment.h %D%/channel.h %D%/local.h %D%/segment.c %D%/inbox.c %D%/net.h %D%/channel.c %D%/path.c %D%/bulk.c \
-	%D%/copy.h %D%/copy.c %D%/bell.c \
+	%D%/copy.h %D%/copy.c %D%/bell.c %D%/guests.c \
 	%D%/member.c %D%/noc.h %D%/public.h %D%/public.c %D%/mailbox.c %D%/portal.c %D%/sync.c
 
 # The network interface, for ranks only. Its keyed hash is linked in whole from libsodium.a: a shared library more would be

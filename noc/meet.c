@@ -23,11 +23,19 @@
 enum refusal { REFUSED_STALE = 1, REFUSED_CROSSED = 2, REFUSED_VERSION = 3, REFUSED_PROOF = 4, REFUSED_BUSY = 5 };
 
 /* Over all that was agreed, in one order for both sides; @role keeps one side's proof from being sent back as the other's. */
-static void prove(uint8_t out[32], const char *role, const struct greeting *connecting, const struct greeting *listening)
+static void prove(uint8_t out[32], const struct noc_peer *p, const char *role, const struct greeting *connecting, const struct greeting *listening)
 {
+	struct noc_guest guest;
 	crypto_generichash_state s;
 
-	crypto_generichash_init(&s, noc_fabric.secret, sizeof(noc_fabric.secret), 32);
+	if (!noc_is_guest(p)) {
+		crypto_generichash_init(&s, noc_fabric.secret, sizeof(noc_fabric.secret), 32);
+	} else {
+		if (!noc_guests_look(&noc_me->seg, p->proc, &guest)) /* this host has not heard of it yet: nothing that it could accept */
+			randombytes_buf(&guest, sizeof(guest));
+		crypto_generichash_init(&s, guest.with.secret, sizeof(guest.with.secret), 32);
+		sodium_memzero(&guest, sizeof(guest));
+	}
 	crypto_generichash_update(&s, (const unsigned char *)role, strlen(role) + 1);
 	crypto_generichash_update(&s, (const unsigned char *)connecting, sizeof(*connecting));
 	crypto_generichash_update(&s, (const unsigned char *)listening, sizeof(*listening));
@@ -37,10 +45,13 @@ static void prove(uint8_t out[32], const char *role, const struct greeting *conn
 
 static struct greeting greet(const struct noc_peer *p, uint64_t peer_incarnation)
 {
-	struct greeting g = { .magic = GREETING_MAGIC, .version = GREETING_VERSION, .job = noc_me->job, .src = noc_me->proc,
-	                      .dst = p->proc, .src_incarnation = noc_me->incarnation, .dst_incarnation = (uint32_t)peer_incarnation,
+	struct noc_guest guest = { 0 };
+	bool is_guest = noc_is_guest(p) && noc_guests_look(&noc_me->seg, p->proc, &guest);
+	struct greeting g = { .magic = GREETING_MAGIC, .version = GREETING_VERSION, .job = p->job, .src = noc_me->proc,
+	                      .friend_there = is_guest ? (uint16_t)(guest.with.index_there + 1) : 0, .dst = p->there, .src_incarnation = noc_me->incarnation, .dst_incarnation = (uint32_t)peer_incarnation,
 	                      .next_in = p->next_in };
 
+	sodium_memzero(&guest, sizeof(guest));
 	randombytes_buf(g.nonce, sizeof(g.nonce));
 	return g;
 }
@@ -90,6 +101,20 @@ int noc_meet_connect(struct noc_peer *p, const struct noc_place *place)
 
 /* ---- someone connects ------------------------------------------------------------------------------------------ */
 
+/* Of two that connect to each other the one whose connection stands. */
+static bool is_lower(const struct noc_peer *p)
+{
+	return noc_name_make(noc_me->job, noc_me->proc) < noc_name_make(p->job, p->there);
+}
+
+/* Under which number we know it; UINT32_MAX: we do not */
+static uint32_t number_of(const struct greeting *g)
+{
+	if (g->friend_there)
+		return noc_guests_find(&noc_me->seg, g->friend_there - 1u, g->src);
+	return g->src != noc_me->proc ? g->src : UINT32_MAX;
+}
+
 static enum refusal judge(const struct greeting *g, size_t size, struct noc_peer **peer)
 {
 	struct noc_peer *p;
@@ -97,16 +122,15 @@ static enum refusal judge(const struct greeting *g, size_t size, struct noc_peer
 
 	if (size < sizeof(*g) || g->magic != GREETING_MAGIC || g->version != GREETING_VERSION)
 		return REFUSED_VERSION;
-	if (g->job != noc_me->job || g->dst != noc_me->proc || g->src == noc_me->proc ||
-	    g->dst_incarnation != (uint32_t)noc_me->incarnation)
+	if (g->job != noc_me->job || g->dst != noc_me->proc || g->dst_incarnation != (uint32_t)noc_me->incarnation)
 		return REFUSED_STALE;
-	p = noc_peer_get(g->src);
-	if (!p)
-		return REFUSED_STALE;
+	p = noc_peer_get(number_of(g));
+	if (!p || noc_is_guest(p) != (g->friend_there != 0))
+		return REFUSED_STALE; /* also a guest of whom this host has not heard yet: it tries again */
 	*peer = p;
 	c = noc_conn_of(p, NULL);
 	if (c && (c->state == CONN_CONNECTING || c->state == CONN_PROVING) && c->peer_incarnation >= g->src_incarnation &&
-	    noc_me->proc < p->proc)
+	    is_lower(p))
 		return REFUSED_CROSSED; /* ours stands */
 	if (!noc_conns_may_come(p, c != NULL))
 		return REFUSED_BUSY;
@@ -134,8 +158,8 @@ static void on_request(struct fi_eq_cm_entry *e, size_t size)
 	c->peer_incarnation = g.src_incarnation;
 	c->peer_next_in = g.next_in;
 	c->mine = greet(p, g.src_incarnation);
-	prove(c->proof, "listening", &g, &c->mine);
-	prove(c->expected, "connecting", &g, &c->mine);
+	prove(c->proof, p, "listening", &g, &c->mine);
+	prove(c->expected, p, "connecting", &g, &c->mine);
 	if (fi_accept(c->ep, &c->mine, sizeof(c->mine)))
 		noc_conn_close(c);
 }
@@ -170,8 +194,8 @@ static void on_connected(struct noc_conn *c, const void *data, size_t size)
 			noc_conn_lost(c);
 			return;
 		}
-		prove(c->proof, "connecting", &c->mine, &theirs);
-		prove(c->expected, "listening", &c->mine, &theirs);
+		prove(c->proof, c->peer, "connecting", &c->mine, &theirs);
+		prove(c->expected, c->peer, "listening", &c->mine, &theirs);
 		c->peer_next_in = theirs.next_in;
 		c->state = CONN_PROVING;
 	}

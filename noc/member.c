@@ -75,6 +75,9 @@ static int seg_attach(int fd, uint32_t cluster, struct gw_error *why)
 		gw_fail(why, rc, "cannot open inboxes of the host segment: %s", strerror(-rc));
 		goto reserve;
 	}
+	for (uint32_t i = 0; i < m->names_max; i++)
+		if (m->peers[i] && noc_is_guest(m->peers[i]))
+			noc_guests_open(&m->seg, i);
 	m->cluster = cluster;
 	m->inbox = noc_inbox_at(&m->seg, m->proc);
 	m->incarnation++;
@@ -253,7 +256,7 @@ static int member_traffic(int fd)
 	for (uint32_t i = 0; noc_me->peers && i < noc_me->names_max; i++) {
 		const struct noc_peer *p = *(struct noc_peer *const volatile *)&noc_me->peers[i];
 
-		if (p && p->next_out)
+		if (p && p->next_out && !noc_is_guest(p)) /* nobody can be moved nearer to those */
 			piece[n++] = (struct ct_ctl_traffic){ .peer = i, .messages = p->next_out, .bytes = p->sent_bytes };
 		if (n == GW_ARRAY_LEN(piece) || (n && i + 1 == noc_me->names_max)) {
 			if (pwrite(fd, piece, n * sizeof(*piece), (off_t)(all * sizeof(*piece))) != (ssize_t)(n * sizeof(*piece)))

@@ -22,7 +22,9 @@ static void seg_layout(struct noc_seg_head *h)
 	h->domains_at = sizeof(*h);
 	h->clusters_at = h->domains_at + h->domains * sizeof(struct noc_domain_entry);
 	h->names_at = h->clusters_at + h->clusters * sizeof(struct noc_cluster_entry);
-	h->inboxes_at = align_up(h->names_at + h->names * sizeof(struct noc_name_entry), 4096);
+	h->guests_at = h->names_at + h->names * sizeof(struct noc_name_entry);
+	h->friends_at = align_up(h->guests_at + h->names * sizeof(uint64_t), 64);
+	h->inboxes_at = align_up(h->friends_at + h->friends * sizeof(struct noc_friend_entry), 4096);
 	h->size = h->inboxes_at + (uint64_t)h->names * NOC_INBOX_STRIDE;
 }
 
@@ -55,7 +57,7 @@ static int seg_file(uint64_t size, struct gw_error *why)
 int noc_segment_create_roomy(uint32_t job, uint32_t names, uint32_t more, uint32_t clusters, uint32_t domains, struct gw_error *why)
 {
 	struct noc_seg_head h = { .magic = NOC_SEG_MAGIC, .version = NOC_SEG_VERSION, .job = job, .names = names + more,
-	                          .first_names = names, .clusters = clusters, .domains = domains, .inbox_stride = NOC_INBOX_STRIDE };
+	                          .first_names = names, .clusters = clusters, .domains = domains, .friends = NOC_FRIENDS_MAX, .inbox_stride = NOC_INBOX_STRIDE };
 	gw_autoclose int fd = -1;
 	int out;
 
@@ -113,6 +115,8 @@ int noc_segment_map(struct noc_segment *out, int fd, void *at, struct gw_error *
 	out->domains = (struct noc_domain_entry *)(void *)(p + h.domains_at);
 	out->clusters = (struct noc_cluster_entry *)(void *)(p + h.clusters_at);
 	out->names = (struct noc_name_entry *)(void *)(p + h.names_at);
+	out->guests = (_Atomic uint64_t *)(void *)(p + h.guests_at);
+	out->friends = (struct noc_friend_entry *)(void *)(p + h.friends_at);
 	out->inboxes = p + h.inboxes_at;
 	out->reach = h.names;
 	return 0;

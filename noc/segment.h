@@ -11,6 +11,8 @@
  *   domains_at     core domains    cores that clusters share: how many ranks, how many cores (64 B each)
  *   clusters_at    clusters        64 B each
  *   names_at       name entries    64 B each: the name page. Seqlock per entry
+ *   guests_at      guests          8 B for each name: whose it really is, when it is a process of another job (guests.c)
+ *   friends_at     friends         64 B each: those jobs
  *   inboxes_at     inboxes         one per name, NOC_INBOX_STRIDE bytes each, touched on first use
  *
  * It has room for more names than the job begins with, for processes that come later (MPI_Comm_spawn). They cost addresses
@@ -31,7 +33,7 @@
 #include "runtime/base/base.h"
 
 #define NOC_SEG_MAGIC   0x746977646f47u /* "Godwit" */
-#define NOC_SEG_VERSION 4
+#define NOC_SEG_VERSION 5
 #define NOC_SEG_FILE    "godwit-segment" /* how its file is called; container/ knows it by that */
 
 /* 64 bits that name a process for good: job and process number. The only address that an upper layer stores. */
@@ -76,13 +78,25 @@ struct noc_domain_entry {
 };
 _Static_assert(sizeof(struct noc_domain_entry) == 64, "wire format");
 
+#define NOC_FRIENDS_MAX 64 /* other jobs that one talks to in all its life */
+
+struct noc_friend_entry {
+	_Atomic uint32_t job;         /* 0: none yet */
+	uint16_t index_there, pad;    /* of this job in its table */
+	uint8_t secret[32];           /* that both jobs know, and no other */
+	uint8_t pad2[24];
+};
+_Static_assert(sizeof(struct noc_friend_entry) == 64, "wire format");
+
 struct noc_seg_head {
 	uint64_t magic;
 	uint32_t version, job;
 	uint32_t names, clusters, domains, inbox_stride;
 	uint64_t domains_at, clusters_at, names_at, inboxes_at, size; /* bytes from the start */
 	uint32_t first_names;         /* that the job begins with */
-	uint8_t pad[52];
+	uint32_t friends;
+	uint64_t guests_at, friends_at;
+	uint8_t pad[32];
 };
 _Static_assert(sizeof(struct noc_seg_head) == 128, "wire format");
 
@@ -92,6 +106,8 @@ struct noc_segment {
 	struct noc_domain_entry *domains;
 	struct noc_cluster_entry *clusters;
 	struct noc_name_entry *names;
+	_Atomic uint64_t *guests;     /* friend + 1, process number there; 0: none. Written once, by every daemon alike */
+	struct noc_friend_entry *friends;
 	char *inboxes;
 	uint32_t reach;               /* names whose inboxes can be touched */
 };
@@ -131,6 +147,26 @@ int noc_names_lookup(const struct noc_segment *seg, uint32_t proc, struct noc_pl
  * An older epoch than the entry's is refused with -ESTALE. A lock left by a cluster that died is taken over.
  */
 int noc_names_publish(struct noc_segment *seg, uint32_t proc, const struct noc_place *place, uint32_t writer_cluster);
+
+/* ---- guests.c: processes of other jobs, under numbers of this one ------------------------------------------------- */
+
+struct noc_friend {
+	uint32_t job;
+	uint16_t index_there;
+	uint8_t secret[32];
+};
+struct noc_guest {
+	struct noc_friend with;
+	uint32_t proc;                /* its number there */
+};
+
+/** noc_guests_befriend, noc_guests_add - clusterd: write an entry, once; first the friend, then its guests, from the highest number down */
+int noc_guests_befriend(struct noc_segment *seg, uint32_t index, const struct noc_friend *with);
+int noc_guests_add(struct noc_segment *seg, uint32_t number, uint32_t index, uint32_t proc);
+/** noc_guests_look - whose number is it? false: of no guest */
+bool noc_guests_look(const struct noc_segment *seg, uint32_t number, struct noc_guest *out);
+/** noc_guests_find - the number of process @proc of friend @index; UINT32_MAX: it is not known here */
+uint32_t noc_guests_find(const struct noc_segment *seg, uint32_t index, uint32_t proc);
 
 /** noc_waited_of - how many nanoseconds of a processor @proc has spent on looking for messages in vain, since it attached here;
  * @tick_ns: what a tick of the processor's counter takes */

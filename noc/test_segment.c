@@ -49,6 +49,31 @@ static void test_spare(void)
 	close(fd);
 }
 
+static void test_guests(void)
+{
+	struct noc_friend with = { .job = 77, .index_there = 5, .secret = "s" };
+	struct noc_segment seg = { 0 };
+	struct noc_guest g;
+	struct gw_error why = { 0 };
+	int fd = noc_segment_create_roomy(9, 2, 10, 3, 1, &why);
+
+	ok(fd >= 0 && noc_segment_map(&seg, fd, NULL, &why) == 0, "a segment with room: %s", why.text);
+	ok(!noc_guests_look(&seg, 11, &g), "it has no guest");
+	is_int(noc_guests_befriend(&seg, 3, &with), 0, "another job is written down");
+	is_int(noc_guests_befriend(&seg, NOC_FRIENDS_MAX, &with), -ENOSPC, "not one too many");
+	is_int(noc_guests_add(&seg, 11, 3, 0), 0, "a process of it gets the highest number");
+	is_int(noc_guests_add(&seg, 10, 3, 8), 0, "another one the next");
+	is_int(noc_guests_add(&seg, 1, 3, 9), -ENOENT, "no number that a rank has");
+	is_int(noc_guests_add(&seg, 12, 3, 9), -ENOENT, "none beyond the page");
+	ok(noc_guests_look(&seg, 10, &g) && g.proc == 8 && g.with.job == 77 && g.with.index_there == 5 && g.with.secret[0] == 's',
+	   "whose it is is found by its number");
+	is_int(noc_guests_find(&seg, 3, 8), 10, "and its number by whose it is");
+	is_int(noc_guests_find(&seg, 3, 9), UINT32_MAX, "of a process that is not known there is none");
+	is_int(noc_guests_find(&seg, 2, 8), UINT32_MAX, "nor of one of another job");
+	noc_segment_unmap(&seg);
+	close(fd);
+}
+
 int main(void)
 {
 	struct noc_place p = { .cluster = 1, .state = NOC_NAME_HERE, .epoch = 5, .incarnation = 5 };
@@ -57,7 +82,7 @@ int main(void)
 	pthread_t t;
 	int fd, bad[2];
 
-	tap_begin(30);
+	tap_begin(42);
 	ok(noc_segment_create(1, 0, 1, 1, &why) == -EINVAL, "no names: %s", why.text);
 	fd = noc_segment_create(9, 4, 3, 1, &why);
 	ok(fd >= 0, "a segment is made");
@@ -96,6 +121,7 @@ int main(void)
 	is_int(torn, 0, "no reader saw half an entry");
 
 	test_spare();
+	test_guests();
 	is_int(pipe(bad), 0, "a pipe");
 	is_int(noc_segment_map(&(struct noc_segment){ 0 }, bad[0], NULL, &why), -EPROTO, "what is no segment is refused: %s", why.text);
 	is_int(ftruncate(fd, 8192), 0, "shortened");

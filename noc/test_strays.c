@@ -152,7 +152,7 @@ static int impostor(const struct noc_place *place, bool proves)
 		uint8_t version, reason;
 		uint16_t pad;
 		uint32_t job, src, dst, dst_incarnation, src_incarnation[2], next_in[2], nonce[3];
-	} ask = { { TCP_MAGIC, TCP_VERSION, TCP_ASK, NOC_GREETING_BYTES, 0 }, .magic = 0x4f4c4c48, .version = 2, .src = 1, .dst = 0,
+	} ask = { { TCP_MAGIC, TCP_VERSION, TCP_ASK, NOC_GREETING_BYTES, 0 }, .magic = 0x4f4c4c48, .version = 3, .src = 1, .dst = 0,
 	          .dst_incarnation = (uint32_t)place->incarnation, .src_incarnation = { 1 } };
 	struct {
 		struct tcp_head head;
