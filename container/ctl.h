@@ -64,6 +64,7 @@ enum ct_wish { /* written numbers */
 	CT_WISH_PIN    = 2,
 	CT_WISH_UNPIN  = 3,
 	CT_WISH_MOMENT = 4, /* this is a good moment: answered when the move that waited for it is over */
+	CT_WISH_MEET   = 5, /* text: "JOB PROCESS", of another job: answered when ranks can talk to it (noc/guests.c) */
 };
 
 /* Where the network of this job is, for jobs with several hosts. */

@@ -2,9 +2,16 @@
 /*
  * The address vector: a fi_addr_t is the logical name itself, so there is nothing to store, nothing that grows with the
  * number of peers, and nothing that could be stale after a move.
+ *
+ * A process of another job (MPI_Comm_connect) has a number of this job, too: a guest (noc/guests.c). It gets it when its address is
+ * first inserted: mpirun is asked to make the two jobs known to each other. Out of here it goes with its true name, which is the
+ * same in both jobs: MPICH compares addresses to see who is who.
  */
 #include "mpi-shim/shim.h"
 
+#include "container/wish.h"
+
+#define MEET_MS 60000
 
 static int av_close(struct fid *fid)
 {
@@ -19,8 +26,36 @@ static int av_close(struct fid *fid)
 	return 0;
 }
 
+static uint32_t guest_number(noc_name name)
+{
+	uint32_t n;
+
+	ct_gate_enter(CT_DOING_COMPUTE);
+	n = noc_guest_number(name);
+	ct_gate_leave();
+	return n;
+}
+
+/* Outside the gate while it waits, so this rank can be moved meanwhile. */
+static fi_addr_t guest(uint32_t job, noc_name name)
+{
+	uint32_t n = guest_number(name);
+	struct gw_error why = { 0 };
+	char who[32];
+
+	if (n != UINT32_MAX)
+		return noc_name_make(job, n);
+	snprintf(who, sizeof(who), "%u %u", noc_name_job(name), noc_name_proc(name));
+	if (ct_wish_ask(CT_WISH_MEET, who, MEET_MS, &why) == 0 && (n = guest_number(name)) != UINT32_MAX)
+		return noc_name_make(job, n);
+	gw_log(GW_WARN, "process %u of job %08x cannot be reached: %s", noc_name_proc(name), noc_name_job(name),
+	       why.text[0] ? why.text : "its job is not known on this host");
+	return name; /* what is sent there is refused, and MPI has an error for that */
+}
+
 static int av_insert(struct fid_av *fid, const void *addr, size_t count, fi_addr_t *out, uint64_t flags, void *context)
 {
+	const struct shim_av *av = gw_container_of(fid, struct shim_av, fid);
 	const struct shim_addr *a = addr;
 	int good = 0;
 
@@ -31,7 +66,7 @@ static int av_insert(struct fid_av *fid, const void *addr, size_t count, fi_addr
 		if (one.magic == SHIM_ADDR_MAGIC && one.version == SHIM_ADDR_VERSION) {
 			good++;
 			if (out)
-				out[i] = one.name;
+				out[i] = noc_name_job(one.name) == av->domain->job ? one.name : guest(av->domain->job, one.name);
 		} else if (out) {
 			out[i] = FI_ADDR_NOTAVAIL;
 		}
@@ -58,10 +93,16 @@ static int av_remove(struct fid_av *fid, fi_addr_t *addr, size_t count, uint64_t
 
 static int av_lookup(struct fid_av *fid, fi_addr_t addr, void *out, size_t *len)
 {
+	const struct shim_av *av = gw_container_of(fid, struct shim_av, fid);
 	struct shim_addr a = { SHIM_ADDR_MAGIC, SHIM_ADDR_VERSION, addr };
 
 	if (addr == FI_ADDR_NOTAVAIL)
 		return -FI_EINVAL;
+	if (noc_name_job(addr) == av->domain->job) {
+		ct_gate_enter(CT_DOING_COMPUTE);
+		a.name = noc_true_name(noc_name_proc(addr));
+		ct_gate_leave();
+	}
 	memcpy(out, &a, *len < sizeof(a) ? *len : sizeof(a));
 	*len = sizeof(a); /* a short buffer is told by this */
 	return 0;

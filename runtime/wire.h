@@ -10,7 +10,10 @@
  *
  * head -> clusterd
  *   daemon        cluster address port        where the daemon of another host listens for migration sessions (TCP)
- *   name          as from a clusterd: of another host; to be written into this host's name page
+ *   name          as from a clusterd: of another host; to be written into this host's name page. Of a process of another job under its
+ *                 number here, cluster and host -1
+ *   guests        index job index_there secret guests[]: [number process]  processes of that job, and the numbers that they have here;
+ *                 repeated for those that come later. The jobs' numbers among each other's friends; their secret (hex)
  *   start         cluster domain job size room kvsname universe incarnation cores[] binds[[]] reconnecting[] restarting
  *                 (descriptor: the host segment; without one the clusterd makes it)
  *                 size: ranks of the first world; room: names that segments are made for
@@ -78,7 +81,7 @@
  *   attach-failed rank text                   its agent could not attach after a move, and not later either
  *   cluster-lost-ack cluster                  every `moved` and `given` of a rank there has been sent before this
  *   migrate-done  id rank status text measures{}
- *   wish          rank id what where timeout_ms its program asks (godwit.h): what: move, pin, unpin; answered by wished. A rank that
+ *   wish          rank id what where timeout_ms its program asks (godwit.h): what: move, pin, unpin, meet (a process of another job); answered by wished. A rank that
  *                                             has moved repeats it
  *   status-answer id ranks[] sessions[] cluster busy_ns daemon_ns now_ns room quota
  *   measured      id ranks[]: rank cluster pid epoch state load cpu_ns waited_ns memory sent_bytes received_bytes traffic_ns traffic[]: [peer
@@ -123,6 +126,9 @@
  *                                             were made, status text (or refused: status text)
  *   undrain       targets[]                -> undrained: clusters[] (or refused)
  *                                             When the tool goes: an add goes on, suspending too; a drain begins no further move
+ *   lookup        service                  -> found: port, if this job has published one; asked by the mpirun of another job
+ *   meet          job index secret address -> met: index address (or refused); the mpirun of another job, for good: then each says name,
+ *                                             told, and at its end bye: failed (runtime/launcher/guests.c)
  */
 #ifndef RT_WIRE_H
 #define RT_WIRE_H

@@ -82,23 +82,31 @@ static void remember_address(struct clusterd *d, uint32_t rank, const struct noc
 	h->address[h->newest] = *a;
 }
 
+/* After the last rank come the guests. */
+static uint32_t next_name(const struct clusterd *d, uint32_t i)
+{
+	if (++i == d->size)
+		i = d->guests_from ? d->guests_from : d->room;
+	return i;
+}
+
 /* As the page of this host says, which another daemon may have written: also before this one came. */
 void agent_look_at_page(struct clusterd *d)
 {
 	struct noc_place place;
 
-	for (uint32_t i = 0; i < d->size; i++)
+	for (uint32_t i = 0; i < d->room; i = next_name(d, i))
 		if (noc_names_lookup(&d->segment, i, &place) == 0)
 			remember_address(d, i, &place.address);
 }
 
-/* Where any rank of the job has listened last, and before that. */
+/* Where any rank of the job has listened last, or a guest, and before that. */
 static bool is_peer(void *ctx, const void *address, size_t len)
 {
 	struct clusterd *d = ctx;
 
 	agent_look_at_page(d);
-	for (uint32_t i = 0; i < d->size; i++)
+	for (uint32_t i = 0; i < d->room; i = next_name(d, i))
 		for (size_t k = 0; k < GW_ARRAY_LEN(d->heard[i].address); k++)
 			if (is_same_place(address, len, &d->heard[i].address[k]))
 				return true;
@@ -127,7 +135,7 @@ void agent_heard(struct clusterd *d, const json_t *msg)
 	place.incarnation = (uint64_t)incarnation;
 	place.host = (uint32_t)host;
 	memcpy(&place.address, address, sizeof(place.address));
-	if (rank >= 0 && (uint32_t)rank < d->size)
+	if (rank >= 0 && (uint32_t)rank < d->room)
 		remember_address(d, (uint32_t)rank, &place.address);
 	code = noc_names_publish(&d->segment, (uint32_t)rank, &place, d->cluster);
 	if (code == 0)

@@ -89,6 +89,7 @@ struct clusterd {
 	int signal_fd, listener;
 	uint32_t job, cluster, domain;
 	uint32_t size, room;        /* names that there are, spawned ones among them; that there can be */
+	uint32_t guests_from;       /* from this one up to room they are of other jobs; 0: none is */
 	uint64_t incarnation;
 	bool is_started, is_ending;
 	cpu_set_t cpus;
@@ -285,6 +286,9 @@ void agent_publish(struct rank *r, enum noc_name_state state);
 void agent_heard(struct clusterd *d, const json_t *msg);         /* `name`: where a rank of another host is */
 void agent_look_at_page(struct clusterd *d);                     /* where the network's connections may lead to */
 const char *agent_state_name(enum agent_state s);
+
+/* ---- guests.c ---- */
+void guests_heard(struct clusterd *d, const json_t *msg);        /* `guests`: processes of another job */
 
 /* ---- far.c ---- */
 int far_init(struct clusterd *d, const char *address, struct gw_error *why); /* after moves_init */

@@ -205,6 +205,12 @@ static void do_name(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 	agent_heard(d, msg);
 }
 
+static void do_guests(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
+{
+	(void)fds; (void)n_fds;
+	guests_heard(d, msg);
+}
+
 static void do_daemon(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)fds; (void)n_fds;
@@ -386,6 +392,7 @@ static const struct head_op {
 } head_ops[] = {
 	{ "start", do_start, true },
 	{ "name", do_name, false },
+	{ "guests", do_guests, false },
 	{ "daemon", do_daemon, false },
 	{ "signal", do_signal, false },
 	{ "end", do_end, true },

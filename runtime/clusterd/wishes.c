@@ -28,7 +28,8 @@ void wishes_moment_over(struct rank *r)
 
 void wishes_asked(struct rank *r, const struct ct_ctl_msg *m)
 {
-	static const char *const what[] = { [CT_WISH_MOVE] = "move", [CT_WISH_PIN] = "pin", [CT_WISH_UNPIN] = "unpin" };
+	static const char *const what[] = { [CT_WISH_MOVE] = "move", [CT_WISH_PIN] = "pin", [CT_WISH_UNPIN] = "unpin",
+	                                    [CT_WISH_MEET] = "meet" };
 	char text[sizeof(m->text)];
 
 	snprintf(text, sizeof(text), "%.*s", (int)sizeof(m->text) - 1, m->text);

@@ -245,6 +245,8 @@ int checkpoint_prepare(struct head *h, const char *dir, bool is_stopping, struct
 	if (h->n_worlds > 1)
 		return gw_fail(why, -ENOTSUP, "ranks %u to %u were started by rank %u (MPI_Comm_spawn), and a job with such ranks cannot be "
 		               "written down", h->worlds[1].first, h->worlds[1].first + h->worlds[1].size - 1, h->worlds[1].parent);
+	if (h->n_guests)
+		return gw_fail(why, -ENOTSUP, "the job has connected to another one (MPI_Comm_connect), and such a job cannot be written down");
 	for (uint32_t r = 0; r < h->size; r++)
 		if (h->ranks[r].state == RANK_ENDED)
 			return gw_fail(why, -ESRCH, "rank %u has ended: the job is about to", r);

@@ -375,7 +375,7 @@ void clusters_send_start(struct head *h, struct cluster *c)
 	/* a job of one host has no network, and needs no secret; who has joined knows it, and where it is */
 	if (h->is_networked && !host->is_remote) {
 		gw_trust_secret_print(secret, h->secret);
-		json_object_set_new(msg, "address", json_string(doors_address(h) ? doors_address(h) : "127.0.0.1"));
+		json_object_set_new(msg, "address", json_string(grow_address(h)));
 		json_object_set_new(msg, "secret", json_string(secret));
 		explicit_bzero(secret, sizeof(secret));
 	}

@@ -125,8 +125,12 @@ static void on_deadline(void *ctx)
 
 /* ---- it comes -------------------------------------------------------------------------------------------------------- */
 
-/* Do all that are there have a network? Those that have none are asked. */
-static bool have_network(struct head *h)
+const char *grow_address(const struct head *h)
+{
+	return doors_address(h) ? doors_address(h) : h->near_address[0] ? h->near_address : "127.0.0.1";
+}
+
+bool grow_have_network(struct head *h)
 {
 	char secret[GW_TRUST_SECRET_HEX];
 	bool all = true;
@@ -142,7 +146,7 @@ static bool have_network(struct head *h)
 		c->is_network_asked = true;
 		gw_trust_secret_print(secret, h->secret);
 		job_cluster_send(h, i, json_pack("{s:s, s:i, s:s, s:s}", "op", "network", "host", (int)c->host, "address",
-		                                 doors_address(h) ? doors_address(h) : "127.0.0.1", "secret", secret));
+		                                 grow_address(h), "secret", secret));
 		explicit_bzero(secret, sizeof(secret));
 	}
 	return all;
@@ -179,13 +183,14 @@ void grow_check(struct head *h)
 		gw_list_for(e, &h->growths) {
 			struct growth *g = gw_list_entry(e, struct growth, node);
 
-			if (!is_complete(g) || !have_network(h))
+			if (!is_complete(g) || !grow_have_network(h))
 				continue;
 			open_up(g);
 			again = true;
 			break;
 		}
 	}
+	guests_check(h);
 }
 
 void grow_networked(struct cluster *c, json_t *msg)
@@ -203,6 +208,7 @@ void grow_networked(struct cluster *c, json_t *msg)
 
 		grow_failed(g, -EIO, "host %s: cluster %u cannot take up a network: %s", g->host->name, c->index, text);
 	}
+	guests_no_network(h, text);
 }
 
 /* ---- asked for ------------------------------------------------------------------------------------------------------- */

@@ -37,6 +37,7 @@
  *   tools.c      the socket of the godwit command
  *   moves.c      moves that were asked for
  *   grow.c       clusters that come while the job runs
+ *   guests.c     other jobs that ranks talk to
  *   drain.c      clusters that are emptied, and that leave
  *   notice.c     hosts of which somebody says that they go away
  *   survey.c     what the whole job does: all daemons are asked at once
@@ -63,6 +64,7 @@
 #include "mpi-shim/pmi.h"
 #include "runtime/balance/predict.h"
 #include "runtime/base/event.h"
+#include "runtime/base/tcp.h"
 #include "runtime/base/trust.h"
 #include "runtime/launcher/options.h"
 #include "runtime/sigqueue.h"
@@ -311,6 +313,9 @@ struct head {
 	struct gw_list dirs;           /* that it has written to: nobody else does while mpirun runs */
 
 	struct gw_list tools, moves, growths, drains, surveys;
+	struct gw_list friends, waiters, questions; /* guests.c: other jobs, ranks that want to meet them, names that are asked for there */
+	uint32_t n_friends, n_guests;    /* so far; guests have the numbers below @room */
+	char near_address[GW_TCP_NAME];  /* a friend's, where ours listen, too; empty: there is none with other hosts */
 	bool is_drain_check_due;
 	uint64_t next_id;
 };
@@ -470,6 +475,7 @@ void pins_describe(const struct head *h, uint32_t rank, json_t *status);
 
 /* ---- wishes.c ---- */
 void wishes_heard(struct head *h, uint32_t rank, json_t *msg); /* `wish` */
+void wishes_answer(struct head *h, uint32_t rank, int status, const char *text);
 void wishes_check(struct head *h);                          /* a move is over */
 
 /* ---- moves.c ---- */
@@ -515,11 +521,28 @@ typedef void grow_done_fn(void *ctx, json_t *answer); /* `added` of runtime/wire
 /** grow_begin - clusters on host @name. @launcher: "ssh", "fork", words with %h; NULL: the job's. 0: @done will be called */
 int grow_begin(struct head *h, const char *name, uint32_t count, const char *launcher, grow_done_fn *done, void *ctx,
                struct gw_error *why);
+bool grow_have_network(struct head *h);                      /* do all that are there? Those that have none are asked */
+const char *grow_address(const struct head *h);              /* where the daemons and ranks of this machine listen */
 void grow_check(struct head *h);                             /* a cluster has come, or gone, or has a network now */
 void grow_failed(struct growth *g, int code, const char *fmt, ...) GW_PRINTF(3, 4);
 void grow_networked(struct cluster *c, json_t *msg);         /* `networked` */
 void grow_forget(struct head *h, const void *ctx);           /* who asked has gone: it goes on */
 void grow_fini(struct head *h);
+
+/* ---- guests.c ---- */
+struct friend_job;
+void guests_init(struct head *h);
+void guests_fini(struct head *h);
+void guests_meet(struct head *h, uint32_t rank, const char *text); /* `wish`, meet; answered by wishes_answer() */
+/** guests_called - `meet` has come over @l, which is that job's from now on. NULL: refused, or, without @why, not wanted */
+struct friend_job *guests_called(struct head *h, struct gw_link *l, json_t *msg, struct gw_error *why);
+void guests_heard(struct friend_job *f, const struct gw_link *l, json_t *msg);
+void guests_closed(const struct head *h, struct friend_job *f, const struct gw_link *l); /* @f may be no more, when mpirun ends */
+void guests_check(struct head *h);                           /* a network may be there now */
+void guests_no_network(struct head *h, const char *text);    /* and will not be */
+void guests_news(struct head *h, json_t *name);              /* `name` of a rank of ours */
+void guests_tell(struct head *h, uint32_t cluster);          /* it has come: all that the others know */
+void guests_look_up(struct head *h, uint32_t rank, uint64_t id, const char *service); /* in other jobs; answered by pmi_head_answer() */
 
 /* ---- drain.c ---- */
 typedef void drain_done_fn(void *ctx, json_t *answer);       /* `drained` or `removed`; stolen */

@@ -161,6 +161,7 @@ void pmi_head_answer(struct head *h, uint32_t rank, uint64_t id, json_t *answer)
 void pmi_head_ask(struct head *h, uint32_t rank, uint64_t id, const char *what, const json_t *args)
 {
 	struct rank *r = &h->ranks[rank];
+	const char *service;
 
 	if (id < r->asked)
 		return;
@@ -171,7 +172,10 @@ void pmi_head_ask(struct head *h, uint32_t rank, uint64_t id, const char *what, 
 	json_decref(r->answer);
 	r->answer = NULL;
 	r->asked = id;
-	if (strcmp(what, "spawn") == 0)
+	service = json_string_value(json_object_get(args, "service"));
+	if (strcmp(what, "lookup") == 0 && service && !json_object_get(h->services, service))
+		guests_look_up(h, rank, id, service);
+	else if (strcmp(what, "spawn") == 0)
 		spawn_begin(h, rank, id, json_object_get(args, "commands"));
 	else
 		pmi_head_answer(h, rank, id, answer(h, what, args));

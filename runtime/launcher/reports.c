@@ -97,6 +97,7 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	for (uint32_t i = 0; i < h->size; i++)
 		if (h->ranks[i].name && h->ranks[i].name_host != c->host)
 			job_cluster_send(h, c->index, json_incref(h->ranks[i].name));
+	guests_tell(h, c->index);
 	ct_cpu_parse(&c->cpu, json_string_value(json_object_get(msg, "cpu")) ? json_string_value(json_object_get(msg, "cpu")) : "");
 	if (!c->growth) /* what comes later has no ranks to begin with, and what it can do is no matter for those that run */
 		baseline_cluster_up(h, c);
@@ -185,6 +186,7 @@ static void do_name(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	for (uint32_t i = 0; i < h->n_clusters; i++)
 		if (h->clusters[i].host != c->host)
 			job_cluster_send(h, i, json_incref(r->name));
+	guests_news(h, r->name);
 }
 
 static void do_exited(struct cluster *c, json_t *msg, int *fds, size_t n_fds)

@@ -11,6 +11,7 @@ struct tool {            /* one connection */
 	struct gw_link *link;
 	uint32_t due, failed; /* answers of the request that is being served */
 	bool is_surveying;    /* a status question is being answered */
+	struct friend_job *friend; /* it is the mpirun of another job: guests.c. NULL: it is none */
 };
 
 static void tool_destroy(struct tool *t)
@@ -22,6 +23,8 @@ static void tool_destroy(struct tool *t)
 	suspend_forget(t->head, t);
 	balance_forget(t->head, t);
 	survey_forget(t->head, t);
+	if (t->friend)
+		guests_closed(t->head, t->friend, t->link);
 	gw_list_remove(&t->node);
 	gw_link_destroy(t->link);
 	free(t);
@@ -176,8 +179,6 @@ static void do_resume(struct tool *t, json_t *msg)
 		refuse_for(t, &why);
 }
 
-/* ---- connections --------------------------------------------------------------------------------------------------- */
-
 /* ---- rebalance --------------------------------------------------------------------------------------------------------- */
 
 static void do_rebalance(struct tool *t, json_t *msg)
@@ -273,6 +274,26 @@ static void do_undrain(struct tool *t, json_t *msg)
 		refuse(t, why.text);
 }
 
+/* ---- other jobs -------------------------------------------------------------------------------------------------------- */
+
+static void do_meet(struct tool *t, json_t *msg)
+{
+	struct gw_error why = { 0 };
+
+	t->friend = guests_called(t->head, t->link, msg, &why);
+	if (!t->friend && why.code)
+		refuse_for(t, &why);
+}
+
+static void do_lookup(struct tool *t, json_t *msg)
+{
+	const char *service = json_string_value(json_object_get(msg, "service"));
+
+	gw_link_send_json(t->link, json_pack("{s:s, s:O?}", "op", "found", "port", service ? json_object_get(t->head->services, service) : NULL));
+}
+
+/* ---- connections --------------------------------------------------------------------------------------------------- */
+
 static const struct tool_op {
 	const char *name;
 	void (*handle)(struct tool *t, json_t *msg);
@@ -288,6 +309,8 @@ static const struct tool_op {
 	{ "resume", do_resume },
 	{ "checkpoint", do_checkpoint },
 	{ "rebalance", do_rebalance },
+	{ "meet", do_meet },
+	{ "lookup", do_lookup },
 };
 
 static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
@@ -296,6 +319,10 @@ static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t 
 	struct tool *t = ctx;
 
 	(void)l; (void)fds; (void)n_fds;
+	if (t->friend) {
+		guests_heard(t->friend, t->link, msg);
+		return;
+	}
 	for (size_t i = 0; op && i < GW_ARRAY_LEN(tool_ops); i++)
 		if (strcmp(op, tool_ops[i].name) == 0) {
 			tool_ops[i].handle(t, msg);

@@ -16,7 +16,7 @@ static void give_answer(struct head *h, uint32_t rank)
 	                                                      (json_int_t)w->id, "status", w->status, "text", record_text(w->text)));
 }
 
-static void answer(struct head *h, uint32_t rank, int status, const char *text)
+void wishes_answer(struct head *h, uint32_t rank, int status, const char *text)
 {
 	struct rank_wish *w = &h->ranks[rank].wish;
 
@@ -68,7 +68,7 @@ static uint32_t anywhere(const struct head *h, uint32_t rank)
 static void on_moved(void *ctx, const struct move *m, int status, const char *text, json_t *measures)
 {
 	(void)measures;
-	answer(ctx, m->rank, status, text);
+	wishes_answer(ctx, m->rank, status, text);
 }
 
 static void move(struct head *h, uint32_t rank, const char *where, json_int_t timeout_ms)
@@ -91,7 +91,7 @@ static void move(struct head *h, uint32_t rank, const char *where, json_int_t ti
 	if (code == 0)
 		code = moves_begin(h, rank, (uint32_t)to, timeout_ms, NULL, "rank", on_moved, h, &why);
 	if (code < 0)
-		answer(h, rank, code, why.text);
+		wishes_answer(h, rank, code, why.text);
 }
 
 /* ---- all of them ---------------------------------------------------------------------------------------------------- */
@@ -117,7 +117,9 @@ void wishes_heard(struct head *h, uint32_t rank, json_t *msg)
 		wishes_check(h);
 	} else if (what && strcmp(what, "unpin") == 0) {
 		r->is_pinned = false;
-		answer(h, rank, 0, "");
+		wishes_answer(h, rank, 0, "");
+	} else if (what && strcmp(what, "meet") == 0) {
+		guests_meet(h, rank, where ? where : "");
 	} else {
 		move(h, rank, where ? where : "", json_integer_value(json_object_get(msg, "timeout_ms")));
 	}
@@ -128,5 +130,5 @@ void wishes_check(struct head *h)
 {
 	for (uint32_t r = 0; r < h->size; r++)
 		if (h->ranks[r].wish.is_due && h->ranks[r].wish.is_pin && !moves_of(h, r))
-			answer(h, r, 0, "");
+			wishes_answer(h, r, 0, "");
 }

@@ -76,14 +76,42 @@ tap.ok(m["status"] == 0, "one moves to the other host", m["text"])
 tap.ok("universe -1" in job.out(), "without -usize MPI_UNIVERSE_SIZE is not set")
 finish(job, stop, 4, "they talk by memory and by network")
 
-# ---- ports of another job ---------------------------------------------------------------------------------------------------
+# ---- another job ------------------------------------------------------------------------------------------------------------
 
-job = Job(tap, ["-n", 1, spawner, "port"])
+
+def meet(sentence, args, other_args, *how):
+	"""Two jobs of two ranks each connect and talk; a rank of each is moved there and back meanwhile."""
+	stop = os.path.join(work, "stop%d" % tap.run)
+	job = Job(tap, args + ["-n", 2, spawner, "accept", stop, "godwit test %d" % os.getpid()])
+	port = job.wait_line(r"^port (.*)", 30).group(1)
+	other = Job(tap, other_args + ["-n", 2, spawner] + [w.replace("STOP", stop).replace("PORT", port) for w in how])
+	moved = []
+	for j in (job, other):
+		head = j.head()
+		wait_for(lambda: all(r["state"] == "MPI" for r in head.ranks().values()))
+		at = head.ranks()[1]["cluster"]
+		moved += [head.migrate([1], to)[0]["text"] for to in (1 - at, at)]
+	open(stop, "w").close()
+	ends = [j.end(60) for j in (job, other)]
+	right = [l for j in (job, other) for l in j.out() if re.fullmatch(r"rank \d of 4: \d+ turns, 0 wrong", l)]
+	tap.ok(ends == [0, 0] and len(right) == 4 and moved == [""] * 4, sentence, ends, moved, right, *(job.tail() + other.tail()))
+
+
+two = ["-clusters", 2]
+meet("two jobs connect by a port, and talk while their ranks are moved", two, two, "connect", "STOP", "PORT")
+meet("and by a name that one of them has published, one with two hosts", ["-launcher", "fork", "-hosts", "a:2,b:2"], two,
+     "lookup", "STOP", "godwit test %d" % os.getpid())
+
+stop = os.path.join(work, "stop%d" % tap.run)
+other = Job(tap, ["-n", 1, spawner, "lookup", stop, "no such service %d" % os.getpid()])
+tap.ok(other.end(60) == 0 and any(l.startswith("lookup failed: ") for l in other.out()), "a name that nobody has published is not found",
+       *other.tail())
+job = Job(tap, ["-n", 1, spawner, "accept", stop])
 port = job.wait_line(r"^port (.*)", 30).group(1)
-other = Job(tap, ["-n", 1, spawner, "connect", port])
-status = other.end(60)
-tap.ok(status == 0 and any(l.startswith("lookup failed: ") for l in other.out()), "a name of another job is not found", status, *other.tail())
-tap.ok(any(l.startswith("connect failed: ") for l in other.out()), "connecting to a port of another job is an error, no hang", *other.tail())
 job.kill()
+other = Job(tap, ["-n", 1, spawner, "connect", stop, port])
+status = other.end(60)
+tap.ok(status == 0 and any(l.startswith("connect failed: ") for l in other.out()) and any("no mpirun of this user on this machine has job" in l
+       for l in other.out("err")), "connecting to a port of a job that has ended is an error with a sentence", status, *other.tail())
 tap.ok(shm_entries() <= shm_before, "nothing is left in /dev/shm")
 sys.exit(tap.done())

@@ -5,8 +5,9 @@
  *   spawner spawn STOP PROGRAM N [KEY=VALUE...] [-- PROGRAM N ...]
  *                                                 spawn N of PROGRAM, which is this one, and talk to them until the file STOP is
  *                                                 there; the next where that fails
- *   spawner port                                  open a port, print it, and accept
- *   spawner connect PORT                          connect to it
+ *   spawner accept STOP [SERVICE]                 open a port, print it, publish it as SERVICE, accept, and talk
+ *   spawner connect STOP PORT                     connect to it, and talk
+ *   spawner lookup STOP SERVICE                   find it by its name before
  */
 #include <mpi.h>
 #include <stdio.h>
@@ -100,30 +101,60 @@ static int spawn(int argc, char **argv)
 	return talk(all, argv[2]);
 }
 
-static int port(void)
+/* With those of another job, as long as STOP is not there. */
+static int talk_to(MPI_Comm other, int is_high, const char *stop)
 {
-	char name[MPI_MAX_PORT_NAME];
-	MPI_Comm other;
+	MPI_Comm all;
+	int wrong;
 
-	MPI_Open_port(MPI_INFO_NULL, name);
-	printf("port %s\n", name);
-	fflush(stdout);
-	MPI_Comm_accept(name, MPI_INFO_NULL, 0, MPI_COMM_WORLD, &other);
-	return 1;
+	MPI_Intercomm_merge(other, is_high, &all);
+	wrong = talk(all, stop);
+	MPI_Comm_free(&all);
+	MPI_Comm_disconnect(&other);
+	return wrong;
 }
 
-static int connect_to(const char *name)
+static int accept_from(const char *stop, const char *service)
 {
-	char found[MPI_MAX_PORT_NAME];
+	char name[MPI_MAX_PORT_NAME] = "";
 	MPI_Comm other;
-	int code = MPI_Lookup_name("a service of another job", MPI_INFO_NULL, found);
+	int rank, wrong;
 
-	if (code != MPI_SUCCESS)
-		say_error("lookup", code);
-	code = MPI_Comm_connect(name, MPI_INFO_NULL, 0, MPI_COMM_WORLD, &other);
-	if (code != MPI_SUCCESS)
-		say_error("connect", code);
-	return code == MPI_SUCCESS;
+	MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+	if (rank == 0) {
+		MPI_Open_port(MPI_INFO_NULL, name);
+		if (service)
+			MPI_Publish_name(service, MPI_INFO_NULL, name);
+		printf("port %s\n", name);
+		fflush(stdout);
+	}
+	MPI_Comm_accept(name, MPI_INFO_NULL, 0, MPI_COMM_WORLD, &other);
+	wrong = talk_to(other, 0, stop);
+	if (rank == 0 && service)
+		MPI_Unpublish_name(service, MPI_INFO_NULL, name);
+	return wrong;
+}
+
+static int connect_to(const char *stop, const char *name)
+{
+	MPI_Comm other;
+	int code = MPI_Comm_connect(name, MPI_INFO_NULL, 0, MPI_COMM_WORLD, &other);
+
+	if (code == MPI_SUCCESS)
+		return talk_to(other, 1, stop);
+	say_error("connect", code);
+	return 0;
+}
+
+static int look_up(const char *stop, const char *service)
+{
+	char found[MPI_MAX_PORT_NAME] = "";
+	int code = MPI_Lookup_name(service, MPI_INFO_NULL, found);
+
+	if (code == MPI_SUCCESS)
+		return connect_to(stop, found);
+	say_error("lookup", code);
+	return 0;
 }
 
 int main(int argc, char **argv)
@@ -138,10 +169,12 @@ int main(int argc, char **argv)
 		code = child(parent, argv[2]);
 	else if (argc >= 5 && strcmp(argv[1], "spawn") == 0)
 		code = spawn(argc, argv);
-	else if (argc == 2 && strcmp(argv[1], "port") == 0)
-		code = port();
-	else if (argc == 3 && strcmp(argv[1], "connect") == 0)
-		code = connect_to(argv[2]);
+	else if (argc >= 3 && strcmp(argv[1], "accept") == 0)
+		code = accept_from(argv[2], argv[3]);
+	else if (argc == 4 && strcmp(argv[1], "connect") == 0)
+		code = connect_to(argv[2], argv[3]);
+	else if (argc == 4 && strcmp(argv[1], "lookup") == 0)
+		code = look_up(argv[2], argv[3]);
 	MPI_Finalize();
 	return code;
 }
