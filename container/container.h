@@ -71,6 +71,20 @@ struct ct_spawn {
  */
 int ct_rank_spawn(struct ct_rank **out, const struct ct_spawn *spec, struct gw_error *why);
 
+/**
+ * ct_rank_spawn_begin - the same in two steps, so that several can start at once
+ * @spec and all that it points to, the plumbing's descriptors too, stay until the end.
+ *
+ * ct_rank_spawn_end - has the program been executed?
+ * Return: 0; -EINPROGRESS: not yet, when it may not wait: ct_rank_start_fd(), which each call may change, becomes readable; or
+ * another negative errno, as of ct_rank_spawn: no process is left then, and ct_rank_kill() frees it. That also ends one
+ * that has not got so far. What takes longer than CT_START_TIMEOUT_MS has failed.
+ */
+int ct_rank_spawn_begin(struct ct_rank **out, const struct ct_spawn *spec, struct gw_error *why);
+int ct_rank_spawn_end(struct ct_rank *r, const struct ct_spawn *spec, bool may_wait, struct gw_error *why);
+int ct_rank_start_fd(const struct ct_rank *r);
+#define CT_START_TIMEOUT_MS 10000
+
 pid_t ct_rank_pid(const struct ct_rank *r);       /* host pid of the program */
 pid_t ct_rank_init_pid(const struct ct_rank *r);  /* host pid of its init, a child of the daemon */
 

@@ -276,7 +276,8 @@ struct ct_rank {
 	pid_t init_pid, pid;           /* on the host */
 	pid_t ns_pid;
 	int init_pidfd, pidfd, status_fd, mem_fd, pagemap_fd;
-	int start_fd;                  /* shell: its start socket; it exits when this closes before it was seized */
+	int start_fd;                  /* where it tells how far it is; a shell exits when this closes before it was seized */
+	uint64_t start_until_ns;       /* by then it has started, or failed */
 	uid_t uid;
 	gid_t gid;
 	enum ct_walls walls;
@@ -357,7 +358,7 @@ struct ct_start {
 	int64_t monotonic_offset_ns, boottime_offset_ns;
 	int park_from;                  /* shell: lowest number for its plumbing */
 	void *area;                     /* shell: shared memory that it keeps */
-	enum ct_walls walls;            /* set by ct_container_start */
+	enum ct_walls walls;            /* set by ct_container_begin, changed where these are forbidden */
 	pid_t init_pid;                 /* in the child, CT_WALLS_NONE */
 };
 
@@ -380,7 +381,9 @@ __attribute__((noreturn)) void ct_init_main(struct ct_start *s, int fd, int stat
 /* spawn.c */
 struct ct_rank *ct_rank_new(void);
 void ct_rank_free(struct ct_rank *r);              /* memory and descriptors only */
-int ct_container_start(struct ct_rank *r, const struct ct_start *s, struct gw_error *why);
+int ct_container_begin(struct ct_rank *r, const struct ct_start *s, struct gw_error *why);
+int ct_container_wait(struct ct_rank *r, const struct ct_start *s, bool may_wait, struct gw_error *why); /* -EINPROGRESS: not yet */
+int ct_container_start(struct ct_rank *r, const struct ct_start *s, struct gw_error *why); /* both */
 bool ct_container_is_gone(struct ct_rank *r, int *init_status); /* reaps */
 void ct_container_kill(struct ct_rank *r);
 

@@ -13,7 +13,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define START_TIMEOUT_MS 10000
 #define PIDFD_TO_GROUP   4u /* PIDFD_SIGNAL_PROCESS_GROUP */
 
 /* ---- in the daemon --------------------------------------------------------------------------------------------- */
@@ -79,8 +78,8 @@ void ct_rank_free(struct ct_rank *r)
 	free(r);
 }
 
-/* @is_end: nobody holds the other end any more */
-static int receive(int fd, struct ct_start_msg *m, pid_t *pid, bool *is_end, struct gw_error *why)
+/* @is_end: nobody holds the other end any more. Return -EINPROGRESS when nothing has come, and waiting is not allowed. */
+static int receive(const struct ct_rank *r, bool may_wait, struct ct_start_msg *m, pid_t *pid, bool *is_end, struct gw_error *why)
 {
 	union {
 		char buf[CMSG_SPACE(sizeof(struct ucred))];
@@ -88,19 +87,22 @@ static int receive(int fd, struct ct_start_msg *m, pid_t *pid, bool *is_end, str
 	} control;
 	struct iovec iov = { m, sizeof(*m) };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	uint64_t until = gw_now_ns() + START_TIMEOUT_MS * 1000000ull;
+	struct pollfd p = { .fd = r->start_fd, .events = POLLIN };
+	bool is_late;
 	ssize_t n;
 	int rc;
 
 	do {
 		uint64_t now = gw_now_ns();
 
-		rc = now >= until ? 0 : poll(&p, 1, (int)((until - now) / 1000000) + 1);
+		is_late = now >= r->start_until_ns;
+		rc = poll(&p, 1, is_late || !may_wait ? 0 : (int)((r->start_until_ns - now) / 1000000) + 1);
 	} while (rc < 0 && errno == EINTR);
+	if (rc == 0 && !may_wait && !is_late)
+		return -EINPROGRESS;
 	if (rc <= 0)
-		return gw_fail(why, -ETIMEDOUT, "the new container did not start within %d s", START_TIMEOUT_MS / 1000);
-	n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
+		return gw_fail(why, -ETIMEDOUT, "the new container did not start within %d s", CT_START_TIMEOUT_MS / 1000);
+	n = recvmsg(r->start_fd, &msg, MSG_CMSG_CLOEXEC);
 	*is_end = n == 0 || (n < 0 && errno == ECONNRESET);
 	if (*is_end)
 		return 0;
@@ -148,14 +150,11 @@ static bool is_forbidden(int code)
 	return code == -EPERM || code == -EACCES || code == -ENOSPC || code == -EUSERS || code == -ENOSYS || code == -EINVAL;
 }
 
-/* Start it within @s->walls. *no_walls: these are forbidden here, and @why tells why; nothing is left then. */
-static int start_within(struct ct_rank *r, struct ct_start *s, bool *no_walls, struct gw_error *why)
+/* Its init, within @s->walls. *no_walls: these are forbidden here, and @why tells why; nothing is left then. */
+static int begin_within(struct ct_rank *r, struct ct_start *s, bool *no_walls, struct gw_error *why)
 {
 	int sv[2], status[2], one = 1, rc;
-	bool is_end = false, is_here = false;
-	struct ct_start_msg m;
 	sigset_t all, old;
-	pid_t pid = 0;
 	long init;
 
 	*no_walls = false;
@@ -189,9 +188,24 @@ static int start_within(struct ct_rank *r, struct ct_start *s, bool *no_walls, s
 	}
 	r->init_pid = (pid_t)init;
 	r->walls = s->walls;
+	r->start_until_ns = gw_now_ns() + CT_START_TIMEOUT_MS * 1000000ull;
 	remember_ends(r, s->plumbing);
+	return 0;
+}
+
+/* Until the program has been executed, or the shell stands. *no_walls as above; on any failure but -EINPROGRESS it is killed. */
+static int wait_within(struct ct_rank *r, const struct ct_start *s, bool may_wait, bool *no_walls, struct gw_error *why)
+{
+	struct ct_start_msg m;
+	bool is_end = false;
+	pid_t pid = 0;
+	int rc;
+
+	*no_walls = false;
 	for (;;) {
-		rc = receive(r->start_fd, &m, &pid, &is_end, why);
+		rc = receive(r, may_wait, &m, &pid, &is_end, why);
+		if (rc == -EINPROGRESS)
+			return rc;
 		if (rc < 0)
 			goto fail;
 		if (is_end)
@@ -203,14 +217,13 @@ static int start_within(struct ct_rank *r, struct ct_start *s, bool *no_walls, s
 		}
 		if (m.what == CT_START_HERE) {
 			r->pid = pid;
-			is_here = true;
 			if (!s->spec)
 				break;
 		} else {
 			r->has_timens = m.has_timens;
 		}
 	}
-	if (is_here)
+	if (r->pid)
 		return 0;
 	rc = gw_fail(why, -ECHILD, "the new container ended while it started");
 fail:
@@ -227,9 +240,26 @@ static void forget(struct ct_rank *r)
 			close(*fds[i]);
 		*fds[i] = -1;
 	}
+	r->pid = 0;
 }
 
-int ct_container_start(struct ct_rank *r, const struct ct_start *start, struct gw_error *why)
+/* @s->walls are forbidden here: the next ones, and the next, until one can be begun */
+static int begin_other_walls(struct ct_rank *r, struct ct_start *s, int rc, struct gw_error *why)
+{
+	bool no_walls = true;
+
+	while (no_walls) {
+		snprintf(r->no_walls, sizeof(r->no_walls), "%.*s", (int)sizeof(r->no_walls) - 1, why->text);
+		forget(r);
+		if (++s->walls == CT_WALLS_NONE && !s->spec)
+			return gw_fail(why, rc, "no rank can arrive here: %s; allow user namespaces (user.max_user_namespaces, "
+			               "kernel.unprivileged_userns_clone) or run as root", r->no_walls);
+		rc = begin_within(r, s, &no_walls, why);
+	}
+	return rc;
+}
+
+int ct_container_begin(struct ct_rank *r, const struct ct_start *start, struct gw_error *why)
 {
 	struct ct_start s = *start;
 	bool no_walls;
@@ -241,15 +271,23 @@ int ct_container_start(struct ct_rank *r, const struct ct_start *start, struct g
 	r->uid = geteuid();
 	r->gid = getegid();
 	s.walls = r->uid == 0 ? CT_WALLS_ROOT : CT_WALLS_USER;
+	rc = begin_within(r, &s, &no_walls, why);
+	return no_walls ? begin_other_walls(r, &s, rc, why) : rc;
+}
+
+int ct_container_wait(struct ct_rank *r, const struct ct_start *start, bool may_wait, struct gw_error *why)
+{
+	struct ct_start s = *start;
+	bool no_walls;
+	int rc;
+
+	s.walls = r->walls;
 	for (;;) {
-		rc = start_within(r, &s, &no_walls, why);
-		if (rc == 0 || !no_walls)
+		rc = wait_within(r, &s, may_wait, &no_walls, why);
+		if (no_walls)
+			rc = begin_other_walls(r, &s, rc, why);
+		if (!no_walls || rc < 0)
 			break;
-		snprintf(r->no_walls, sizeof(r->no_walls), "%.*s", (int)sizeof(r->no_walls) - 1, why->text);
-		forget(r);
-		if (++s.walls == CT_WALLS_NONE && !s.spec)
-			return gw_fail(why, rc, "no rank can arrive here: %s; allow user namespaces (user.max_user_namespaces, "
-			               "kernel.unprivileged_userns_clone) or run as root", r->no_walls);
 	}
 	if (rc < 0)
 		return rc;
@@ -262,6 +300,13 @@ int ct_container_start(struct ct_rank *r, const struct ct_start *start, struct g
 		r->start_fd = -1;
 	}
 	return 0;
+}
+
+int ct_container_start(struct ct_rank *r, const struct ct_start *start, struct gw_error *why)
+{
+	int rc = ct_container_begin(r, start, why);
+
+	return rc < 0 ? rc : ct_container_wait(r, start, true, why);
 }
 
 bool ct_container_is_gone(struct ct_rank *r, int *init_status)
@@ -314,9 +359,14 @@ void ct_container_kill(struct ct_rank *r)
 	r->init_pid = 0;
 }
 
-int ct_rank_spawn(struct ct_rank **out, const struct ct_spawn *spec, struct gw_error *why)
+static struct ct_start start_of(const struct ct_spawn *spec)
 {
-	struct ct_start s = { .spec = spec, .plumbing = &spec->plumbing, .ns_pid = spec->ns_pid };
+	return (struct ct_start){ .spec = spec, .plumbing = &spec->plumbing, .ns_pid = spec->ns_pid };
+}
+
+int ct_rank_spawn_begin(struct ct_rank **out, const struct ct_spawn *spec, struct gw_error *why)
+{
+	struct ct_start s = start_of(spec);
 	struct ct_rank *r = ct_rank_new();
 	int rc;
 
@@ -329,16 +379,43 @@ int ct_rank_spawn(struct ct_rank **out, const struct ct_spawn *spec, struct gw_e
 		ct_rank_free(r);
 		return gw_fail(why, -EINVAL, "'%s' names a processor feature that is not known here", spec->baseline);
 	}
-	rc = ct_container_start(r, &s, why);
-	if (rc == 0 && !r->ns_pid)
-		r->ns_pid = (pid_t)ct_proc_ns_id(r->pid);
+	rc = ct_container_begin(r, &s, why);
 	if (rc < 0) {
 		ct_rank_free(r);
 		return rc;
 	}
-	r->state = CT_RUNNING;
 	*out = r;
 	return 0;
+}
+
+int ct_rank_spawn_end(struct ct_rank *r, const struct ct_spawn *spec, bool may_wait, struct gw_error *why)
+{
+	struct ct_start s = start_of(spec);
+	int rc = ct_container_wait(r, &s, may_wait, why);
+
+	if (rc < 0)
+		return rc;
+	if (!r->ns_pid)
+		r->ns_pid = (pid_t)ct_proc_ns_id(r->pid);
+	r->state = CT_RUNNING;
+	return 0;
+}
+
+int ct_rank_spawn(struct ct_rank **out, const struct ct_spawn *spec, struct gw_error *why)
+{
+	int rc = ct_rank_spawn_begin(out, spec, why);
+
+	if (rc == 0) {
+		rc = ct_rank_spawn_end(*out, spec, true, why);
+		if (rc < 0)
+			ct_rank_kill(*out);
+	}
+	return rc;
+}
+
+int ct_rank_start_fd(const struct ct_rank *r)
+{
+	return r->start_fd;
 }
 
 pid_t ct_rank_pid(const struct ct_rank *r)

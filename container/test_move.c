@@ -50,6 +50,46 @@ static void test_spawn(void)
 	pair_stop(&p);
 }
 
+/* Several that are on their way at once: each ends, fails or is given up for itself. */
+static void test_spawn_at_once(void)
+{
+	char *ends[] = { (char *)(uintptr_t)victim, "exit", "42", NULL }, *missing[] = { "/nonexistent/program", NULL };
+	char **const argv[3] = { ends, missing, ends };
+	struct ct_spawn s[3] = { { .cwd = "/tmp" } };
+	struct ct_rank *r[3] = { NULL };
+	struct gw_error why = { 0 };
+	int rc = 0, status = 0;
+	pid_t given_up;
+
+	for (int i = 0; i < 3 && rc == 0; i++) {
+		s[i] = (struct ct_spawn){ .argv = argv[i], .envp = environ, .cwd = "/tmp" };
+		for (int k = 0; k < CT_PLUMB_MAX; k++)
+			s[i].plumbing.rank_fd[k] = s[i].plumbing.number_in_rank[k] = -1;
+		rc = ct_rank_spawn_begin(&r[i], &s[i], &why);
+	}
+	if (rc < 0)
+		tap_bail("three programs cannot be begun: %s", why.text);
+	given_up = ct_rank_init_pid(r[2]);
+	ct_rank_kill(r[2]);
+	ok(is_gone(given_up), "a start that is given up before its end leaves nothing");
+	while ((rc = ct_rank_spawn_end(r[1], &s[1], false, &why)) == -EINPROGRESS) {
+		struct pollfd p = { .fd = ct_rank_start_fd(r[1]), .events = POLLIN };
+
+		if (poll(&p, 1, CT_START_TIMEOUT_MS) != 1)
+			break;
+	}
+	ok(rc == -ENOENT && strstr(why.text, "/nonexistent/program"), "one that fails beside others tells why: %s", why.text);
+	ct_rank_kill(r[1]);
+	rc = ct_rank_spawn_end(r[0], &s[0], true, &why);
+	while (rc == 0 && (rc = ct_rank_reap(r[0], &status)) == -EAGAIN) {
+		struct pollfd p = { .fd = ct_rank_status_fd(r[0]), .events = POLLIN };
+
+		rc = poll(&p, 1, CT_START_TIMEOUT_MS) == 1 ? 0 : -ETIMEDOUT;
+	}
+	ok(rc == 0 && WIFEXITED(status) && WEXITSTATUS(status) == 42, "and one that was begun before them runs: %d", rc);
+	ct_rank_kill(r[0]);
+}
+
 /* ---- moving ---------------------------------------------------------------------------------------------------- */
 
 static void test_identity(void)
@@ -381,6 +421,7 @@ int main(void)
 	if (!caps.can_move)
 		tap_skip_all("this host cannot move processes: %s", caps.text);
 	test_spawn();
+	test_spawn_at_once();
 	test_identity();
 	test_hops("one thread, no heap", 10, false, "heap", "0", NULL, NULL);
 	test_hops("64 MiB", 4, true, "heap", "64", "5", NULL);

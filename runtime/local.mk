@@ -90,7 +90,7 @@ REPORT_STRING = $(AM_V_GEN)$(MKDIR_P) %D%/report && sed -e 's/\\/\\\\/g' -e 's/"
 	$(REPORT_STRING) $(srcdir)/%D%/report/page.js >$@
 
 bin_PROGRAMS += godwitd mpirun mpiexec godwit
-godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/explain.c \
+godwitd_SOURCES = %D%/clusterd/clusterd.h %D%/clusterd/main.c %D%/clusterd/ranks.c %D%/clusterd/launch.c %D%/clusterd/explain.c \
 	%D%/clusterd/streams.c %D%/clusterd/agent.c %D%/clusterd/pmi_port.c %D%/clusterd/guard.c %D%/clusterd/moves.c \
 	%D%/clusterd/requests.c %D%/clusterd/movable.c %D%/clusterd/measure.c %D%/clusterd/quota.c %D%/clusterd/quota.h %D%/clusterd/join.c %D%/clusterd/far.c %D%/clusterd/hex.c \
 	$(POOL_SOURCES) %D%/clusterd/inherit.c %D%/clusterd/probe.c %D%/clusterd/place.c %D%/clusterd/network.c %D%/clusterd/pace.c %D%/clusterd/suspend.c \

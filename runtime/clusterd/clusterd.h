@@ -7,6 +7,7 @@
  *
  *   main.c      arguments, the link to the head, the end
  *   ranks.c     struct rank: made by a launch or a move, ended by its death or a move
+ *   launch.c    programs that are being started, several at once
  *   explain.c   why a program cannot be executed
  *   streams.c   standard input, output and error
  *   hex.c       bytes inside JSON
@@ -129,12 +130,13 @@ struct clusterd {
 	uint32_t n_worlds;
 	struct mig_line line;       /* that the last move went over, when that was over */
 	struct gw_list ranks, moves; /* struct rank; struct move of requests.c */
+	struct gw_list launches;     /* of launch.c: their ranks are ARRIVING */
 	struct mig *mig;
 };
 
 enum rank_state {
 	RANK_HERE,      /* it lives here */
-	RANK_ARRIVING,  /* a move brings it; not ours yet */
+	RANK_ARRIVING,  /* a move brings it, or its program is being executed; not ours yet */
 	RANK_GIVEN,     /* a move took it; not ours any more */
 };
 
@@ -176,7 +178,7 @@ struct rank {
 	uint32_t moment;             /* the wish by which its program waits at a good moment; 0: it does not */
 	uint32_t proc;
 	enum rank_state state;
-	struct ct_rank *ct;          /* NULL while it arrives and after it was given */
+	struct ct_rank *ct;          /* NULL while a move brings it and after it was given */
 	pid_t pid;
 	uint64_t epoch, incarnation; /* of the name; attaches */
 	struct noc_address address;  /* where its agent listens, in jobs of several hosts */
@@ -237,7 +239,6 @@ struct rank *rank_find(struct clusterd *d, uint32_t proc);       /* that lives h
 int rank_create(struct rank **out, struct clusterd *d, uint32_t proc, uint32_t appnum, bool has_stdin,
                 struct ct_plumbing *plumbing, struct gw_error *why);
 void rank_destroy(struct rank *r);                               /* NULL ok; kills a program that is still there */
-void rank_launch(struct clusterd *d, const void *frame, size_t len);
 int rank_adopt(struct rank *r, struct ct_rank *ct);              /* it runs here now: watch and count it */
 int rank_watch_status(struct rank *r);                           /* again, after a move that failed */
 void rank_count(struct rank *r);         /* in the loads that waiting ranks go by; once */
@@ -250,6 +251,11 @@ const char *rank_state_text(const struct rank *r);                /* "MPI", "mov
 json_t *rank_status_json(struct rank *r, bool is_movable_asked);
 void plumbing_close(struct ct_plumbing *p);
 void plumbing_init(struct ct_plumbing *p);
+
+/* ---- launch.c ---- */
+void rank_launch(struct clusterd *d, const void *frame, size_t len); /* RT_FRAME_LAUNCH; goes on when this has returned */
+void launches_settle(struct clusterd *d);                        /* waits until none is under way */
+void launches_fini(struct clusterd *d);
 
 /* ---- explain.c ---- */
 /**

@@ -428,6 +428,8 @@ static void on_head_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, si
 	(void)l;
 	for (size_t i = 0; op && !d->is_ending && i < GW_ARRAY_LEN(head_ops); i++)
 		if (strcmp(op, head_ops[i].name) == 0) {
+			if (!head_ops[i].before_start)
+				launches_settle(d); /* it may be about one of them */
 			if (d->is_started || head_ops[i].before_start)
 				head_ops[i].handle(d, msg, fds, n_fds);
 			return;
@@ -448,8 +450,10 @@ static void on_head_frame(struct gw_link *l, void *ctx, uint16_t type, const voi
 		rank_launch(d, payload, len);
 	} else if (type == RT_FRAME_INPUT && len >= sizeof(struct rt_piece)) {
 		const struct rt_piece *p = payload;
-		struct rank *r = rank_find(d, p->rank);
+		struct rank *r;
 
+		launches_settle(d);
+		r = rank_find(d, p->rank);
 		if (r)
 			streams_input(r, p->offset, (const char *)(p + 1), len - sizeof(*p));
 	} else if (type == RT_FRAME_IMAGE && len >= sizeof(struct rt_piece)) {
@@ -663,6 +667,7 @@ int main(int argc, char **argv)
 		fcntl(a.head_fd, F_SETFD, FD_CLOEXEC);
 	gw_list_init(&d.ranks);
 	gw_list_init(&d.moves);
+	gw_list_init(&d.launches);
 	code = gw_loop_create(&d.loop);
 	if (code == 0)
 		code = watch_signals(&d);
@@ -683,6 +688,7 @@ int main(int argc, char **argv)
 	code = gw_loop_run(d.loop);
 	gw_link_flush(d.head);
 	moves_fini(&d);
+	launches_fini(&d);
 	gw_list_for_safe(e, &d.ranks)
 		rank_destroy(gw_list_entry(e, struct rank, node));
 	join_fini(&d.join);

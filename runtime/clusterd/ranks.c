@@ -161,7 +161,7 @@ void rank_look_at_status(struct rank *r)
 	suspend_look(d);
 }
 
-/* ---- launch ---------------------------------------------------------------------------------------------------- */
+/* ---- the beginning --------------------------------------------------------------------------------------------- */
 
 int rank_watch_status(struct rank *r)
 {
@@ -187,114 +187,6 @@ int rank_adopt(struct rank *r, struct ct_rank *ct)
 	if (code == 0)
 		code = agent_watch(r);
 	return code;
-}
-
-/* The strings of a launch frame: cwd, argv, envp. They stay in the frame, which the caller keeps. */
-static char **cut_strings(const char **p, const char *end, uint32_t n, uint32_t extra)
-{
-	char **list;
-
-	if (n > (size_t)(end - *p)) /* each takes a byte at least */
-		return NULL;
-	list = calloc((size_t)n + extra + 1, sizeof(*list));
-	for (uint32_t i = 0; list && i < n; i++) {
-		const char *nul = memchr(*p, '\0', (size_t)(end - *p));
-
-		if (!nul) {
-			free(list);
-			return NULL;
-		}
-		list[i] = (char *)(uintptr_t)*p;
-		*p = nul + 1;
-	}
-	return list;
-}
-
-/* What only this daemon knows replaces what the environment may have brought along (an mpirun inside an mpirun). */
-static void add_own_env(char **envp, uint32_t n, char own[][48], uint32_t n_own)
-{
-	uint32_t kept = 0;
-
-	for (uint32_t i = 0; i < n; i++) {
-		bool is_ours = false;
-
-		for (uint32_t k = 0; k < n_own && !is_ours; k++)
-			is_ours = strncmp(envp[i], own[k], strcspn(own[k], "=") + 1) == 0;
-		if (!is_ours)
-			envp[kept++] = envp[i];
-	}
-	for (uint32_t k = 0; k < n_own; k++)
-		envp[kept++] = own[k];
-	envp[kept] = NULL;
-}
-
-static int launch(struct clusterd *d, const struct rt_launch *l, const char *strings, const char *end, struct gw_error *why)
-{
-	char own[7][48];
-	struct world_place place;
-	gw_autofree char **cwd = cut_strings(&strings, end, 1, 0);
-	gw_autofree char **argv = cwd ? cut_strings(&strings, end, l->argc, 0) : NULL;
-	gw_autofree char **envp = argv ? cut_strings(&strings, end, l->envc, GW_ARRAY_LEN(own)) : NULL;
-	struct ct_spawn spec = { .ns_pid = (pid_t)l->ns_pid, .limits = d->has_limits ? d->limits : NULL };
-	struct ct_rank *ct = NULL;
-	struct rank *r;
-	int code;
-
-	if (!envp || l->argc == 0 || !worlds_place(d, l->rank, &place))
-		return gw_fail(why, -EPROTO, "rank %u: malformed launch", l->rank);
-	snprintf(own[0], sizeof(own[0]), "PMI_FD=%d", RANK_PMI_FD);
-	snprintf(own[1], sizeof(own[1]), "PMI_RANK=%u", place.rank);
-	snprintf(own[2], sizeof(own[2]), "PMI_SIZE=%u", place.size);
-	snprintf(own[3], sizeof(own[3]), "GODWIT_CTL_FD=%d", RANK_CTL_FD);
-	snprintf(own[4], sizeof(own[4]), "GODWIT_JOB=%u", d->job);
-	snprintf(own[5], sizeof(own[5]), "GODWIT_PROC=%u", l->rank);
-	snprintf(own[6], sizeof(own[6]), "PMI_SPAWNED=%d", place.is_spawned);
-	add_own_env(envp, l->envc, own, place.is_spawned ? 7 : 6);
-	spec.argv = argv;
-	spec.envp = envp;
-	spec.cwd = cwd[0];
-	for (char **e = envp; *e; e++)
-		if (strncmp(*e, "GODWIT_CPU_BASELINE=", 20) == 0)
-			spec.baseline = *e + 20;
-	plumbing_init(&spec.plumbing);
-	code = rank_create(&r, d, l->rank, l->appnum, l->has_stdin, &spec.plumbing, why);
-	if (code < 0) {
-		plumbing_close(&spec.plumbing);
-		return code;
-	}
-	spec.cpus = rank_bind(r, -1);
-	code = ct_rank_spawn(&ct, &spec, why);
-	plumbing_close(&spec.plumbing);
-	if (code < 0) {
-		rank_destroy(r);
-		/* the head makes 127 and 126 of these, as a shell, but only where it is about the program */
-		return explain_exec(why, code, argv[0], cwd[0], envp);
-	}
-	code = rank_adopt(r, ct);
-	if (code < 0) {
-		rank_destroy(r);
-		return gw_fail(why, code, "rank %u: cannot be watched: %s", l->rank, strerror(-code));
-	}
-	gw_event("rank.started", "{s:i, s:i, s:i}", "rank", (int)r->proc, "cluster", (int)d->cluster, "rank_pid", (int)r->pid);
-	gw_link_send_json(d->head, json_pack("{s:s, s:i, s:i, s:i}", "op", "launched", "rank", (int)r->proc, "pid", (int)r->pid,
-	                                     "slot", r->slot));
-	return 0;
-}
-
-void rank_launch(struct clusterd *d, const void *frame, size_t len)
-{
-	const struct rt_launch *l = frame;
-	struct gw_error why = { 0 };
-	int code;
-
-	if (len < sizeof(*l)) {
-		clusterd_fatal(d, "the head's launch frame is too short");
-		return;
-	}
-	code = launch(d, l, (const char *)(l + 1), (const char *)frame + len, &why);
-	if (code < 0)
-		gw_link_send_json(d->head, json_pack("{s:s, s:i, s:i, s:s}", "op", "launch-failed", "rank", (int)l->rank, "code",
-		                                     code, "text", why.text[0] ? why.text : strerror(-code)));
 }
 
 /* ---- signals and status ---------------------------------------------------------------------------------------- */
