@@ -393,8 +393,7 @@ static ssize_t tinjectdata(struct fid_ep *fid, const void *buf, size_t len, uint
 	if (GW_UNLIKELY(len > SHIM_INJECT_SIZE))
 		return -FI_EMSGSIZE;
 	ct_gate_enter(note(ep, tag, CT_DOING_SEND));
-	rc = shim_send(ep, NOC_PORT_TAGGED, to, &iov, len ? 1 : 0, tag, data,
-	               len ? NOC_F_COPY : NOC_F_COPY | NOC_F_RESERVE, NULL, FI_TAGGED);
+	rc = shim_send(ep, NOC_PORT_TAGGED, to, &iov, 1, tag, data, NOC_F_COPY, NULL, FI_TAGGED);
 	ct_gate_leave();
 	return rc;
 }
@@ -407,6 +406,7 @@ static ssize_t tinject(struct fid_ep *fid, const void *buf, size_t len, fi_addr_
 static ssize_t tsend_iov(struct shim_ep *ep, const struct iovec *iov, size_t iovs, uint64_t data, fi_addr_t to,
                          uint64_t tag, void *context, bool completes, uint64_t flags)
 {
+	static const struct iovec nothing;
 	size_t len = shim_iov_len(iov, iovs);
 	uint32_t noc_flags = 0;
 	ssize_t rc;
@@ -420,7 +420,8 @@ static ssize_t tsend_iov(struct shim_ep *ep, const struct iovec *iov, size_t iov
 	}
 	if (!len) {
 		noc_flags |= NOC_F_COPY | NOC_F_RESERVE;
-		iovs = 0; /* the address of nothing may be NULL */
+		iov = &nothing;
+		iovs = 1;
 	}
 	ct_gate_enter(note(ep, tag, CT_DOING_SEND));
 	rc = shim_send(ep, NOC_PORT_TAGGED, to, iov, iovs, tag, data, noc_flags, completes ? context : NULL, FI_TAGGED);

@@ -259,6 +259,8 @@ static int send_slow(struct noc_peer *p, enum noc_port port, uint64_t tag, uint6
 
 	for (size_t i = 0; i < iovs; i++)
 		m.len += iov[i].iov_len;
+	if (!m.len)
+		iovs = 0; /* the address of nothing may be NULL */
 	if (m.len > NOC_EAGER_MAX) {
 		if (is_done)
 			*is_done = false;

@@ -54,7 +54,8 @@ void noc_port_bind(enum noc_port port, const struct noc_port_ops *ops);
  * @context: non-NULL: ops->sent(context) is called once when the buffer is free again, from a later noc_poll() or
  *           before this call returns when *@is_done is non-NULL: then *is_done = true and sent() is not called.
  * Up to inject size (NOC_F_COPY) it is accepted also while @dst moves: it waits in the channel's queue. Other sends
- * are accepted by reference and keep their place in the order.
+ * are accepted by reference and keep their place in the order. Nothing to send is one empty piece, of whatever address, or none;
+ * the first is faster.
  * Return: 0; -FI_EAGAIN (-EAGAIN) when a bound is exhausted and nothing happened; -EINVAL; -EHOSTUNREACH when the name
  * is gone.
  */
