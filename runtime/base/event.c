@@ -80,3 +80,17 @@ void gw_event(const char *name, const char *fmt, ...)
 		gw_log(GW_ERROR, "event '%s': bad fields: %s", name, e.text);
 	gw_event_object(name, fields);
 }
+
+json_t *gw_event_text(const char *text)
+{
+	json_t *s = json_string(text);
+	char *copy = s ? NULL : strdup(text);
+
+	for (char *p = copy; p && *p; p++)
+		if ((unsigned char)*p >= 0x80)
+			*p = '?';
+	if (copy)
+		s = json_string(copy);
+	free(copy);
+	return s ? s : json_string("");
+}

@@ -30,4 +30,7 @@ void gw_event(const char *name, const char *fmt, ...);
 /** gw_event_object - the same with fields that are there already; steals the reference; NULL is no fields */
 void gw_event_object(const char *name, json_t *fields);
 
+/** gw_event_text - a string for a field, whatever a user has written: what is no UTF-8 is '?' */
+json_t *gw_event_text(const char *text);
+
 #endif

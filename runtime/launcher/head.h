@@ -616,9 +616,8 @@ void record_end(struct head *h);                             /* job.ended, likew
 void record_ended(struct head *h, uint32_t rank);            /* it runs no more */
 uint64_t record_look_ms(const struct head *h, uint64_t at_most); /* when to look again what ranks use */
 bool record_wants_traffic(struct head *h);                   /* with the look that begins now */
-/** record_places - where ranks are, [[3, 0], [2, 1]]: three on cluster 0, then two on cluster 1 */
+/** record_places - where ranks are, [[3, 0], [2, null]]: three on cluster 0, then two that have ended */
 json_t *record_places(const struct head *h, uint32_t first, uint32_t size);
-json_t *record_text(const char *text);                       /* a string in any case, whatever the user has written */
 /** record_seen - @one: what its daemon has measured of @rank, `measured` of runtime/wire.h: whom it talks to is counted */
 void record_seen(struct head *h, uint32_t rank, const json_t *one);
 

@@ -76,7 +76,7 @@ void job_fail(struct head *h, int code, const char *fmt, ...)
 	job_note_code(h, code);
 	if (text[0])
 		job_say(h, "mpirun: %s", text);
-	gw_event("job.failed", "{s:i, s:o}", "code", h->exit_code, "text", record_text(text));
+	gw_event("job.failed", "{s:i, s:o}", "code", h->exit_code, "text", gw_event_text(text));
 	job_end(h);
 }
 

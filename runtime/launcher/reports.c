@@ -83,7 +83,7 @@ static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 		job_fail(h, 1, "host %s: it cannot be told how it was cut into clusters; out of memory", h->hosts[c->host].name);
 		return;
 	}
-	gw_event("cluster.ready", "{s:i, s:o, s:i, s:i, s:i}", "cluster", (int)c->index, "name", record_text(h->hosts[c->host].name), "place", (int)c->host,
+	gw_event("cluster.ready", "{s:i, s:o, s:i, s:i, s:i}", "cluster", (int)c->index, "name", gw_event_text(h->hosts[c->host].name), "place", (int)c->host,
 	         "cores", (int)c->cores.cores, "domain", (int)c->cores.domain);
 	introduce(c, msg);
 	if (n_fds && h->hosts[c->host].segment_fd < 0) {

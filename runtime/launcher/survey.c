@@ -221,7 +221,7 @@ static json_t *all_json(struct survey *s, bool is_ours)
 	free(said);
 	free(loads);
 	return json_pack("{s:{s:s, s:s, s:i, s:o, s:i, s:I, s:O}, s:o, s:o, s:O, s:o, s:o}", "job", "id", h->kvsname + strlen("godwit-"), "state",
-	                 suspend_text(h), "pid", (int)getpid(), "program", record_text(h->spec->apps[0].argv.list[0]), "ranks", (int)h->size, "age_ms",
+	                 suspend_text(h), "pid", (int)getpid(), "program", gw_event_text(h->spec->apps[0].argv.list[0]), "ranks", (int)h->size, "age_ms",
 	                 (json_int_t)((gw_now_ns() - h->started_ns) / 1000000), "checkpoints", h->checkpoints, "clusters", clusters, "ranks",
 	                 ranks, "sessions", s->sessions, "moves", ledger_json(h), "balance", balance_json(h));
 }

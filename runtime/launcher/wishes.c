@@ -13,7 +13,7 @@ static void give_answer(struct head *h, uint32_t rank)
 	const struct rank_wish *w = &h->ranks[rank].wish;
 
 	job_cluster_send(h, h->ranks[rank].cluster, json_pack("{s:s, s:i, s:I, s:i, s:o}", "op", "wished", "rank", (int)rank, "id",
-	                                                      (json_int_t)w->id, "status", w->status, "text", record_text(w->text)));
+	                                                      (json_int_t)w->id, "status", w->status, "text", gw_event_text(w->text)));
 }
 
 void wishes_answer(struct head *h, uint32_t rank, int status, const char *text)

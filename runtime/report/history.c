@@ -18,7 +18,7 @@ static const struct { const char *name; void (*handle)(struct reader *d, const j
 	{ "cluster.lost", history_do_lost },         { "cluster.drained", history_do_drained }, { "host.failed", history_do_host_failed },
 	{ "rank.moved", history_do_moved },          { "rank.ended", history_do_rank_ended },   { "mig.done", history_do_move_done },
 	{ "mig.sum", history_do_move_sum },         { "load.seen", history_do_load },          { "traffic.seen", history_do_traffic },
-	{ "bal.plan", history_do_plan },             { "bal.done", history_do_plan_done },
+	{ "record.gap", history_do_gap },   { "bal.plan", history_do_plan },             { "bal.done", history_do_plan_done },
 };
 
 /* ---- lines ----------------------------------------------------------------------------------------------------------------- */

@@ -39,7 +39,7 @@ uint32_t history_rank(const struct reader *d, const json_t *e);         /* one t
 void history_note(struct reader *d, enum report_kind kind, const char *fmt, ...) GW_PRINTF(3, 4);
 
 /* ---- history_ranks.c ---- */
-void history_take_places(struct reader *d, const json_t *places, uint32_t first); /* [[3, 0], [2, 1]]: three on cluster 0, two on cluster 1 */
+void history_take_places(struct reader *d, const json_t *places, uint32_t first); /* [[3, 0], [2, null]]: three on cluster 0, two have ended */
 void history_all_end(struct reader *d, double t_s);
 
 /* ---- events ---- */
@@ -58,6 +58,7 @@ void history_do_drain_over(struct reader *d, const json_t *e);
 void history_do_host_failed(struct reader *d, const json_t *e);
 void history_do_suspended(struct reader *d, const json_t *e);
 void history_do_resumed(struct reader *d, const json_t *e);
+void history_do_gap(struct reader *d, const json_t *e);
 void history_do_checkpoint(struct reader *d, const json_t *e);
 void history_do_move_done(struct reader *d, const json_t *e);
 void history_do_move_sum(struct reader *d, const json_t *e);

@@ -67,6 +67,12 @@ void history_do_drain_over(struct reader *d, const json_t *e)
 void history_do_suspended(struct reader *d, const json_t *e) { history_note(d, NOTE_JOB, "all %u ranks were stopped", history_count(e, "ranks")); }
 void history_do_resumed(struct reader *d, const json_t *e) { (void)e; history_note(d, NOTE_JOB, "all ranks went on"); }
 
+void history_do_gap(struct reader *d, const json_t *e)
+{
+	history_note(d, NOTE_FAILURE, "what happened before is missing here: %u lines that could not be written in time", history_count(e, "lines"));
+	history_take_places(d, json_object_get(e, "places"), 0);
+}
+
 void history_do_checkpoint(struct reader *d, const json_t *e)
 {
 	struct report_checkpoint *c = MORE(&d->r->checkpoints);

@@ -45,7 +45,6 @@ static int grow(struct reader *d, uint32_t size)
 	return 0;
 }
 
-/* [[3, 0], [2, 1]]: three ranks on cluster 0, then two on cluster 1 */
 void history_take_places(struct reader *d, const json_t *places, uint32_t first)
 {
 	const json_t *one;
@@ -55,7 +54,7 @@ void history_take_places(struct reader *d, const json_t *places, uint32_t first)
 	json_array_foreach((json_t *)(uintptr_t)places, i, one) {
 		uint32_t n = history_number(json_array_get(one, 0), REPORT_RANKS_MAX), c = history_cluster_number(d, json_array_get(one, 1));
 
-		if (n == REPORT_NOWHERE || c == REPORT_NOWHERE)
+		if (n == REPORT_NOWHERE || (c == REPORT_NOWHERE && !json_is_null(json_array_get(one, 1))))
 			return;
 		while (n-- && rank < d->r->size)
 			stay(d, rank++, c, d->now_s);

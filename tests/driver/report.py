@@ -264,6 +264,33 @@ def refusals():
 	tap.ok(p.returncode != 0 and "/nowhere/history" in p.stderr, "a place that was named and cannot be had is refused", p.stderr)
 
 
+def scribe_of(job):
+	"""The process of mpirun's that writes the history."""
+	for pid in open("/proc/%d/task/%d/children" % (job.proc.pid, job.proc.pid)).read().split():
+		if open("/proc/%s/comm" % pid).read() == "godwit-scribe\n":
+			return int(pid)
+
+
+def scribes():
+	for sig, how in ((signal.SIGSTOP, "is not whole: its file system does not answer"), (signal.SIGKILL, "ends here: the process that writes it has ended")):
+		job = Job(tap, ["-record", os.path.join(work, "held-%d.jsonl" % sig), "-n", 2, "sh", "-c", "echo up; read line; echo down"], stdin=True)
+		job.wait_line("^up", 60, "out")
+		pid = scribe_of(job)
+		os.kill(pid, sig)
+		job.proc.stdin.write(b"\n")
+		job.proc.stdin.close()
+		status = job.wait(60)
+		tap.ok(status == 0 and job.out().count("down") == 2 and any(how in l for l in job.out("err")), "who writes the history holds nobody up: signal %d" % sig, status,
+		       *job.tail())
+		tap.ok(wait_for(lambda: not os.path.exists("/proc/%d" % pid), 20) and not job.gone(), "and leaves nothing", *job.tail())
+	job = Job(tap, ["-n", 1, "sh", "-c", "echo up; read line"], stdin=True, env=ENV)
+	job.wait_line("^up", 60, "out")
+	pid = scribe_of(job)
+	job.proc.kill()
+	tap.ok(wait_for(lambda: not os.path.exists("/proc/%d" % pid), 20), "it goes with an mpirun that is killed")
+	job.kill()
+
+
 # ---- files that somebody else has written ---------------------------------------------------------------------------------------
 
 def line(event, t_s=0, **fields):
@@ -292,6 +319,12 @@ def strange_files():
 	for text, how in ((started("0123456789abcdef0123"), "more than 15 letters"), (started(t=None), "does not say when"), (started(ranks=-1), "how many ranks")):
 		code, out, err = godwit("report", made("damaged.jsonl", text, line("job.ended", 5, code=3)), "-J")
 		tap.ok(code == 2 and how in err and not out, "nothing is told of a history without a beginning: %s" % how, code, out[:300], err)
+	code, out, err = godwit("report", made("gap.jsonl", started(ranks=4), line("record.gap", 2, lines=7, places=[[2, 1], [2, None]]), line("job.ended", 5, code=0)),
+	                        "-o", "gap.html")
+	page = Page(read("gap.html"))
+	tap.ok(code == 0 and "7 lines that could not be written in time" in page.says() and [r[2:5] for r in page.rows if len(r) == 5 and r[0] in ("1", "3")][-2:] ==
+	       [["0 s", "cluster 1", "0 from 0 s, 1 from 2 s, ended at 5 s"], ["0 s", "cluster 0", "0 from 0 s, ended at 2 s"]],
+	       "where lines are missing the page says so, and goes on from where ranks are", code, err, [r for r in page.rows if len(r) == 5])
 	huge = 1.7e308
 	cut = "ää" * 20  # no room, of an even or an odd number of bytes, ends between its letters
 	lines = [started(version=cut, balance="a" + cut), line("cluster.ready", 1, cluster=0, name=cut * 20, place=0, cores=4), line("job.ended", 9, code=-1e18),
@@ -363,6 +396,7 @@ def browser():
 real_job()
 long_history()
 refusals()
+scribes()
 strange_files()
 if IS_LONG:
 	much()
