@@ -16,7 +16,7 @@
 #include "runtime/launcher/head.h"
 
 #define LAST        32                 /* moves that are told of */
-#define NEW_PART    0.5                /* of what is known is what was seen last */
+#define NEW_PART    0.3                /* of what is known is what was seen last */
 #define TOLD_BYTES  (4.0 * 1024 * 1024) /* fewer say nothing of a link */
 #define FIXED_NEAR_S 0.003
 #define FIXED_FAR_S  0.006
@@ -236,9 +236,12 @@ void ledger_begun(const struct head *h, struct move *m, const json_t *how)
 	m->begun_ns = gw_now_ns();
 }
 
+/* Some moves take many times what others do, on a busy host; none takes nothing. So the mean is that of logarithms: one that took long
+ * would else be foreseen of the next ones. */
 static void mix(double *known, double seen)
 {
-	*known = *known > 0 ? (1 - NEW_PART) * *known + NEW_PART * seen : seen;
+	if (seen > 0)
+		*known = *known > 0 ? exp((1 - NEW_PART) * log(*known) + NEW_PART * log(seen)) : seen;
 }
 
 /* Bytes that went while it ran or while it stood, by their times; where they were enough to say something. */
@@ -276,7 +279,7 @@ static void learn(struct head *h, const struct move *m, const json_t *measures, 
 	if (!m->is_bounded && stopped >= TOLD_BYTES && number(measures, "link_bytes_s") > 0)
 		mix(&w->stopped_bytes_s, number(measures, "link_bytes_s"));
 	if (down > 0 && number(measures, "gate_closed_ns") > 0)
-		mix(&w->around_s, fmax(0, number(measures, "gate_closed_ns") / 1e9 - down));
+		mix(&w->around_s, number(measures, "gate_closed_ns") / 1e9 - down);
 	/* what little went while it stood went before all others, and not as slowly as rounds do: at least half is not for sending */
 	if (down > 0 && stopped < TOLD_BYTES)
 		mix(is_after ? &w->fixed_after_s : &w->fixed_s, fmax(down / 2, down - stopped / (w->bytes_s > 0 ? w->bytes_s : 1e9)));
