@@ -14,7 +14,8 @@
  * horizon of H seconds it gains H * (peak - peak'). A rank with one thread has one core at a time, so the peak is never smaller
  * than its load over the speed of that core. Links are treated the same way: the part of the interval for which the busiest
  * link carried messages, or a rank waited for the latency of its far ones. A link belongs to a host. With a machine file it belongs to a
- * cluster, and what goes further takes as many links, and as long, as it has hops.
+ * cluster, and what goes further takes as many links, and as long, as it has hops. So does what goes from cluster to cluster of a host
+ * whose distances are known: that is added, since it goes another way and is waited for as well.
  *
  * Called by mpirun and by tools. Everything is on the cluster side. Not for concurrent calls on one object.
  */
@@ -43,6 +44,7 @@ struct bal_cluster {
 	uint32_t number;      /* as tools name it */
 	uint32_t host;        /* an index from 0 */
 	uint32_t domain;      /* an index from 0: clusters of a domain share its processors */
+	uint32_t inside;      /* its number in the machine of its host: bal_snapshot.inside */
 	double memory_bytes;  /* room for ranks that come; INFINITY: not known */
 	bool is_closed;       /* no rank may come, and those that are there should leave (a drain) */
 };
@@ -65,6 +67,7 @@ struct bal_snapshot {
 	double link_bytes_s;          /* what a link carries; 0: not known, 1e9 is taken */
 	double link_message_s;        /* what a far message costs whoever waits for it; 0: not known, 15e-6 is taken */
 	const struct bal_machine *machine; /* distances; NULL: by host alone. Not owned */
+	const struct bal_machine *const *inside; /* without it, [nhosts] distances in each host, or NULL: all alike. Not owned, not recorded */
 };
 
 /** bal_snapshot_create - with all entries zero; bal_snapshot_destroy() frees it. NULL: no memory */
@@ -100,7 +103,8 @@ bool bal_machine_is_service(const struct bal_machine *m, uint32_t cluster); /* n
 /** bal_machine_service - which service cluster is the nearest by the control network; the first of several. BAL_NONE: there is none */
 uint32_t bal_machine_service(const struct bal_machine *m, uint32_t cluster);
 
-/** bal_hops - from cluster to cluster (indexes): 0 to itself. Without a machine: 1 on a host, 4 between hosts */
+/** bal_hops - from cluster to cluster (indexes): 0 to itself. Without a machine: 1 on a host, 4 between hosts; with distances in
+ * hosts, those, and more than any of them between hosts */
 uint32_t bal_hops(const struct bal_snapshot *s, uint32_t from, uint32_t to);
 
 /* ---- strategies --------------------------------------------------------------------------------------------------------- */

@@ -295,6 +295,93 @@ static void take_over(struct work *w, const struct nodes *a, SCOTCH_Num *part)
 	}
 }
 
+/* The part of the placement that is on one host, as a snapshot of its own; whoever comes there pays for the move whichever cluster it takes.
+ * @rank_of, @cluster_of: of the whole. NULL: no memory */
+static struct bal_snapshot *part_on(const struct work *w, uint32_t host, uint32_t *rank_of, uint32_t *cluster_of)
+{
+	const struct bal_snapshot *s = w->s;
+	gw_autofree uint32_t *index = malloc(((size_t)s->nranks + 1) * sizeof(*index));
+	gw_autofree uint32_t *place = malloc(((size_t)s->nclusters + 1) * sizeof(*place));
+	uint32_t n = 0, nc = 0, edges = 0;
+	struct bal_snapshot *part;
+
+	if (!index || !place)
+		return NULL;
+	for (uint32_t c = 0; c < s->nclusters; c++)
+		if (s->clusters[c].host == host) {
+			place[c] = nc;
+			cluster_of[nc++] = c;
+		}
+	for (uint32_t r = 0; r < s->nranks; r++) {
+		index[r] = s->clusters[w->at[r]].host == host ? n : BAL_NONE;
+		if (index[r] != BAL_NONE)
+			rank_of[n++] = r;
+	}
+	for (uint32_t e = 0; e < s->nedges; e++)
+		edges += index[s->edges[e].a] != BAL_NONE && index[s->edges[e].b] != BAL_NONE;
+	part = bal_snapshot_create(n, nc, s->ndomains, edges);
+	if (!part)
+		return NULL;
+	memcpy(part->domains, s->domains, s->ndomains * sizeof(*s->domains));
+	for (uint32_t i = 0; i < nc; i++) {
+		part->clusters[i] = s->clusters[cluster_of[i]];
+		part->clusters[i].number = part->clusters[i].inside;
+		part->clusters[i].host = 0;
+		part->clusters[i].memory_bytes = fmax(0, w->cluster_room[cluster_of[i]]);
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t r = rank_of[i];
+
+		part->ranks[i] = s->ranks[r];
+		part->ranks[i].cluster = place[w->at[r]];
+		part->ranks[i].is_fixed = w->is_fixed[r];
+		part->ranks[i].rested_s = INFINITY;
+		if (w->at[r] != s->ranks[r].cluster)
+			part->ranks[i].move_s = 0;
+	}
+	for (uint32_t e = 0, k = 0; e < s->nedges; e++)
+		if (index[s->edges[e].a] != BAL_NONE && index[s->edges[e].b] != BAL_NONE) {
+			part->edges[k] = s->edges[e];
+			part->edges[k].a = index[s->edges[e].a];
+			part->edges[k++].b = index[s->edges[e].b];
+		}
+	part->nhosts = 1;
+	part->machine = s->inside[host];
+	part->link_bytes_s = bal_machine_link(part->machine, &part->link_message_s);
+	return part;
+}
+
+/* Where distances within hosts are known, ranks of each come close to each other there, too. */
+static int place_inside(struct work *w, struct gw_error *why)
+{
+	const struct bal_snapshot *s = w->s;
+	gw_autofree uint32_t *rank_of = malloc(((size_t)s->nranks + 1) * sizeof(*rank_of));
+	gw_autofree uint32_t *cluster_of = malloc(((size_t)s->nclusters + 1) * sizeof(*cluster_of));
+	int rc = 0;
+
+	if (!s->inside || s->machine)
+		return 0;
+	if (!rank_of || !cluster_of)
+		return -ENOMEM;
+	for (uint32_t host = 0; host < s->nhosts && rc == 0; host++) {
+		struct bal_snapshot *part;
+		struct work inner;
+
+		if (!s->inside[host])
+			continue;
+		part = part_on(w, host, rank_of, cluster_of);
+		rc = part ? work_init(&inner, part, w->o) : -ENOMEM;
+		if (rc == 0) {
+			rc = bal_comm(&inner, why);
+			for (uint32_t i = 0; rc == 0 && i < part->nranks; i++)
+				work_move(w, rank_of[i], cluster_of[inner.at[i]]);
+			work_fini(&inner);
+		}
+		bal_snapshot_destroy(part);
+	}
+	return rc;
+}
+
 int bal_comm(struct work *w, struct gw_error *why)
 {
 	/* Of some ranks each is a good part of the load: where nodes have to be level, neighbours are torn apart. */
@@ -323,8 +410,17 @@ int bal_comm(struct work *w, struct gw_error *why)
 			rc = bal_refine(w); /* Scotch's loads are within that slack of level */
 			if (rc == 0)
 				keep_better(w, best, &best_value);
+			if (rc == 0)
+				rc = place_inside(w, why);
+			if (rc == 0)
+				keep_better(w, best, &best_value);
 			work_reset(w, from);
 		}
+		if (rc == 0)
+			rc = place_inside(w, why); /* of hosts where all is well */
+		if (rc == 0)
+			keep_better(w, best, &best_value);
+		work_reset(w, from);
 		if (rc < 0)
 			goto out;
 	}

@@ -74,6 +74,8 @@ int work_init(struct work *w, const struct bal_snapshot *s, const struct bal_opt
 void work_fini(struct work *w);
 void work_reset(struct work *w, const uint32_t *at);          /* NULL: everybody where they are */
 void work_move(struct work *w, uint32_t rank, uint32_t cluster);
+/** bal_inside - the machine that tells how far two clusters of one host are apart; NULL: none does, or they are of two hosts */
+const struct bal_machine *bal_inside(const struct bal_snapshot *s, uint32_t from, uint32_t to);
 /** work_place - the cluster of @domain where @rank would go: its own if it is there; else the open one with the fewest ranks that
  * has the memory. BAL_NONE: none has */
 uint32_t work_place(const struct work *w, uint32_t rank, uint32_t domain);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Machines: clusters that networks join, and so how many hops lie between them. */
 #include "runtime/balance/machine.h"
+#include "runtime/balance/inner.h"
 #include "runtime/balance/neighbours.h"
 
 #include <stdlib.h>
@@ -265,6 +266,16 @@ uint32_t bal_machine_service(const struct bal_machine *m, uint32_t cluster)
 	return best;
 }
 
+#define HOPS_BETWEEN 16 /* hosts: more than any levels of one make */
+
+const struct bal_machine *bal_inside(const struct bal_snapshot *s, uint32_t from, uint32_t to)
+{
+	const struct bal_machine *m = s->inside && !s->machine ? s->inside[s->clusters[from].host] : NULL;
+
+	return m && s->clusters[from].host == s->clusters[to].host && s->clusters[from].inside < m->nclusters &&
+	       s->clusters[to].inside < m->nclusters ? m : NULL;
+}
+
 uint32_t bal_hops(const struct bal_snapshot *s, uint32_t from, uint32_t to)
 {
 	const struct bal_machine *m = s->machine;
@@ -273,5 +284,8 @@ uint32_t bal_hops(const struct bal_snapshot *s, uint32_t from, uint32_t to)
 		return 0;
 	if (m && s->clusters[from].number < m->nclusters && s->clusters[to].number < m->nclusters)
 		return m->data.hops[(size_t)s->clusters[from].number * m->nclusters + s->clusters[to].number];
-	return s->clusters[from].host == s->clusters[to].host ? 1 : 4;
+	if (s->clusters[from].host != s->clusters[to].host)
+		return s->inside ? HOPS_BETWEEN : 4;
+	m = bal_inside(s, from, to);
+	return m ? m->data.hops[(size_t)s->clusters[from].inside * m->nclusters + s->clusters[to].inside] : 1;
 }

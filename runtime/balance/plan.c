@@ -36,12 +36,13 @@ static double alone(const struct bal_rank *r, const struct bal_domain *d)
 void bal_measure(struct bal_measures *out, const struct bal_snapshot *s, const uint32_t *at)
 {
 	double *load = calloc((size_t)s->ndomains + 1, sizeof(*load)), *node = calloc((size_t)s->nclusters + 1, sizeof(*node));
-	double *wait = calloc((size_t)s->nranks + 1, sizeof(*wait));
+	double *wait = calloc((size_t)s->nranks + 1, sizeof(*wait)), *wait_inside = calloc((size_t)s->nranks + 1, sizeof(*wait));
+	double *inside = calloc((size_t)s->nclusters + 1, sizeof(*inside)), busiest = 0;
 	bool *is_used = calloc((size_t)s->nclusters + 1, sizeof(*is_used));
 	double rate = link_bytes_s(s), message = link_message_s(s);
 
 	*out = (struct bal_measures){ 0 };
-	if (!load || !node || !wait || !is_used)
+	if (!load || !node || !wait || !wait_inside || !inside || !is_used)
 		goto out; /* nothing known is nothing gained: no move is made of it */
 	for (uint32_t r = 0; r < s->nranks; r++) {
 		uint32_t c = at ? at[r] : s->ranks[r].cluster, d = s->clusters[c].domain;
@@ -57,8 +58,17 @@ void bal_measure(struct bal_measures *out, const struct bal_snapshot *s, const u
 		const struct bal_edge *edge = &s->edges[e];
 		uint32_t x = at ? at[edge->a] : s->ranks[edge->a].cluster, y = at ? at[edge->b] : s->ranks[edge->b].cluster;
 		uint32_t hops = bal_hops(s, x, y), links;
+		const struct bal_machine *m = bal_inside(s, x, y);
 
 		out->hop_bytes_s += edge->bytes_s * hops;
+		if (m && x != y) { /* in parts of the time: its host's machine tells its own rates */
+			double message_s, rate_inside = bal_machine_link(m, &message_s);
+
+			inside[x] += edge->bytes_s * hops / rate_inside;
+			inside[y] += edge->bytes_s * hops / rate_inside;
+			wait_inside[edge->a] += edge->messages_s / 2 * message_s * hops;
+			wait_inside[edge->b] += edge->messages_s / 2 * message_s * hops;
+		}
 		if (x == y || (!s->machine && s->clusters[x].host == s->clusters[y].host))
 			continue;
 		out->far_bytes_s += edge->bytes_s;
@@ -72,10 +82,17 @@ void bal_measure(struct bal_measures *out, const struct bal_snapshot *s, const u
 		out->link = fmax(out->link, node[c] / rate);
 	for (uint32_t r = 0; r < s->nranks; r++)
 		out->link = fmax(out->link, fmin(wait[r], 1));
+	for (uint32_t c = 0; c < s->nclusters; c++)
+		busiest = fmax(busiest, inside[c]);
+	for (uint32_t r = 0; r < s->nranks; r++)
+		busiest = fmax(busiest, fmin(wait_inside[r], 1));
+	out->link += busiest;
 out:
 	free(load);
 	free(node);
 	free(wait);
+	free(wait_inside);
+	free(inside);
 	free(is_used);
 }
 

@@ -499,6 +499,44 @@ static void test_host(void)
 	bal_machine_destroy(m);
 }
 
+/* Two such hosts; partners are on the right one, but in different packages. Nothing goes between hosts, and all come near. */
+static void test_hosts(void)
+{
+	static const uint32_t near[][3] = { { 0, 0, 0 }, { 0, 0, 1 }, { 1, 1, 2 }, { 1, 1, 3 } };
+	struct bal_options o = options(BAL_COMM);
+	const struct bal_machine *inside[2];
+	struct gw_error why = { 0 };
+	struct bal_machine *m = NULL;
+	struct bal_snapshot *s = bal_snapshot_create(32, 8, 8, 16);
+	struct bal_plan p;
+	int rc;
+
+	bal_machine_of_host(&m, near[0], 3, 4);
+	inside[0] = inside[1] = m;
+	for (uint32_t c = 0; c < 8; c++) {
+		s->clusters[c] = (struct bal_cluster){ .number = c, .host = c % 2, .inside = c / 2, .domain = c, .memory_bytes = INFINITY };
+		s->domains[c] = (struct bal_domain){ .cores = 4, .speed = 1 };
+	}
+	for (uint32_t r = 0; r < 32; r++) /* of a host, the first half of its ranks is in one package, the second in the other */
+		s->ranks[r] = (struct bal_rank){ .proc = r, .cluster = r / 16 + r % 16 / 4 * 2, .load = 0.5, .width = 1, .move_s = 0.005,
+			.rested_s = INFINITY };
+	for (uint32_t r = 0; r < 16; r++)
+		s->edges[r] = (struct bal_edge){ r / 8 * 16 + r % 8, r / 8 * 16 + r % 8 + 8, 1e9, 1000 };
+	s->inside = inside;
+	rc = bal_snapshot_check(s, &why);
+	ok(rc == 0 && bal_hops(s, 0, 4) == 6 && bal_hops(s, 4, 6) == 4 && bal_hops(s, 0, 1) > 6, "of two hosts, distances in each are its own: %u, %u, "
+	   "%u", bal_hops(s, 0, 4), bal_hops(s, 4, 6), bal_hops(s, 0, 1));
+	if (rc < 0 || bal_plan_make(&p, s, &o, &why) < 0) {
+		tap_skip(1, "no partitioner in this build");
+	} else {
+		ok(p.nmoves > 0 && p.after.hop_bytes_s < 0.3 * p.before.hop_bytes_s && p.after.far_bytes_s == 0,
+		   "and those who talk come near each other in each: %s", p.words);
+		bal_plan_fini(&p);
+	}
+	bal_snapshot_destroy(s);
+	bal_machine_destroy(m);
+}
+
 int main(void)
 {
 	tap_begin(120);
@@ -513,5 +551,6 @@ int main(void)
 	test_machines();
 	test_comm_machine();
 	test_host();
+	test_hosts();
 	return tap_done();
 }

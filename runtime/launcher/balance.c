@@ -63,7 +63,10 @@ struct balance {
 	double peak, predicted;     /* as seen last; as the last plan had it */
 	char words[256];
 	struct bal_machine *host;   /* of a job on one host: what its clusters share; NULL: all the same */
-	uint32_t host_clusters;     /* of which it was made */
+	struct bal_machine **hosts; /* of a job on several: the same of each, [n_hosts]; entries NULL */
+	const struct bal_machine **inside; /* of them, those of the snapshot's hosts */
+	uint32_t n_hosts;
+	uint32_t host_clusters;     /* of which all these were made */
 	/* a tool's */
 	balance_done_fn *done;      /* NULL: none asks */
 	void *ctx;
@@ -314,10 +317,16 @@ static struct bal_snapshot *snapshot(struct balance *b, uint32_t **rank_of, uint
 
 		for (k = 0; k < i && h->clusters[(*cluster_of)[k]].host != host; k++)
 			;
+		if (k == i && b->inside && host < b->n_hosts)
+			b->inside[s->nhosts] = b->hosts[host];
+		for (uint32_t c = 0; c < (*cluster_of)[i]; c++)
+			s->clusters[i].inside += h->clusters[c].host == host;
 		s->clusters[i].host = k < i ? s->clusters[k].host : s->nhosts++;
 	}
 	s->link_bytes_s = ledger_link_bytes_s(h);
 	s->nedges = add_edges(b, index, s->edges, edges);
+	if (s->nhosts > 1 && !h->spec->machine)
+		s->inside = b->inside;
 	s->machine = h->spec->machine ? h->spec->machine : s->nhosts == 1 ? b->host : NULL;
 	if (s->machine && bal_machine_link(s->machine, &s->link_message_s) > 0) /* else what was seen of links counts */
 		s->link_bytes_s = bal_machine_link(s->machine, &s->link_message_s);
@@ -350,20 +359,46 @@ static json_t *plan_json(const struct balance *b, const struct bal_plan *p, cons
 	                 "moves", moves);
 }
 
-/* Which clusters share caches, memory and packages. Without a machine file, in a job of one host, that is what distances are. */
+static void forget_hosts(struct balance *b)
+{
+	for (uint32_t i = 0; i < b->n_hosts; i++)
+		bal_machine_destroy(b->hosts[i]);
+	free(b->hosts);
+	free(b->inside);
+	bal_machine_destroy(b->host);
+	b->hosts = NULL;
+	b->inside = NULL;
+	b->host = NULL;
+	b->n_hosts = 0;
+}
+
+/* Which clusters share caches, memory and packages. Without a machine file that is what distances are, in each host. */
 static void look_at_host(struct balance *b)
 {
 	struct head *h = b->head;
 	uint32_t *near;
+	bool is_whole;
 
 	if (h->spec->machine || h->n_clusters == b->host_clusters)
 		return;
 	near = calloc(h->n_clusters, sizeof(h->clusters->cores.near));
-	bal_machine_destroy(b->host);
-	b->host = NULL;
+	forget_hosts(b);
 	for (uint32_t c = 0; near && c < h->n_clusters; c++)
 		memcpy(near + (size_t)c * RT_NEAR, h->clusters[c].cores.near, sizeof(h->clusters[c].cores.near));
-	if (near && bal_machine_of_host(&b->host, near, RT_NEAR, h->n_clusters) == 0)
+	is_whole = near && bal_machine_of_host(&b->host, near, RT_NEAR, h->n_clusters) == 0;
+	b->hosts = calloc(h->n_hosts + 1, sizeof(*b->hosts));
+	b->inside = calloc(h->n_hosts + 1, sizeof(*b->inside));
+	if (b->hosts && b->inside)
+		b->n_hosts = h->n_hosts;
+	for (uint32_t host = 0; near && host < b->n_hosts && is_whole; host++) {
+		uint32_t n = 0;
+
+		for (uint32_t c = 0; c < h->n_clusters; c++)
+			if (h->clusters[c].host == host)
+				memcpy(near + (size_t)n++ * RT_NEAR, h->clusters[c].cores.near, sizeof(h->clusters[c].cores.near));
+		is_whole = bal_machine_of_host(&b->hosts[host], near, RT_NEAR, n) == 0;
+	}
+	if (is_whole && b->n_hosts)
 		b->host_clusters = h->n_clusters;
 	free(near);
 }
@@ -663,7 +698,7 @@ void balance_fini(struct head *h)
 		json_decref(b->ranks[r].traffic_before);
 	}
 	json_decref(b->answer);
-	bal_machine_destroy(b->host);
+	forget_hosts(b);
 	free(b->ranks);
 	free(b->trend);
 	free(b->fresh);
