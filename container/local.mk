@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # container: libct.la is the daemon's side, libct-rank.la the rank's (gate, agent, user area).
-EXTRA_DIST += doc/container.md
+EXTRA_DIST += doc/container.md doc/state.md
 
 noinst_LTLIBRARIES += libct.la
 libct_la_SOURCES = \
@@ -86,7 +86,7 @@ TESTS += %D%/test_room %D%/test_cpu %D%/test_spans %D%/test_places %D%/test_vdso
 %C%_test_room_SOURCES = %D%/test_room.c
 %C%_test_room_LDADD = libct.la libgw-base.la
 %C%_victim_SOURCES = %D%/victim.c %D%/victim.h %D%/victim_events.c %D%/victim_fetch.c %D%/victim_files.c \
-	%D%/victim_handles.c %D%/victim_memory.c %D%/victim_regions.c %D%/victim_sysv.c %D%/victim_traits.c %D%/victim_waits.c
+	%D%/victim_handles.c %D%/victim_memory.c %D%/victim_regions.c %D%/victim_sections.c %D%/victim_sysv.c %D%/victim_traits.c %D%/victim_waits.c
 %C%_victim_CFLAGS = -O2 -g -Wall -Wextra -fno-sanitize=all
 %C%_victim_LDFLAGS =
 %C%_victim_LDADD = -lpthread -lrt

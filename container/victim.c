@@ -639,6 +639,8 @@ int main(int argc, char **argv)
 		return waits(argv[2], atoi(argv[3]));
 	if (!strcmp(mode, "sysv"))
 		return sysv(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]));
+	if (!strcmp(mode, "sections"))
+		return sections();
 	if (!strcmp(mode, "waiting"))
 		return waits_all();
 	if (!strcmp(mode, "storm"))

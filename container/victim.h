@@ -43,6 +43,9 @@ int fetched(unsigned mib, const char *path); /* @path: made when something is wr
 /* victim_sysv.c */
 int sysv(int set, int queue, int segment);
 
+/* victim_sections.c */
+int sections(void);
+
 /* victim_waits.c */
 int waits_all(void);
 

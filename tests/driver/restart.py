@@ -309,7 +309,7 @@ def ask(job, line):
 	"""Of all of them whether they are as they should be: kinds that do not say so, and complaints."""
 	job.proc.stdin.write(b"%d\n" % line)
 	job.proc.stdin.flush()
-	job.wait_line("ok %d$" % line, 40, "out", len(kinds))
+	job.wait_line("ok %d$" % line, 150, "out", len(kinds))
 	return [k[0] for i, k in enumerate(kinds) if "[%d] ok %d" % (i, line) not in job.out()] + [l for l in job.out() if "bad" in l]
 
 
@@ -388,6 +388,7 @@ damaged("an image that is gone", "rank-1.zst", os.remove, "rank-1.zst")
 damaged("another rank's image", "rank-0.zst", lambda p: shutil.copy(p.replace("rank-0", "rank-1"), p), "rank-0.zst")
 damaged("a manifest that was edited", "MANIFEST", replace('"epoch": ', '"epoch": 1'), "is damaged")
 damaged("a manifest that is gone", "MANIFEST", os.remove, "no complete checkpoint")
+damaged("a manifest that is a named pipe", "MANIFEST", lambda p: (os.remove(p), os.mkfifo(p)), "it is not a file")
 for what, words, says in (("no such directory", [new_path()], "cannot be opened"), ("a program", [to, "date"], "leave out date"),
                           ("a number of ranks", [to, "-n", 3], "leave out -n"), ("no directory", ["-clusters", 2], "name a directory")):
 	status, said, is_clean = refused(*words)
