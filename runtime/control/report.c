@@ -69,7 +69,8 @@ static int find_kept(const char *dir, const char *begin, struct kept **out, stru
 
 	*out = NULL;
 	if (!d)
-		return gw_fail(why, -ENOENT, "there are no histories of jobs in '%s': %s; run one with mpirun, or name a file", dir, strerror(errno));
+		return gw_fail(why, -ENOENT, "there are no histories of jobs in '%s': %s; run one with mpirun (GODWIT_LOG=info says why it keeps none), "
+		               "or name a file", dir, strerror(errno));
 	for (const struct dirent *e; (e = readdir(d));) {
 		struct stat st;
 
