@@ -111,6 +111,7 @@ void mig_prepare_stamp(void *frame, uint64_t monotonic_ns, uint64_t boottime_ns)
 /** mig_prepare_parse - pure; of the whole payload, whose head has been parsed */
 int mig_prepare_parse(const void *payload, size_t len, struct mig_prepare *out, struct gw_error *why);
 
+/** mig_frame_name - for log lines; constant, never NULL */
 const char *mig_frame_name(uint16_t type);
 
 #endif

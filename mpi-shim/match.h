@@ -93,7 +93,7 @@ struct shim_match {
 	struct shim_match_class class[SHIM_MATCH_CLASSES];
 };
 
-void shim_match_init(struct shim_match *m);
+void shim_match_init(struct shim_match *m); /* empty; in memory that is the caller's. All of it under the gate */
 
 /** shim_match_fini - give back the tables. Receives and messages that are still in them are the caller's affair. */
 void shim_match_fini(struct shim_match *m);

@@ -42,8 +42,9 @@ struct pmi_job {
 	json_t *space;           /* key -> value */
 };
 
+/** pmi_job_init - @kvsname: copied, at most PMI_KVSNAME_MAX - 1 bytes of it; @size: ranks; @universe: see above. 0, or -ENOMEM */
 int pmi_job_init(struct pmi_job *job, const char *kvsname, uint32_t size, int32_t universe);
-void pmi_job_fini(struct pmi_job *job);
+void pmi_job_fini(struct pmi_job *job); /* after its sessions */
 
 /** pmi_job_barrier_done - the head says that barrier @number is complete; @puts (borrowed) are everybody's, merged.
  *  Then call pmi_session_resume() on each session. */
@@ -70,6 +71,7 @@ struct pmi_ops {
 	int (*allow)(void *ctx, enum pmi_saying what, const char *key, struct gw_error *why);
 };
 
+/** pmi_session_create - of one rank. @job and @ops outlive it; @appnum: which of mpirun's programs it is. 0, or -ENOMEM */
 int pmi_session_create(struct pmi_session **out, struct pmi_job *job, uint32_t appnum, const struct pmi_ops *ops,
                        void *ctx);
 void pmi_session_destroy(struct pmi_session *s); /* NULL ok */

@@ -23,7 +23,7 @@
 #define YIELDS_FOR_MOVER       4u       /* no more: where groups of processes share out the core it goes to nobody of another group */
 
 #define TURNS_OF_OTHERS 16u    /* before a rank of a crowded cluster sleeps */
-#define TICKS_ALONE     250000u /* so long it polls when nobody else wants the core: some 20 microseconds */
+#define TICKS_ALONE     250000u /* so long it polls when nobody else wants the core: some 100 microseconds */
 #define TICKS_SWITCH    2000u  /* a call that yielded to nobody takes less */
 
 /* ---- attach, detach -------------------------------------------------------------------------------------------- */

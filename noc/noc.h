@@ -35,6 +35,7 @@ extern "C" {
  * Errors: -ENOMEM, -EPROTO (daemon and library are of different installations), ...; noc_error() has the sentence.
  */
 int noc_init(void);
+/** noc_fini - leave the job, with the last noc_init() of this process; waits until what was sent has been taken, or nobody will take it */
 void noc_fini(void);
 const char *noc_error(void);     /* sentence of the last failed noc_init() */
 
@@ -70,7 +71,9 @@ ssize_t noc_mailbox_read(struct noc_mailbox *mb, void *message, size_t size, uin
 
 struct noc_portal;
 
+/** noc_portal_create - own portal on @port. -EEXIST when there is one; -ENOMEM */
 int noc_portal_create(struct noc_portal **out, uint32_t port);
+/** noc_portal_unlink - the owner removes it with what was not read. -EBADF: not the own one */
 int noc_portal_unlink(struct noc_portal *p);
 /** noc_portal_allow - let @from write once. -EBUSY while an allowed write has not been read. */
 int noc_portal_allow(struct noc_portal *p, uint32_t from);
@@ -80,6 +83,7 @@ int noc_portal_allow(struct noc_portal *p, uint32_t from);
  * are there). -ETIMEDOUT: nothing has begun to arrive. -EPERM: nobody is allowed.
  */
 ssize_t noc_portal_read(struct noc_portal *p, void *buf, size_t len, int timeout_ms);
+/** noc_portal_open - write to the portal of @owner. -EINVAL: no such process; -ENOMEM */
 int noc_portal_open(struct noc_portal **out, uint32_t owner, uint32_t port);
 int noc_portal_close(struct noc_portal *p);
 /**
@@ -96,6 +100,7 @@ enum noc_sync_type { NOC_SYNC_ONE_TO_ALL = 1, NOC_SYNC_ALL_TO_ONE = 2 };
 /**
  * noc_sync_create - a point to wait at
  * @nodes, @n: ALL_TO_ONE: the processes that must all signal; ONE_TO_ALL: the one that signals (n = 1)
+ * -EINVAL: another number of them, or no such process; -EEXIST; -ENOMEM
  */
 int noc_sync_create(struct noc_sync **out, uint32_t port, const uint32_t *nodes, uint32_t n, enum noc_sync_type type);
 int noc_sync_unlink(struct noc_sync *s);
@@ -107,6 +112,7 @@ int noc_sync_wait(struct noc_sync *s, int timeout_ms);
  */
 int noc_sync_open(struct noc_sync **out, uint32_t port, const uint32_t *nodes, uint32_t n, enum noc_sync_type type);
 int noc_sync_close(struct noc_sync *s);
+/** noc_sync_signal - to all of @nodes; does not wait for them. -EBADF: the own end; -EHOSTUNREACH: one has gone */
 int noc_sync_signal(struct noc_sync *s);
 
 #ifdef __cplusplus

@@ -110,7 +110,7 @@ uint32_t bal_hops(const struct bal_snapshot *s, uint32_t from, uint32_t to);
 /* ---- strategies --------------------------------------------------------------------------------------------------------- */
 
 enum bal_strategy { BAL_OFF = 0, BAL_GREEDY, BAL_REFINE, BAL_COMM, BAL_CONSOLIDATE };
-const char *bal_strategy_name(enum bal_strategy s);
+const char *bal_strategy_name(enum bal_strategy s); /* as 'mpirun -balance' has it; constant */
 int bal_strategy_parse(const char *name, enum bal_strategy *out); /* -EINVAL */
 
 struct bal_options {

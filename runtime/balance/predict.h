@@ -9,7 +9,7 @@
 #include <stdbool.h>
 
 enum bal_technique { BAL_AUTO = 0, BAL_STOP_AND_COPY, BAL_PRE_COPY, BAL_POST_COPY, BAL_HYBRID, BAL_TECHNIQUES };
-const char *bal_technique_name(enum bal_technique t);
+const char *bal_technique_name(enum bal_technique t); /* as 'godwit migrate --technique' has it; constant */
 int bal_technique_parse(const char *name, enum bal_technique *out); /* -EINVAL; NULL is auto */
 
 struct bal_way {               /* of a rank, to where it would go */
@@ -28,6 +28,7 @@ struct bal_forecast {
 	enum bal_technique takes;      /* what auto is expected to take */
 };
 
+/** bal_predict - fills all of *out; what cannot be said of @w is NAN. Any thread */
 void bal_predict(struct bal_forecast *out, const struct bal_way *w);
 
 #endif

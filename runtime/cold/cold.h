@@ -36,6 +36,7 @@ _Static_assert(sizeof(struct cold_head) == 40, "disk format");
 #define COLD_MAGIC   0x70637767u /* "gwcp" */
 #define COLD_VERSION 2
 
+/** cold_image_name - of the file with the image of process @proc, within its cut */
 void cold_image_name(char buf[COLD_NAME_MAX], uint32_t proc);
 
 /* ---- writer.c: an image, from the bytes as they come ---- */

@@ -31,7 +31,9 @@
 
 struct pool_place { char name[POOL_NAME_MAX], host[POOL_HOST_MAX]; }; /* a keeper on this machine */
 
+/** pool_name_check - 0, or -EINVAL with a sentence that says what a name may have. Pure */
 int pool_name_check(const char *name, struct gw_error *why);
+/** pool_socket_name - the abstract one of the keeper of @host, of this user */
 void pool_socket_name(char buf[POOL_SOCKET_MAX], const char *name, const char *host);
 /** pool_find - keepers of this user that listen on this machine. Return their number, at most @max filled */
 int pool_find(struct pool_place *places, int max, struct gw_error *why);
