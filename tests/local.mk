@@ -153,6 +153,7 @@ check-hosts: all $(check_PROGRAMS)
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_storm_hosts.sh --moves 1000 --ranks 6 --hosts 3 --clusters 6 --pace-ms 150 \
 		--at-once 3 --compute-ms 300 --huge 64 --huge-moves 3 --pairs --cut-ms 300 --seconds 500
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_grow_storm.sh --changes 120 --seconds 400
+	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_grow_storm.sh --balance --seconds 120
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_faults.sh --hosts --every --deadline 1500
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_cut.sh --storm
 	$(AM_TESTS_ENVIRONMENT) bash $(srcdir)/%D%/test_pool_hosts.sh --long

@@ -66,7 +66,7 @@ static struct way *way_of(struct ledger *l, uint32_t a, uint32_t b)
 	return &more[l->n_ways++];
 }
 
-/* The mean of a field over the ways that are like it: within a host, or between hosts. 0: none is known */
+/* The mean of a field (of logarithms, as in mix()) over the ways that are like it: within a host, or between hosts. 0: none is known */
 static double alike(const struct ledger *l, bool is_far, size_t field)
 {
 	double sum = 0;
@@ -76,11 +76,11 @@ static double alike(const struct ledger *l, bool is_far, size_t field)
 		double v = *(const double *)(const void *)((const char *)&l->ways[i] + field);
 
 		if ((l->ways[i].a != l->ways[i].b) == is_far && v > 0) {
-			sum += v;
+			sum += log(v);
 			n++;
 		}
 	}
-	return n ? sum / n : 0;
+	return n ? exp(sum / n) : 0;
 }
 
 static double known(const struct ledger *l, const struct way *w, bool is_far, size_t field, double otherwise)
