@@ -32,6 +32,8 @@ void mig_cost_link(struct mig_session *s)
 
 void mig_cost_rounds(struct mig_session *s, bool is_over)
 {
+	if (is_over)
+		s->pack.rounds_wire = s->pack.wire;
 	if (is_over ? s->cost.begun.at_ns : s->is_following)
 		look(s, is_over ? &s->cost.over : &s->cost.begun, NULL);
 }
@@ -106,7 +108,7 @@ static void link_json(const struct mig_session *s, json_t *m)
 	uint64_t ns = is_network ? over->at_ns - start->at_ns : ns_of(&c->begun, &c->over);
 	uint64_t before_ns = is_network ? (then->at_ns ? start->at_ns - then->at_ns : 0) : ns_of(&c->then, &c->start);
 	uint64_t before = is_network ? start->sent_bytes - then->sent_bytes : mpi_of(&c->then, &c->start);
-	uint64_t own = is_network ? s->t.bytes : s->t.round_bytes;
+	uint64_t own = is_network ? s->pack.wire : s->pack.rounds_wire;
 	uint64_t all = is_network ? over->sent_bytes - start->sent_bytes : own + mpi_of(&c->begun, &c->over);
 	json_t *l;
 

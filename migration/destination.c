@@ -100,7 +100,8 @@ void mig_dst_prepared(struct mig_session *s)
 	}
 	body = (struct mig_wire_prepared *)(void *)frame;
 	ct_host_probe(&caps);
-	*body = (struct mig_wire_prepared){ .prepare_ns = s->t.prepared - s->t.start, .can_fetch = caps.can_fetch };
+	*body = (struct mig_wire_prepared){ .prepare_ns = s->t.prepared - s->t.start, .can_fetch = caps.can_fetch,
+	                                     .can_unpack = 1 };
 	memcpy(body + 1, answer, answer_len);
 	mig_send(s, MIG_F_PREPARED, frame, sizeof(*body) + answer_len);
 }

@@ -8,6 +8,7 @@ libmig_la_SOURCES = \
 	%D%/cost.c \
 	%D%/destination.c \
 	%D%/measures.c \
+	%D%/pack.c \
 	%D%/peer.c \
 	%D%/postcopy.c \
 	%D%/precopy.c \
@@ -15,7 +16,8 @@ libmig_la_SOURCES = \
 	%D%/source.c \
 	%D%/table.c \
 	%D%/wire.c
-libmig_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
+libmig_la_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(LZ4_CFLAGS)
+libmig_la_LIBADD = $(LZ4_LIBS)
 
 # test_session moves real containers between three daemons; test_mover is what it moves, a program like any other.
 check_PROGRAMS += %D%/test_table %D%/test_session %D%/test_mover

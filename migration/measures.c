@@ -55,6 +55,7 @@ json_t *mig_measures_json(const struct mig_session *s, int status)
 	json_object_set_new(m, "link_bytes_s", transfer ? json_real((double)(t->bytes - t->round_bytes - s->post.sent) * 1e9 / (double)transfer) : json_null());
 
 	json_object_set_new(m, "bytes", ns(t->bytes));
+	json_object_set_new(m, "wire_bytes", ns(t->bytes - s->pack.saved));
 	json_object_set_new(m, "private_bytes", ns(t->freeze.private_bytes));
 	json_object_set_new(m, "zero_pages", ns(t->freeze.zero_pages));
 	json_object_set_new(m, "mappings", json_integer(t->freeze.vmas));

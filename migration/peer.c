@@ -316,6 +316,19 @@ static void ignore_dead(struct mig_peer *p, uint16_t type, const struct mig_head
 		mig_post(s, MIG_EV_PEER_DEAD, -EHOSTDOWN, "the daemon of cluster %u is dead", cluster);
 }
 
+/* Packed memory that is not what was packed. A rank that has not been given stays where it is; one that runs here asks again. */
+static void damaged(struct mig_peer *p, int code, const struct gw_error *why)
+{
+	struct mig_session *s = p->s;
+
+	if (s->state == MIG_FILL) {
+		p->m->n.bad_frames++;
+		mig_post(s, MIG_EV_FAILED, code, "what came to cluster %u is not what was sent: %s", s->id.to, why->text);
+	} else {
+		refuse_frame(p, MIG_F_PACKED, why->text);
+	}
+}
+
 static void on_frame(struct gw_link *l, void *ctx, uint16_t type, const void *payload, size_t len, int *fds, size_t n_fds)
 {
 	struct mig_peer *p = ctx;
@@ -325,10 +338,20 @@ static void on_frame(struct gw_link *l, void *ctx, uint16_t type, const void *pa
 	bool is_from_source = type < MIG_F_PREPARED;
 
 	(void)l, (void)fds, (void)n_fds;
-	if (type == MIG_F_DATA || type == MIG_F_PAGES) {
+	if (type == MIG_F_DATA || type == MIG_F_PAGES || type == MIG_F_PACKED) {
 		if (!s || s->is_source) {
 			refuse_frame(p, type, "no session expects it");
 			return;
+		}
+		if (type == MIG_F_PACKED) {
+			int n = mig_take_memory(s, payload, len, &type, &why);
+
+			if (n < 0) {
+				damaged(p, n, &why);
+				return;
+			}
+			payload = p->m->packed;
+			len = (size_t)n;
 		}
 		s->frame = payload;
 		s->frame_len = len;

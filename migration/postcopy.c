@@ -45,7 +45,7 @@ static bool send_pages(struct mig_session *s, uint64_t cursor, ssize_t n, struct
 	memcpy(s->m->buf, &head, sizeof(head));
 	s->t.bytes += (uint64_t)n;
 	s->post.sent += (uint64_t)n;
-	code = mig_send_raw(s, MIG_F_PAGES, s->m->buf, sizeof(head) + (size_t)n);
+	code = mig_send_memory(s, MIG_F_PAGES, s->m->buf, sizeof(head) + (size_t)n);
 	if (code < 0 && code != -EPIPE) /* EPIPE: the end of the link is about to be reported */
 		mig_post(s, MIG_EV_FAILED, code, "pages could not be sent: %s", strerror(-code));
 	return code == 0;
@@ -103,6 +103,7 @@ void mig_src_answer(struct mig_session *s)
 static void begin_serving(struct mig_session *s)
 {
 	s->t.taken = s->post.begun_ns = gw_now_ns();
+	s->pack.serve_wire = s->pack.wire;
 	if (ops(s)->serving)
 		ops(s)->serving(s->m->c.ctx, s->owner);
 }

@@ -75,7 +75,7 @@ static void on_pace(void *ctx)
 	mig_step(s, MIG_EV_MORE);
 }
 
-/* sent of the round that is on its way */
+/* of memory, sent of the round that is on its way */
 static uint64_t round_sent(const struct mig_session *s)
 {
 	return s->t.bytes - s->t.round_bytes;
@@ -83,12 +83,12 @@ static uint64_t round_sent(const struct mig_session *s)
 
 bool mig_round_is_ahead(struct mig_session *s)
 {
-	uint64_t due;
+	uint64_t wire = s->pack.wire - (s->state == MIG_SERVE ? s->pack.serve_wire : s->pack.round_wire), due;
 
 	if (!s->how.bandwidth || (s->state != MIG_PRECOPY && s->state != MIG_SERVE))
 		return false;
 	due = (s->state == MIG_SERVE ? s->post.begun_ns : s->rounds.begun_ns) +
-	      (uint64_t)((double)(s->state == MIG_SERVE ? s->post.sent : round_sent(s)) * 1e9 / (double)s->how.bandwidth);
+	      (uint64_t)((double)wire * 1e9 / (double)s->how.bandwidth);
 	if (gw_now_ns() >= due)
 		return false;
 	if (!s->pace && mig_session_later(s, (unsigned)((due - gw_now_ns()) / 1000000 + 1), on_pace) < 0)
@@ -161,6 +161,7 @@ static void leave(struct mig_session *s, uint64_t bytes)
 	}
 	r->is_sent = false;
 	r->begun_ns = gw_now_ns();
+	s->pack.round_wire = s->pack.wire;
 	mig_src_round(s);
 }
 
@@ -191,6 +192,7 @@ static void next_round(struct mig_session *s)
 	r->n++;
 	r->is_sent = false;
 	r->begun_ns = gw_now_ns();
+	s->pack.round_wire = s->pack.wire;
 	mig_src_round(s);
 }
 

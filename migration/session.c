@@ -338,6 +338,7 @@ static void mig_free(struct mig *m)
 	if (m->child_fd >= 0)
 		close(m->child_fd);
 	free(m->dead);
+	free(m->packed);
 	free(m->buf);
 	free(m);
 }
@@ -531,6 +532,7 @@ int mig_session_start(struct mig *m, const struct mig_request *req, uint32_t *se
 	code = mig_connect(s, why);
 	if (code < 0)
 		goto fail;
+	s->pack.is_far = mig_is_far(s);
 	ct_rank_way(req->rank, mig_is_far(s) ? CT_WAY_FAR : CT_WAY_NEAR);
 	code = ct_rank_check(req->rank, &needs, why);
 	if (code < 0) {

@@ -5,8 +5,8 @@
  * table.c    which event leads to which state       session.c  mig_step, timers, the list of sessions, the public calls
  * precopy.c  the rounds before the rank is stopped    postcopy.c  pages that come after it
  * source.c   actions of the source             destination.c  actions of the destination
- * peer.c     connections and frames            measures.c     the measures of a move
- * cost.c     what of them is compared with before
+ * peer.c     connections and frames            pack.c         memory on its way over a slow link
+ * measures.c the measures of a move            cost.c         what of them is compared with before
  *
  * Everything here is on the cluster side and never moves.
  */
@@ -138,6 +138,17 @@ struct mig_post {
 	struct mig_wire_fetched fetched;
 };
 
+/* Memory that goes packed: pack.c. At the source. */
+struct mig_pack {
+	bool is_far;               /* to another host */
+	uint64_t wire, saved;      /* bytes of DATA, PAGES and PACKED that were sent; what they would have been more */
+	uint64_t round_wire, rounds_wire, serve_wire; /* of the first, before this round; after all; before the rest comes after the rank */
+	uint64_t rate;             /* bytes a second that the link takes while it holds us up; 0: it does not, or not known */
+	uint64_t since_ns, gone;   /* of the measurement: when it began, and what the link had taken by then */
+	uint64_t tried, took_ns;   /* bytes that were tried, and what that took of a core */
+	unsigned rest, resting;    /* frames that are not tried after one that did not shrink; of these, left */
+};
+
 /* A connection; the context of its link. */
 struct mig_peer {
 	struct gw_list node;      /* mig.strangers while @s is NULL */
@@ -174,6 +185,7 @@ struct mig_session {
 	struct mig_how how;       /* source */
 	struct mig_rounds rounds;
 	struct mig_cost cost;
+	struct mig_pack pack;
 	struct gw_timer *pace;    /* what goes on by itself after a while: mig_session_later() */
 	bool is_following;        /* source: in rounds */
 	uint32_t rounds_said;     /* destination */
@@ -217,6 +229,7 @@ struct mig {
 	bool is_roaming;                    /* it may run anywhere for a while; @home is where it else may */
 	cpu_set_t home;
 	char *buf;                          /* MIG_CHUNK bytes, faulted in */
+	char *packed;                       /* as many, once something goes or comes packed; NULL: never yet */
 	int child_fd;                       /* SIGCHLD: perhaps a shell */
 	struct gw_watch *child_watch;
 };
@@ -252,6 +265,10 @@ void mig_disconnect(struct mig_session *s);
 bool mig_is_far(const struct mig_session *s);  /* right after mig_connect: is the other daemon on another host? */
 bool mig_link_is_up(const struct mig_session *s);                 /* looks for a hang-up that has not been read yet */
 void mig_strangers_drop(struct mig *m);
+
+/* ---- pack.c ---- */
+int mig_send_memory(struct mig_session *s, uint16_t type, const void *bytes, size_t len); /* DATA or PAGES, packed where that is better */
+int mig_take_memory(struct mig_session *s, const void *payload, size_t len, uint16_t *type, struct gw_error *why);
 
 /* ---- source.c, destination.c: actions ---- */
 void mig_src_ready_came(struct mig_session *s);  /* not an action: the last look before the commit point */

@@ -162,7 +162,7 @@ bool mig_src_send(struct mig_session *s, const char *edge, const char *what)
 		}
 		s->t.bytes += (uint64_t)n;
 		in_turn += (size_t)n;
-		code = mig_send_raw(s, MIG_F_DATA, s->m->buf, (size_t)n);
+		code = mig_send_memory(s, MIG_F_DATA, s->m->buf, (size_t)n);
 		if (code < 0 && code != -EPIPE) /* EPIPE: the end of the link is about to be reported */
 			mig_post(s, MIG_EV_FAILED, code, "%s could not be sent: %s", what, strerror(-code));
 		if (code < 0)

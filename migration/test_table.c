@@ -183,6 +183,43 @@ static void test_frames(void)
 	free(frame);
 }
 
+static void test_packed(void)
+{
+	static char memory[65536], packed[65536], back[65536];
+	struct gw_error why = { 0 };
+	unsigned refused = 0, tries = 0;
+	uint16_t type = 0;
+	size_t n;
+	int got;
+
+	for (size_t i = 0; i < sizeof(memory); i++)
+		memory[i] = (char)(i / 100 % 7 + i % 3);
+	n = mig_pack(MIG_F_PAGES, memory, sizeof(memory), packed, sizeof(packed));
+	got = mig_unpack(packed, n, back, sizeof(back), &type, &why);
+	ok(n > 0 && n < sizeof(memory) / 4 && got == (int)sizeof(memory) && type == MIG_F_PAGES && !memcmp(memory, back, sizeof(memory)),
+	   "memory is packed and unpacked: %s", why.text);
+	ok(mig_unpack(packed, n, back, sizeof(back) - 1, &type, &why) == -EBADMSG, "more than there is room for is refused: %s", why.text);
+	for (size_t len = 0; len < n; len++, tries++)
+		refused += mig_unpack(packed, len, back, sizeof(back), &type, &why) == -EBADMSG;
+	is_int(refused, tries, "so is what was cut, anywhere");
+	refused = tries = 0;
+	for (size_t i = 0; i < n; i++)
+		for (unsigned bit = 0; bit < 8; bit++) {
+			uint32_t kind;
+
+			packed[i] ^= (char)(1 << bit);
+			memcpy(&kind, packed, sizeof(kind));
+			got = mig_unpack(packed, n, back, sizeof(back), &type, &why);
+			if (kind != MIG_F_DATA) { /* what it is, the destination's state says, too */
+				tries++;
+				refused += got == -EBADMSG || (got == (int)sizeof(memory) && !memcmp(memory, back, sizeof(memory)));
+			}
+			packed[i] ^= (char)(1 << bit);
+		}
+	is_int(refused, tries, "a bit that has changed is seen, or changes nothing");
+	is_int((int)mig_pack(MIG_F_DATA, &why, sizeof(why), packed, 20), 0, "what does not become smaller is not packed");
+}
+
 int main(void)
 {
 	tap_begin(60);
@@ -193,5 +230,6 @@ int main(void)
 	test_unknown_pairs();
 	test_names();
 	test_frames();
+	test_packed();
 	return tap_done();
 }

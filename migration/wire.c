@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Packing and parsing of session frames: pure functions over bytes that came from elsewhere. */
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "migration/wire.h"
 
+#include <lz4.h>
 #include <stdlib.h>
 
 int mig_head_parse(const void *payload, size_t len, struct mig_head *out, struct gw_error *why)
@@ -86,6 +90,37 @@ int mig_prepare_parse(const void *payload, size_t len, struct mig_prepare *out, 
 	return 0;
 }
 
+size_t mig_pack(uint16_t type, const void *bytes, size_t len, void *out, size_t cap)
+{
+	struct mig_wire_packed head = { .type = type, .bytes = (uint32_t)len, .hash = XXH3_64bits(bytes, len) };
+	int n;
+
+	if (len > INT32_MAX || cap <= sizeof(head) || cap > INT32_MAX)
+		return 0;
+	n = LZ4_compress_default(bytes, (char *)out + sizeof(head), (int)len, (int)(cap - sizeof(head)));
+	if (n <= 0)
+		return 0;
+	memcpy(out, &head, sizeof(head));
+	return sizeof(head) + (size_t)n;
+}
+
+int mig_unpack(const void *payload, size_t len, void *out, size_t cap, uint16_t *type, struct gw_error *why)
+{
+	struct mig_wire_packed head;
+	int n;
+
+	if (len < sizeof(head) || len > INT32_MAX)
+		return gw_fail(why, -EBADMSG, "packed memory of %zu bytes", len);
+	memcpy(&head, payload, sizeof(head));
+	if ((head.type != MIG_F_DATA && head.type != MIG_F_PAGES) || !head.bytes || head.bytes > cap || cap > INT32_MAX)
+		return gw_fail(why, -EBADMSG, "packed memory of another kind or size (%u, %u bytes)", head.type, head.bytes);
+	n = LZ4_decompress_safe((const char *)payload + sizeof(head), out, (int)(len - sizeof(head)), (int)head.bytes);
+	if (n < 0 || (uint32_t)n != head.bytes || XXH3_64bits(out, head.bytes) != head.hash)
+		return gw_fail(why, -EBADMSG, "packed memory is damaged");
+	*type = (uint16_t)head.type;
+	return n;
+}
+
 const char *mig_frame_name(uint16_t type)
 {
 	switch ((enum mig_frame)type) {
@@ -105,6 +140,7 @@ const char *mig_frame_name(uint16_t type)
 	case MIG_F_ATTACHED: return "ATTACHED";
 	case MIG_F_ROUND: return "ROUND";
 	case MIG_F_PAGES: return "PAGES";
+	case MIG_F_PACKED: return "PACKED";
 	case MIG_F_WANT: return "WANT";
 	case MIG_F_FETCHED: return "FETCHED";
 	}

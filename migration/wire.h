@@ -3,7 +3,7 @@
  * migration/wire.h: the frames between two daemons during a session.
  *
  * They are frames of runtime/base/link.h; one connection carries one session. The first frame on a connection names the
- * session (struct mig_head); every frame but DATA and PAGES begins with that head, and all on one connection must name
+ * session (struct mig_head); every frame but DATA, PAGES and PACKED begins with that head, and all on one connection must name
  * the same session. A session is identified by the source's incarnation and its number. Fixed width, little endian,
  * version 2.
  *
@@ -15,6 +15,7 @@
  *   GIVEN      source       -                           commit; repeated until answered
  *   DONE       source       -                           TAKEN was heard, the record may be forgotten
  *   ABORT      source       text                        never GIVEN, and never will be; or its pages are gone
+ *   PACKED     source       struct mig_wire_packed, an lz4 block: a DATA or PAGES; no head. Only where PREPARED says can_unpack
  *   PAGES      source       struct mig_wire_pages, runs of pages (container/image.h); no head
  *   PREPARED   destination  struct mig_wire_prepared, answer of container/files.h
  *                                                       head: its incarnation from now on
@@ -45,6 +46,7 @@ enum mig_frame { /* written numbers: never reused */
 	MIG_F_DONE     = 69,
 	MIG_F_ABORT    = 70,
 	MIG_F_PAGES    = 71,
+	MIG_F_PACKED   = 72,
 	MIG_F_PREPARED = 80,
 	MIG_F_REFUSED  = 81,
 	MIG_F_READY    = 82,
@@ -76,7 +78,12 @@ struct mig_wire_needs {
 _Static_assert(sizeof(struct mig_wire_needs) == 88, "wire format");
 
 struct mig_wire_end { uint64_t bytes; };
-struct mig_wire_prepared { uint64_t prepare_ns; uint32_t can_fetch, pad; }; /* may it run there before its pages are there? */
+struct mig_wire_prepared {
+	uint64_t prepare_ns;
+	uint32_t can_fetch;        /* may it run there before its pages are there? */
+	uint32_t can_unpack;       /* does it know PACKED? 0 from a release that does not */
+};
+struct mig_wire_packed { uint32_t type, bytes; uint64_t hash; }; /* what it is, and how long, unpacked; XXH3 of that */
 struct mig_wire_ready { uint64_t fill_ns, ready_ns, bytes; };   /* first byte to END; END to ready */
 struct mig_wire_taken { uint64_t thawed_at_ns, thaw_ns, pages_filled; uint32_t has_agent, pad; };
 struct mig_wire_attached { uint64_t attach_ns; int32_t status; uint32_t pad; };
@@ -85,6 +92,7 @@ struct mig_wire_pages { uint64_t cursor; };                     /* up to where, 
 struct mig_wire_want { uint64_t cursor; uint32_t is_again, n; }; /* is_again: what was sent after the cursor has got lost */
 struct mig_wire_fetched { uint64_t fetch_ns, faults, fault_median_us, fault_max_us, forks, zero_pages, user_ns; };
 _Static_assert(sizeof(struct mig_wire_prepared) == 16, "wire format");
+_Static_assert(sizeof(struct mig_wire_packed) == 16, "wire format");
 _Static_assert(sizeof(struct mig_wire_want) == 16, "wire format");
 _Static_assert(sizeof(struct mig_wire_fetched) == 56, "wire format");
 _Static_assert(sizeof(struct mig_wire_taken) == 32, "wire format");
@@ -110,6 +118,12 @@ void mig_prepare_stamp(void *frame, uint64_t monotonic_ns, uint64_t boottime_ns)
 
 /** mig_prepare_parse - pure; of the whole payload, whose head has been parsed */
 int mig_prepare_parse(const void *payload, size_t len, struct mig_prepare *out, struct gw_error *why);
+
+/** mig_pack - a PACKED frame of @len bytes of DATA or PAGES into @out; returns its length, 0: it is not smaller than @cap */
+size_t mig_pack(uint16_t type, const void *bytes, size_t len, void *out, size_t cap);
+
+/** mig_unpack - pure; what a PACKED frame holds into @out, and what it is; returns its length, or -EBADMSG when it is damaged */
+int mig_unpack(const void *payload, size_t len, void *out, size_t cap, uint16_t *type, struct gw_error *why);
 
 /** mig_frame_name - for log lines; constant, never NULL */
 const char *mig_frame_name(uint16_t type);

@@ -131,6 +131,7 @@ static void print_technique(const json_t *m)
 	const char *technique = json_string_value(json_object_get(m, "technique")), *why = json_string_value(json_object_get(m, "chosen_for"));
 	long long rounds = (long long)json_integer_value(json_object_get(m, "rounds"));
 	double bytes = (double)json_integer_value(json_object_get(m, "bytes"));
+	double wire = (double)json_integer_value(json_object_get(m, "wire_bytes"));
 	const json_t *f = json_object_get(m, "fetch");
 
 	printf("  %s", technique ? technique : "?");
@@ -141,6 +142,8 @@ static void print_technique(const json_t *m)
 		printf(", %.1f MiB followed it, within %.1f ms; %lld page%s waited for, %.2f ms at most", (double)json_integer_value(json_object_get(f, "left_bytes")) / (1 << 20),
 		       ms_of(f, "fetch_ns"), (long long)json_integer_value(json_object_get(f, "faults")), json_integer_value(json_object_get(f, "faults")) == 1 ? "" : "s",
 		       (double)json_integer_value(json_object_get(f, "fault_max_us")) / 1e3);
+	if (wire > 0 && wire < bytes)
+		printf(", packed to %.0f%%", 100 * wire / bytes);
 	print_cost(m);
 	printf("%s%s\n", why ? "; chosen because " : "", why ? why : "");
 }

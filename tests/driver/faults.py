@@ -73,7 +73,7 @@ def one(name, action, technique):
 	home = {r["rank"]: r for r in before["ranks"]}[1]
 	daemons = {c["cluster"]: c["pid"] for c in before["clusters"]}
 	try:
-		m = head.migrate([1], 2, technique=technique)[0]
+		m = head.migrate([1], 2, technique=technique, **WITH.get(name, {}))[0]
 	except (EOFError, OSError) as e:
 		m = {"status": None, "text": "no answer: %r" % e}
 	said = []

@@ -417,7 +417,9 @@ TECHNIQUES = ({"technique": "stop-and-copy"}, {"technique": "auto", "max_downtim
 
 
 # Named faults (doc/faults.md) at edges that not every technique has
-ONLY = {"mig.src.follow": ["pre-copy", "hybrid"], "mig.src.round": ["pre-copy", "hybrid"]}
+ONLY = {"mig.src.follow": ["pre-copy", "hybrid"], "mig.src.round": ["pre-copy", "hybrid"], "mig.src.packed": ["pre-copy", "hybrid"]}
+# and what a move needs to reach them: memory is packed where little of the link may be taken
+WITH = {"mig.src.packed": {"bandwidth": 50000000}}
 # and those of a rank that runs at its new place and lacks pages
 LATE = ("mig.src.serving", "mig.src.asked", "mig.src.pushing", "mig.dst.fetching", "mig.dst.fault", "mig.dst.pages", "mig.dst.fetched")
 ONLY.update({name: ["post-copy"] for name in LATE})

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What another daemon says of a move: heads, and PREPARE, whose parts lie within the frame. */
+/* What another daemon says of a move: heads, PREPARE, whose parts lie within the frame, and memory that it has packed. */
 #include "migration/wire.h"
 
 #include <stdlib.h>
@@ -20,7 +20,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 	struct gw_error why = { 0 };
 	struct mig_prepare p;
 	struct mig_head head;
+	uint8_t memory[65536];
+	uint16_t type;
+	int n = mig_unpack(bytes, len, memory, len % sizeof(memory), &type, &why);
 
+	if (n > (int)(len % sizeof(memory)) || (n >= 0 && type != MIG_F_DATA && type != MIG_F_PAGES))
+		abort();
+	if (n > 0 && sum_of(memory, (size_t)n) == 1)
+		return 0;
 	if (mig_head_parse(bytes, len, &head, &why) < 0 || mig_prepare_parse(bytes, len, &p, &why) < 0)
 		return 0;
 	if (p.needs.blob_len + p.hints_len + p.question_len > len)

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Memory on its way over a slow link: packed by lz4 where that is faster, or takes less of a link that is bounded.
+ *
+ * Only a link that holds us up is measured: what it takes away between two frames while its socket is full. To a daemon of the same host
+ * nothing is packed but by '--bandwidth', which bounds bytes of the link, not of memory. Each frame is tried; of memory that does not shrink
+ * fewer and fewer frames are. One that has not shrunk by an eighth goes as it is.
+ */
+#include "migration/session.h"
+
+#include <linux/sockios.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <time.h>
+
+#define LEAST     16384u        /* bytes of a frame that is tried */
+#define FULL      (512 << 10)   /* bytes in a socket that the link has not taken: we wait for it */
+#define LINK_MAX  400000000ull  /* bytes a second: a faster link is never the bottleneck, one core at either end is */
+#define WINDOW_NS 2000000ull    /* of a measurement, at least */
+#define REST_MAX  16u           /* frames */
+
+/* What the link takes away while it holds us up; what is known stays known while packed frames do not fill it. */
+static void measure(struct mig_session *s)
+{
+	struct mig_pack *p = &s->pack;
+	uint64_t now = gw_now_ns(), gone;
+	int queued = 0;
+
+	if (!p->is_far || !s->peer || ioctl(gw_link_fd(s->peer->link), SIOCOUTQ, &queued) < 0)
+		return;
+	gone = p->wire > (uint64_t)queued ? p->wire - (uint64_t)queued : 0;
+	if (queued < FULL) {
+		p->since_ns = 0;
+		if (p->rest)
+			p->rate = 0;
+		return;
+	}
+	if (!p->since_ns) {
+		p->since_ns = now;
+		p->gone = gone;
+	} else if (now - p->since_ns >= WINDOW_NS) {
+		p->rate = (uint64_t)((double)(gone - p->gone) * 1e9 / (double)(now - p->since_ns));
+		p->since_ns = now;
+		p->gone = gone;
+	}
+}
+
+/* Bytes a second of the link that we may, or can, take; 0: as many as we make */
+static uint64_t link_rate(const struct mig_session *s)
+{
+	uint64_t measured = s->pack.rate, bound = s->state == MIG_PRECOPY || s->state == MIG_SERVE ? s->how.bandwidth : 0;
+
+	return bound && (!measured || bound < measured) ? bound : measured;
+}
+
+/* Of a core: that another program has it now and then says nothing of what packing costs. */
+static uint64_t core_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static size_t try_it(struct mig_session *s, uint16_t type, const void *bytes, size_t len, uint64_t rate)
+{
+	struct mig_pack *p = &s->pack;
+	struct mig *m = s->m;
+	uint64_t begun = core_ns();
+	size_t n;
+
+	if (!m->packed && !(m->packed = malloc(MIG_CHUNK)))
+		return 0;
+	n = mig_pack(type, bytes, len, m->packed, len - len / 8 < MIG_CHUNK ? len - len / 8 : MIG_CHUNK);
+	p->tried += len;
+	p->took_ns += core_ns() - begun;
+	if (n && (double)p->tried * 1e9 > 1.25 * (double)rate * (double)p->took_ns) {
+		p->rest = 0;
+		return n;
+	}
+	p->rest = !p->rest ? 1 : p->rest < REST_MAX ? 2 * p->rest : REST_MAX;
+	p->resting = p->rest;
+	return 0;
+}
+
+int mig_send_memory(struct mig_session *s, uint16_t type, const void *bytes, size_t len)
+{
+	struct mig_pack *p = &s->pack;
+	enum gw_fault_action fault;
+	uint64_t rate;
+	size_t n = 0;
+
+	if (len >= LEAST)
+		measure(s);
+	rate = link_rate(s);
+	if (s->t.there_prepared.can_unpack && rate && rate < LINK_MAX && len >= LEAST) {
+		if (p->resting)
+			p->resting--;
+		else
+			n = try_it(s, type, bytes, len, rate);
+	}
+	if (!n) {
+		p->wire += len;
+		return mig_send_raw(s, type, bytes, len);
+	}
+	p->wire += n;
+	p->saved += len - n;
+	fault = gw_fault("mig.src.packed");
+	if (fault == GW_FAULT_FAIL) /* as if it were damaged on its way */
+		s->m->packed[n / 2] ^= 0x10;
+	if (fault == GW_FAULT_CUT) {
+		mig_disconnect(s);
+		mig_post(s, MIG_EV_PEER_LOST, -ECONNRESET, "a test cut the connection at 'mig.src.packed'");
+		return -EPIPE;
+	}
+	return mig_send_raw(s, MIG_F_PACKED, s->m->packed, n);
+}
+
+/* At the destination: to the daemon's buffer. Return: bytes; -EBADMSG */
+int mig_take_memory(struct mig_session *s, const void *payload, size_t len, uint16_t *type, struct gw_error *why)
+{
+	struct mig *m = s->m;
+
+	if (!m->packed && !(m->packed = malloc(MIG_CHUNK)))
+		return gw_fail(why, -ENOMEM, "no memory to unpack what came");
+	return mig_unpack(payload, len, m->packed, MIG_CHUNK, type, why);
+}
