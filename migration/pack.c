@@ -53,7 +53,7 @@ static uint64_t link_rate(const struct mig_session *s)
 	return bound && (!measured || bound < measured) ? bound : measured;
 }
 
-/* Of a core: that another program has it now and then says nothing of what packing costs. */
+/* Of a core. Where the bandwidth is bounded it does not count that another program has it now and then. */
 static uint64_t core_ns(void)
 {
 	struct timespec t;
@@ -66,15 +66,16 @@ static size_t try_it(struct mig_session *s, uint16_t type, const void *bytes, si
 {
 	struct mig_pack *p = &s->pack;
 	struct mig *m = s->m;
-	uint64_t begun = core_ns();
+	uint64_t core = core_ns(), begun = gw_now_ns();
 	size_t n;
 
 	if (!m->packed && !(m->packed = malloc(MIG_CHUNK)))
 		return 0;
 	n = mig_pack(type, bytes, len, m->packed, len - len / 8 < MIG_CHUNK ? len - len / 8 : MIG_CHUNK);
 	p->tried += len;
-	p->took_ns += core_ns() - begun;
-	if (n && (double)p->tried * 1e9 > 1.25 * (double)rate * (double)p->took_ns) {
+	p->core_ns += core_ns() - core;
+	p->took_ns += gw_now_ns() - begun;
+	if (n && (double)p->tried * 1e9 > 1.25 * (double)rate * (double)(rate == p->rate ? p->took_ns : p->core_ns)) {
 		p->rest = 0;
 		return n;
 	}
