@@ -346,7 +346,8 @@ int grow_begin(struct head *h, const char *name, uint32_t count, const char *lau
 		return why->code;
 	is_new = !host;
 	if (is_new && kind.is_remote && h->is_networked && !doors_address(h))
-		return gw_fail(why, -EINVAL, "this machine plays the hosts of this job (-launcher fork): real ones cannot reach them");
+		return gw_fail(why, -EINVAL, "the ranks of this job listen at %s, where real hosts cannot reach them: this machine plays its hosts "
+		               "(-launcher fork), or it has connected to another job of this machine", grow_address(h));
 	if (is_new && kind.is_remote && (code = remote_listen(h, name, why)) < 0)
 		return code;
 	g = calloc(1, sizeof(*g));
