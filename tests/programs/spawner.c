@@ -108,6 +108,8 @@ static int talk_to(MPI_Comm other, int is_high, const char *stop)
 	int wrong;
 
 	MPI_Intercomm_merge(other, is_high, &all);
+	printf("they talk\n");
+	fflush(stdout);
 	wrong = talk(all, stop);
 	MPI_Comm_free(&all);
 	MPI_Comm_disconnect(&other);
