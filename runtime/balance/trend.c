@@ -16,7 +16,7 @@ static double goes_on(double slope, double seconds)
 
 double bal_trend_ahead(const struct bal_trend *t, double then_s)
 {
-	return fmax(0, t->load + (t->has_slope ? goes_on(t->slope, then_s - t->seen_s) : 0));
+	return fmax(0, t->load + (t->is_sure ? goes_on(t->slope, then_s - t->seen_s) : 0));
 }
 
 void bal_trend_look(struct bal_trend *t, uint32_t n, const double *fresh, double now_s, double interval_s)
@@ -31,8 +31,10 @@ void bal_trend_look(struct bal_trend *t, uint32_t n, const double *fresh, double
 	pace = before > 0 && now > 0 ? now / before : 1;
 	for (uint32_t r = 0; r < n; r++) {
 		double expected = bal_trend_ahead(&t[r], middle) * pace, seconds = middle - t[r].seen_s, load;
+		double with_slope = (t[r].load + goes_on(t[r].slope, seconds)) * pace; /* whether it is one is seen by what it would have foreseen */
 
 		t[r].slope *= pace;
+		t[r].miss *= pace;
 		t[r].load *= pace;
 		if (fresh[r] < 0)
 			continue;
@@ -43,6 +45,8 @@ void bal_trend_look(struct bal_trend *t, uint32_t n, const double *fresh, double
 		load = NEW_LOAD * fresh[r] + (1 - NEW_LOAD) * expected;
 		if (seconds > 0) {
 			t[r].slope = (1 - NEW_SLOPE) * t[r].slope + NEW_SLOPE * (load - t[r].load) / seconds;
+			t[r].miss = (1 - NEW_SLOPE) * t[r].miss + NEW_SLOPE * fabs(fresh[r] - with_slope);
+			t[r].is_sure = fabs(t[r].slope) * seconds > t[r].miss;
 			t[r].has_slope = true;
 		}
 		t[r].load = load;

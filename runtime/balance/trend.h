@@ -14,7 +14,8 @@ struct bal_trend {             /* of a rank; all zero: nothing is known */
 	double load;           /* as of the middle of the interval that was seen last */
 	double slope;          /* of it, a second */
 	double seen_s;         /* when that was, by the clock of bal_trend_look() */
-	bool has_load, has_slope;
+	double miss;           /* by how much loads were not as expected, in the mean */
+	bool has_load, has_slope, is_sure; /* is_sure: the slope is more than that, so no noise */
 };
 
 /**
