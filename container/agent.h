@@ -58,6 +58,7 @@ static inline void ct_gate_enter(enum ct_doing doing)
 		ct_gate_enter_slow();
 }
 
+/** ct_gate_leave - by the thread that has entered */
 static inline void ct_gate_leave(void)
 {
 	atomic_store_explicit(&ct_the_gate.is_inside, 0, memory_order_release);
@@ -73,6 +74,7 @@ static inline void ct_gate_leave(void)
 int ct_gate_close(uint64_t deadline_ms);
 /** ct_gate_probe - find out whether this kernel has membarrier; before there is a second thread that uses the gate */
 void ct_gate_probe(void);
+/** ct_gate_open - by whoever has closed it; wakes the threads that wait to enter */
 void ct_gate_open(void);
 
 /* ---- agent ----------------------------------------------------------------------------------------------------- */

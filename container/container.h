@@ -335,6 +335,7 @@ void ct_rank_end(struct ct_rank *r);
 /** ct_rank_was_killed - did somebody kill the frozen rank? Its status fd cannot tell before it is let go. Costs a call. */
 bool ct_rank_was_killed(const struct ct_rank *r);
 
+/** ct_rank_unfreeze - the frozen rank runs on where it is, as if nothing had been. -EINVAL: it is not frozen */
 int ct_rank_unfreeze(struct ct_rank *r, struct gw_error *why);
 bool ct_rank_shares(const struct ct_rank *r); /* has what its other copy uses, too: locks, open files that were handed over, System V */
 void ct_rank_release(struct ct_rank *r);  /* after TAKEN: the frozen source copy is killed without running, and freed */

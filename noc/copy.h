@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <string.h>
 
+/* Not to be called: noc_copy_out() and noc_copy_in(), from NOC_COPY_SMALL bytes on */
 void noc_copy_out_large(void *cell, const void *from, size_t n);
 void noc_copy_in_large(void *to, const void *cell, size_t n);
 

@@ -76,6 +76,8 @@ enum gw_fault_action gw_fault(const char *name);
 
 struct gw_list { struct gw_list *next, *prev; };
 
+/* A head and its elements are initialised, and an element is in one list at most. Removing one that is in none does nothing.
+ * gw_list_for_safe: the element that is looked at may be removed, no other one. No locks: the caller's affair */
 static inline void gw_list_init(struct gw_list *l) { l->next = l->prev = l; }
 static inline bool gw_list_is_empty(const struct gw_list *l) { return l->next == l; }
 static inline void gw_list_append(struct gw_list *head, struct gw_list *e)
@@ -98,6 +100,7 @@ static inline void gw_list_remove(struct gw_list *e)
 
 /* ---- scope cleanup --------------------------------------------------------------------------------------------- */
 
+/* What the two attributes below call at the end of a scope: a negative descriptor, and NULL, are left alone */
 void gw_autoclose_do(int *fd);
 void gw_autofree_do(void *p);
 #define gw_autoclose __attribute__((cleanup(gw_autoclose_do))) /* int fd = -1 */

@@ -15,25 +15,26 @@ struct gw_loop;
 struct gw_watch;
 struct gw_timer;
 
+/** gw_loop_create - 0, or negative errno. One thread makes it, runs it and calls all of the following */
 int gw_loop_create(struct gw_loop **out);
-void gw_loop_destroy(struct gw_loop *l);
+void gw_loop_destroy(struct gw_loop *l); /* NULL ok; with what is watched, and timers. Not while it runs */
 
 /** gw_loop_run - until gw_loop_stop(); returns its code */
 int gw_loop_run(struct gw_loop *l);
 void gw_loop_stop(struct gw_loop *l, int code);
 
-/** gw_loop_watch - @events: EPOLLIN, EPOLLOUT, EPOLLPRI. The descriptor stays the caller's. */
+/** gw_loop_watch - @events: EPOLLIN, EPOLLOUT, EPOLLPRI. The descriptor stays the caller's. 0, or negative errno */
 int gw_loop_watch(struct gw_loop *l, struct gw_watch **out, int fd, uint32_t events,
                   void (*cb)(void *ctx, uint32_t events), void *ctx);
 int gw_watch_set(struct gw_watch *w, uint32_t events);
 void gw_watch_remove(struct gw_watch *w); /* NULL ok; before the descriptor is closed */
 
-/** gw_loop_timer - once after @delay_ms, then every @period_ms (0: once; it is removed after its call) */
+/** gw_loop_timer - once after @delay_ms, then every @period_ms (0: once; it is removed after its call). 0, or -ENOMEM */
 int gw_loop_timer(struct gw_loop *l, struct gw_timer **out, uint64_t delay_ms, uint64_t period_ms,
                   void (*cb)(void *ctx), void *ctx);
 void gw_timer_cancel(struct gw_timer *t); /* NULL ok */
 
-/** gw_loop_defer - call once on the next turn, before waiting */
+/** gw_loop_defer - call once on the next turn, before waiting. 0, or -ENOMEM */
 int gw_loop_defer(struct gw_loop *l, void (*cb)(void *ctx), void *ctx);
 
 /** gw_loop_expect - something will come within microseconds: for so many nanoseconds it is looked for, not slept. The processor

@@ -65,6 +65,7 @@ void gw_trust_hash(uint8_t proof[32], const uint8_t secret[GW_TRUST_SECRET], enu
 
 /* ---- secrets --------------------------------------------------------------------------------------------------- */
 
+/** gw_trust_secret_make - random bytes, of the kernel's. 0, or negative errno; does not block once the machine is up */
 int gw_trust_secret_make(uint8_t secret[GW_TRUST_SECRET]);
 /** gw_trust_secret_derive - another one, of @text, from @secret: who has it learns nothing of @secret, or of others that were derived */
 void gw_trust_secret_derive(uint8_t out[GW_TRUST_SECRET], const uint8_t secret[GW_TRUST_SECRET], const char *text);
