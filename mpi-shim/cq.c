@@ -77,7 +77,7 @@ static inline ssize_t take(struct shim_cq *cq, void *buf, size_t count, fi_addr_
 	return (ssize_t)n;
 }
 
-static inline ssize_t read_from(struct shim_cq *cq, void *buf, size_t count, fi_addr_t *from)
+static inline __attribute__((always_inline)) ssize_t read_from(struct shim_cq *cq, void *buf, size_t count, fi_addr_t *from)
 {
 	struct shim_ep *ep = shim_the_ep;
 	uint64_t since = 0;
