@@ -99,10 +99,12 @@ static void launch_look(struct launch *l, bool may_wait)
 	struct clusterd *d = r->d;
 	struct gw_error why = { 0 };
 	uint32_t proc = r->proc;
-	int code = ct_rank_spawn_end(r->ct, &l->spec, may_wait, &why);
+	int code;
 
+	/* while its descriptor is open: a rank that is forked meanwhile has it, too, so closing it does not end what epoll tells */
 	gw_watch_remove(l->watch);
 	l->watch = NULL;
+	code = ct_rank_spawn_end(r->ct, &l->spec, may_wait, &why);
 	if (code == -EINPROGRESS) {
 		code = gw_loop_watch(d->loop, &l->watch, ct_rank_start_fd(r->ct), EPOLLIN, on_progress, l);
 		if (code == 0)
