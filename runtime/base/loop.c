@@ -10,7 +10,7 @@
 #define EVENTS_PER_TURN 32
 
 struct gw_watch {
-	struct gw_list node;      /* loop->watches, or loop->dead once removed */
+	struct gw_list node;      /* loop->watches, or loop->dead or kept once removed */
 	struct gw_loop *loop;
 	int fd;
 	uint32_t events;          /* 0: not in the epoll set, which would report hang-ups for ever */
@@ -39,6 +39,7 @@ struct gw_loop {
 	bool is_stopped;
 	int code;
 	struct gw_list watches, dead, timers, dead_timers, deferred;
+	struct gw_list kept; /* dead watches that epoll may still tell of */
 	void (*on_wake)(void *ctx, uint64_t slept_ms);
 	void *wake_ctx;
 	uint64_t expected_ns;                   /* until then it is not slept */
@@ -60,6 +61,7 @@ int gw_loop_create(struct gw_loop **out)
 	}
 	gw_list_init(&l->watches);
 	gw_list_init(&l->dead);
+	gw_list_init(&l->kept);
 	gw_list_init(&l->timers);
 	gw_list_init(&l->dead_timers);
 	gw_list_init(&l->deferred);
@@ -83,6 +85,8 @@ void gw_loop_destroy(struct gw_loop *l)
 	if (!l)
 		return;
 	gw_list_for_safe(e, &l->watches)
+		free(gw_list_entry(e, struct gw_watch, node));
+	gw_list_for_safe(e, &l->kept)
 		free(gw_list_entry(e, struct gw_watch, node));
 	gw_list_for_safe(e, &l->timers)
 		free(gw_list_entry(e, struct gw_timer, node));
@@ -281,12 +285,15 @@ int gw_loop_watch(struct gw_loop *l, struct gw_watch **out, int fd, uint32_t eve
 
 void gw_watch_remove(struct gw_watch *w)
 {
+	int code;
+
 	if (!w || w->is_dead)
 		return;
-	gw_watch_set(w, 0);
+	code = gw_watch_set(w, 0);
 	w->is_dead = true;
 	gw_list_remove(&w->node);
-	gw_list_append(&w->loop->dead, &w->node);
+	/* closed before: whoever was forked meanwhile may have the descriptor still, and while somebody has, epoll tells of it */
+	gw_list_append(code < 0 ? &w->loop->kept : &w->loop->dead, &w->node);
 }
 
 int gw_loop_timer(struct gw_loop *l, struct gw_timer **out, uint64_t delay_ms, uint64_t period_ms,

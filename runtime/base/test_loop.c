@@ -152,13 +152,60 @@ static void test_silence(void)
 	gw_loop_destroy(t.loop);
 }
 
+static void on_event(void *ctx, uint32_t events)
+{
+	struct trace *t = ctx;
+
+	(void)events;
+	if (t->len < 8)
+		note(t, 'e');
+}
+
+/* A descriptor is closed, then its watch is removed, while somebody (here a duplicate, as a forked child has) has it still. */
+static void test_closed_before(void)
+{
+	struct trace t = { 0 };
+	struct gw_watch *watch;
+	int duplicate, fds[16];
+
+	gw_loop_create(&t.loop);
+	if (pipe2(t.pipe[0], O_CLOEXEC) < 0 || pipe2(t.pipe[1], O_CLOEXEC) < 0)
+		tap_bail("no pipe");
+	duplicate = dup(t.pipe[0][0]);
+	for (size_t i = 0; i < GW_ARRAY_LEN(fds); i++) {
+		fds[i] = dup(t.pipe[0][0]);
+		gw_loop_watch(t.loop, &watch, fds[i], EPOLLIN, on_event, &t);
+		close(fds[i]);
+		gw_watch_remove(watch);
+	}
+	gw_loop_timer(t.loop, NULL, 0, 0, on_end, &t);
+	gw_loop_run(t.loop);
+	for (size_t i = 0; i < GW_ARRAY_LEN(fds); i++) { /* where memory that was freed would be had again */
+		fds[i] = dup(t.pipe[1][0]);
+		gw_loop_watch(t.loop, &watch, fds[i], EPOLLIN, on_event, &t);
+	}
+	ok(write(t.pipe[0][1], "x", 1) == 1, "somebody writes to descriptors that were closed before their watches were removed");
+	gw_loop_timer(t.loop, NULL, 5, 0, on_end, &t);
+	gw_loop_run(t.loop);
+	is_str(t.text, "..", "nobody is told");
+	for (size_t i = 0; i < GW_ARRAY_LEN(fds); i++)
+		close(fds[i]);
+	gw_loop_destroy(t.loop);
+	close(duplicate);
+	close(t.pipe[0][0]);
+	close(t.pipe[0][1]);
+	close(t.pipe[1][0]);
+	close(t.pipe[1][1]);
+}
+
 int main(void)
 {
-	tap_begin(20);
+	tap_begin(22);
 	test_timers();
 	test_period();
 	test_defer();
 	test_remove();
 	test_silence();
+	test_closed_before();
 	return tap_done();
 }
