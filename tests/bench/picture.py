@@ -115,5 +115,9 @@ def draw(results):
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: picture.py FILE.json > picture.svg; bench.py --json FILE.json makes the file")
-    with open(sys.argv[1], encoding="utf-8") as f:
-        print(draw(json.load(f)), end="")
+    try:
+        with open(sys.argv[1], encoding="utf-8") as f:
+            drawn = draw(json.load(f))
+    except (OSError, ValueError) as e:
+        sys.exit(f"picture.py: cannot draw '{sys.argv[1]}': {getattr(e, 'strerror', None) or e}; bench.py --json FILE makes such a file")
+    print(drawn, end="")
