@@ -242,19 +242,20 @@ int scribe_end(struct scribe *s, uint64_t end_ns, struct gw_error *why)
 
 /* ---- its birth ------------------------------------------------------------------------------------------------------- */
 
-/* Nothing is left of mpirun but its memory */
+/* Nothing is left of mpirun but its memory. No signal ends this process: a batch system that takes a host back sends SIGTERM to all that
+ * run there, and the job, which moves away then, has its story told to the end. That is when mpirun hangs up, or dies. */
 static _Noreturn void become_scribe(int fd, pid_t parent, const char *where, uint32_t job)
 {
 	int null = open("/dev/null", O_RDWR);
-	sigset_t none;
+	sigset_t all;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(0);
 	prctl(PR_SET_NAME, "godwit-scribe");
 	setsid();
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
 	signal(SIGXFSZ, SIG_IGN);
 	for (int i = 0; null >= 0 && i < 3; i++)
 		dup2(null, i);

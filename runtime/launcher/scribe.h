@@ -8,7 +8,8 @@
  * A home on a file server that hangs would stop mpirun's loop, and the job with it, at any call that touches it: even a thread of mpirun
  * that waits in one would keep mpirun from ending. So all such calls, the opening and what is removed before included, are made by a child
  * (scribe_file.c). What it does not take is kept up to SCRIBE_BYTES; then lines are dropped, and counted. Its death is an end of the
- * file and of nothing else. It dies with mpirun, also by SIGKILL: of its session, its signals and its descriptors nothing is shared.
+ * file and of nothing else. It dies with mpirun, also by SIGKILL, and heeds no signal itself: of its session and its descriptors nothing
+ * is shared.
  */
 #ifndef RT_SCRIBE_H
 #define RT_SCRIBE_H
