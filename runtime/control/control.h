@@ -32,7 +32,7 @@ int control_check_awake(int fd, struct gw_error *why);
 
 /**
  * control_talk - send @request (stolen) and hand each answer to @on_answer until it returns something but 0
- * Return: that, or negative errno with @why when the connection ends before.
+ * Return: that, or negative errno with @why when the connection ends before, or mpirun is stopped for some seconds (-EBUSY).
  */
 int control_talk(const struct control *c, json_t *request, int (*on_answer)(void *ctx, json_t *msg), void *ctx,
                  struct gw_error *why);

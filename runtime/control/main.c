@@ -192,8 +192,13 @@ int control_connect(const struct control *c, struct gw_error *why)
 
 /* ---- the conversation ----------------------------------------------------------------------------------------------- */
 
+#define LOOK_MS 1000 /* at an mpirun that has not answered */
+#define LOOKS   2    /* that find it stopped, and it is not waited for: a moment is no matter */
+
 struct talk {
 	struct gw_loop *loop;
+	int fd;      /* of the link, whose it is */
+	int stopped; /* looks in a row that have found it so */
 	int (*on_answer)(void *ctx, json_t *msg);
 	void *ctx;
 	struct gw_error *why;
@@ -219,17 +224,29 @@ static void on_closed(struct gw_link *l, void *ctx, int error)
 
 static const struct gw_link_ops link_ops = { .json = on_json, .closed = on_closed };
 
+static void on_look(void *ctx)
+{
+	struct gw_error why = { 0 };
+	struct talk *t = ctx;
+
+	t->stopped = control_check_awake(t->fd, &why) < 0 ? t->stopped + 1 : 0;
+	if (t->stopped == LOOKS)
+		gw_loop_stop(t->loop, gw_fail(t->why, why.code, "%s; what was asked for may be done then", why.text));
+}
+
 int control_talk(const struct control *c, json_t *request, int (*on_answer)(void *ctx, json_t *msg), void *ctx,
                  struct gw_error *why)
 {
 	struct talk t = { .on_answer = on_answer, .ctx = ctx, .why = why };
 	struct gw_link *link;
+	struct gw_timer *look;
 	int fd = control_connect(c, why), code;
 
 	if (fd < 0) {
 		json_decref(request);
 		return fd;
 	}
+	t.fd = fd;
 	code = gw_loop_create(&t.loop);
 	if (code < 0) {
 		close(fd);
@@ -242,10 +259,12 @@ int control_talk(const struct control *c, json_t *request, int (*on_answer)(void
 		json_decref(request);
 		return gw_fail(why, code, "cannot talk to the job: %s", strerror(-code));
 	}
-	if (gw_link_send_json(link, request) == 0)
-		code = gw_loop_run(t.loop);
-	else
+	if (gw_link_send_json(link, request) < 0)
 		code = gw_fail(why, -EPIPE, "the job has ended");
+	else if (gw_loop_timer(t.loop, &look, LOOK_MS, LOOK_MS, on_look, &t) < 0)
+		code = gw_fail(why, -ENOMEM, "out of memory");
+	else
+		code = gw_loop_run(t.loop);
 	gw_link_destroy(link);
 	gw_loop_destroy(t.loop);
 	return code;
