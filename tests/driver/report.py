@@ -10,7 +10,7 @@ import history
 from godwit import *
 
 IS_LONG = "--long" in sys.argv  # as long as histories get; minutes
-tap = Tap(600 if IS_LONG else 180)
+tap = Tap(600)  # half a minute where nothing else runs
 work = work_dir("report")
 UNEVEN = os.path.join(BUILD, "tests/programs/uneven")
 GODWIT = os.path.join(BUILD, "godwit")
