@@ -10,8 +10,10 @@
  * Hosts that are named at the same time are drained together, so that ranks do not go from one to the next. What cannot be moved
  * is said, once, and tried again while the file names its host: a host may come, a rank may be let go.
  */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "runtime/launcher/head.h"
 
@@ -179,10 +181,30 @@ static void heed_line(struct notice *n, char *line)
 			n->left_ms[i] = ms;
 }
 
+/* An ordinary file, or NULL with errno: mpirun would wait in a pipe until somebody writes to it, and the job with it */
+static FILE *open_file(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	struct stat st;
+	FILE *f;
+
+	if (fd < 0)
+		return NULL;
+	if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode)) {
+		close(fd);
+		errno = EINVAL;
+		return NULL;
+	}
+	f = fdopen(fd, "r");
+	if (!f)
+		close(fd);
+	return f;
+}
+
 static bool read_file(struct notice *n)
 {
 	const char *path = n->head->spec->drain_file;
-	FILE *f = fopen(path, "re");
+	FILE *f = open_file(path);
 	char line[1024];
 	int error = f ? 0 : errno;
 
@@ -196,7 +218,8 @@ static bool read_file(struct notice *n)
 	if (error == ENOENT)
 		error = 0; /* there is no notice */
 	if (error && error != n->error)
-		job_say(n->head, "mpirun: -drain-file: '%s' cannot be read: %s; it is tried again", path, strerror(error));
+		job_say(n->head, "mpirun: -drain-file: '%s' cannot be read: %s; it is tried again", path,
+		        error == EINVAL ? "it is no ordinary file" : strerror(error));
 	n->error = error;
 	return error == 0;
 }
@@ -258,8 +281,9 @@ int notice_init(struct head *h, struct gw_error *why)
 
 	if (!h->spec->drain_file)
 		return 0;
-	if (stat(h->spec->drain_file, &st) == 0 && S_ISDIR(st.st_mode))
-		return gw_fail(why, -EISDIR, "-drain-file: '%s' is a directory; name a file, which need not be there yet", h->spec->drain_file);
+	if (stat(h->spec->drain_file, &st) == 0 && !S_ISREG(st.st_mode))
+		return gw_fail(why, -EINVAL, "-drain-file: '%s' is %s; name a file, which need not be there yet", h->spec->drain_file,
+		               S_ISDIR(st.st_mode) ? "a directory" : "no ordinary file");
 	n = get(h);
 	if (!n || gw_loop_timer(h->loop, &n->timer, LOOK_MS, LOOK_MS, on_timer, n) < 0)
 		return gw_fail(why, -ENOMEM, "out of memory");

@@ -84,7 +84,11 @@ static int set_balance_every(struct parser *p, const char *v)
 		return gw_fail_more(p->why, "%s: ", p->word);
 	return p->spec->balance_every_ms < 1000 ? gw_fail(p->why, -EINVAL, "%s: the shortest time is 1s", p->word) : 0;
 }
-static int set_drain_file(struct parser *p, const char *v) { p->spec->drain_file = v; return 0; }
+static int set_drain_file(struct parser *p, const char *v)
+{
+	p->spec->drain_file = v;
+	return *v ? 0 : gw_fail(p->why, -EINVAL, "%s needs the name of a file", p->word);
+}
 static int set_metrics(struct parser *p, const char *v)
 {
 	p->spec->metrics = v;

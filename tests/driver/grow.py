@@ -100,6 +100,11 @@ for launcher, name in (("fork", "two"), (SHELL, "127.0.0.2")):
 # ---- hosts of which somebody says that they go away -------------------------------------------------------------------------
 
 away = os.path.join(work, "away")
+os.mkfifo(away)
+for file, text in ((away, "is no ordinary file"), ("", "needs the name of a file")):
+	p = subprocess.run([os.path.join(BUILD, "mpirun"), "-drain-file", file, "-n", "1", "true"], capture_output=True, text=True, timeout=60)
+	tap.ok(p.returncode != 0 and text in p.stderr, "a drain file that mpirun would wait in, or that has no name, is refused: it %s" % text, p.returncode, p.stderr)
+os.unlink(away)
 job, head, stop = start("-launcher", "fork", "-hosts", "a:2,b:2", "-drain-file", away)
 
 
