@@ -11,8 +11,6 @@
 
 #include "container/wish.h"
 
-#define MEET_MS 60000
-
 static int av_close(struct fid *fid)
 {
 	struct shim_av *av = gw_container_of(fid, struct shim_av, fid.fid);
@@ -36,8 +34,8 @@ static uint32_t guest_number(noc_name name)
 	return n;
 }
 
-/* Outside the gate while it waits, so this rank can be moved meanwhile. */
-static fi_addr_t guest(uint32_t job, noc_name name)
+/* Outside the gate while it waits, so this rank can be moved meanwhile. For how long at most is mpirun's to say. */
+static fi_addr_t guest_insert(uint32_t job, noc_name name)
 {
 	uint32_t n = guest_number(name);
 	struct gw_error why = { 0 };
@@ -46,32 +44,34 @@ static fi_addr_t guest(uint32_t job, noc_name name)
 	if (n != UINT32_MAX)
 		return noc_name_make(job, n);
 	snprintf(who, sizeof(who), "%u %u", noc_name_job(name), noc_name_proc(name));
-	if (ct_wish_ask(CT_WISH_MEET, who, MEET_MS, &why) == 0 && (n = guest_number(name)) != UINT32_MAX)
+	if (ct_wish_ask(CT_WISH_MEET, who, 0, &why) == 0 && (n = guest_number(name)) != UINT32_MAX)
 		return noc_name_make(job, n);
 	gw_log(GW_WARN, "process %u of job %08x cannot be reached: %s", noc_name_proc(name), noc_name_job(name),
 	       why.text[0] ? why.text : "its job is not known on this host");
-	return name; /* what is sent there is refused, and MPI has an error for that */
+	return FI_ADDR_NOTAVAIL;
 }
 
 static int av_insert(struct fid_av *fid, const void *addr, size_t count, fi_addr_t *out, uint64_t flags, void *context)
 {
 	const struct shim_av *av = gw_container_of(fid, struct shim_av, fid);
 	const struct shim_addr *a = addr;
-	int good = 0;
+	int good = 0, code = 0;
 
 	for (size_t i = 0; i < count; i++) {
 		struct shim_addr one;
+		fi_addr_t found = FI_ADDR_NOTAVAIL;
 
 		memcpy(&one, &a[i], sizeof(one)); /* packed in a buffer of the caller's: any alignment */
 		if (one.magic == SHIM_ADDR_MAGIC && one.version == SHIM_ADDR_VERSION) {
-			good++;
-			if (out)
-				out[i] = noc_name_job(one.name) == av->domain->job ? one.name : guest(av->domain->job, one.name);
-		} else if (out) {
-			out[i] = FI_ADDR_NOTAVAIL;
+			found = noc_name_job(one.name) == av->domain->job ? one.name : guest_insert(av->domain->job, one.name);
+			if (found == FI_ADDR_NOTAVAIL)
+				code = -FI_EHOSTUNREACH;
 		}
+		good += found != FI_ADDR_NOTAVAIL;
+		if (out)
+			out[i] = found;
 	}
-	return good;
+	return good ? good : code; /* MPICH keeps what it was given, for good: an error lets it ask again, when it is told to connect again */
 }
 
 static int av_insertsvc(struct fid_av *fid, const char *node, const char *service, fi_addr_t *out, uint64_t flags,
