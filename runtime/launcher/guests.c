@@ -27,14 +27,14 @@
 #include "noc/segment.h"
 #include "runtime/launcher/head.h"
 
-#define MEET_MS     50000 /* until a rank that wants to meet somebody is refused; less than it waits itself (mpi-shim/av.c) */
+#define MEET_MS     50000 /* until a rank that wants to meet somebody is refused */
 #define QUESTION_MS 2000  /* for heads that are asked for a name: one may be stopped */
 
 enum friend_state {
-	FRIEND_NONE,    /* it was tried, and came to nothing */
+	FRIEND_NONE,    /* it was tried, came to nothing, and can be tried again */
 	FRIEND_CALLING, /* meet is on its way */
 	FRIEND_MET,     /* it has our number for it, and we its */
-	FRIEND_GONE,    /* its job has ended */
+	FRIEND_GONE,    /* its job has ended, or its ranks were known here and cannot be talked to: a name that is gone does not come back */
 };
 
 struct guest {
@@ -51,6 +51,7 @@ struct friend_job {
 	bool is_ours;            /* the link: we have called */
 	bool is_told, has_told;  /* it has our names, and gets the news; we have its */
 	bool has_ended_well;     /* it has said so */
+	char why_gone[200];      /* of FRIEND_GONE: a sentence */
 	uint8_t secret[32];
 	struct guest *guests;
 	uint32_t n_guests;
@@ -133,6 +134,13 @@ static void on_deadline(void *ctx)
 
 static void friend_lost(struct friend_job *f, enum friend_state state, const char *text)
 {
+	if (f->n_guests && state == FRIEND_NONE) {
+		snprintf(f->why_gone, sizeof(f->why_gone), "the two jobs could not connect before, and cannot any more: %s", text);
+		state = FRIEND_GONE;
+	} else if (state == FRIEND_GONE) {
+		snprintf(f->why_gone, sizeof(f->why_gone), "%s", text);
+	}
+	gw_event("job.parted", "{s:I, s:o}", "other", (json_int_t)f->job, "text", gw_event_text(text));
 	if (f->is_ours)
 		gw_link_destroy(f->link);
 	f->link = NULL;
@@ -144,6 +152,13 @@ static void friend_lost(struct friend_job *f, enum friend_state state, const cha
 			job_cluster_send(f->head, c, json_incref(f->guests[i].name));
 	}
 	answer_waiters(f, -ECONNREFUSED, text);
+}
+
+/* We do not want it, after all; but its job lives, and hears why. */
+static void turn_down(struct friend_job *f, const char *text)
+{
+	gw_link_send_json(f->link, json_pack("{s:s, s:s}", "op", "refused", "text", text));
+	friend_lost(f, FRIEND_NONE, text);
 }
 
 static struct friend_job *friend_new(struct head *h, uint32_t job, struct gw_error *why)
@@ -202,7 +217,7 @@ void guests_meet(struct head *h, uint32_t rank, const char *text)
 	}
 	f = find(h, job);
 	if (f && f->state == FRIEND_GONE) {
-		wishes_answer(h, rank, -ECONNREFUSED, "its job has ended");
+		wishes_answer(h, rank, -ECONNREFUSED, f->why_gone);
 		return;
 	}
 	if (may_meet(h, &why) < 0 || (!f && !(f = friend_new(h, job, &why)))) {
@@ -297,12 +312,12 @@ static void heard_met(struct friend_job *f, json_t *msg)
 
 	if (f->state != FRIEND_CALLING)
 		return;
-	if (index < 0 || index >= NOC_FRIENDS_MAX)
+	if (!json_is_integer(json_object_get(msg, "index")) || index < 0 || index >= NOC_FRIENDS_MAX)
 		gw_fail(&why, -EPROTO, "the mpirun of job %08x speaks another language; use one installation of godwit for both", f->job);
 	else if (may_meet(f->head, &why) == 0)
 		agree_on_address(f->head, json_string_value(json_object_get(msg, "address")), &why);
 	if (why.code) {
-		friend_lost(f, FRIEND_NONE, why.text);
+		turn_down(f, why.text);
 		return;
 	}
 	f->index_there = (uint32_t)index;
@@ -375,6 +390,7 @@ static void call(struct friend_job *f)
 	}
 	f->is_ours = true;
 	f->state = FRIEND_CALLING;
+	gw_event("job.called", "{s:I}", "other", (json_int_t)f->job);
 	randombytes_buf(f->secret, sizeof(f->secret));
 	gw_trust_secret_print(secret, f->secret);
 	gw_link_send_json(f->link, json_pack("{s:s, s:I, s:i, s:s, s:s*}", "op", "meet", "job", (json_int_t)h->job, "index", (int)f->index,
@@ -390,21 +406,22 @@ struct friend_job *guests_called(struct head *h, struct gw_link *l, json_t *msg,
 	struct friend_job *f;
 
 	if (json_unpack(msg, "{s:I, s:I, s:s, s?s}", "job", &job, "index", &index, "secret", &hex, "address", &address) < 0 || index < 0 ||
-	    index >= NOC_FRIENDS_MAX || (uint32_t)job == h->job || gw_trust_secret_parse(secret, hex) < 0) {
+	    index >= NOC_FRIENDS_MAX || job < 1 || job > UINT32_MAX || job == h->job || gw_trust_secret_parse(secret, hex) < 0) {
 		gw_fail(why, -EPROTO, "the request is malformed");
 		return NULL;
 	}
-	if (may_meet(h, why) < 0)
-		return NULL;
 	f = find(h, (uint32_t)job);
 	if (f && f->state == FRIEND_CALLING && h->job < f->job)
 		return NULL; /* our call stands, and theirs is forgotten when it comes */
 	if (f && (f->state == FRIEND_MET || f->state == FRIEND_GONE)) {
-		gw_fail(why, -EALREADY, "job %08x %s", (uint32_t)job, f->state == FRIEND_MET ? "is known already" : "has ended before");
+		gw_fail(why, -EALREADY, "job %08x: %s", (uint32_t)job, f->state == FRIEND_MET ? "it is known already" : f->why_gone);
 		return NULL;
 	}
-	if (agree_on_address(h, address, why) < 0 || (!f && !(f = friend_new(h, (uint32_t)job, why))))
+	if (may_meet(h, why) < 0 || agree_on_address(h, address, why) < 0 || (!f && !(f = friend_new(h, (uint32_t)job, why)))) {
+		if (f && f->state == FRIEND_CALLING) /* our call was forgotten there for theirs */
+			friend_lost(f, FRIEND_NONE, why->text);
 		return NULL;
+	}
 	if (f->is_ours)
 		gw_link_destroy(f->link);
 	f->is_ours = false;
@@ -454,8 +471,7 @@ void guests_no_network(struct head *h, const char *text)
 
 		if (f->state != FRIEND_MET || f->is_told)
 			continue;
-		gw_link_send_json(f->link, json_pack("{s:s, s:s}", "op", "refused", "text", text));
-		friend_lost(f, FRIEND_NONE, text);
+		turn_down(f, text);
 	}
 }
 

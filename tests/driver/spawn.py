@@ -111,6 +111,26 @@ tap.ok(job.end(30) == 137 and other.wait_line("mpirun: job [0-9a-f]{8}, which ra
        "when one fails the other's mpirun says so", *(job.tail() + other.tail()))
 other.kill()
 
+# mpirun of the one is stopped, and the other job is suspended when its answer comes
+stop, events = os.path.join(work, "stop%d" % tap.run), os.path.join(work, "events%d" % tap.run)
+job = Job(tap, ["-n", 1, spawner, "accept", stop])
+port = job.wait_line(r"^port (.*)", 30).group(1)
+os.kill(job.proc.pid, signal.SIGSTOP)
+other = Job(tap, ["-n", 1, spawner, "connect", stop, port, port], events=events)
+called = wait_for(lambda: any('"job.called"' in l for l in lines_of(events)), 30)
+head = other.head()
+head.send({"op": "suspend"})
+suspended = head.receive()
+os.kill(job.proc.pid, signal.SIGCONT)
+parted = wait_for(lambda: any('"job.parted"' in l for l in lines_of(events)), 30)
+head.send({"op": "resume"})
+head.receive()
+tap.ok(called and parted and suspended["op"] == "suspended" and other.wait_line("is suspended", 30, "err") and other.wait_line("^connect failed", 30),
+       "a job that is suspended does not connect", called, parted, suspended, *(job.tail() + other.tail()))
+talk = job.wait_line("^they talk", 60) and other.wait_line("^they talk", 60)
+open(stop, "w").close()
+tap.ok(talk and [j.end(60) for j in (job, other)] == [0, 0], "and does the next time, when it has been resumed", *(job.tail() + other.tail()))
+
 other = Job(tap, ["-n", 1, spawner, "lookup", stop, "no such service %d" % os.getpid()])
 tap.ok(other.end(60) == 0 and any(l.startswith("lookup failed: ") for l in other.out()), "a name that nobody has published is not found",
        *other.tail())

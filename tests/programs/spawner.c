@@ -6,7 +6,7 @@
  *                                                 spawn N of PROGRAM, which is this one, and talk to them until the file STOP is
  *                                                 there; the next where that fails
  *   spawner accept STOP [SERVICE]                 open a port, print it, publish it as SERVICE, accept, and talk
- *   spawner connect STOP PORT                     connect to it, and talk
+ *   spawner connect STOP PORT [PORT...]           connect to it, and talk; to the next where that fails
  *   spawner lookup STOP SERVICE                   find it by its name before
  */
 #include <mpi.h>
@@ -137,24 +137,27 @@ static int accept_from(const char *stop, const char *service)
 	return wrong;
 }
 
-static int connect_to(const char *stop, const char *name)
+static int connect_to(const char *stop, char **names, int n)
 {
 	MPI_Comm other;
-	int code = MPI_Comm_connect(name, MPI_INFO_NULL, 0, MPI_COMM_WORLD, &other);
 
-	if (code == MPI_SUCCESS)
-		return talk_to(other, 1, stop);
-	say_error("connect", code);
+	for (int i = 0; i < n; i++) {
+		int code = MPI_Comm_connect(names[i], MPI_INFO_NULL, 0, MPI_COMM_WORLD, &other);
+
+		if (code == MPI_SUCCESS)
+			return talk_to(other, 1, stop);
+		say_error("connect", code);
+	}
 	return 0;
 }
 
 static int look_up(const char *stop, const char *service)
 {
-	char found[MPI_MAX_PORT_NAME] = "";
+	char found[MPI_MAX_PORT_NAME] = "", *name = found;
 	int code = MPI_Lookup_name(service, MPI_INFO_NULL, found);
 
 	if (code == MPI_SUCCESS)
-		return connect_to(stop, found);
+		return connect_to(stop, &name, 1);
 	say_error("lookup", code);
 	return 0;
 }
@@ -173,8 +176,8 @@ int main(int argc, char **argv)
 		code = spawn(argc, argv);
 	else if (argc >= 3 && strcmp(argv[1], "accept") == 0)
 		code = accept_from(argv[2], argv[3]);
-	else if (argc == 4 && strcmp(argv[1], "connect") == 0)
-		code = connect_to(argv[2], argv[3]);
+	else if (argc >= 4 && strcmp(argv[1], "connect") == 0)
+		code = connect_to(argv[2], argv + 3, argc - 3);
 	else if (argc == 4 && strcmp(argv[1], "lookup") == 0)
 		code = look_up(argv[2], argv[3]);
 	MPI_Finalize();
