@@ -24,7 +24,8 @@
 #define WRITE_BYTES   (64u << 10) /* gathered: they are handed over at once */
 #define LOOK_RANKS    128         /* a second between looks for each so many ranks: they cost the daemons something */
 #define OPEN_MS       10000       /* for a file that -record names to be open */
-#define END_MS        2000        /* for the last lines to be written */
+#define END_MS        2000        /* for the last lines to be written, */
+#define STUCK_MS      5000        /* unless nothing has been taken for so long */
 
 void record_cadence_init(struct cadence *c, uint64_t every_ms)
 {
@@ -351,13 +352,16 @@ void record_fini(struct head *h)
 	struct record *r = h->record;
 	struct gw_error why = { 0 };
 	bool is_kept = record_is_kept(r);
+	uint64_t end = gw_now_ns();
 
 	h->record = NULL;
 	if (!r)
 		return;
+	if (!is_kept || end < scribe_heeded_ns(r->scribe) + STUCK_MS * 1000000ull)
+		end += END_MS * 1000000ull;
 	gw_event_listen(NULL, NULL);
 	gw_timer_cancel(r->timer);
-	if (scribe_end(r->scribe, gw_now_ns() + END_MS * 1000000ull, &why) < 0 && is_kept)
+	if (scribe_end(r->scribe, end, &why) < 0 && is_kept)
 		say(r, "the record of this job%s%s%s is not whole: %s", *r->path ? " in '" : "", r->path, *r->path ? "'" : "", why.text);
 	record_traffic_fini(r);
 	free(r->has_ended);

@@ -3,9 +3,11 @@
 #include "runtime/launcher/scribe.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -23,7 +25,7 @@ struct scribe {
 	bool is_open, is_full;   /* is_full: it takes nothing now */
 	char *text;              /* [done, len): waits */
 	size_t done, len, cap;
-	uint64_t lost;
+	uint64_t lost, heeded_ns;
 	struct scribe_said said;
 	size_t heard;            /* bytes of @said */
 };
@@ -64,6 +66,29 @@ static int bury(struct scribe *s, uint64_t end_ns)
 	return 0;
 }
 
+/* ---- does it take what it is sent? ----------------------------------------------------------------------------------- */
+
+static void note_heed(struct scribe *s)
+{
+	int unread;
+
+	if (s->is_open && !s->is_full && ioctl(s->fd, SIOCOUTQ, &unread) == 0 && unread == 0)
+		s->heeded_ns = gw_now_ns();
+}
+
+uint64_t scribe_heeded_ns(struct scribe *s)
+{
+	note_heed(s);
+	return s->heeded_ns;
+}
+
+static void note_opened(struct scribe *s)
+{
+	s->is_open = true;
+	s->heeded_ns = gw_now_ns();
+	s->ops->opened(s->ctx, s->said.path, s->said.size);
+}
+
 /* ---- what it says ---------------------------------------------------------------------------------------------------- */
 
 /* Return 1 when it has said something, 0 when there is nothing yet, -EPIPE at its end */
@@ -88,8 +113,7 @@ static void on_ready(void *ctx, uint32_t events)
 	int got = events & (EPOLLIN | EPOLLHUP | EPOLLERR) ? hear(s) : 0;
 
 	if (got > 0 && s->said.code == 0) {
-		s->is_open = true;
-		s->ops->opened(s->ctx, s->said.path, s->said.size);
+		note_opened(s);
 	} else if (got != 0) {
 		end(s, got > 0 ? s->said.why : "the process that writes it has ended");
 		return;
@@ -108,8 +132,7 @@ int scribe_await(struct scribe *s, uint64_t end_ns, struct gw_error *why)
 		if (got == 0)
 			continue;
 		if (got > 0 && s->said.code == 0) {
-			s->is_open = true;
-			s->ops->opened(s->ctx, s->said.path, s->said.size);
+			note_opened(s);
 			return 0;
 		}
 		hang_up(s);
@@ -166,11 +189,13 @@ void scribe_flush(struct scribe *s)
 {
 	uint64_t lost;
 
+	note_heed(s);
 	while (s->fd >= 0 && s->done < s->len) {
 		ssize_t n = send(s->fd, s->text + s->done, s->len - s->done, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n > 0) {
 			s->done += (size_t)n;
+			s->heeded_ns = s->is_full ? gw_now_ns() : s->heeded_ns; /* there was no room: it has made some */
 		} else if (errno == EAGAIN) {
 			wait_for_room(s, true);
 			return;
@@ -274,7 +299,7 @@ int scribe_start(struct scribe **out, struct gw_loop *loop, const char *where, u
 
 	if (!s)
 		return gw_fail(why, -ENOMEM, "out of memory");
-	*s = (struct scribe){ .ops = ops, .ctx = ctx };
+	*s = (struct scribe){ .ops = ops, .ctx = ctx, .heeded_ns = gw_now_ns() };
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
 		free(s);
 		return gw_fail(why, -errno, "no channel: %s", strerror(errno));

@@ -41,6 +41,8 @@ bool scribe_put(struct scribe *s, const char *line, size_t len, bool is_last_wor
 void scribe_flush(struct scribe *s);
 size_t scribe_waiting(const struct scribe *s); /* bytes */
 uint64_t scribe_lost(const struct scribe *s);  /* lines since the last `drained` */
+/** scribe_heeded_ns - when it last was seen to take what it was sent (gw_now_ns): now, when it has taken all; at first its start */
+uint64_t scribe_heeded_ns(struct scribe *s);
 bool scribe_is_over(const struct scribe *s);
 pid_t scribe_pid(const struct scribe *s);
 /** scribe_end - all is written: 0. -errno with @why: not all could be, or it was killed at @end_ns. No callback is called. NULL ok */

@@ -3,6 +3,7 @@
 #include "runtime/launcher/scribe.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -193,6 +194,30 @@ static void stalls(void)
 	gw_loop_destroy(w.loop);
 }
 
+/* Does it take what it is sent? What waits in the socket tells, not what send() says */
+static void heeds(void)
+{
+	struct seen w;
+	int pidfd;
+	struct scribe *s = start_stopped(&w, &pidfd);
+	uint64_t sent, then;
+
+	scribe_put(s, "{4}\n", 4, false);
+	scribe_flush(s);
+	sent = gw_now_ns();
+	scribe_put(s, "{5}\n", 4, false);
+	scribe_flush(s);
+	then = scribe_heeded_ns(s);
+	ok(scribe_waiting(s) == 0 && then <= sent, "one that is held up is known to take nothing, also while there is room");
+	kill(scribe_pid(s), SIGCONT);
+	while (scribe_heeded_ns(s) == then && gw_now_ns() < sent + 20 * SECOND)
+		sched_yield();
+	ok(scribe_heeded_ns(s) > then, "and to take something again");
+	scribe_end(s, gw_now_ns() + 20 * SECOND, NULL);
+	close(pidfd);
+	gw_loop_destroy(w.loop);
+}
+
 /* It lives no longer than who has started it, held up or not */
 static void dies(void)
 {
@@ -248,6 +273,7 @@ int main(void)
 	writes();
 	refuses();
 	stalls();
+	heeds();
 	dies();
 	is_killed();
 	unlink(path);
