@@ -264,11 +264,18 @@ def refusals():
 	tap.ok(p.returncode != 0 and "/nowhere/history" in p.stderr, "a place that was named and cannot be had is refused", p.stderr)
 
 
+def name_of(pid):
+	try:
+		return open("/proc/%s/comm" % pid).read().strip()
+	except OSError:
+		return ""  # it has ended
+
+
 def scribe_of(job):
-	"""The process of mpirun's that writes the history."""
-	for pid in open("/proc/%d/task/%d/children" % (job.proc.pid, job.proc.pid)).read().split():
-		if open("/proc/%s/comm" % pid).read() == "godwit-scribe\n":
-			return int(pid)
+	"""The process of mpirun's that writes the history. It has its name when it has run for a moment."""
+	pid = wait_for(lambda: next((int(p) for p in open("/proc/%d/task/%d/children" % (job.proc.pid, job.proc.pid)).read().split()
+	                             if name_of(p) == "godwit-scribe"), 0))
+	return pid or tap.bail("mpirun has no process that writes")
 
 
 def scribes():
