@@ -117,6 +117,8 @@ struct bal_options {
 	enum bal_strategy strategy;
 	double horizon_s;     /* how long the job is expected to go on like this: what a gain is counted over */
 	double min_gain;      /* of the time, 0.03: below that the job is left alone */
+	double sure_gain;     /* of the time, 0: below that one look is not enough, since it may be noise; one before has to have @wanted the same */
+	uint32_t wanted;      /* bal_plan.wanted of the look before; BAL_NONE: there was none */
 	double rest_s;        /* a rank that moved more recently stays, so that nothing swings to and fro */
 	double fill;          /* consolidate: how full a domain may become, 0.9 */
 	uint32_t max_moves;   /* 0: as many as are worth it */
@@ -143,6 +145,7 @@ struct bal_plan {
 	struct bal_measures before, after;
 	double bound;         /* no placement has a smaller peak (the snapshot's fixed ranks and closed clusters respected) */
 	double gain_s, cost_s; /* over the horizon */
+	uint32_t wanted;      /* the domain that ranks should leave first, also where that is put off (sure_gain); BAL_NONE: none */
 	bool is_forced;       /* ranks had to leave closed clusters: the gain did not decide */
 	char words[200];      /* one line for people: what is planned and why, or why nothing is */
 };

@@ -5,7 +5,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-const struct bal_options bal_defaults = { .strategy = BAL_REFINE, .horizon_s = 60, .min_gain = 0.03, .rest_s = 10, .fill = 0.9 };
+const struct bal_options bal_defaults = { .strategy = BAL_REFINE, .horizon_s = 60, .min_gain = 0.03, .rest_s = 10, .fill = 0.9,
+                                         .wanted = BAL_NONE };
 
 static const char *const names[] = { [BAL_OFF] = "off", [BAL_GREEDY] = "greedy", [BAL_REFINE] = "refine", [BAL_COMM] = "comm",
                                      [BAL_CONSOLIDATE] = "consolidate" };
@@ -236,10 +237,13 @@ static void say(struct bal_plan *plan, const struct bal_snapshot *s, const struc
 		         b->far_bytes_s / 1e6, plan->gain_s, plan->cost_s, o->horizon_s);
 }
 
-/* Is the placement what the strategy is for, and worth its cost? NULL: yes; else why not. */
-static const char *judge(const struct bal_plan *plan, const struct bal_options *o)
+/*
+ * Is the placement what the strategy is for, and worth its cost? NULL: yes; else why not. A small gain may be what one interval happened to
+ * be like, which the next one is not: there the domain that ranks would leave has to be the one of the look before.
+ */
+static const char *judge(struct bal_plan *plan, const struct bal_snapshot *s, const struct bal_options *o)
 {
-	double busy = plan->before.peak + plan->before.link;
+	double busy = plan->before.peak + plan->before.link, whole_s = o->horizon_s * fmin(1, busy);
 
 	if (plan->nmoves == 0)
 		return plan->before.peak <= plan->bound * 1.001 ? "nothing would be better" : "nothing better was found";
@@ -250,9 +254,12 @@ static const char *judge(const struct bal_plan *plan, const struct bal_options *
 			return "no cluster would become free";
 		return plan->after.peak > fmax(plan->before.peak, o->fill) * 1.001 ? "those that stay would be too full" : NULL;
 	}
-	if (plan->gain_s < o->min_gain * o->horizon_s * fmin(1, busy))
+	if (plan->gain_s < o->min_gain * whole_s)
 		return "the gain would be too small";
-	return plan->gain_s <= plan->cost_s ? "it would cost more than it gains" : NULL;
+	if (plan->gain_s <= plan->cost_s)
+		return "it would cost more than it gains";
+	plan->wanted = s->clusters[plan->moves[0].from].domain;
+	return plan->gain_s < o->sure_gain * whole_s && plan->wanted != o->wanted ? "the gain is small, and has to be seen twice" : NULL;
 }
 
 void bal_plan_fini(struct bal_plan *plan)
@@ -267,7 +274,7 @@ int bal_plan_make(struct bal_plan *plan, const struct bal_snapshot *s, const str
 	const char *not;
 	int rc;
 
-	*plan = (struct bal_plan){ 0 };
+	*plan = (struct bal_plan){ .wanted = BAL_NONE };
 	bal_measure(&plan->before, s, NULL);
 	plan->after = plan->before;
 	plan->bound = bal_bound(s);
@@ -306,7 +313,7 @@ int bal_plan_make(struct bal_plan *plan, const struct bal_snapshot *s, const str
 		for (uint32_t i = 0; i < plan->nmoves; i++)
 			plan->cost_s += s->ranks[plan->moves[i].rank].move_s;
 		plan->gain_s = o->horizon_s * (plan->before.peak - plan->after.peak + plan->before.link - plan->after.link);
-		not = judge(plan, o);
+		not = judge(plan, s, o);
 		if (not) {
 			free(plan->moves);
 			plan->moves = NULL;

@@ -26,7 +26,7 @@ struct setting {
 	double alone;           /* seconds that the program takes when nobody moves */
 	double move;            /* seconds for which a move holds it up */
 	double believed;        /* what is believed of that; negative: the same */
-	double every, horizon, gain, rest; /* of -balance-every, bal_options */
+	double every, horizon, gain, sure, rest; /* of -balance-every, bal_options */
 	double last;            /* part of how long loads last, for which a plan is good; 0: no matter */
 	double noise;           /* of what is measured, its standard deviation */
 	double ahead;           /* intervals: for when loads are foreseen, after the look */
@@ -34,7 +34,7 @@ struct setting {
 
 static const struct { const char *name; size_t at; } options[] = {
 #define OPTION(name) { #name, offsetof(struct setting, name) }
-	OPTION(clusters), OPTION(steps), OPTION(alone), OPTION(move), OPTION(believed), OPTION(every), OPTION(horizon), OPTION(gain),
+	OPTION(clusters), OPTION(steps), OPTION(alone), OPTION(move), OPTION(believed), OPTION(every), OPTION(horizon), OPTION(gain), OPTION(sure),
 	OPTION(rest), OPTION(noise), OPTION(ahead), OPTION(last),
 };
 
@@ -171,6 +171,7 @@ static struct run balanced(const struct trace *t, const struct setting *o, doubl
 	how.strategy = BAL_REFINE;
 	how.horizon_s = o->horizon;
 	how.min_gain = o->gain;
+	how.sure_gain = o->sure;
 	how.rest_s = o->rest;
 	for (uint32_t c = 0; c < clusters; c++) {
 		s->clusters[c] = (struct bal_cluster){ .number = c, .host = c, .domain = c, .memory_bytes = INFINITY };
@@ -214,6 +215,7 @@ static struct run balanced(const struct trace *t, const struct setting *o, doubl
 			fprintf(stderr, "replay_balance: %s\n", why.text);
 			exit(1);
 		}
+		how.wanted = plan.wanted;
 		for (uint32_t i = 0; i < plan.nmoves; i++) {
 			s->ranks[plan.moves[i].rank].cluster = plan.moves[i].to;
 			now += o->move;
@@ -265,7 +267,7 @@ static int set(struct setting *o, const char *word)
 
 int main(int argc, char **argv)
 {
-	struct setting o = { .clusters = 4, .steps = 2, .alone = 50, .move = 0.05, .believed = -1, .every = 1, .horizon = 10, .gain = 0.03,
+	struct setting o = { .clusters = 4, .steps = 2, .alone = 50, .move = 0.05, .believed = -1, .every = 1, .horizon = 10, .gain = 0.03, .sure = 0.08,
 		.rest = 2, .noise = 0.02, .ahead = 0.5, .last = 0.2 };
 	double alone = 0, best = 0, second;
 	uint32_t *at;

@@ -3,6 +3,7 @@
 #include <glob.h>
 
 #include "runtime/balance/made.h"
+#include "runtime/balance/trend.h"
 #include "tests/tap.h"
 
 static struct bal_options options(enum bal_strategy strategy)
@@ -171,6 +172,80 @@ static void test_no_swinging(void)
 		}
 		ok(moves >= 2 && moves <= 8 && late == 0, "%s: loads that differ by 4 %% from look to look move nobody (%d moves, %d of them late)",
 		   bal_strategy_name(all[k]), moves, late);
+		bal_snapshot_destroy(s);
+	}
+}
+
+/* Eight ranks with the same work, as looks see it: some percent more or less each time. What moves in so many looks? */
+static int moves_of_noise(double sure_gain, double noise, uint64_t seed)
+{
+	struct bal_options o = options(BAL_REFINE);
+	struct bal_snapshot *s = three_to_one();
+	struct made_dice dice = { seed };
+	struct bal_trend trend[8] = { 0 };
+	int moves = 0;
+
+	o.horizon_s = 10;
+	o.rest_s = 2;
+	o.sure_gain = sure_gain;
+	for (int k = 1; k <= 500; k++) {
+		double fresh[8];
+		struct bal_plan p;
+
+		for (uint32_t r = 0; r < 8; r++)
+			fresh[r] = 0.2 * (1 + noise * (2 * made_random(&dice) - 1));
+		bal_trend_look(trend, 8, fresh, k, 1);
+		for (uint32_t r = 0; r < 8; r++) {
+			s->ranks[r].load = bal_trend_ahead(&trend[r], k + 0.5);
+			s->ranks[r].rested_s += 1;
+		}
+		moves += carry_out(s, &o, &p);
+		o.wanted = p.wanted;
+		for (uint32_t m = 0; m < p.nmoves; m++)
+			s->ranks[p.moves[m].rank].rested_s = 0;
+		bal_plan_fini(&p);
+	}
+	bal_snapshot_destroy(s);
+	return moves;
+}
+
+/* What one look alone says is believed only where it is much. */
+static void test_sure(void)
+{
+	int at_once = 0, sure = 0;
+	struct bal_snapshot *s;
+	struct bal_options o;
+	struct bal_plan p;
+
+	for (uint64_t seed = 1; seed <= 10; seed++) {
+		at_once += moves_of_noise(0, 0.08, seed);
+		sure += moves_of_noise(0.08, 0.08, seed);
+	}
+	ok(at_once > 0 && sure >= 0 && sure * 10 <= at_once, "5000 noisy looks at level jobs move a tenth at most of who is moved where small gains are not seen "
+	   "twice (%d, %d)", sure, at_once);
+	for (double gain = 0.05; gain < 0.2; gain += 0.1) { /* of the time that is not waiting */
+		bool is_small = gain < 0.08;
+		int first;
+
+		s = three_to_one();
+		o = options(BAL_REFINE);
+		o.sure_gain = 0.08;
+		for (uint32_t r = 0; r < 8; r++)
+			s->ranks[r].load = 0.24;
+		for (uint32_t r = 0; r < 4; r++) /* two and two heavier ones are level */
+			s->ranks[r].load *= 1 + 2 * gain / (1 - gain);
+		first = carry_out(s, &o, &p);
+		ok(is_small ? first == 0 && p.wanted == 0 : first > 0, "a gain of %.0f %% is %s: %s", 100 * gain, is_small ? "put off" : "taken at once",
+		   p.words);
+		o.wanted = is_small ? 1 : p.wanted;
+		bal_plan_fini(&p);
+		if (is_small) {
+			is_int(carry_out(s, &o, &p), 0, "also where it was another domain that ranks should leave");
+			o.wanted = p.wanted;
+			bal_plan_fini(&p);
+			ok(carry_out(s, &o, &p) > 0, "until it is seen again: %s", p.words);
+			bal_plan_fini(&p);
+		}
 		bal_snapshot_destroy(s);
 	}
 }
@@ -542,6 +617,7 @@ int main(void)
 	tap_begin(120);
 	test_refine();
 	test_no_swinging();
+	test_sure();
 	test_bounds();
 	test_recorded();
 	test_comm();

@@ -27,6 +27,7 @@
 #define HORIZON     10    /* intervals: who looks often has loads that do not stay so for long */
 #define LASTING     0.2   /* of the time in which loads that drift are all elsewhere, a plan is good for */
 #define HORIZON_MIN 2     /* intervals, however they drift: one of them passes until the next look */
+#define SURE_GAIN   0.08  /* of the time: a plan that gains less has to be wanted twice, one time after the other */
 #define QUIET_PART  0.03  /* of a domain's cores: others that use less are the noise of daemons and clocks */
 
 struct seen {                 /* a rank */
@@ -59,6 +60,7 @@ struct balance {
 	bool is_stirred;            /* ranks have moved since the look before: whose a processor's time was cannot be told */
 	struct step *steps;         /* of the plan that is carried out */
 	uint32_t n_steps, next, under_way;
+	uint32_t wanted;            /* bal_plan.wanted of when it was decided last */
 	uint64_t looks, plans, moved, failed;
 	double peak, predicted;     /* as seen last; as the last plan had it */
 	char words[256];
@@ -429,8 +431,13 @@ static void decide(struct balance *b)
 		o.horizon_s = fmin(o.horizon_s, fmax(LASTING * bal_trend_lasts(b->trend, b->head->size),
 		                                     HORIZON_MIN * (double)b->every_ms / 1000));
 	}
-	if (b->done)
+	if (b->done) {
 		o.rest_s = 0; /* somebody who asks wants it now */
+	} else {
+		o.sure_gain = SURE_GAIN;
+		o.wanted = b->wanted;
+	}
+	b->wanted = BAL_NONE;
 	look_at_host(b);
 	s = snapshot(b, &rank_of, &cluster_of);
 	if (s)
@@ -443,6 +450,7 @@ static void decide(struct balance *b)
 		goto out;
 	}
 	b->peak = plan.before.peak;
+	b->wanted = plan.wanted;
 	snprintf(b->words, sizeof(b->words), "%s", plan.words);
 	gw_event("bal.plan", "{s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "strategy", bal_strategy_name(o.strategy), "moves", (int)plan.nmoves,
 	         "peak", plan.before.peak, "planned", plan.after.peak, "predicted", b->predicted, "gain_s", plan.gain_s, "cost_s",
@@ -654,6 +662,7 @@ static struct balance *get(struct head *h)
 	if (!b)
 		return NULL;
 	b->head = h;
+	b->wanted = BAL_NONE;
 	b->ranks = calloc(h->room + 1, sizeof(*b->ranks)); /* ranks that are spawned later included */
 	b->trend = calloc(h->room + 1, sizeof(*b->trend));
 	b->fresh = calloc(h->room + 1, sizeof(*b->fresh));
