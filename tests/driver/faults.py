@@ -69,6 +69,7 @@ def one(name, action, technique):
 		job.kill()
 		return
 	head = job.head(40)
+	head.wait_up()
 	before = head.status()
 	home = {r["rank"]: r for r in before["ranks"]}[1]
 	daemons = {c["cluster"]: c["pid"] for c in before["clusters"]}
