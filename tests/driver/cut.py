@@ -74,7 +74,7 @@ class Move:
 	# where rank 1 is then: it stays where it was and the job goes on, it is gone and the job ends, or it has moved and goes on
 	OUTCOMES = {  # edge: (rig3 is where it was going, where it was)
 		"mig.src.marked": ("stays", "gone"), "mig.src.follow": ("stays", "gone"), "mig.src.round": ("stays", "gone"),
-		"mig.src.prepared": ("stays", "gone"), "mig.src.quiet": ("stays", "gone"), "mig.src.frozen": ("stays", "gone"),
+		"mig.src.packed": ("stays", "gone"), "mig.src.prepared": ("stays", "gone"), "mig.src.quiet": ("stays", "gone"), "mig.src.frozen": ("stays", "gone"),
 		"mig.src.sending": ("stays", "gone"), "mig.src.ready": ("gone", "gone"), "mig.src.given": ("gone", "gone"),
 		"mig.src.taken": ("gone", "moved"), "mig.dst.looking": ("stays", "gone"), "mig.dst.prepared": ("stays", "gone"), "mig.dst.filling": ("stays", "gone"),
 		"mig.dst.ready": ("stays", "gone"), "mig.dst.sent": ("gone", "gone moved"), "mig.dst.given": ("gone", "moved"),
@@ -101,8 +101,9 @@ class Move:
 		if not job.wait_lines(b"ready", 2) or not job.wait_event("cluster.up", 3):
 			return False
 		number = job.events("job.started")[0]["job"]
-		self.asked = self.r[1].popen([GODWIT, "migrate", "1", "--to", "2", "--technique", self.technique, "--job", number], user=login,
-		                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+		how = ["--%s=%s" % (name.replace("_", "-"), value) for name, value in godwit.WITH.get(self.edge, {}).items()]
+		self.asked = self.r[1].popen([GODWIT, "migrate", "1", "--to", "2", "--technique", self.technique, "--job", number] + how,
+		                             user=login, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 		cluster = 1 if ".src." in self.edge else 2
 		self.daemon = job.events("cluster.up", cluster=cluster)[0]["pid"], self.hosts[cluster - 1]
 		stopped = lambda: self.r[self.daemon[1]].run(["ps", "-o", "stat=", "-p", str(self.daemon[0])]).stdout.startswith("T")
