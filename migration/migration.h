@@ -194,6 +194,7 @@ struct mig_how {                 /* all zero: as is best */
 	enum mig_technique technique;
 	uint64_t max_downtime_ns;    /* what a move shall not exceed; 0: 5 ms. A wish: no move fails of it */
 	uint64_t bandwidth;          /* bytes a second while the rank runs; 0: as fast as the link takes it */
+	bool is_plain;               /* memory is not packed, whatever the link */
 };
 
 struct mig_request {

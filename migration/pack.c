@@ -91,10 +91,10 @@ int mig_send_memory(struct mig_session *s, uint16_t type, const void *bytes, siz
 	uint64_t rate;
 	size_t n = 0;
 
-	if (len >= LEAST)
+	if (len >= LEAST && !s->how.is_plain)
 		measure(s);
 	rate = link_rate(s);
-	if (s->t.there_prepared.can_unpack && rate && rate < LINK_MAX && len >= LEAST) {
+	if (!s->how.is_plain && s->t.there_prepared.can_unpack && rate && rate < LINK_MAX && len >= LEAST) {
 		if (p->resting)
 			p->resting--;
 		else

@@ -334,7 +334,8 @@ static void on_controller(void *ctx, uint32_t events)
 		break;
 	case MOVE: {
 		struct mig_request req = { .proc = p.proc, .rank = r->ct, .owner = r, .epoch = r->epoch,
-		                           .to_cluster = p.cluster, .has_exited = !r->ct, .how.technique = (enum mig_technique)(p.status & 0xff),
+		                           .to_cluster = p.cluster, .has_exited = !r->ct, .how.technique = (enum mig_technique)(p.status & 0x7f),
+		                           .how.is_plain = p.status & 0x80,
 		                           .how.bandwidth = (uint64_t)(p.status >> 8) * 1000000 };
 
 		code = mig_session_start(d.mig, &req, NULL, &why);

@@ -30,10 +30,10 @@
  *   pmi-answer    rank id answer{}
  *   stdin-eof     rank offset                 standard input ends at @offset
  *   output-ack    rank stream offset          the head has written all up to @offset
- *   migrate       id rank to timeout_ms carry technique max_downtime_us bandwidth moment_ms
+ *   migrate       id rank to timeout_ms carry technique max_downtime_us bandwidth plain moment_ms
  *                                             answered by migrate-done; @carry: files may travel with it; technique: auto,
- *                                             stop-and-copy, pre-copy, post-copy, hybrid; bandwidth: bytes a second; moment_ms: so long a
- *                                             good moment of its program is waited for; all but carry optional
+ *                                             stop-and-copy, pre-copy, post-copy, hybrid; bandwidth: bytes a second;
+ *                                             plain: nothing is packed; moment_ms: so long a good moment of its program is waited for; all but carry optional
  *   wished        rank id status text         the answer to wish
  *   cancel        id                          the request @id is taken back, unless its move has begun
  *   cluster-lost  cluster incarnation         the head's verdict: that daemon is dead, for good

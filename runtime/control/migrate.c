@@ -13,11 +13,13 @@ struct migrate {
 	json_t *ranks, *results;
 	json_t *to;          /* the number of a cluster, or the name of a host */
 	long timeout_s;
-	int failed, is_carrying;
+	int failed, is_carrying, is_plain;
 	const char *technique;
 	json_int_t max_downtime_us, bandwidth;
 	bool is_refused;
 };
+
+enum { KEY_NO_PACK = 256 };
 
 static const struct argp_option options[] = {
 	{ "to", 't', "CLUSTER|HOST", 0, "Where to: the number of a cluster, or a host of the job, there where fewest ranks are (required)", 0 },
@@ -28,6 +30,7 @@ static const struct argp_option options[] = {
 	{ "max-downtime", 'd', "TIME", 0, "How long a rank may stand still, as 5ms or 800us: pre-copy makes rounds until that is in reach (default 5ms)", 0 },
 	{ "bandwidth", 'b', "RATE", 0, "Bytes a second, as 200M or 1G, that memory takes of the link while the rank runs, before the move or after it "
 	  "(default: what it takes)", 0 },
+	{ "no-pack", KEY_NO_PACK, NULL, 0, "Memory goes as it is, also over a link that is slower than packing it", 0 },
 	CONTROL_OPTIONS,
 	{ 0 }
 };
@@ -88,6 +91,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'T':
 		m->timeout_s = control_number(state, arg, "a number of seconds");
+		return 0;
+	case KEY_NO_PACK:
+		m->is_plain = 1;
 		return 0;
 	case 'c':
 		m->is_carrying = 1;
@@ -224,10 +230,10 @@ int control_migrate(int argc, char **argv)
 	signal(SIGINT, on_interrupt);
 	signal(SIGTERM, on_interrupt);
 	signal(SIGHUP, on_interrupt);
-	code = control_talk(&m.c, json_pack("{s:s, s:o, s:o, s:I, s:b, s:s, s:I, s:I}", "op", "migrate", "ranks", m.ranks, "to", m.to,
+	code = control_talk(&m.c, json_pack("{s:s, s:o, s:o, s:I, s:b, s:s, s:I, s:I, s:b}", "op", "migrate", "ranks", m.ranks, "to", m.to,
 	                                    "timeout_ms", (json_int_t)m.timeout_s * 1000, "carry", m.is_carrying, "technique",
 	                                    m.technique ? m.technique : "auto", "max_downtime_us", m.max_downtime_us, "bandwidth",
-	                                    m.bandwidth), on_answer, &m, &why);
+	                                    m.bandwidth, "plain", m.is_plain), on_answer, &m, &why);
 	if (m.c.is_json && !m.is_refused) {
 		json_dumpf(m.results, stdout, JSON_INDENT(2));
 		putchar('\n');

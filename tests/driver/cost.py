@@ -72,6 +72,11 @@ p = subprocess.run([GODWIT, "migrate", "0", "--to", "0", "--technique", "post-co
 found = re.search(r"meanwhile the rank had (\S+) cores instead of (\S+) \((\d+)% slower\)", p.stdout)
 tap.ok(p.returncode == 0 and found and float(found.group(2)) > 0 and int(found.group(3)) > 50, "one that rests meanwhile: that is seen, and in "
        "the line of godwit migrate", p.stdout, p.stderr)
+p = subprocess.run([GODWIT, "migrate", "0", "--to", "1", "--technique", "pre-copy", "--bandwidth", "50M", "--no-pack", "--json", "--job",
+                    job.head_name().split("/")[2]], capture_output=True, text=True, timeout=60)
+plain = json.loads(p.stdout)[0].get("measures", {}) if p.returncode == 0 else {}
+tap.ok(0 < m["wire_bytes"] < m["bytes"] and 0 < plain.get("wire_bytes", 0) == plain["bytes"], "over a link of which little may be taken its memory "
+       "goes packed, and by --no-pack plain", m, p.stdout, p.stderr)
 open(stop + ".end", "w").close()
 tap.ok(job.end(40) == 0 and not job.gone(), "it ends well", *job.tail())
 
