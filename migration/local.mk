@@ -7,6 +7,7 @@ libmig_la_SOURCES = \
 	%D%/wire.h \
 	%D%/cost.c \
 	%D%/destination.c \
+	%D%/hurry.c \
 	%D%/measures.c \
 	%D%/pack.c \
 	%D%/peer.c \

@@ -3,16 +3,12 @@
 #include "migration/session.h"
 
 #include <assert.h>
-#include <limits.h>
-#include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
 #define RETRY_FIRST_MS 10
-#define HURRY_BYTES    (16u << 20) /* some milliseconds of one processor */
 #define RETRY_ASK_MS   150 /* the destination is slower than the source, so that they do not cross for ever */
 
 /* ---- the step ---------------------------------------------------------------------------------------------------- */
@@ -79,120 +75,13 @@ int mig_session_later(struct mig_session *s, unsigned ms, void (*cb)(void *sessi
 	return gw_loop_timer(s->m->loop, &s->pace, ms, 0, cb, s);
 }
 
-/* How much of a hurry is it? A large rank's memory takes longer than anybody should wait for this daemon alone. */
-static enum mig_hurry hurry_of(const struct mig_session *s)
-{
-	uint64_t bytes = s->t.bytes - s->t.round_bytes;
-
-	switch (s->state) {
-	case MIG_QUIESCE:
-		return s->t.prepared ? MIG_AT_ONCE : MIG_AS_OTHERS;
-	case MIG_SEND:
-		return s->t.freeze.private_bytes > HURRY_BYTES ? MIG_BEFORE_OTHERS : MIG_AT_ONCE;
-	case MIG_FILL:
-		return !s->has_state ? MIG_AS_OTHERS : bytes > HURRY_BYTES ? MIG_BEFORE_OTHERS : MIG_AT_ONCE;
-	case MIG_READY:
-	case MIG_GIVEN:
-		return s->peer ? MIG_AT_ONCE : MIG_BEFORE_OTHERS;
-	case MIG_SERVE:
-	case MIG_FETCH:
-		return MIG_BEFORE_OTHERS;
-	default:
-		return MIG_AS_OTHERS;
-	}
-}
-
-void mig_expect(struct mig_session *s, uint64_t ns)
-{
-	struct gw_sched now;
-
-	if (s->m->hurry == MIG_AT_ONCE && gw_sched_get(0, &now) == 0 && now.policy == SCHED_FIFO)
-		gw_loop_expect(s->m->loop, ns);
-}
-
-/* While a rank stands still for us, this daemon goes before the ranks that share its cores, where that is allowed. */
-static void adjust_priority(struct mig *m)
-{
-	enum mig_hurry wanted = MIG_AS_OTHERS;
-
-	gw_list_for(e, &m->sessions) {
-		enum mig_hurry h = hurry_of(gw_list_entry(e, struct mig_session, node));
-
-		wanted = h > wanted ? h : wanted;
-	}
-	if (wanted == m->hurry || !m->c.may_hurry)
-		return;
-	if (m->hurry != MIG_AS_OTHERS)
-		gw_hurry_end(0, &m->unhurried);
-	m->hurry = wanted;
-	if (wanted == MIG_AT_ONCE) {
-		gw_hurry_begin(0, &m->unhurried);
-	} else if (wanted == MIG_BEFORE_OTHERS && gw_sched_get(0, &m->unhurried) == 0) {
-		struct gw_sched s = m->unhurried;
-
-		s.nice -= 10;
-		gw_sched_set(0, &s);
-	}
-}
-
-/* Tasks of this host that want a processor at this moment, the caller included. INT_MAX: not known */
-static int tasks_running(void)
-{
-	FILE *f = fopen("/proc/loadavg", "re");
-	int n;
-
-	if (!f || fscanf(f, "%*f %*f %*f %d/", &n) != 1)
-		n = INT_MAX;
-	if (f)
-		fclose(f);
-	return n;
-}
-
-/*
- * Where rounds are read and sent: on a core that is free, if there is one on this host, since those of the cluster are the ranks'.
- * Left to itself the scheduler shares out two cores among a rank and two daemons so that each gets two thirds of one. Where
- * none is free others pay no more for this move than its own cluster does.
- */
-static cpu_set_t place_of_rounds(const struct mig *m)
-{
-	cpu_set_t others = m->c.anywhere;
-
-	for (int i = 0; i < CPU_SETSIZE; i++)
-		if (CPU_ISSET(i, &m->home))
-			CPU_CLR(i, &others);
-	return CPU_COUNT(&others) > 0 && tasks_running() - 1 < CPU_COUNT(&m->c.anywhere) ? others : m->c.anywhere;
-}
-
-static void adjust_place(struct mig *m)
-{
-	bool is_wanted = false;
-	cpu_set_t place;
-
-	gw_list_for(e, &m->sessions) {
-		const struct mig_session *s = gw_list_entry(e, struct mig_session, node);
-
-		is_wanted |= s->state == MIG_PRECOPY && s->is_following;
-	}
-	if (is_wanted == m->is_roaming || CPU_COUNT(&m->c.anywhere) == 0)
-		return;
-	if (!is_wanted) {
-		sched_setaffinity(0, sizeof(m->home), &m->home);
-		m->is_roaming = false;
-		return;
-	}
-	if (sched_getaffinity(0, sizeof(m->home), &m->home) < 0)
-		return;
-	place = place_of_rounds(m);
-	m->is_roaming = sched_setaffinity(0, sizeof(place), &place) == 0;
-}
-
 static void session_free(struct mig_session *s)
 {
 	struct mig *m = s->m;
 
 	gw_list_remove(&s->node);
-	adjust_priority(m);
-	adjust_place(m);
+	mig_adjust_priority(m);
+	mig_adjust_place(m);
 	gw_timer_cancel(s->timer);
 	gw_timer_cancel(s->pace);
 	mig_src_let_go(s);
@@ -235,15 +124,15 @@ void mig_step(struct mig_session *s, enum mig_event ev)
 				       mig_state_name(r->next), mig_event_name(ev), s->why.code ? ": " : "", s->why.text);
 				s->state = r->next;
 				s->retries = 0;
-				adjust_priority(s->m);
-				adjust_place(s->m);
+				mig_adjust_priority(s->m);
+				mig_adjust_place(s->m);
 				mig_session_rearm(s);
 			} else if (ev == MIG_EV_TIMEOUT) {
 				mig_session_rearm(s);
 			}
 			if (r->action)
 				r->action(s);
-			adjust_priority(s->m); /* it may know more now */
+			mig_adjust_priority(s->m); /* it may know more now */
 		}
 		if (s->state == MIG_ENDED || !s->pendings)
 			break;

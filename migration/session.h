@@ -7,6 +7,7 @@
  * source.c   actions of the source             destination.c  actions of the destination
  * peer.c     connections and frames            pack.c         memory on its way over a slow link
  * measures.c the measures of a move            cost.c         what of them is compared with before
+ * hurry.c    the processor that this daemon has for its moves
  *
  * Everything here is on the cluster side and never moves.
  */
@@ -249,11 +250,15 @@ void mig_turn_later(struct mig_session *s);
 int mig_files_watch(struct mig_session *s); /* go on when the helper of its files has something to say: PROVED, FLUSHED, FAILED */
 void mig_files_drop(struct mig_session *s);
 GW_PRINTF(4, 5) void mig_post(struct mig_session *s, enum mig_event ev, int code, const char *fmt, ...);
-/* what the rank stands for comes soon: where nobody else is kept from the processor, it is not slept until then */
-void mig_expect(struct mig_session *s, uint64_t ns);
 /* a named fault at an edge: true when the step must stop because an event was posted */
 bool mig_edge(struct mig_session *s, const char *name);
 bool mig_word_is_lost(struct mig_session *s, const char *name); /* a word that is to go out now: has a test taken it, or the link? */
+
+/* ---- hurry.c ---- */
+void mig_adjust_priority(struct mig *m); /* after what may change it: the states of its sessions */
+void mig_adjust_place(struct mig *m);    /* likewise */
+/* what the rank stands for comes soon: where nobody else is kept from the processor, it is not slept until then */
+void mig_expect(struct mig_session *s, uint64_t ns);
 
 /* ---- peer.c ---- */
 int mig_send(struct mig_session *s, uint16_t type, const void *body, size_t len); /* -EPIPE without a connection */
