@@ -72,13 +72,19 @@ static int take_place(struct cluster *c, const json_t *place)
 static void do_up(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 {
 	struct head *h = c->head;
+	json_int_t room = number_of(msg, "room");
 
 	if (c->state != CLUSTER_STARTING)
 		return;
+	if (c->growth && room < (h->n_guests ? h->room : h->size)) { /* guests have the highest numbers */
+		grow_failed(c->growth, -ENOSPC, "host %s: memfd_create is denied there, so no process can be there that the job has not begun "
+		            "with, and it has spawned some, or connected to another job; allow it", h->hosts[c->host].name);
+		return;
+	}
 	c->state = c->growth ? CLUSTER_JOINED : CLUSTER_UP;
 	c->daemon = (pid_t)number_of(msg, "pid");
-	if (number_of(msg, "room") >= (json_int_t)h->size && number_of(msg, "room") < (json_int_t)h->room)
-		h->room = (uint32_t)number_of(msg, "room"); /* its segment is a file: there is none to spare */
+	if (room >= h->size && room < h->room)
+		h->room = (uint32_t)room; /* its segment is a file: there is none to spare */
 	if (h->hosts[c->host].is_remote && take_place(c, json_object_get(msg, "place")) < 0) {
 		job_fail(h, 1, "host %s: it cannot be told how it was cut into clusters; out of memory", h->hosts[c->host].name);
 		return;

@@ -254,7 +254,7 @@ static int check(const struct head *h, const json_t *commands, uint32_t *total, 
 		if (!text_of(c, "execname") || n < 0 || n > OPTIONS_RANKS_MAX)
 			return gw_fail(why, -EPROTO, "the request is malformed");
 		*total += (uint32_t)n;
-		if (*total > h->room - h->n_guests - h->size)
+		if ((uint64_t)*total + h->size + h->n_guests > h->room)
 			return gw_fail(why, -ENOSPC, "the job has used %u of its %u process numbers; start it with a larger -usize", h->size,
 			               h->room);
 	}

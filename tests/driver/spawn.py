@@ -38,6 +38,13 @@ out = subprocess.run([os.path.join(BUILD, "godwit"), "checkpoint", head.status()
                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
 tap.ok(out.returncode != 0 and "ranks 2 to 3 were started by rank 0 (MPI_Comm_spawn)" in out.stdout, "a checkpoint is refused by name",
        out.stdout)
+deny = [os.path.join(BUILD, "tests/programs/deny"), "EPERM", "memfd_create"]
+sentence = "a host whose memory is a file, which has no room for them, does not come"
+if subprocess.run(deny + ["true"], capture_output=True).returncode:
+	tap.skip(sentence, "nothing can be denied here")
+else:
+	m = head.add("127.0.0.2", launcher=" ".join(deny) + " sh -c %c %h")
+	tap.ok(m["status"] < 0 and "memfd_create is denied there" in m["text"], sentence, m)
 finish(job, stop, 4, "all four add up, and the job ends when all have ended")
 
 job, stop = start(2)
