@@ -58,7 +58,7 @@ static double fullest(const double *loads, const uint32_t *at, uint32_t ranks, u
 
 /* ---- the oracle ----------------------------------------------------------------------------------------------------------- */
 
-/* Moves and exchanges, each the one that helps most, while the fullest is fuller than @enough. Return: how many ranks moved */
+/* Moves and exchanges, each the one that helps most, while the fullest is fuller than @enough */
 static void improve(const double *loads, uint32_t *at, uint32_t ranks, uint32_t clusters, double enough)
 {
 	double bins[CLUSTERS_MAX] = { 0 };
@@ -256,10 +256,17 @@ static int trace_read(struct trace *t, const char *path)
 static int set(struct setting *o, const char *word)
 {
 	const char *is = strchr(word, '=');
+	double value;
+	char *end;
 
-	for (size_t i = 0; is && i < GW_ARRAY_LEN(options); i++)
+	if (!is)
+		return -EINVAL;
+	value = strtod(is + 1, &end);
+	if (end == is + 1 || *end || !isfinite(value))
+		return -EINVAL;
+	for (size_t i = 0; i < GW_ARRAY_LEN(options); i++)
 		if (strlen(options[i].name) == (size_t)(is - word) && strncmp(options[i].name, word, (size_t)(is - word)) == 0) {
-			*(double *)(void *)((char *)o + options[i].at) = atof(is + 1);
+			*(double *)(void *)((char *)o + options[i].at) = value;
 			return 0;
 		}
 	return -EINVAL;
@@ -276,7 +283,7 @@ int main(int argc, char **argv)
 
 	for (int i = 1; i + 1 < argc; i++)
 		if (set(&o, argv[i]) < 0) {
-			fprintf(stderr, "replay_balance: there is no option '%s'; see the top of runtime/balance/replay.c\n", argv[i]);
+			fprintf(stderr, "replay_balance: '%s' is no option with a number; see struct setting in runtime/balance/replay.c\n", argv[i]);
 			return 2;
 		}
 	if (argc < 2 || o.clusters < 1 || o.clusters > CLUSTERS_MAX || o.steps < 1) {
