@@ -636,7 +636,7 @@ void balance_heard(struct cluster *c, json_t *msg)
 	json_array_foreach(json_object_get(msg, "ranks"), i, one)
 		heard_rank(b, one, now);
 	s = &b->clusters[c->index];
-	if (s->at_ns && busy >= s->busy_ns && (double)(now - s->at_ns) / 1e9 >= LOOK_MIN_S) {
+	if (s->at_ns && busy >= s->busy_ns && daemon >= s->daemon_ns && (double)(now - s->at_ns) / 1e9 >= LOOK_MIN_S) {
 		s->busy = (double)(busy - s->busy_ns) / (double)(now - s->at_ns);
 		s->is_known = true;
 		b->worked_s += (double)(daemon - s->daemon_ns) / 1e9;
