@@ -47,9 +47,10 @@ static struct greeting greet(const struct noc_peer *p, uint64_t peer_incarnation
 {
 	struct noc_guest guest = { 0 };
 	bool is_guest = noc_is_guest(p) && noc_guests_look(&noc_me->seg, p->proc, &guest);
-	struct greeting g = { .magic = GREETING_MAGIC, .version = GREETING_VERSION, .job = p->job, .src = noc_me->proc,
-	                      .friend_there = is_guest ? (uint16_t)(guest.with.index_there + 1) : 0, .dst = p->there, .src_incarnation = noc_me->incarnation, .dst_incarnation = (uint32_t)peer_incarnation,
-	                      .next_in = p->next_in };
+	struct greeting g = { .magic = GREETING_MAGIC, .version = GREETING_VERSION,
+	                      .friend_there = is_guest ? (uint16_t)(guest.with.index_there + 1) : 0,
+	                      .job = p->job, .src = noc_me->proc, .dst = p->there, .src_incarnation = noc_me->incarnation,
+	                      .dst_incarnation = (uint32_t)peer_incarnation, .next_in = p->next_in };
 
 	sodium_memzero(&guest, sizeof(guest));
 	randombytes_buf(g.nonce, sizeof(g.nonce));

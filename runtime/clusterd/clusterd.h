@@ -30,6 +30,8 @@
  *   moves.c     what migration/ asks of the owner of a rank
  *   wishes.c    what programs ask for and tell (godwit.h)
  *   movable.c   what godwit status --movable says
+ *   measure.c   what ranks and processors have done, for the balancer; quota.c: what a control group allows
+ *   guests.c    other jobs that ranks talk to
  *
  * Everything here is on the cluster side: rebuilt where a rank arrives, from the JSON that rank_export() makes.
  */

@@ -44,11 +44,12 @@
  *   metrics.c    the same for Prometheus, in a file
  *   ledger.c     moves that are over, and what they teach of the next ones
  *   balance.c    ranks that move so that all have as much to do
- *   record.c     what has happened, for godwit report
+ *   record.c     what has happened, for godwit report; record_traffic.c: who has sent how much to whom
+ *   scribe.c, scribe_file.c  the process that writes it down (scribe.h)
  *   pins.c       ranks that stay where they are
  *   wishes.c     what ranks ask for themselves (godwit.h)
  *   suspend.c    a job that rests
- *   checkpoint.c and is written down meanwhile
+ *   checkpoint.c and is written down meanwhile; checkpoint_words.c: what is said of it
  *   again.c      the same command once more
  *   schedule.c   by itself: every so often, and at a signal
  *   restart.c    and goes on from there

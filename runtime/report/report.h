@@ -2,11 +2,11 @@
 /*
  * runtime/report: what has happened in a job, as a page to look at and as a trace.
  *
- *   events of mpirun ──history.c──► struct report ──page.c──► HTML: one file, nothing from outside
- *   (runtime/launcher/record.c)           └────────trace.c──► JSON for chrome://tracing and Perfetto
+ *   events of mpirun ──history*.c──► struct report ──page.c──► HTML: one file, nothing from outside
+ *   (runtime/launcher/record.c)            └────────trace.c──► JSON for chrome://tracing and Perfetto
  *
  * The one who calls it is `godwit report` (runtime/control/report.c). It looks at no running job, and decides nothing. Lines come
- * from a file that anybody may have written: numbers are checked where they are read (history.c), text is escaped where it is
+ * from a file that anybody may have written: numbers are checked where they are read (history_fields.c), text is escaped where it is
  * written (html.c, and jansson for the trace). Whatever the length of the history, the page stays within some megabytes: what is
  * too much to be told one by one is told in groups of ranks and stretches of time (digest.c).
  */
