@@ -202,7 +202,8 @@ static int agree_on_address(struct head *h, const char *theirs, struct gw_error 
 	return 0;
 }
 
-static void call(struct friend_job *f);
+static int reach(uint32_t job, struct gw_error *why);
+static void call(struct friend_job *f, int fd);
 
 void guests_meet(struct head *h, uint32_t rank, const char *text)
 {
@@ -210,6 +211,7 @@ void guests_meet(struct head *h, uint32_t rank, const char *text)
 	struct friend_job *f;
 	struct waiter *w;
 	unsigned job, proc;
+	gw_autoclose int fd = -1;
 
 	if (sscanf(text, "%u %u", &job, &proc) != 2 || job == h->job) {
 		wishes_answer(h, rank, -EINVAL, "the request is malformed");
@@ -220,7 +222,8 @@ void guests_meet(struct head *h, uint32_t rank, const char *text)
 		wishes_answer(h, rank, -ECONNREFUSED, f->why_gone);
 		return;
 	}
-	if (may_meet(h, &why) < 0 || (!f && !(f = friend_new(h, job, &why)))) {
+	if (may_meet(h, &why) < 0 || ((!f || f->state == FRIEND_NONE) && (fd = reach(job, &why)) < 0) ||
+	    (!f && !(f = friend_new(h, job, &why)))) {
 		wishes_answer(h, rank, why.code, why.text);
 		return;
 	}
@@ -239,8 +242,9 @@ void guests_meet(struct head *h, uint32_t rank, const char *text)
 	w->job = job;
 	w->proc = proc;
 	gw_list_append(&h->waiters, &w->node);
-	if (f->state == FRIEND_NONE)
-		call(f);
+	if (fd >= 0)
+		call(f, fd);
+	fd = -1;
 }
 
 /* ---- what friends say ------------------------------------------------------------------------------------------------------ */
@@ -374,18 +378,25 @@ static void on_closed(struct gw_link *l, void *ctx, int error)
 
 static const struct gw_link_ops friend_link_ops = { .json = on_json, .closed = on_closed };
 
-static void call(struct friend_job *f)
+static int reach(uint32_t job, struct gw_error *why)
 {
-	struct head *h = f->head;
-	char name[RT_SOCKET_NAME_MAX], secret[GW_TRUST_SECRET_HEX], text[200];
+	char name[RT_SOCKET_NAME_MAX];
 	int fd;
 
-	rt_socket_name(name, f->job, -1);
+	rt_socket_name(name, job, -1);
 	fd = gw_probe_unix(name) == 0 ? gw_connect_unix(name, NULL) : -1; /* the first never waits */
-	if (fd < 0 || gw_link_create(&f->link, h->loop, fd, &friend_link_ops, f) < 0) {
-		snprintf(text, sizeof(text), "no mpirun of this user on this machine has job %08x; jobs can connect when their mpiruns run on one "
-		         "machine, for one user", f->job);
-		friend_lost(f, FRIEND_NONE, text);
+	return fd >= 0 ? fd : gw_fail(why, -ECONNREFUSED, "no mpirun of this user on this machine has job %08x; jobs can connect when their "
+	                              "mpiruns run on one machine, for one user", job);
+}
+
+/* Takes over @fd. */
+static void call(struct friend_job *f, int fd)
+{
+	struct head *h = f->head;
+	char secret[GW_TRUST_SECRET_HEX];
+
+	if (gw_link_create(&f->link, h->loop, fd, &friend_link_ops, f) < 0) {
+		friend_lost(f, FRIEND_NONE, "out of memory");
 		return;
 	}
 	f->is_ours = true;
