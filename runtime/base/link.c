@@ -501,11 +501,7 @@ void gw_link_destroy(struct gw_link *l)
 	if (!l || l->is_destroyed)
 		return;
 	l->is_destroyed = true;
-	gw_watch_remove(l->watch);
-	l->watch = NULL;
-	if (l->fd >= 0)
-		close(l->fd);
-	l->fd = -1;
+	gw_watch_close(&l->watch, &l->fd);
 	if (l->depth == 0)
 		link_free(l);
 }

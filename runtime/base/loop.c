@@ -296,6 +296,15 @@ void gw_watch_remove(struct gw_watch *w)
 	gw_list_append(code < 0 ? &w->loop->kept : &w->loop->dead, &w->node);
 }
 
+void gw_watch_close(struct gw_watch **w, int *fd)
+{
+	gw_watch_remove(*w);
+	*w = NULL;
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
 int gw_loop_timer(struct gw_loop *l, struct gw_timer **out, uint64_t delay_ms, uint64_t period_ms,
                   void (*cb)(void *ctx), void *ctx)
 {

@@ -28,6 +28,8 @@ int gw_loop_watch(struct gw_loop *l, struct gw_watch **out, int fd, uint32_t eve
                   void (*cb)(void *ctx, uint32_t events), void *ctx);
 int gw_watch_set(struct gw_watch *w, uint32_t events);
 void gw_watch_remove(struct gw_watch *w); /* NULL ok; before the descriptor is closed */
+/** gw_watch_close - remove, then close: *@w NULL ok, *@fd -1 ok, and so they are afterwards */
+void gw_watch_close(struct gw_watch **w, int *fd);
 
 /** gw_loop_timer - once after @delay_ms, then every @period_ms (0: once; it is removed after its call). 0, or -ENOMEM */
 int gw_loop_timer(struct gw_loop *l, struct gw_timer **out, uint64_t delay_ms, uint64_t period_ms,

@@ -4,7 +4,6 @@
 
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 const char *agent_state_name(enum agent_state s)
 {
@@ -31,11 +30,7 @@ void agent_close(struct rank *r)
 	measure_forget(r);
 	gw_timer_cancel(r->attach_timer);
 	r->attach_timer = NULL;
-	gw_watch_remove(r->ctl_watch);
-	r->ctl_watch = NULL;
-	if (r->ctl_fd >= 0)
-		close(r->ctl_fd);
-	r->ctl_fd = -1;
+	gw_watch_close(&r->ctl_watch, &r->ctl_fd);
 }
 
 void agent_publish(struct rank *r, enum noc_name_state state)

@@ -4,7 +4,6 @@
 
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 /* At most one answer is on its way at a time, so the socket always has room; a rank that breaks this is not waited for. */
 static void on_reply(void *ctx, const char *line, size_t len)
@@ -107,11 +106,7 @@ int pmi_port_open(struct rank *r, uint32_t appnum, struct ct_plumbing *plumbing,
 
 void pmi_port_close(struct rank *r)
 {
-	gw_watch_remove(r->pmi_watch);
-	r->pmi_watch = NULL;
-	if (r->pmi_fd >= 0)
-		close(r->pmi_fd);
-	r->pmi_fd = -1;
+	gw_watch_close(&r->pmi_watch, &r->pmi_fd);
 	pmi_session_destroy(r->pmi);
 	r->pmi = NULL;
 	free(r->pmi_held);

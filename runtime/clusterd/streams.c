@@ -16,11 +16,7 @@
 
 static void out_close(struct out_stream *o)
 {
-	gw_watch_remove(o->watch);
-	o->watch = NULL;
-	if (o->fd >= 0)
-		close(o->fd);
-	o->fd = -1;
+	gw_watch_close(&o->watch, &o->fd);
 }
 
 static void send_piece(struct out_stream *o, char *frame, size_t len)
@@ -94,11 +90,7 @@ void streams_drain(struct rank *r)
 
 static void in_close(struct in_stream *in)
 {
-	gw_watch_remove(in->watch);
-	in->watch = NULL;
-	if (in->fd >= 0)
-		close(in->fd);
-	in->fd = -1;
+	gw_watch_close(&in->watch, &in->fd);
 }
 
 static void in_write(struct rank *r)

@@ -34,11 +34,7 @@ struct scribe {
 
 static void hang_up(struct scribe *s)
 {
-	gw_watch_remove(s->watch);
-	s->watch = NULL;
-	if (s->fd >= 0)
-		close(s->fd);
-	s->fd = -1;
+	gw_watch_close(&s->watch, &s->fd);
 	s->done = s->len = 0;
 }
 

@@ -66,10 +66,7 @@ static bool read_errors(struct starter *s)
 	if (n > 0)
 		return true;
 	end_line(s);
-	gw_watch_remove(s->errors_watch);
-	s->errors_watch = NULL;
-	close(s->errors);
-	s->errors = -1;
+	gw_watch_close(&s->errors_watch, &s->errors);
 	return false;
 }
 
@@ -131,10 +128,7 @@ static void on_end(void *ctx, uint32_t events)
 	(void)events;
 	if (waitpid(s->pid, &s->status, WNOHANG) != s->pid)
 		return;
-	gw_watch_remove(s->pid_watch);
-	s->pid_watch = NULL;
-	close(s->pidfd);
-	s->pidfd = -1;
+	gw_watch_close(&s->pid_watch, &s->pidfd);
 	s->is_over = true;
 	while (s->errors_watch && read_errors(s))
 		;
