@@ -371,11 +371,14 @@ def bench_join(directory, share, results, every=3):
                     "remove_s": removed - half})
 
 
-def bench_balance(directory, pairs, share, is_quick, results, parts=None):
-    for name, bench in (("uneven", lambda: bench_uneven(directory, share or 1, results)),
-                        ("drift", lambda: bench_drift(directory, share or 0.5, is_quick, results)),
-                        ("even", lambda: bench_even(directory, share or 1, pairs, results)),
-                        ("drain", lambda: bench_drain(directory, 12, results)),
-                        ("join", lambda: bench_join(directory, share or 1, results))):
-        if not parts or name in parts.split(","):
+PARTS = ("uneven", "drift", "even", "drain", "join")
+
+
+def bench_balance(directory, pairs, share, is_quick, results, parts=PARTS):
+    for name, bench in zip(PARTS, (lambda: bench_uneven(directory, share or 1, results),
+                                   lambda: bench_drift(directory, share or 0.5, is_quick, results),
+                                   lambda: bench_even(directory, share or 1, pairs, results),
+                                   lambda: bench_drain(directory, 12, results),
+                                   lambda: bench_join(directory, share or 1, results))):
+        if name in parts:
             bench()

@@ -35,7 +35,7 @@ import tempfile
 import picture
 
 from area import bench_area
-from balance import bench_balance
+from balance import PARTS, bench_balance
 from base import BenchError
 from commplace import bench_commplace
 from hosts import bench_hosts
@@ -47,22 +47,49 @@ from onesided import bench_onesided
 from start import bench_start
 
 
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is less than 1")
+    return value
+
+
+def share(text):
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no part of a core: more than 0, at most 1")
+    return value
+
+
+def parts(text):
+    names = text.split(",")
+    for name in names:
+        if name not in PARTS:
+            raise argparse.ArgumentTypeError(f"there is no part '{name}': {', '.join(PARTS)} are")
+    return names
+
+
 def main():
     parser = argparse.ArgumentParser(description="Godwit's benchmarks")
-    parser.add_argument("--pairs", type=int, default=12, help="pairs for each ratio (12)")
-    parser.add_argument("--moves", type=int, default=30, help="moves that are measured (30); of migrate, in proportion to what its table says")
+    parser.add_argument("--pairs", type=positive, default=12, help="pairs for each ratio (12)")
+    parser.add_argument("--moves", type=positive, default=30, help="moves that are measured (30); of migrate, in proportion to what its table says")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     parser.add_argument("--fifo", action="store_true", help="ranks of net, speed, coll, halo and types get the cores before all other "
                         "work (SCHED_FIFO, SCHED_RR)")
     parser.add_argument("--only", action="append", metavar="WHAT", choices=[*CASES, "net", "onesided", "start", "area", "pause", "downtime",
                         "migrate", "hosts", "balance", "commplace"], help="one of them; may come again")
-    parser.add_argument("--share", type=float, help="of a core, for each cluster of balance (1, and 0.5 for drift); root")
-    parser.add_argument("--parts", help="of balance: uneven,drift,even,drain,join (all)")
+    parser.add_argument("--share", type=share, help="of a core, for each cluster of balance (1, and 0.5 for drift); root")
+    parser.add_argument("--parts", type=parts, default=PARTS, help=f"of balance: {','.join(PARTS)} (all)")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
     parser.add_argument("--picture", metavar="FILE", help="draw the ratios of speed, coll, halo, types, onesided and start there (SVG)")
     args = parser.parse_args()
     if not os.environ.get("top_builddir"):
         parser.error("$top_builddir must name the build directory; './quickstart bench' sets it")
+    for path in filter(None, (args.json, args.picture)): # said now, not when all has been measured
+        try:
+            open(path, "a", encoding="utf-8").close()
+        except OSError as e:
+            parser.error(f"cannot write '{path}': {e.strerror}")
     results = []
     status = 0
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the start: figures of a busy machine mean little")
