@@ -239,11 +239,12 @@ static void say(struct bal_plan *plan, const struct bal_snapshot *s, const struc
 
 /*
  * Is the placement what the strategy is for, and worth its cost? NULL: yes; else why not. A small gain may be what one interval happened to
- * be like, which the next one is not: there the domain that ranks would leave has to be the one of the look before.
+ * be like, which the next one is not: there the domain that ranks would leave has to be the one of the look before. Small is of all the
+ * time: in an interval in which the job hardly computed, as while it begins, much of what it did is little.
  */
 static const char *judge(struct bal_plan *plan, const struct bal_snapshot *s, const struct bal_options *o)
 {
-	double busy = plan->before.peak + plan->before.link, whole_s = o->horizon_s * fmin(1, busy);
+	double busy = plan->before.peak + plan->before.link;
 
 	if (plan->nmoves == 0)
 		return plan->before.peak <= plan->bound * 1.001 ? "nothing would be better" : "nothing better was found";
@@ -254,12 +255,12 @@ static const char *judge(struct bal_plan *plan, const struct bal_snapshot *s, co
 			return "no cluster would become free";
 		return plan->after.peak > fmax(plan->before.peak, o->fill) * 1.001 ? "those that stay would be too full" : NULL;
 	}
-	if (plan->gain_s < o->min_gain * whole_s)
+	if (plan->gain_s < o->min_gain * o->horizon_s * fmin(1, busy))
 		return "the gain would be too small";
 	if (plan->gain_s <= plan->cost_s)
 		return "it would cost more than it gains";
 	plan->wanted = s->clusters[plan->moves[0].from].domain;
-	return plan->gain_s < o->sure_gain * whole_s && plan->wanted != o->wanted ? "the gain is small, and has to be seen twice" : NULL;
+	return plan->gain_s < o->sure_gain * o->horizon_s && plan->wanted != o->wanted ? "the gain is small, and has to be seen twice" : NULL;
 }
 
 void bal_plan_fini(struct bal_plan *plan)

@@ -248,6 +248,14 @@ static void test_sure(void)
 		}
 		bal_snapshot_destroy(s);
 	}
+	s = three_to_one();
+	o = options(BAL_REFINE);
+	o.sure_gain = 0.08;
+	for (uint32_t r = 0; r < 8; r++)
+		s->ranks[r].load /= 10;
+	ok(carry_out(s, &o, &p) == 0 && p.wanted == 0, "a third of what a job computed is put off, too, where it computed a tenth of the time: %s", p.words);
+	bal_plan_fini(&p);
+	bal_snapshot_destroy(s);
 }
 
 static void test_bounds(void)
