@@ -414,10 +414,21 @@ __attribute__((noreturn)) static void init_bare(struct ct_start *s, int fd, int 
 
 /* ---- init ---------------------------------------------------------------------------------------------------------- */
 
+/* The daemon may have gone before its death could signal us (rule 18). Its end of the start socket does not tell: what it has
+ * forked after us holds that, too, for a while. */
+static void end_with_daemon(int fd, int daemon_pidfd)
+{
+	struct pollfd p[] = { { .fd = fd }, { .fd = daemon_pidfd, .events = POLLIN } };
+
+	if (poll(p, GW_ARRAY_LEN(p), 0) != 0) /* nothing is ever said on @fd: it can only be hung up */
+		_exit(0);
+	if (daemon_pidfd >= 0)
+		close(daemon_pidfd);
+}
+
 __attribute__((noreturn)) void ct_init_main(struct ct_start *s, int fd, int status_fd, uid_t uid, gid_t gid)
 {
 	struct ct_start_msg m = { .what = CT_START_HERE };
-	struct pollfd alive = { .fd = fd, .events = 0 };
 	struct ct_clone3_args args = { .exit_signal = SIGCHLD, .flags = CLONE_CLEAR_SIGHAND };
 	int keep[CT_PLUMB_MAX + 2], n_keep = 0;
 	pid_t tid = s->ns_pid;
@@ -431,9 +442,9 @@ __attribute__((noreturn)) void ct_init_main(struct ct_start *s, int fd, int stat
 			keep[n_keep++] = s->plumbing->rank_fd[i];
 	keep[n_keep++] = fd;
 	keep[n_keep++] = status_fd;
+	keep[n_keep++] = s->daemon_pidfd;
 	close_others(keep, (size_t)n_keep);
-	if (poll(&alive, 1, 0) < 0 || (alive.revents & (POLLHUP | POLLERR)))
-		_exit(0); /* the daemon went before its death could signal us (rule 18) */
+	end_with_daemon(fd, s->daemon_pidfd);
 	if (s->walls == CT_WALLS_NONE)
 		init_bare(s, fd, status_fd);
 	if (s->walls == CT_WALLS_USER)

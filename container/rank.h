@@ -359,6 +359,7 @@ struct ct_start {
 	int park_from;                  /* shell: lowest number for its plumbing */
 	void *area;                     /* shell: shared memory that it keeps */
 	enum ct_walls walls;            /* set by ct_container_begin, changed where these are forbidden */
+	int daemon_pidfd;               /* set by ct_container_begin, read by init; -1: the kernel has none */
 	pid_t init_pid;                 /* in the child, CT_WALLS_NONE */
 };
 

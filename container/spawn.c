@@ -167,6 +167,7 @@ static int begin_within(struct ct_rank *r, struct ct_start *s, bool *no_walls, s
 		return gw_fail(why, rc, "cannot make a pipe: %s%s", strerror(-rc), gw_advice(-rc));
 	}
 	setsockopt(sv[0], SOL_SOCKET, SO_PASSCRED, &one, sizeof(one));
+	s->daemon_pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &old); /* no handler of the daemon may run in the child */
 	init = clone_init(s->walls, &r->init_pidfd);
@@ -178,6 +179,8 @@ static int begin_within(struct ct_rank *r, struct ct_start *s, bool *no_walls, s
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	close(sv[1]);
 	close(status[1]);
+	if (s->daemon_pidfd >= 0)
+		close(s->daemon_pidfd);
 	r->start_fd = sv[0];
 	r->status_fd = status[0];
 	fcntl(r->status_fd, F_SETFL, O_NONBLOCK);

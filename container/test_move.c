@@ -90,6 +90,65 @@ static void test_spawn_at_once(void)
 	ct_rank_kill(r[0]);
 }
 
+/*
+ * A daemon that is killed when several starts have just been forked: none of them has asked for a signal at its death yet, and
+ * each holds what the daemon had when it was forked, its ends of the start sockets of those before it too.
+ */
+#define ORPHANS 4
+
+static void begin_orphans(int out)
+{
+	char *argv[] = { "sleep", "300", NULL };
+	struct ct_spawn s = { .argv = argv, .envp = environ, .cwd = "/tmp" };
+	struct gw_error why = { 0 };
+	cpu_set_t here;
+
+	/* one processor for all: they have not come far when they are stopped */
+	CPU_ZERO(&here);
+	CPU_SET(sched_getcpu(), &here);
+	sched_setaffinity(0, sizeof(here), &here);
+	for (int k = 0; k < CT_PLUMB_MAX; k++)
+		s.plumbing.rank_fd[k] = s.plumbing.number_in_rank[k] = -1;
+	for (int i = 0; i < ORPHANS; i++) {
+		struct ct_rank *r = NULL;
+		pid_t init = 0;
+
+		if (ct_rank_spawn_begin(&r, &s, &why) == 0) {
+			init = ct_rank_init_pid(r);
+			kill(init, SIGSTOP);
+		}
+		if (write(out, &init, sizeof(init)) != (ssize_t)sizeof(init))
+			_exit(1);
+	}
+	raise(SIGKILL);
+}
+
+static void test_orphans(void)
+{
+	pid_t init[ORPHANS] = { 0 }, daemon;
+	int out[2], left = 0;
+	ssize_t n = 0;
+
+	if (pipe(out) < 0)
+		tap_bail("no pipe");
+	daemon = fork();
+	if (daemon == 0)
+		begin_orphans(out[1]);
+	close(out[1]);
+	if (daemon > 0 && waitpid(daemon, NULL, 0) == daemon)
+		n = read(out[0], init, sizeof(init));
+	close(out[0]);
+	ok(n == (ssize_t)sizeof(init) && init[0] && init[ORPHANS - 1], "a daemon is killed amid %d starts", ORPHANS);
+	for (int i = 0; i < ORPHANS && init[i]; i++) {
+		kill(init[i], SIGCONT);
+		if (!will_be_gone(init[i])) {
+			left++;
+			kill(init[i], SIGKILL);
+		}
+	}
+	ok(left == 0, "and none of them goes on without it: %d", left);
+}
+
 /* ---- moving ---------------------------------------------------------------------------------------------------- */
 
 static void test_identity(void)
@@ -422,6 +481,7 @@ int main(void)
 		tap_skip_all("this host cannot move processes: %s", caps.text);
 	test_spawn();
 	test_spawn_at_once();
+	test_orphans();
 	test_identity();
 	test_hops("one thread, no heap", 10, false, "heap", "0", NULL, NULL);
 	test_hops("64 MiB", 4, true, "heap", "64", "5", NULL);
