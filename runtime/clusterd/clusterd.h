@@ -243,6 +243,7 @@ int rank_create(struct rank **out, struct clusterd *d, uint32_t proc, uint32_t a
 void rank_destroy(struct rank *r);                               /* NULL ok; kills a program that is still there */
 int rank_adopt(struct rank *r, struct ct_rank *ct);              /* it runs here now: watch and count it */
 int rank_watch_status(struct rank *r);                           /* again, after a move that failed */
+void rank_unwatch_status(struct rank *r);                        /* before its container goes: that closes what is watched */
 void rank_count(struct rank *r);         /* in the loads that waiting ranks go by; once */
 void rank_uncount(struct rank *r);
 const cpu_set_t *rank_bind(struct rank *r, int slot);            /* the set that fewest use; @slot if it is one of them */

@@ -23,6 +23,7 @@ void clusterd_end(struct clusterd *d, int code)
 		struct rank *r = gw_list_entry(e, struct rank, node);
 
 		if (r->state == RANK_HERE && (!moves_is_busy(r) || mig_rank_lacks_pages(d->mig, r->proc))) {
+			rank_unwatch_status(r);
 			ct_rank_kill(r->ct);
 			r->ct = NULL;
 			streams_drain(r); /* what it wrote before it died belongs to its output */

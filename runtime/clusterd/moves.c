@@ -70,8 +70,7 @@ static void on_given(void *ctx, void *rank, uint64_t epoch)
 	(void)ctx;
 	r->state = RANK_GIVEN;
 	/* its status is the session's affair now, and its descriptor will be closed with the copy */
-	gw_watch_remove(r->status_watch);
-	r->status_watch = NULL;
+	rank_unwatch_status(r);
 	gw_event("mig.given", "{s:i, s:i, s:I}", "rank", (int)r->proc, "cluster", (int)r->d->cluster, "epoch", (json_int_t)epoch);
 }
 

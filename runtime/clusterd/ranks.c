@@ -109,7 +109,7 @@ void rank_destroy(struct rank *r)
 	rank_uncount(r);
 	if (r->slot >= 0)
 		r->d->bind_users[r->slot]--;
-	gw_watch_remove(r->status_watch);
+	rank_unwatch_status(r);
 	ct_rank_kill(r->ct);
 	agent_close(r);
 	pmi_port_close(r);
@@ -135,8 +135,7 @@ void rank_look_at_status(struct rank *r)
 		return;
 	if (r->is_frozen || !moves_allow_reap(r)) {
 		/* its copy here was given away: left(), lost() or stay() will tell; or resume */
-		gw_watch_remove(r->status_watch);
-		r->status_watch = NULL;
+		rank_unwatch_status(r);
 		return;
 	}
 	code = ct_rank_reap(r->ct, &status);
@@ -168,6 +167,12 @@ int rank_watch_status(struct rank *r)
 	if (r->status_watch || !r->ct)
 		return 0;
 	return gw_loop_watch(r->d->loop, &r->status_watch, ct_rank_status_fd(r->ct), EPOLLIN, on_status, r);
+}
+
+void rank_unwatch_status(struct rank *r)
+{
+	gw_watch_remove(r->status_watch);
+	r->status_watch = NULL;
 }
 
 int rank_adopt(struct rank *r, struct ct_rank *ct)
