@@ -85,6 +85,27 @@ for patch, want, said in (
 	status, job = run("-n", ranks, *(["-genv", "GODWIT_CROWDED", told[0]] if told else []), edits, verb)
 	tap.ok(status == 0 and job.out() == [want] * ranks, said, status, *job.tail())
 
+table = os.path.join(work, "table.json")
+with open(table, "w") as f:
+	json.dump({"collective=" + name: {"comm_type=intra": {"algorithm=MPIR_" + way: {}}} for name, way in (
+	          ("barrier", "Barrier_intra_dissemination"), ("allreduce", "Allreduce_intra_recursive_doubling"),
+	          ("bcast", "Bcast_intra_binomial"), ("allgather", "Allgather_intra_brucks"))}, f)
+for verb, told, said in (
+	("first-window", [], "atomics on the first window of a program, and on the second"),
+	("broadcast", ["GODWIT_CROWDED", "1"], "a crowded broadcast between ranks that describe it differently"),
+	("table", ["MPIR_CVAR_COLL_SELECTION_TUNING_JSON_FILE", table], "a table of the user's own selects the algorithms")):
+	status, job = run("-n", 4, "-clusters", 2, *(["-genv"] + told if told else []), edits, verb)
+	tap.ok(status == 0 and job.out() == [verb + ": ok"] * 4, said, status, *job.tail())
+job = Job(tap, ["-n", 2, "-clusters", 2, edits, "hardware"], stdin=True)
+moved = []
+if job.wait_line("hardware: ready", 30):
+	moved = job.head().migrate([0, 1], 1) + job.head().migrate([0], 0)
+	job.proc.stdin.write(b"x")
+	job.proc.stdin.close()
+status = job.end(30)
+tap.ok(status == 0 and job.out().count("hardware: ok") == 2 and any(m["status"] == 0 for m in moved),
+       "MPI_Comm_split_type by hardware after a move", status, moved, *job.tail())
+
 # ---- programs of Debian's MPICH, whose own library is for UCX and never asks for a libfabric provider ------------------
 
 debian = [("ring-c", "mpicc.mpich", "ring.c"), ("ring-cxx", "mpicxx.mpich", "ring.cc"), ("ring-f77", "mpif77.mpich", "ring.f"),

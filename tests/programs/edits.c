@@ -1,15 +1,23 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * tests/programs/edits: what the patches in mpi-shim/mpich change, as a program sees it. An unpatched MPICH fails each.
+ * tests/programs/edits: what the patches in mpi-shim/mpich change, as a program sees it. An unpatched MPICH fails each of
  *
  *	mpirun -n 4 edits shared-window
  *	mpirun -n 1 edits processor-name
  *	mpirun -n 1 edits subarray
  *	mpirun -n 4 -genv GODWIT_CROWDED 0|1 edits crowded
+ *
+ * or what they must not change, which an unpatched MPICH does as well:
+ *
+ *	mpirun -n 4 edits first-window
+ *	mpirun -n 4 -genv GODWIT_CROWDED 1 edits broadcast
+ *	mpirun -n 4 -genv MPIR_CVAR_COLL_SELECTION_TUNING_JSON_FILE table.json edits table
+ *	mpirun -n 4 edits hardware
  */
 #include <malloc.h>
 #include <mpi.h>
 #include <sched.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,8 +169,119 @@ static void crowded(void)
 	printf("crowded: %s ok\n", said ? said : "");
 }
 
+/* Atomics on a window before which there was no other, and no collective; then on another one. */
+static void window(void)
+{
+	struct { double value; int at; } highest = { rank, rank };
+	int64_t *base, one = 1, was;
+	double half = 0.5;
+	MPI_Win win;
+
+	MPI_Win_allocate(6 * 8, 8, MPI_INFO_NULL, MPI_COMM_WORLD, &base, &win);
+	memset(base, 0, 6 * 8);
+	MPI_Win_fence(0, win);
+	for (int i = 0; i < 100; i++) {
+		MPI_Fetch_and_op(&one, &was, MPI_INT64_T, 0, 0, MPI_SUM, win);
+		MPI_Accumulate(&half, 1, MPI_DOUBLE, 0, 1, 1, MPI_DOUBLE, MPI_SUM, win);
+	}
+	MPI_Accumulate(&highest, 1, MPI_DOUBLE_INT, 0, 2, 1, MPI_DOUBLE_INT, MPI_MAXLOC, win);
+	MPI_Win_fence(0, win);
+	if (rank == 0) {
+		double sum;
+
+		memcpy(&sum, base + 1, sizeof(sum));
+		memcpy(&highest, base + 2, sizeof(highest));
+		if (base[0] != 100 * ranks || sum != 50.0 * ranks || highest.value != ranks - 1 || highest.at != ranks - 1)
+			wrong("what was accumulated in a window is not the sum");
+	}
+	MPI_Win_free(&win);
+}
+
+static void first_window(void)
+{
+	window();
+	window();
+	printf("first-window: ok\n");
+}
+
+/* The same numbers, described by some as a row, by others as every second element: below, at and above where the way changes. */
+static void broadcast(void)
+{
+	static const int counts[] = { 1, 1024, 1025, 16384, 131073 };
+
+	for (size_t c = 0; c < sizeof(counts) / sizeof(*counts); c++) {
+		int n = counts[c], *numbers = calloc((size_t)n, 2 * sizeof(int));
+		MPI_Datatype spread;
+
+		if (!numbers)
+			wrong("out of memory");
+		MPI_Type_vector(n, 1, 2, MPI_INT, &spread);
+		MPI_Type_commit(&spread);
+		for (int root = 0; root < ranks; root++) {
+			int step = (rank + root) % 2 + 1;
+
+			memset(numbers, 0, (size_t)n * 2 * sizeof(int));
+			for (int i = 0; rank == root && i < n; i++)
+				numbers[i * step] = i + root + 1;
+			MPI_Bcast(numbers, step == 2 ? 1 : n, step == 2 ? spread : MPI_INT, root, MPI_COMM_WORLD);
+			for (int i = 0; i < n; i++)
+				if (numbers[i * step] != i + root + 1)
+					wrong("a broadcast between ranks that describe it differently brings something else");
+		}
+		MPI_Type_free(&spread);
+		free(numbers);
+	}
+	printf("broadcast: ok\n");
+}
+
+/* With nothing else: a table has to tell of every collective that a program and MPI_Init use, or MPICH fails. */
+static void table(void)
+{
+	int sum;
+
+	MPI_Barrier(MPI_COMM_WORLD);
+	MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+	if (sum != ranks * (ranks - 1) / 2)
+		wrong("a table of the user's own makes an allreduce wrong");
+	printf("table: ok\n");
+}
+
+/* The topology is looked for when it is asked for, where the rank is then: all are moved before, until rank 0 has a byte of input. */
+static void hardware(void)
+{
+	MPI_Comm cores;
+	MPI_Info info;
+	char byte;
+
+	MPI_Barrier(MPI_COMM_WORLD);
+	if (rank == 0) {
+		printf("hardware: ready\n");
+		fflush(stdout);
+		if (read(STDIN_FILENO, &byte, 1) != 1)
+			wrong("no byte of input");
+	}
+	MPI_Barrier(MPI_COMM_WORLD);
+	MPI_Info_create(&info);
+	MPI_Info_set(info, "mpi_hw_resource_type", "core");
+	for (int i = 0; i < 2; i++) {
+		if (MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_HW_GUIDED, 0, info, &cores) != MPI_SUCCESS)
+			wrong("MPI_Comm_split_type by hardware failed");
+		if (cores != MPI_COMM_NULL) {
+			MPI_Barrier(cores);
+			MPI_Comm_free(&cores);
+		}
+	}
+	MPI_Info_free(&info);
+	printf("hardware: ok\n");
+}
+
 int main(int argc, char **argv)
 {
+	static const struct { const char *name; void (*run)(void); } verbs[] = {
+		{ "shared-window", shared_window }, { "processor-name", processor_name }, { "subarray", subarray }, { "crowded", crowded },
+		{ "first-window", first_window }, { "broadcast", broadcast }, { "table", table }, { "hardware", hardware },
+	};
+
 	const char *verb = argc > 1 ? argv[1] : "";
 	int is_name = strcmp(verb, "processor-name") == 0;
 
@@ -174,16 +293,11 @@ int main(int argc, char **argv)
 	MPI_Init(&argc, &argv);
 	MPI_Comm_rank(MPI_COMM_WORLD, &rank);
 	MPI_Comm_size(MPI_COMM_WORLD, &ranks);
-	if (is_name)
-		processor_name();
-	else if (strcmp(verb, "shared-window") == 0)
-		shared_window();
-	else if (strcmp(verb, "subarray") == 0)
-		subarray();
-	else if (strcmp(verb, "crowded") == 0)
-		crowded();
-	else
-		wrong("usage: edits shared-window|processor-name|subarray|crowded");
-	MPI_Finalize();
-	return 0;
+	for (size_t i = 0; i < sizeof(verbs) / sizeof(*verbs); i++)
+		if (strcmp(verb, verbs[i].name) == 0) {
+			verbs[i].run();
+			MPI_Finalize();
+			return 0;
+		}
+	wrong("usage: edits VERB, see the head of edits.c");
 }
