@@ -158,11 +158,19 @@ os.kill(job.proc.pid, signal.SIGCONT)
 tap.ok(p.returncode == 1 and "is stopped" in err, "when mpirun is stopped top -b says so, and ends", p.returncode, err)
 
 
+def has_loop(pid):
+	"""Has it come to waiting? Its descriptors come and go meanwhile."""
+	fds = "/proc/%d/fd" % pid
+	try:
+		return any("eventpoll" in os.readlink(os.path.join(fds, fd)) for fd in os.listdir(fds))
+	except OSError:
+		return False
+
+
 def ask_and_stop():
 	"""A command that has connected when mpirun is stopped; it may have been answered just before."""
 	p = subprocess.Popen([GODWIT, "rebalance", "--dry-run", "--job", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-	fds = "/proc/%d/fd" % p.pid
-	wait_for(lambda: p.poll() is not None or any("eventpoll" in os.readlink(os.path.join(fds, fd)) for fd in os.listdir(fds)), 60)
+	wait_for(lambda: p.poll() is not None or has_loop(p.pid), 60)
 	os.kill(job.proc.pid, signal.SIGSTOP)
 	out, err = p.communicate(timeout=60)
 	os.kill(job.proc.pid, signal.SIGCONT)
