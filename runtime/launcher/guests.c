@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Other jobs of this user that ranks talk to: MPI_Comm_connect and MPI_Comm_accept, and names that are published elsewhere.
+ * Other jobs of this user that ranks talk to: MPI_Comm_connect and MPI_Comm_accept.
  *
  * A rank that is given the address of a process of another job asks for it (`wish`, "meet"). The heads of the two jobs then
  * introduce one another, once, over the socket that tools use:
@@ -27,8 +27,7 @@
 #include "noc/segment.h"
 #include "runtime/launcher/head.h"
 
-#define MEET_MS     50000 /* until a rank that wants to meet somebody is refused */
-#define QUESTION_MS 2000  /* for heads that are asked for a name: one may be stopped */
+#define MEET_MS 50000 /* until a rank that wants to meet somebody is refused */
 
 enum friend_state {
 	FRIEND_NONE,    /* it was tried, came to nothing, and can be tried again */
@@ -61,16 +60,6 @@ struct waiter {              /* a rank that wants to meet */
 	struct gw_list node;     /* head.waiters */
 	struct head *head;
 	uint32_t rank, job, proc;
-	struct gw_timer *deadline;
-};
-
-struct question {            /* who has published that name? */
-	struct gw_list node;     /* head.questions */
-	struct head *head;
-	struct asked { struct question *q; struct gw_link *link; } *asked;
-	size_t n_asked, due;
-	uint32_t rank;
-	uint64_t id;
 	struct gw_timer *deadline;
 };
 
@@ -509,124 +498,18 @@ void guests_tell(struct head *h, uint32_t cluster)
 	}
 }
 
-/* ---- names that are published elsewhere ------------------------------------------------------------------------------------------ */
-
-static void question_over(struct question *q, const char *port)
-{
-	struct head *h = q->head;
-	json_t *answer = port ? json_pack("{s:i, s:s}", "rc", 0, "port", port) : json_pack("{s:i, s:s}", "rc", 1, "msg", "service_not_found");
-	uint32_t rank = q->rank;
-	uint64_t id = q->id;
-
-	for (size_t i = 0; i < q->n_asked; i++)
-		gw_link_destroy(q->asked[i].link);
-	gw_timer_cancel(q->deadline);
-	gw_list_remove(&q->node);
-	free(q->asked);
-	free(q);
-	pmi_head_answer(h, rank, id, answer);
-}
-
-static void one_less(struct question *q)
-{
-	if (--q->due == 0)
-		question_over(q, NULL);
-}
-
-static void on_found(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
-{
-	const char *port = json_string_value(json_object_get(msg, "port"));
-	struct asked *a = ctx;
-
-	(void)fds; (void)n_fds;
-	if (port) {
-		question_over(a->q, port);
-		return;
-	}
-	gw_link_destroy(l);
-	a->link = NULL;
-	one_less(a->q);
-}
-
-static void on_silent(struct gw_link *l, void *ctx, int error)
-{
-	struct asked *a = ctx;
-
-	(void)error;
-	gw_link_destroy(l);
-	a->link = NULL;
-	one_less(a->q);
-}
-
-static const struct gw_link_ops question_link_ops = { .json = on_found, .closed = on_silent };
-
-static void on_no_answer(void *ctx)
-{
-	struct question *q = ctx;
-
-	q->deadline = NULL;
-	question_over(q, NULL);
-}
-
-static void ask(struct question *q, uint32_t job, const char *service)
-{
-	struct asked *a = &q->asked[q->n_asked];
-	char name[RT_SOCKET_NAME_MAX];
-	int fd;
-
-	rt_socket_name(name, job, -1);
-	fd = gw_connect_unix(name, NULL); /* it was found listening */
-	a->q = q;
-	if (fd < 0 || gw_link_create(&a->link, q->head->loop, fd, &question_link_ops, a) < 0)
-		return;
-	gw_link_send_json(a->link, json_pack("{s:s, s:s}", "op", "lookup", "service", service));
-	q->n_asked++;
-	q->due++;
-}
-
-void guests_look_up(struct head *h, uint32_t rank, uint64_t id, const char *service)
-{
-	uint32_t jobs[256];
-	int n = rt_jobs_find(jobs, GW_ARRAY_LEN(jobs), NULL);
-	struct question *q = calloc(1, sizeof(*q));
-
-	if (n > (int)GW_ARRAY_LEN(jobs))
-		n = GW_ARRAY_LEN(jobs);
-	if (q)
-		q->asked = calloc((size_t)(n > 0 ? n : 1), sizeof(*q->asked));
-	if (!q || !q->asked) {
-		free(q);
-		pmi_head_answer(h, rank, id, json_pack("{s:i, s:s}", "rc", 1, "msg", "service_not_found"));
-		return;
-	}
-	q->head = h;
-	q->rank = rank;
-	q->id = id;
-	q->due = 1; /* until all have been asked */
-	gw_list_append(&h->questions, &q->node);
-	for (int i = 0; i < n; i++)
-		if (jobs[i] != h->job)
-			ask(q, jobs[i], service);
-	if (q->due > 1 && gw_loop_timer(h->loop, &q->deadline, QUESTION_MS, 0, on_no_answer, q) < 0)
-		q->due = 1;
-	one_less(q);
-}
-
 /* ---- from first to last ------------------------------------------------------------------------------------------------------------ */
 
 void guests_init(struct head *h)
 {
 	gw_list_init(&h->friends);
 	gw_list_init(&h->waiters);
-	gw_list_init(&h->questions);
 }
 
 void guests_fini(struct head *h)
 {
 	if (!h->friends.next)
 		return; /* never begun */
-	gw_list_for_safe(e, &h->questions)
-		question_over(gw_list_entry(e, struct question, node), NULL);
 	gw_list_for_safe(e, &h->waiters)
 		waiter_free(gw_list_entry(e, struct waiter, node));
 	gw_list_for_safe(e, &h->friends) {

@@ -38,6 +38,7 @@
  *   moves.c      moves that were asked for
  *   grow.c       clusters that come while the job runs
  *   guests.c     other jobs that ranks talk to
+ *   lookup.c     names that are published in other jobs
  *   drain.c      clusters that are emptied, and that leave
  *   notice.c     hosts of which somebody says that they go away
  *   survey.c     what the whole job does: all daemons are asked at once
@@ -314,7 +315,8 @@ struct head {
 	struct gw_list dirs;           /* that it has written to: nobody else does while mpirun runs */
 
 	struct gw_list tools, moves, growths, drains, surveys;
-	struct gw_list friends, waiters, questions; /* guests.c: other jobs, ranks that want to meet them, names that are asked for there */
+	struct gw_list friends, waiters; /* guests.c: other jobs, ranks that want to meet them */
+	struct gw_list questions;        /* lookup.c: names that are asked for there */
 	uint32_t n_friends, n_guests;    /* so far; guests have the numbers below @room */
 	char near_address[GW_TCP_NAME];  /* a friend's, where ours listen, too; empty: there is none with other hosts */
 	bool is_drain_check_due;
@@ -543,7 +545,11 @@ void guests_check(struct head *h);                           /* a network may be
 void guests_no_network(struct head *h, const char *text);    /* and will not be */
 void guests_news(struct head *h, json_t *name);              /* `name` of a rank of ours */
 void guests_tell(struct head *h, uint32_t cluster);          /* it has come: all that the others know */
-void guests_look_up(struct head *h, uint32_t rank, uint64_t id, const char *service); /* in other jobs; answered by pmi_head_answer() */
+
+/* ---- lookup.c ---- */
+void lookup_init(struct head *h);
+void lookup_fini(struct head *h);
+void lookup_begin(struct head *h, uint32_t rank, uint64_t id, const char *service); /* answered by pmi_head_answer() */
 
 /* ---- drain.c ---- */
 typedef void drain_done_fn(void *ctx, json_t *answer);       /* `drained` or `removed`; stolen */

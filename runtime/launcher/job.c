@@ -189,6 +189,7 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	gw_list_init(&h->moves);
 	gw_list_init(&h->growths);
 	guests_init(h);
+	lookup_init(h);
 	gw_list_init(&h->drains);
 	gw_list_init(&h->dirs);
 	gw_list_init(&h->doors);
@@ -336,6 +337,7 @@ static void teardown(struct head *h)
 	}
 	remote_fini(h);
 	pool_fini(h);
+	lookup_fini(h);
 	guests_fini(h);
 	tools_fini(h);
 	record_fini(h);

@@ -174,7 +174,7 @@ void pmi_head_ask(struct head *h, uint32_t rank, uint64_t id, const char *what, 
 	r->asked = id;
 	service = json_string_value(json_object_get(args, "service"));
 	if (strcmp(what, "lookup") == 0 && service && !json_object_get(h->services, service))
-		guests_look_up(h, rank, id, service);
+		lookup_begin(h, rank, id, service);
 	else if (strcmp(what, "spawn") == 0)
 		spawn_begin(h, rank, id, json_object_get(args, "commands"));
 	else
