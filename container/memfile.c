@@ -190,6 +190,30 @@ static bool is_written(const struct ct_snapshot *s, uint32_t i)
 	return CT_AT(struct ct_img_memory, &s->memories, i)->is_shared;
 }
 
+/* Return -ENOENT: it is mapped only, and we may not look at it but through the mappings. Of one that is open more may be written
+ * than is mapped, so that it can be read is a condition. */
+static int file_open(const struct ct_rank *r, const struct ct_snapshot *s, uint32_t i)
+{
+	char path[96];
+	int fd;
+
+	for CT_EACH(const struct ct_img_fd, f, &s->fds)
+		if (f->kind == CT_FD_MEMORY && f->file == i) {
+			snprintf(path, sizeof(path), "/proc/%d/fd/%u", (int)r->pid, f->number);
+			fd = open(path, O_RDONLY | O_CLOEXEC);
+			return fd < 0 ? -errno : fd;
+		}
+	for CT_EACH(const struct ct_img_vma, v, &s->vmas)
+		if ((v->kind == CT_VMA_MEMORY || v->kind == CT_VMA_SHARED_MEMORY) && v->file == i) {
+			snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", (int)r->pid, (unsigned long long)v->start,
+			         (unsigned long long)v->end);
+			fd = open(path, O_RDONLY | O_CLOEXEC);
+			if (fd >= 0 || (errno != EPERM && errno != EACCES && errno != ENOENT))
+				return fd < 0 ? -errno : fd;
+		}
+	return -ENOENT;
+}
+
 int ct_memory_check(struct ct_rank *r, const struct ct_snapshot *s, struct gw_error *why)
 {
 	struct ct_vec pids;
@@ -197,6 +221,15 @@ int ct_memory_check(struct ct_rank *r, const struct ct_snapshot *s, struct gw_er
 
 	if (!s->memories.n)
 		return 0;
+	for (uint32_t i = 0; rc == 0 && i < s->memories.n; i++) {
+		int fd = file_open(r, s, i);
+
+		if (fd >= 0)
+			close(fd);
+		else if (fd != -ENOENT)
+			rc = ct_hold(r, why, CT_HOLD_STATE, 0, "its memory file '%s' cannot be read: %s; what it holds would be lost",
+			             ct_snapshot_text(s, CT_AT(struct ct_img_memory, &s->memories, i)->name), strerror(-fd));
+	}
 	ct_vec_init(&pids, sizeof(int));
 	ct_proc_ids(getpid(), "../", &pids);
 	for CT_EACH(const int, pid, &pids)
@@ -209,28 +242,6 @@ int ct_memory_check(struct ct_rank *r, const struct ct_snapshot *s, struct gw_er
 		}
 	ct_vec_fini(&pids);
 	return rc;
-}
-
-static int file_open(const struct ct_rank *r, uint32_t i)
-{
-	char path[96];
-	int fd;
-
-	for CT_EACH(const struct ct_img_fd, f, &r->snap.fds)
-		if (f->kind == CT_FD_MEMORY && f->file == i) {
-			snprintf(path, sizeof(path), "/proc/%d/fd/%u", (int)r->pid, f->number);
-			fd = open(path, O_RDONLY | O_CLOEXEC);
-			return fd < 0 ? -errno : fd;
-		}
-	for CT_EACH(const struct ct_img_vma, v, &r->snap.vmas)
-		if ((v->kind == CT_VMA_MEMORY || v->kind == CT_VMA_SHARED_MEMORY) && v->file == i) {
-			snprintf(path, sizeof(path), "/proc/%d/map_files/%llx-%llx", (int)r->pid, (unsigned long long)v->start,
-			         (unsigned long long)v->end);
-			fd = open(path, O_RDONLY | O_CLOEXEC);
-			if (fd >= 0)
-				return fd;
-		}
-	return -ENOENT;
 }
 
 /* Where the rank has mapped what is at @offset of file @i, or what comes next; a private mapping may have changed it. */
@@ -290,7 +301,10 @@ ssize_t ct_memory_next(struct ct_rank *r, void *buf, size_t cap, struct gw_error
 		ssize_t n;
 
 		if (r->memory_fd < 0)
-			r->memory_fd = file_open(r, r->memory_at);
+			r->memory_fd = file_open(r, &r->snap, r->memory_at);
+		if (r->memory_fd < 0 && r->memory_fd != -ENOENT)
+			return gw_fail(why, r->memory_fd, "cannot read the memory file '%s' of pid %d: %s", from.name, (int)r->pid,
+			               strerror(-r->memory_fd));
 		from.fd = r->memory_fd;
 		if (from.fd >= 0) {
 			n = ct_bytes_next(&from, &b, buf, cap, why);

@@ -351,6 +351,7 @@ static void test_refusals(void)
 		{ "device", "(/dev/" },         { "deleted", "deleted" },             { "system-v", "System V" },
 		{ "semaphore", "System V semaphore" }, { "io_uring", "io_uring" },
 		{ "timer", "POSIX timer" },     { "lock", "locked" },           { "inotify", "inotify" },
+		{ "unreadable", "cannot be read" },
 	};
 	char line[4096];
 	struct pair p;

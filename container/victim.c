@@ -532,6 +532,13 @@ static int held(const char *kind)
 		if (epoll_ctl(ep, EPOLL_CTL_ADD, e, &(struct epoll_event){ .events = EPOLLIN }) < 0 || dup(e) < 0)
 			return 9;
 		close(e);
+	} else if (!strcmp(kind, "unreadable")) {
+		char path[32];
+		int fd = memfd_create("unreadable", 0);
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		if (fd < 0 || fchmod(fd, 0) < 0 || open(path, O_RDONLY) >= 0) /* as root may */
+			return 9;
 	} else if (!strcmp(kind, "inotify")) {
 		if (inotify_init1(0) < 0)
 			return 9;
