@@ -77,9 +77,13 @@ class Terminal:
 		return self.status
 
 	def is_clean(self):
-		"""The alternate modes that it has asked for are taken back, and the line is edited and echoed again."""
-		modes = termios.tcgetattr(self.fd)
-		return modes[3] & termios.ICANON and modes[3] & termios.ECHO and self.raw.rfind(b"\x1b[?25h") > self.raw.rfind(b"\x1b[?25l")
+		"""The alternate modes that it has asked for are taken back, and the line is edited and echoed again. What it has written before it
+		stopped or ended may come after the news of that."""
+		def now():
+			self.read(0)
+			modes = termios.tcgetattr(self.fd)
+			return modes[3] & termios.ICANON and modes[3] & termios.ECHO and self.raw.rfind(b"\x1b[?25h") > self.raw.rfind(b"\x1b[?25l")
+		return wait_for(now)
 
 
 def godwit(*words, **env):
