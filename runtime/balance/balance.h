@@ -117,7 +117,8 @@ struct bal_options {
 	enum bal_strategy strategy;
 	double horizon_s;     /* how long the job is expected to go on like this: what a gain is counted over */
 	double min_gain;      /* of the time, 0.03: below that the job is left alone */
-	double sure_gain;     /* of the time, 0: below that one look is not enough, since it may be noise; one before has to have @wanted the same */
+	double sure_gain;     /* of the time, 0: below that one look is not enough, since it may be noise; one before has to have @wanted the same;
+	                       * INFINITY: whatever it gains */
 	uint32_t wanted;      /* bal_plan.wanted of the look before; BAL_NONE: there was none */
 	double rest_s;        /* a rank that moved more recently stays, so that nothing swings to and fro */
 	double fill;          /* consolidate: how full a domain may become, 0.9 */

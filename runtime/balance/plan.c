@@ -245,6 +245,7 @@ static void say(struct bal_plan *plan, const struct bal_snapshot *s, const struc
 static const char *judge(struct bal_plan *plan, const struct bal_snapshot *s, const struct bal_options *o)
 {
 	double busy = plan->before.peak + plan->before.link;
+	bool is_sure;
 
 	if (plan->nmoves == 0)
 		return plan->before.peak <= plan->bound * 1.001 ? "nothing would be better" : "nothing better was found";
@@ -253,14 +254,18 @@ static const char *judge(struct bal_plan *plan, const struct bal_snapshot *s, co
 	if (o->strategy == BAL_CONSOLIDATE) {
 		if (plan->after.used >= plan->before.used)
 			return "no cluster would become free";
-		return plan->after.peak > fmax(plan->before.peak, o->fill) * 1.001 ? "those that stay would be too full" : NULL;
+		if (plan->after.peak > fmax(plan->before.peak, o->fill) * 1.001)
+			return "those that stay would be too full";
+		is_sure = !isinf(o->sure_gain);
+	} else {
+		if (plan->gain_s < o->min_gain * o->horizon_s * fmin(1, busy))
+			return "the gain would be too small";
+		if (plan->gain_s <= plan->cost_s)
+			return "it would cost more than it gains";
+		is_sure = plan->gain_s >= o->sure_gain * o->horizon_s;
 	}
-	if (plan->gain_s < o->min_gain * o->horizon_s * fmin(1, busy))
-		return "the gain would be too small";
-	if (plan->gain_s <= plan->cost_s)
-		return "it would cost more than it gains";
 	plan->wanted = s->clusters[plan->moves[0].from].domain;
-	return plan->gain_s < o->sure_gain * o->horizon_s && plan->wanted != o->wanted ? "the gain is small, and has to be seen twice" : NULL;
+	return is_sure || plan->wanted == o->wanted ? NULL : "it has to be seen twice";
 }
 
 void bal_plan_fini(struct bal_plan *plan)

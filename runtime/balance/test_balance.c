@@ -256,6 +256,15 @@ static void test_sure(void)
 	ok(carry_out(s, &o, &p) == 0 && p.wanted == 0, "a third of what a job computed is put off, too, where it computed a tenth of the time: %s", p.words);
 	bal_plan_fini(&p);
 	bal_snapshot_destroy(s);
+	s = three_to_one();
+	o = options(BAL_REFINE);
+	o.sure_gain = INFINITY;
+	is_int(carry_out(s, &o, &p), 0, "no gain is large enough for a look that nothing is known before");
+	o.wanted = p.wanted;
+	bal_plan_fini(&p);
+	ok(carry_out(s, &o, &p) > 0, "and the next one decides: %s", p.words);
+	bal_plan_fini(&p);
+	bal_snapshot_destroy(s);
 }
 
 static void test_bounds(void)

@@ -27,7 +27,7 @@
 #define HORIZON     10    /* intervals: who looks often has loads that do not stay so for long */
 #define LASTING     0.2   /* of the time in which loads that drift are all elsewhere, a plan is good for */
 #define HORIZON_MIN 2     /* intervals, however they drift: one of them passes until the next look */
-#define SURE_GAIN   0.08  /* of the time: a plan that gains less has to be wanted twice, one time after the other */
+#define SURE_GAIN   0.08  /* of the time: a plan that gains less has to be wanted twice, one time after the other; the first always */
 #define QUIET_PART  0.03  /* of a domain's cores: others that use less are the noise of daemons and clocks */
 
 struct seen {                 /* a rank */
@@ -217,6 +217,22 @@ static uint32_t add_edges(const struct balance *b, const uint32_t *index, struct
 static bool has_load(const struct balance *b, uint32_t rank)
 {
 	return b->trend[rank].has_load || b->ranks[rank].told >= 0;
+}
+
+/*
+ * Have all loads been seen in one interval only? That one has the beginning of the program in it, and is believed only if the next says so, too: until
+ * then intervals are half as long, so that the first plan is not later for it.
+ */
+static bool is_settled(const struct balance *b)
+{
+	bool is_known = false;
+
+	for (uint32_t r = 0; r < b->head->size; r++) {
+		if (b->trend[r].has_slope)
+			return true;
+		is_known |= b->trend[r].has_load && b->ranks[r].told < 0;
+	}
+	return !is_known; /* what programs tell is so at once */
 }
 
 /* Its load in the middle of the interval that begins, which is what a plan is made for. A program knows better, and at once. */
@@ -434,7 +450,7 @@ static void decide(struct balance *b)
 	if (b->done) {
 		o.rest_s = 0; /* somebody who asks wants it now */
 	} else {
-		o.sure_gain = SURE_GAIN;
+		o.sure_gain = is_settled(b) ? SURE_GAIN : INFINITY;
 		o.wanted = b->wanted;
 	}
 	b->wanted = BAL_NONE;
@@ -498,7 +514,7 @@ static void on_timer(void *ctx)
 
 static void again(struct balance *b)
 {
-	uint64_t ms = b->done && b->n_steps == 0 ? SOON_MS : b->every_ms;
+	uint64_t ms = b->done && b->n_steps == 0 ? SOON_MS : is_settled(b) ? b->every_ms : b->every_ms / 2;
 
 	gw_timer_cancel(b->timer);
 	b->timer = NULL;

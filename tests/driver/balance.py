@@ -80,7 +80,8 @@ if not can_move():
 	tap.done()
 
 # ---- by itself
-job, head, stop = start("-clusters", 2, "-balance", "refine", "-balance-every", "1s")
+EVENTS = os.path.join(work, "events")
+job, head, stop = start("-clusters", 2, "-balance", "refine", "-balance-every", "1s", events=EVENTS)
 tap.ok(wait_for(lambda: heavy_on(head, 0) == 2, 60, 0.1), "of four ranks with three times the work of the others two move away from the other two",
        balance_of(head), clusters(head), job.tail())
 
@@ -90,6 +91,9 @@ def is_told(b): # moves count when the whole plan is done
 
 
 tap.ok(wait_for(lambda: is_told(balance_of(head)), 30, 0.1), "status tells the loads, in which waiting does not count", balance_of(head))
+with open(EVENTS) as f:
+	plans = [e["moves"] for e in map(json.loads, f.read().split("\n")[:-1]) if e["event"] == "bal.plan"]
+tap.ok(plans and plans[0] == 0 and any(plans), "what the first interval alone says moves nobody", plans)
 code, out, err = godwit(job, "rebalance", "--strategy", "quick")
 tap.ok(code in (1, 2) and "there is no strategy 'quick'" in err, "a strategy that there is not is refused by name", code, out, err)
 end(job, stop, "and the answer is that of a job that was left alone")
