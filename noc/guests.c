@@ -73,8 +73,7 @@ uint32_t noc_guest_number(noc_name name)
 	for (uint32_t i = 0; noc_me->is_attached && i < seg->head->friends; i++) {
 		uint32_t job = atomic_load_explicit(&seg->friends[i].job, memory_order_acquire), n;
 
-		if (!job)
-			break;
+		/* one may be empty: that job could not be talked to, and those that came after it can */
 		n = job == noc_name_job(name) ? noc_guests_find(seg, i, noc_name_proc(name)) : UINT32_MAX;
 		if (n != UINT32_MAX && noc_peer_get(n)) /* from now on it is known, also while we are detached */
 			return n;
