@@ -81,16 +81,24 @@ static void give_up(struct cluster *c)
 	c->place = NULL;
 }
 
-static void abandon(struct growth *g)
+/* Something that a network was for has come to nothing: is there one, or about to be, or one more that needs it? */
+static void settle(struct head *h)
 {
-	struct head *h = g->head;
 	bool is_networked = false;
 
-	for (uint32_t i = 0; i < g->count; i++)
-		give_up(&h->clusters[g->first + i]);
-	for (uint32_t i = 0; i < h->n_clusters; i++)
-		is_networked |= h->clusters[i].state < CLUSTER_LEFT && (h->clusters[i].is_networked || h->clusters[i].growth);
+	for (uint32_t i = 0; i < h->n_clusters; i++) {
+		const struct cluster *c = &h->clusters[i];
+
+		is_networked |= c->state < CLUSTER_LEFT && (c->is_networked || c->is_network_asked || c->growth);
+	}
 	h->is_networked = is_networked;
+}
+
+static void abandon(struct growth *g)
+{
+	for (uint32_t i = 0; i < g->count; i++)
+		give_up(&g->head->clusters[g->first + i]);
+	settle(g->head);
 }
 
 void grow_failed(struct growth *g, int code, const char *fmt, ...)
@@ -209,6 +217,7 @@ void grow_networked(struct cluster *c, json_t *msg)
 		grow_failed(g, -EIO, "host %s: cluster %u cannot take up a network: %s", g->host->name, c->index, text);
 	}
 	guests_no_network(h, text);
+	settle(h);
 }
 
 /* ---- asked for ------------------------------------------------------------------------------------------------------- */
