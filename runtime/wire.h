@@ -128,7 +128,7 @@
  *                                             When the tool goes: an add goes on, suspending too; a drain begins no further move
  *   lookup        service                  -> found: port, if this job has published one; asked by the mpirun of another job
  *   meet          job index secret address -> met: index address (or refused); the mpirun of another job, for good: then each says name,
- *                                             told, and at its end bye: failed (runtime/launcher/guests.c)
+ *                                             told, asks for one: ask, absent, and at its end says bye: failed (runtime/launcher/guests.c)
  */
 #ifndef RT_WIRE_H
 #define RT_WIRE_H

@@ -11,7 +11,10 @@
  *     |  (each gives its ranks a network, as for a second host: grow.c)
  *     | name, name, ... told --------------> |     where ranks listen; each that is new there gets a number of that job,
  *     | <-------------- name, name, ... told |     from the highest down: it is a guest (noc/guests.c), told to all daemons
- *     |  name ... whenever a rank has moved, come or gone, for as long as both jobs live
+ *     |  name ... whenever a rank has moved, come or gone, for as long as both jobs live; while the other head does not read,
+ *     |           only the last of each rank is kept for it
+ *     | ask: proc -----------------------------> |     a rank wants to talk to one that we have not heard of: will it ever be there?
+ *     | <----------------- absent: proc, text -- |     no; else its name comes
  *     | bye: failed ----------------------> |     the job of A has ended
  *
  * Ranks talk to guests over the network, on the same host as well, and every rank of either job can be moved as before: the names of
@@ -49,6 +52,7 @@ struct friend_job {
 	struct gw_link *link;    /* NULL: none */
 	bool is_ours;            /* the link: we have called */
 	bool is_told, has_told;  /* it has our names, and gets the news; we have its */
+	bool *news;              /* [head.room], of ranks: it has not read what it was sent, and will get this when it has. NULL: none yet */
 	bool has_ended_well;     /* it has said so */
 	char why_gone[200];      /* of FRIEND_GONE: a sentence */
 	uint8_t secret[32];
@@ -105,6 +109,22 @@ static void answer_waiters(struct friend_job *f, int status, const char *text)
 	}
 }
 
+static void ask_for(struct friend_job *f, uint32_t proc)
+{
+	gw_link_send_json(f->link, json_pack("{s:s, s:I}", "op", "ask", "proc", (json_int_t)proc));
+}
+
+/* Who still waits, now that all names are there that were known when it was told */
+static void ask_for_waiters(struct friend_job *f)
+{
+	gw_list_for(e, &f->head->waiters) {
+		const struct waiter *w = gw_list_entry(e, struct waiter, node);
+
+		if (w->job == f->job)
+			ask_for(f, w->proc);
+	}
+}
+
 static void on_deadline(void *ctx)
 {
 	struct waiter *w = ctx;
@@ -134,6 +154,8 @@ static void friend_lost(struct friend_job *f, enum friend_state state, const cha
 		gw_link_destroy(f->link);
 	f->link = NULL;
 	f->is_told = f->has_told = f->is_ours = false;
+	free(f->news);
+	f->news = NULL;
 	f->state = state;
 	for (uint32_t i = 0; i < f->n_guests; i++) { /* who waits for one of them need not */
 		json_object_set_new(f->guests[i].name, "state", json_integer(NOC_NAME_GONE));
@@ -233,6 +255,8 @@ void guests_meet(struct head *h, uint32_t rank, const char *text)
 	gw_list_append(&h->waiters, &w->node);
 	if (fd >= 0)
 		call(f, fd);
+	else if (f->has_told)
+		ask_for(f, proc);
 	fd = -1;
 }
 
@@ -318,6 +342,36 @@ static void heard_met(struct friend_job *f, json_t *msg)
 	guests_check(f->head);
 }
 
+/* One that has a name has been told of; one that runs may get one yet. */
+static void heard_ask(struct friend_job *f, json_t *msg)
+{
+	const struct head *h = f->head;
+	json_int_t proc = json_integer_value(json_object_get(msg, "proc"));
+	bool is_ours = json_is_integer(json_object_get(msg, "proc")) && proc >= 0 && proc < h->size;
+	char text[100];
+
+	if (!f->is_told || (is_ours && (h->ranks[proc].name || h->ranks[proc].state != RANK_ENDED)))
+		return;
+	snprintf(text, sizeof(text), is_ours ? "rank %lld of job %08x has ended" : "there is no rank %lld in job %08x", (long long)proc, h->job);
+	gw_link_send_json(f->link, json_pack("{s:s, s:I, s:s}", "op", "absent", "proc", (json_int_t)proc, "text", text));
+}
+
+static void heard_absent(struct friend_job *f, json_t *msg)
+{
+	json_int_t proc = json_integer_value(json_object_get(msg, "proc"));
+	const char *text = json_string_value(json_object_get(msg, "text"));
+
+	gw_list_for_safe(e, &f->head->waiters) {
+		struct waiter *w = gw_list_entry(e, struct waiter, node);
+		uint32_t rank = w->rank;
+
+		if (w->job != f->job || w->proc != proc)
+			continue;
+		waiter_free(w);
+		wishes_answer(f->head, rank, -ECONNREFUSED, text ? text : "it is not there");
+	}
+}
+
 void guests_heard(struct friend_job *f, const struct gw_link *l, json_t *msg)
 {
 	const char *op = json_string_value(json_object_get(msg, "op")), *text = json_string_value(json_object_get(msg, "text"));
@@ -332,6 +386,11 @@ void guests_heard(struct friend_job *f, const struct gw_link *l, json_t *msg)
 		f->has_told = true;
 		gw_event("job.met", "{s:I, s:i}", "other", (json_int_t)f->job, "guests", (int)f->n_guests);
 		answer_waiters(f, 0, "");
+		ask_for_waiters(f);
+	} else if (strcmp(op, "ask") == 0) {
+		heard_ask(f, msg);
+	} else if (strcmp(op, "absent") == 0) {
+		heard_absent(f, msg);
 	} else if (strcmp(op, "bye") == 0) {
 		f->has_ended_well = !json_is_true(json_object_get(msg, "failed"));
 	} else if (strcmp(op, "refused") == 0) {
@@ -365,7 +424,12 @@ static void on_closed(struct gw_link *l, void *ctx, int error)
 	guests_closed(((struct friend_job *)ctx)->head, ctx, l);
 }
 
-static const struct gw_link_ops friend_link_ops = { .json = on_json, .closed = on_closed };
+static void on_drained(struct gw_link *l, void *ctx)
+{
+	guests_drained(ctx, l);
+}
+
+static const struct gw_link_ops friend_link_ops = { .json = on_json, .drained = on_drained, .closed = on_closed };
 
 static int reach(uint32_t job, struct gw_error *why)
 {
@@ -475,14 +539,32 @@ void guests_no_network(struct head *h, const char *text)
 	}
 }
 
-void guests_news(struct head *h, json_t *name)
+/* A head that is stopped reads nothing, while ranks here go on moving. */
+void guests_news(struct head *h, uint32_t rank)
 {
 	gw_list_for(e, &h->friends) {
 		struct friend_job *f = gw_list_entry(e, struct friend_job, node);
 
-		if (f->is_told)
-			gw_link_send_json(f->link, json_incref(name));
+		if (!f->is_told)
+			continue;
+		if (gw_link_queued(f->link) && !f->news)
+			f->news = calloc(h->room, sizeof(*f->news));
+		if (gw_link_queued(f->link) && f->news)
+			f->news[rank] = true;
+		else
+			gw_link_send_json(f->link, json_incref(h->ranks[rank].name));
 	}
+}
+
+void guests_drained(struct friend_job *f, const struct gw_link *l)
+{
+	const struct head *h = f->head;
+
+	for (uint32_t r = 0; r < h->size && f->news && f->is_told && l == f->link; r++)
+		if (f->news[r]) {
+			f->news[r] = false;
+			gw_link_send_json(f->link, json_incref(h->ranks[r].name));
+		}
 }
 
 void guests_tell(struct head *h, uint32_t cluster)
@@ -526,6 +608,7 @@ void guests_fini(struct head *h)
 			json_decref(f->guests[i].name);
 		sodium_memzero(f->secret, sizeof(f->secret));
 		gw_list_remove(&f->node);
+		free(f->news);
 		free(f->guests);
 		free(f);
 	}

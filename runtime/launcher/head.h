@@ -543,7 +543,8 @@ void guests_heard(struct friend_job *f, const struct gw_link *l, json_t *msg);
 void guests_closed(const struct head *h, struct friend_job *f, const struct gw_link *l); /* @f may be no more, when mpirun ends */
 void guests_check(struct head *h);                           /* a network may be there now */
 void guests_no_network(struct head *h, const char *text);    /* and will not be */
-void guests_news(struct head *h, json_t *name);              /* `name` of a rank of ours */
+void guests_news(struct head *h, uint32_t rank);             /* there is news of its name */
+void guests_drained(struct friend_job *f, const struct gw_link *l); /* of those that wait there is room for more */
 void guests_tell(struct head *h, uint32_t cluster);          /* it has come: all that the others know */
 
 /* ---- lookup.c ---- */

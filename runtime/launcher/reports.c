@@ -192,7 +192,7 @@ static void do_name(struct cluster *c, json_t *msg, int *fds, size_t n_fds)
 	for (uint32_t i = 0; i < h->n_clusters; i++)
 		if (h->clusters[i].host != c->host)
 			job_cluster_send(h, i, json_incref(r->name));
-	guests_news(h, r->name);
+	guests_news(h, n);
 }
 
 static void do_exited(struct cluster *c, json_t *msg, int *fds, size_t n_fds)

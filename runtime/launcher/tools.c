@@ -337,7 +337,15 @@ static void on_closed(struct gw_link *l, void *ctx, int error)
 	tool_destroy(ctx);
 }
 
-static const struct gw_link_ops tool_link_ops = { .json = on_json, .closed = on_closed };
+static void on_drained(struct gw_link *l, void *ctx)
+{
+	const struct tool *t = ctx;
+
+	if (t->friend)
+		guests_drained(t->friend, l);
+}
+
+static const struct gw_link_ops tool_link_ops = { .json = on_json, .drained = on_drained, .closed = on_closed };
 
 static void on_connection(void *ctx, uint32_t events)
 {

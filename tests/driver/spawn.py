@@ -149,5 +149,38 @@ other = Job(tap, ["-n", 1, spawner, "connect", stop, port])
 status = other.end(60)
 tap.ok(status == 0 and any(l.startswith("connect failed: ") for l in other.out()) and any("no mpirun of this user on this machine has job" in l
        for l in other.out("err")), "connecting to a port of a job that has ended is an error with a sentence", status, *other.tail())
+
+# a network is not to be had, once; then there is one
+stop = os.path.join(work, "stop%d" % tap.run)
+job = Job(tap, ["-n", 1, spawner, "accept", stop], env={"GODWIT_FAULT": "rt.network.listen=fail"})
+port = job.wait_line(r"^port (.*)", 30).group(1)  # in it: the process, 8 digits, and the job
+other = Job(tap, ["-n", 1, spawner, "connect", stop, port])
+tap.ok(other.end(30) == 0 and any("a test wants it so" in l for l in other.out("err")), "without a network there is no other job", *other.tail())
+m = job.head().add("127.0.0.2", launcher="sh -c %c %h")
+tap.ok(m["status"] == 0, "and a host can be added as before", m, *job.tail())
+other = Job(tap, ["-n", 1, spawner, "connect", stop, port[:-17] + "00020000" + port[-9:], port])
+tap.ok(other.wait_line("there is no rank 512 in job", 30, "err"), "a process that is not there is told of at once", *other.tail())
+tap.ok(job.wait_line("^they talk", 30) and other.wait_line("^they talk", 30), "one that is there is reached", *(job.tail() + other.tail()))
+
+open(stop, "w").close()
+tap.ok([j.end(60) for j in (job, other)] == [0, 0], "and both end", *(job.tail() + other.tail()))
+
+# another job's mpirun, which reads nothing
+job = Job(tap, ["-n", 8, "-clusters", 2, spawner, "accept", stop])
+job.wait_line(r"^port (.*)", 30)
+peer, head = job.head(), job.head()
+wait_for(lambda: all(r["state"] == "MPI" for r in head.ranks().values()))
+peer.send({"op": "meet", "job": 1, "index": 0, "secret": "0" * 64})
+heard = [peer.receive()["op"] for _ in range(10)]
+tap.ok(heard == ["met"] + ["name"] * 8 + ["told"], "another job is told where ranks are", heard)
+moved = sum(m["status"] == 0 for i in range(42) for m in head.migrate(range(8), i % 2))
+epochs, names, news = {r: what["epoch"] for r, what in head.ranks().items()}, {}, 0
+while {r: name["epoch"] for r, name in names.items() if name["state"] == 1} != epochs:
+	name = peer.receive()
+	names[name["rank"]] = name
+	news += 1
+tap.ok(moved > 300 and news < moved, "what its mpirun does not read is not kept but for the last of each rank", moved, news)
+peer.close()
+job.kill()
 tap.ok(shm_entries() <= shm_before, "nothing is left in /dev/shm")
 sys.exit(tap.done())
