@@ -3,7 +3,7 @@
 """Jobs whose ranks are moved so that they get faster: by mpirun -balance, and by godwit rebalance."""
 from godwit import *
 
-tap = Tap(150)
+tap = Tap(180)
 work = work_dir("balance")
 UNEVEN = os.path.join(BUILD, "tests/programs/uneven")
 GODWIT = os.path.join(BUILD, "godwit")
@@ -143,6 +143,21 @@ code, out, err = godwit(job, "rebalance", "--strategy", "comm", "--dry-run", "--
 plan = json.loads(out) if code == 0 else {"far_bytes_s": 1e99}
 tap.ok(far and plan["far_bytes_s"] < 0.3 * far, "and what they send between hosts falls by more than 70 %", far, plan)
 end(job, stop, "with the same answer", heavy=1)
+
+# ---- and within each of several hosts: of four packages, as hwloc is told, each has two, and each of those two clusters
+job, head, stop = start("-launcher", "fork", "-hosts", "here:4,there:4", "-clusters", 4, units=1, heavy=1, size=1000000,
+                        env={"HWLOC_SYNTHETIC": "pack:4 core:1 pu:1"})
+for rank, to in ((2, 4), (3, 5), (4, 2), (5, 3)):
+	head.migrate([rank], to)
+before, where = clusters(head), []
+for _ in range(12):
+	code, out, err = godwit(job, "rebalance", "--strategy", "comm")
+	where = clusters(head)
+	if all(where[r] // 2 == where[r + 4] // 2 for r in range(4)):
+		break
+tap.ok(before == [0, 1, 4, 5, 2, 3, 6, 7] and all(where[r] // 2 == where[r + 4] // 2 for r in range(4)),
+       "of those who talk much on the same host, but in different packages, each pair comes to the same package", before, where, out, err)
+end(job, stop, "and computes what it did", units=1, heavy=1)
 
 # ---- words
 for words, text in (([("-balance"), "fast"], "there is no strategy 'fast'"), (["-balance-every", "5s"], "needs -balance"),
