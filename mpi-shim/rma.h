@@ -71,6 +71,9 @@ static inline void shim_rma_heard(struct shim_ep *ep, uint32_t peer)
 	ep->unanswered[peer]--;
 	ep->unanswered_all--;
 	ep->asked_ticks = 0;
+	/* Polls before it were not in vain, though it may have come to the agent, or to whoever reads the counter: MPICH looks into the
+	 * queue once more when the counter says that all is done, which must not be taken for waiting on. */
+	ep->tx_cq->empties = 0;
 }
 
 #endif
