@@ -9,40 +9,59 @@
 #include "migration/session.h"
 
 #include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #define LEAST     16384u        /* bytes of a frame that is tried */
 #define FULL      (512 << 10)   /* bytes in a socket that the link has not taken: we wait for it */
 #define LINK_MAX  400000000ull  /* bytes a second: a faster link is never the bottleneck, one core at either end is */
 #define WINDOW_NS 2000000ull    /* of a measurement, at least */
+#define STALE     (16u << 20)   /* bytes sent since a measurement, after which it does not count */
 #define REST_MAX  16u           /* frames */
 
-/* What the link takes away while it holds us up; what is known stays known while packed frames do not fill it. */
+/* Microseconds in which the other daemon's socket had no room; what is on its way to it, or lies in a queue of the link */
+static void look_there(int fd, int queued, uint64_t *shut_us, int *on_its_way)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+	int unsent = 0;
+
+	*shut_us = getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 ? info.tcpi_rwnd_limited : 0;
+	*on_its_way = ioctl(fd, SIOCOUTQNSD, &unsent) == 0 ? queued - unsent : queued;
+}
+
+/* What the link takes away while it holds us up; what is known stays known while packed frames do not fill it, but not for ever: a link is
+ * slow at first, too. A daemon that does not get to read, as on a busy host, is no slow link: its socket is full, and little is on its way. */
 static void measure(struct mig_session *s)
 {
 	struct mig_pack *p = &s->pack;
-	uint64_t now = gw_now_ns(), gone;
-	int queued = 0;
+	uint64_t now = gw_now_ns(), gone, shut_us;
+	int queued = 0, on_its_way;
 
 	if (!p->is_far || !s->peer || ioctl(gw_link_fd(s->peer->link), SIOCOUTQ, &queued) < 0)
 		return;
 	gone = p->wire > (uint64_t)queued ? p->wire - (uint64_t)queued : 0;
 	if (queued < FULL) {
 		p->since_ns = 0;
-		if (p->rest)
+		if (p->rest || p->wire - p->told_at > STALE)
 			p->rate = 0;
 		return;
 	}
-	if (!p->since_ns) {
-		p->since_ns = now;
-		p->gone = gone;
-	} else if (now - p->since_ns >= WINDOW_NS) {
+	if (p->since_ns && now - p->since_ns < WINDOW_NS)
+		return;
+	look_there(gw_link_fd(s->peer->link), queued, &shut_us, &on_its_way);
+	if (p->since_ns && on_its_way < FULL && (shut_us - p->shut_us) * 2000 > now - p->since_ns)
+		p->rate = 0;
+	else if (p->since_ns)
 		p->rate = (uint64_t)((double)(gone - p->gone) * 1e9 / (double)(now - p->since_ns));
-		p->since_ns = now;
-		p->gone = gone;
-	}
+	p->since_ns = now;
+	p->gone = gone;
+	p->shut_us = shut_us;
+	p->told_at = p->wire;
 }
 
 /* Bytes a second of the link that we may, or can, take; 0: as many as we make */

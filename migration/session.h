@@ -145,7 +145,8 @@ struct mig_pack {
 	uint64_t wire, saved;      /* bytes of DATA, PAGES and PACKED that were sent; what they would have been more */
 	uint64_t round_wire, rounds_wire, serve_wire; /* of the first, before this round; after all; before the rest comes after the rank */
 	uint64_t rate;             /* bytes a second that the link takes while it holds us up; 0: it does not, or not known */
-	uint64_t since_ns, gone;   /* of the measurement: when it began, and what the link had taken by then */
+	uint64_t since_ns, gone, shut_us, told_at; /* of the measurement: when it began; by then, what the link had taken, for how long there was no
+	                                            * room there, what was sent */
 	uint64_t tried, took_ns, core_ns; /* bytes that were tried, how long that took, and of a core */
 	unsigned rest, resting;    /* frames that are not tried after one that did not shrink; of these, left */
 };
