@@ -11,6 +11,16 @@ GODWITD = os.path.join(godwit.BUILD, "godwitd")
 GODWIT = os.path.join(godwit.BUILD, "godwit")
 KMEANS = os.path.join(godwit.BUILD, "examples/kmeans")
 JACOBI = os.path.join(godwit.BUILD, "examples/jacobi")
+PYTHON = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
+# it holds 16 MiB that can be packed until there is a file
+HOLDS = """import os, sys, time
+page = os.urandom(1024) + bytes(3072)
+memory = bytearray(page * (16 << 8))
+print("holds", flush=True)
+while not os.path.exists(sys.argv[1]):
+	time.sleep(0.01)
+print("well" if memory == page * (16 << 8) else "ill")
+"""
 
 
 def nothing_left():
@@ -153,6 +163,36 @@ with rig_mpi.hosts_or_skip(3, cores=[None, None, str(own[-1])]) as r:
 	tap.ok(p.returncode == 0 and godwit.checksum(out), "the job ends well", p.returncode, out, err)
 	alone = subprocess.run([MPIRUN, "-n", "3", JACOBI], capture_output=True, text=True, timeout=90).stdout
 	tap.ok(godwit.checksum(out) == godwit.checksum(alone), "with the result that it has on one host", out, alone)
+	nothing_left()
+
+	# ---- a link that is slow: 25 MB/s ----
+	p = r[1].popen([MPIRUN, "-hosts", "rig1,rig2", "-n", "1", PYTHON, "-c", HOLDS, os.path.join(r.shared, "stop")], stdout=subprocess.PIPE,
+	               stderr=subprocess.PIPE, text=True, user=login)
+	rig.hear(p, b"\n", 1, 30)
+	at = 0
+
+	def measured(*how):
+		global at
+		done = r[1].run([GODWIT, "migrate", "0", "--to", str(1 - at), "--json", *how], timeout=60, user=login)
+		at = at if done.returncode else 1 - at
+		return json.loads(done.stdout)[0]["measures"] if not done.returncode else {"wire_bytes": 0, "bytes": -1, "why": done.stderr}
+
+	fast = [measured()]
+	while fast[-1]["wire_bytes"] != fast[-1]["bytes"] and len(fast) < 60:  # a network that gets no core looks like a slow one
+		fast.append(measured())
+	tap.ok(fast[-1]["wire_bytes"] == fast[-1]["bytes"] > 16 << 20, "over a fast link memory goes plain", fast[-1])
+	r[2].link(rate="200mbit")
+	slow, plain = measured(), measured("--no-pack")
+	r[2].link()
+	tap.ok(0 < slow["wire_bytes"] < slow["bytes"] * 0.9 and slow["bytes"] > 16 << 20, "and packed over one that is slow", slow)
+	tap.ok(plain["wire_bytes"] == plain["bytes"] > 16 << 20, "but for --no-pack", plain)
+	links = [m.get("link") or {} for m in (fast[-1], slow, plain)]
+	tap.ok(all(l.get("name") == "eth0" and 0 < l["share"] <= 1 and l["bytes_s"] > 0 for l in links) and
+	       links[2]["bytes_s"] < 50e6, "each move tells its share of the link", links)
+	with open(os.path.join(r.shared, "stop"), "w"):
+		pass
+	out, err = rig.finish(p, 60)
+	tap.ok(p.returncode == 0 and out.endswith("well\n"), "its memory is as it was", p.returncode, out, err)
 	nothing_left()
 
 	# ---- failures, each a sentence ----
