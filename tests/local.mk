@@ -12,10 +12,10 @@ check_PROGRAMS += %D%/storm/storm
 
 # Benchmarks: compiled by bench.py with each MPI's own wrapper; built here too, so that they stay clean.
 EXTRA_DIST += %D%/traces/drift-loads.json %D%/snapshots/drift-four-shares.json %D%/snapshots/jacobi-two-clusters.json %D%/snapshots/uneven-two-clusters.json
-EXTRA_DIST += %D%/bench/balance.py %D%/bench/commplace.py %D%/bench/base.py %D%/bench/bench.py %D%/bench/hosts.py %D%/bench/measure.py %D%/bench/migrate.py %D%/bench/moves.py %D%/bench/net.py \
+EXTRA_DIST += %D%/bench/balance.py %D%/bench/commplace.py %D%/bench/base.py %D%/bench/bench.py %D%/bench/hosts.py %D%/bench/measure.py %D%/bench/migrate.py %D%/bench/moves.py %D%/bench/slowlink.py %D%/bench/net.py \
 	%D%/bench/onehost.py %D%/bench/onesided.py %D%/bench/start.py %D%/bench/picture.py %D%/bench/area.py
 noinst_PROGRAMS += %D%/bench/onehost %D%/bench/pingpong %D%/bench/onesided %D%/bench/downtime %D%/bench/pause %D%/bench/crowd \
-	%D%/bench/copy %D%/bench/start
+	%D%/bench/copy %D%/bench/start %D%/bench/contents
 %C%_bench_copy_SOURCES = %D%/bench/copy.c
 %C%_bench_start_SOURCES = %D%/bench/start.c %D%/bench/base.h
 %C%_bench_start_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
@@ -32,6 +32,9 @@ noinst_PROGRAMS += %D%/bench/onehost %D%/bench/pingpong %D%/bench/onesided %D%/b
 %C%_bench_downtime_SOURCES = %D%/bench/downtime.c
 %C%_bench_downtime_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_bench_downtime_LDADD = $(MPI_LIBS)
+%C%_bench_contents_SOURCES = %D%/bench/contents.c
+%C%_bench_contents_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_bench_contents_LDADD = $(MPI_LIBS)
 %C%_bench_pause_SOURCES = %D%/bench/pause.c
 %C%_bench_pause_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_bench_pause_LDADD = $(MPI_LIBS)
