@@ -217,6 +217,30 @@ static struct shim_link *overflow_find(struct shim_match *m, uint32_t src, uint6
 	return NULL;
 }
 
+/* ---- the few: entries keep tag and source as they were given, SHIM_ANY included -------------------------------- */
+
+static inline void few_remove(struct shim_match *m, uint32_t i)
+{
+	m->posted--;
+	m->few_count--;
+	for (; i < m->few_count; i++)
+		m->few[i] = m->few[i + 1];
+}
+
+static inline struct shim_recv *few_take(struct shim_match *m, uint32_t src, uint64_t tag)
+{
+	for (uint32_t i = 0; i < m->few_count; i++) {
+		struct shim_recv *r = m->few[i];
+
+		if (((r->link.tag ^ tag) & ~r->link.ignore) == 0 && (r->link.src == src || r->link.src == SHIM_ANY)) {
+			few_remove(m, i);
+			r->link.state &= (uint8_t)~SHIM_POSTED;
+			return r;
+		}
+	}
+	return NULL;
+}
+
 /* ---- verbs ----------------------------------------------------------------------------------------------------- */
 
 void shim_match_init(struct shim_match *m)
@@ -233,27 +257,18 @@ void shim_match_fini(struct shim_match *m)
 	memset(m, 0, sizeof(*m));
 }
 
-struct shim_unexp *shim_match_post(struct shim_match *m, struct shim_recv *r, uint32_t src, uint64_t tag,
-                                   uint64_t ignore)
+/* Into the table of @class, where no message waits for it */
+static void post_in(struct shim_match *m, uint32_t class, struct shim_recv *r, uint32_t src, uint64_t tag, uint64_t ignore)
 {
-	uint32_t class = class_of(m, ignore, src == SHIM_ANY);
-	struct shim_unexp *u = peek_in(m, class, src, tag, ignore);
 	struct shim_match_class *c;
 
-	if (u) {
-		shim_match_remove(m, u);
-		return u;
-	}
-	r->seq = m->next_seq++;
 	r->link.class = (uint8_t)class;
-	r->link.state |= SHIM_POSTED;
-	m->posted++;
 	if (GW_UNLIKELY(class == SHIM_MATCH_OVERFLOW)) {
 		r->link.tag = tag;
 		r->link.src = src;
 		r->link.ignore = ignore;
 		overflow_append(m, &r->link);
-		return NULL;
+		return;
 	}
 	c = &m->class[class];
 	r->link.tag = tag & ~ignore;
@@ -261,6 +276,46 @@ struct shim_unexp *shim_match_post(struct shim_match *m, struct shim_recv *r, ui
 	table_append(&c->posted, &r->link);
 	if (c->receives++ == 0)
 		m->posted_mask |= 1u << class;
+}
+
+/* One more than the few: all of them to the tables. */
+static void few_spill(struct shim_match *m)
+{
+	for (uint32_t i = 0; i < m->few_count; i++) {
+		struct shim_recv *r = m->few[i];
+		uint64_t ignore = r->link.ignore;
+		uint32_t src = r->link.src;
+
+		post_in(m, class_of(m, ignore, src == SHIM_ANY), r, src, r->link.tag, ignore);
+	}
+	m->few_count = 0;
+}
+
+struct shim_unexp *shim_match_post(struct shim_match *m, struct shim_recv *r, uint32_t src, uint64_t tag,
+                                   uint64_t ignore)
+{
+	if (GW_UNLIKELY(m->unexpected)) {
+		struct shim_unexp *u = shim_match_peek(m, src, tag, ignore);
+
+		if (u) {
+			shim_match_remove(m, u);
+			return u;
+		}
+	}
+	r->seq = m->next_seq++;
+	r->link.state |= SHIM_POSTED;
+	if (GW_LIKELY(m->posted++ == m->few_count)) {
+		if (GW_LIKELY(m->few_count < SHIM_MATCH_FEW)) {
+			r->link.class = SHIM_MATCH_AMONG_FEW;
+			r->link.tag = tag;
+			r->link.src = src;
+			r->link.ignore = ignore;
+			m->few[m->few_count++] = r;
+			return NULL;
+		}
+		few_spill(m);
+	}
+	post_in(m, class_of(m, ignore, src == SHIM_ANY), r, src, tag, ignore);
 	return NULL;
 }
 
@@ -317,6 +372,8 @@ struct shim_recv *shim_match_arrive(struct shim_match *m, uint32_t src, uint64_t
 	uint32_t mask = m->posted_mask;
 	struct shim_link **at;
 
+	if (m->few_count)
+		return few_take(m, src, tag);
 	if (GW_UNLIKELY((mask & (mask - 1)) || mask >> SHIM_MATCH_OVERFLOW))
 		return arrive_among_many(m, src, tag);
 	if (!mask)
@@ -363,6 +420,15 @@ bool shim_match_cancel(struct shim_match *m, struct shim_recv *r)
 {
 	if (!(r->link.state & SHIM_POSTED))
 		return false;
+	if (r->link.class == SHIM_MATCH_AMONG_FEW) {
+		uint32_t i = 0;
+
+		while (m->few[i] != r)
+			i++;
+		few_remove(m, i);
+		r->link.state &= (uint8_t)~SHIM_POSTED;
+		return true;
+	}
 	if (r->link.class == SHIM_MATCH_OVERFLOW) {
 		overflow_remove(m, &r->link);
 	} else {

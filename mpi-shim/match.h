@@ -16,6 +16,10 @@
  * its own class and takes the message that arrived first. That is exactly MPI's order. Receives beyond the eighth
  * class are kept in a plain list: slow and just as right.
  *
+ * As long as no more than SHIM_MATCH_FEW receives are posted at a time they are in no table but in an array, in order of
+ * posting, and a message that arrives asks them one by one: less than hashing takes, and MPI's order by itself. One more, and
+ * all go to the tables, until none is left.
+ *
  * Everything is in the user area. The caller owns the gate. Nothing here knows of channels or libfabric.
  */
 #ifndef SHIM_MATCH_H
@@ -28,6 +32,8 @@
 #define SHIM_ANY            UINT32_MAX /* any source */
 #define SHIM_MATCH_CLASSES  8
 #define SHIM_MATCH_OVERFLOW SHIM_MATCH_CLASSES
+#define SHIM_MATCH_FEW      4
+#define SHIM_MATCH_AMONG_FEW (SHIM_MATCH_CLASSES + 1) /* in place of a class */
 
 /* bits of shim_link.state */
 enum {
@@ -42,11 +48,11 @@ enum {
 struct shim_link {
 	union {
 		struct shim_link *hnext; /* leaders: next in the bucket */
-		uint64_t ignore;         /* receives in the overflow list */
+		uint64_t ignore;         /* receives in the overflow list and among the few */
 	};
 	struct shim_link *next, *prev;
-	uint64_t tag; /* without the ignored bits */
-	uint32_t src; /* 0 in classes of any source */
+	uint64_t tag; /* in tables without the ignored bits */
+	uint32_t src; /* in tables of any source 0 */
 	uint16_t iovs;
 	uint8_t class, state;
 };
@@ -88,6 +94,8 @@ struct shim_match {
 	uint32_t classes, unexpected;
 	uint32_t posted_mask; /* classes with receives posted; bit SHIM_MATCH_OVERFLOW: the overflow list */
 	uint32_t posted;
+	uint32_t few_count;   /* all that are posted, or 0 */
+	struct shim_recv *few[SHIM_MATCH_FEW];
 	struct shim_unexp *first, *last;
 	struct shim_link *overflow_first, *overflow_last;
 	struct shim_match_class class[SHIM_MATCH_CLASSES];
