@@ -115,19 +115,30 @@ static int post(struct noc_peer *p, int path, struct noc_pending *m, const struc
 	return path == NOC_PATH_NET ? noc_path_send(p, m, iov, iovs, is_queued) : path;
 }
 
-/* The fast path: one piece that fits in the slot, to a peer with an open inbox and nothing queued before it. */
-static inline int post_small(struct noc_peer *p, enum noc_port port, uint64_t tag, uint64_t data, const void *buf, size_t len)
+/* The fast path: one piece that travels at once, to a peer with an open inbox and nothing queued before it. */
+static inline int post_one(struct noc_peer *p, enum noc_port port, uint64_t tag, uint64_t data, const void *buf, size_t len)
 {
 	struct noc_inbox *in = noc_inbox_at(&noc_me->seg, p->proc);
 	struct noc_slot *s;
+	int cell = -1;
 
-	if (GW_UNLIKELY(atomic_load_explicit(&in->open, memory_order_relaxed) != NOC_INBOX_OPEN) ||
-	    GW_UNLIKELY(noc_inbox_claim(in, noc_me->proc, &s)))
-		return -EAGAIN; /* the slow path finds out why */
-	fill_head(s, NOC_KIND_EAGER, (uint8_t)port, -1, p->next_out, tag, data, len);
+	if (GW_UNLIKELY(atomic_load_explicit(&in->open, memory_order_relaxed) != NOC_INBOX_OPEN))
+		return -EAGAIN; /* the slow path finds out why; likewise below */
+	if (len > NOC_INLINE_MAX) {
+		cell = noc_inbox_claim_cell(in, noc_me->proc, NOC_CELLS);
+		if (GW_UNLIKELY(cell < 0))
+			return -EAGAIN;
+		noc_copy_out(in->cells[cell], buf, len);
+	}
+	if (GW_UNLIKELY(noc_inbox_claim(in, noc_me->proc, &s))) {
+		if (cell >= 0)
+			noc_inbox_free_cell(in, (unsigned)cell);
+		return -EAGAIN;
+	}
+	fill_head(s, NOC_KIND_EAGER, (uint8_t)port, cell, p->next_out, tag, data, len);
 	if (len == 8) /* by far the most frequent */
 		memcpy(s->payload, buf, 8);
-	else if (len)
+	else if (len && cell < 0)
 		memcpy(s->payload, buf, len);
 	noc_inbox_publish(in, noc_me->proc, s);
 	return 0;
@@ -301,8 +312,8 @@ int noc_send(uint32_t dst, enum noc_port port, uint64_t tag, uint64_t data, cons
 	struct noc_member *m = noc_me;
 	struct noc_peer *p = GW_LIKELY(dst < m->names_max) ? m->peers[dst] : NULL;
 
-	if (GW_LIKELY(p && iovs == 1 && iov->iov_len <= NOC_INLINE_MAX && is_done && !p->is_slow) &&
-	    GW_LIKELY(post_small(p, port, tag, data, iov->iov_base, iov->iov_len) == 0)) {
+	if (GW_LIKELY(p && iovs == 1 && iov->iov_len <= NOC_EAGER_MAX && is_done && !p->is_slow) &&
+	    GW_LIKELY(post_one(p, port, tag, data, iov->iov_base, iov->iov_len) == 0)) {
 		note_sent(p, iov->iov_len);
 		*is_done = true;
 		return 0;
@@ -394,9 +405,11 @@ static inline void cell_is_read(unsigned cell)
 static void arrived(struct noc_slot *s)
 {
 	struct noc_member *m = noc_me;
-	struct noc_peer *p = noc_peer_get(s->src);
+	struct noc_peer *p = GW_LIKELY(s->src < m->names_max) ? m->peers[s->src] : NULL;
 	struct noc_bulk_word w;
 
+	if (GW_UNLIKELY(!p))
+		p = noc_peer_get(s->src);
 	if (GW_UNLIKELY(!p || s->port >= NOC_PORT_COUNT)) {
 		gw_log(GW_ERROR, "noc: process %u got a message of process %u for port %u: not in this job", m->proc, s->src,
 		       s->port);
@@ -407,9 +420,13 @@ static void arrived(struct noc_slot *s)
 		if (GW_LIKELY(noc_in_sequence(p, s->seq))) {
 			struct noc_msg msg = { .src = s->src, .port = s->port, .tag = s->tag, .data = s->data, .len = s->len,
 			                       .payload = s->has_cell ? m->inbox->cells[s->cell] : s->payload };
+			const struct noc_port_ops *ops = m->ports[s->port];
 
 			m->counters.bytes.received_bytes += s->len;
-			noc_deliver(&msg);
+			if (GW_LIKELY(ops != NULL))
+				ops->message(&msg);
+			else
+				noc_deliver(&msg);
 		}
 		if (s->has_cell)
 			cell_is_read(s->cell);
