@@ -47,13 +47,23 @@ bool shim_atomic_is_valid(enum fi_datatype type, enum fi_op op, enum shim_atomic
 	}
 }
 
-/* One function for each datatype. Its elements may lie anywhere. */
+/* One function for each datatype. Its elements may lie anywhere. Several at a time where the compiler can: gcc does so from -O3 on
+ * only, and long accumulates are nothing else than these loops. */
+#ifndef __clang__
+#pragma GCC optimize("O3")
+#endif
 #define EACH(expression) \
-	for (size_t i = 0; i < n; i++) { \
-		T is = d[i], by = s[i]; \
-		if (o) \
+	if (o) { \
+		for (size_t i = 0; i < n; i++) { \
+			T is = d[i], by = s[i]; \
 			o[i] = is; \
-		d[i] = (T)(expression); \
+			d[i] = (T)(expression); \
+		} \
+	} else { \
+		for (size_t i = 0; i < n; i++) { \
+			T is = d[i], by = s[i]; \
+			d[i] = (T)(expression); \
+		} \
 	} \
 	break
 
