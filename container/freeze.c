@@ -80,7 +80,9 @@ static int thread_seize(struct ct_rank *r, pid_t tid, const cpu_set_t *here)
 		if (seen->tid == tid)
 			*t = *seen;
 	t->tid = tid;
-	if (here && sched_getaffinity(tid, sizeof(t->cpus), &t->cpus) == 0)
+	/* One core only: it may be about to go there, and to be everywhere again a moment later (noc/seats.c). Giving that back to it
+	 * afterwards would nail it down */
+	if (here && sched_getaffinity(tid, sizeof(t->cpus), &t->cpus) == 0 && CPU_COUNT(&t->cpus) > 1)
 		t->is_moved_cpu = sched_setaffinity(tid, sizeof(*here), here) == 0;
 	if (ptrace(PTRACE_SEIZE, tid, NULL, (void *)(PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD)) < 0 ||
 	    ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0) {

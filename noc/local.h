@@ -248,6 +248,9 @@ struct noc_member {
 	uint64_t last_nudge_ns;
 	uint64_t wait_since;      /* ticks of this host: when this wait began, or the last other one ran */
 	uint32_t wait_turns;      /* of others since it began */
+	uint16_t seat;            /* what the segment says of us (seats.c); 0 after an attach */
+	uint64_t seat_since;      /* ticks of this host: the last look at the others' */
+	uint64_t seat_rest;       /* ticks until the next one */
 	uint32_t wait_sleeps;     /* for the network, since it began */
 	uint64_t wait_own_ns;     /* the thread's processor time after the last of them, on this host */
 	uint32_t wait_threads;    /* threads of the program when last looked; and when: */
@@ -264,6 +267,13 @@ extern struct noc_member *noc_me; /* process-wide: a process is one name */
 struct noc_peer *noc_peer_get(uint32_t proc);
 static inline bool noc_is_guest(const struct noc_peer *p) { return p->job != noc_me->job; }
 int noc_guests_open(struct noc_segment *seg, uint32_t number);
+
+/* ---- seats.c ---------------------------------------------------------------------------------------------------- */
+
+/** noc_seat_look - a rank of a crowded cluster waits, at @now in ticks: it says on which core, and goes to an emptier one */
+void noc_seat_look(uint64_t now);
+/** noc_seat_leave - detach: it is on no core of this host any more */
+void noc_seat_leave(void);
 void noc_cells_free(void);         /* now, not when there are more */
 int noc_take(int budget);          /* read at most so many messages of the own inbox; returns how many */
 int noc_pending_flush(void);       /* returns how many messages went out */

@@ -2,7 +2,7 @@
 # noc: names, inboxes, channels, bulk transfers. One core, for ranks and daemons; daemons use its segment part only.
 noinst_LTLIBRARIES += libnoc.la
 libnoc_la_SOURCES = %D%/segment.h %D%/channel.h %D%/local.h %D%/segment.c %D%/inbox.c %D%/net.h %D%/channel.c %D%/path.c %D%/bulk.c \
-	%D%/copy.h %D%/copy.c %D%/bell.c %D%/guests.c \
+	%D%/copy.h %D%/copy.c %D%/bell.c %D%/guests.c %D%/seats.c \
 	%D%/member.c %D%/noc.h %D%/public.h %D%/public.c %D%/mailbox.c %D%/portal.c %D%/sync.c
 
 # The network interface, for ranks only. Its keyed hash is linked in whole from libsodium.a: a shared library more would be
@@ -42,5 +42,9 @@ TESTS += %D%/test_segment %D%/test_inbox %D%/test_channel %D%/test_public
 %C%_test_channel_LDADD = libnoc.la libct-rank.la libgw-base.la -lpthread
 %C%_test_public_SOURCES = %D%/test_public.c
 %C%_test_public_LDADD = libnoc.la libct-rank.la libgw-base.la -lpthread
+check_PROGRAMS += %D%/test_seats
+TESTS += %D%/test_seats
+%C%_test_seats_SOURCES = %D%/test_seats.c
+%C%_test_seats_LDADD = libnoc.la libct-rank.la libgw-base.la
 include_HEADERS += %D%/noc.h
 dist_man_MANS += doc/noc.3

@@ -163,6 +163,7 @@ static int member_detach(uint64_t deadline_ms, struct gw_error *why)
 	explicit_bzero(&m->here, sizeof(m->here));
 	memset(&m->listening, 0, sizeof(m->listening));
 	noc_bell_close();
+	noc_seat_leave();
 	m->is_attached = false;
 	m->inbox = NULL;
 	memset(&m->seg, 0, sizeof(m->seg));
@@ -536,6 +537,7 @@ static bool give_way(uint32_t empty_polls)
 	sched_yield();
 	ct_gate_enter(doing);
 	now = __builtin_ia32_rdtsc();
+	noc_seat_look(now);
 	if (now - before > TICKS_SWITCH) { /* another one has run */
 		m->wait_turns++;
 		m->wait_since = now;

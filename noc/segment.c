@@ -24,7 +24,8 @@ static void seg_layout(struct noc_seg_head *h)
 	h->names_at = h->clusters_at + h->clusters * sizeof(struct noc_cluster_entry);
 	h->guests_at = h->names_at + h->names * sizeof(struct noc_name_entry);
 	h->friends_at = align_up(h->guests_at + h->names * sizeof(uint64_t), 64);
-	h->inboxes_at = align_up(h->friends_at + h->friends * sizeof(struct noc_friend_entry), 4096);
+	h->seats_at = h->friends_at + h->friends * sizeof(struct noc_friend_entry);
+	h->inboxes_at = align_up(h->seats_at + h->names * sizeof(uint16_t), 4096);
 	h->size = h->inboxes_at + (uint64_t)h->names * NOC_INBOX_STRIDE;
 }
 
@@ -117,6 +118,7 @@ int noc_segment_map(struct noc_segment *out, int fd, void *at, struct gw_error *
 	out->names = (struct noc_name_entry *)(void *)(p + h.names_at);
 	out->guests = (_Atomic uint64_t *)(void *)(p + h.guests_at);
 	out->friends = (struct noc_friend_entry *)(void *)(p + h.friends_at);
+	out->seats = (_Atomic uint16_t *)(void *)(p + h.seats_at);
 	out->inboxes = p + h.inboxes_at;
 	out->reach = h.names;
 	return 0;
@@ -238,6 +240,7 @@ int noc_names_publish(struct noc_segment *seg, uint32_t proc, const struct noc_p
 
 void noc_inbox_void(struct noc_segment *seg, uint32_t proc)
 {
+	atomic_store_explicit(&seg->seats[proc], 0, memory_order_relaxed);
 	for (uint32_t i = 0; i < seg->head->names; i++) {
 		struct noc_inbox *in = noc_inbox_at(seg, i);
 		bool found = false;

@@ -13,6 +13,7 @@
  *   names_at       name entries    64 B each: the name page. Seqlock per entry
  *   guests_at      guests          8 B for each name: whose it really is, when it is a process of another job (guests.c)
  *   friends_at     friends         64 B each: those jobs
+ *   seats_at       seats           2 B for each name: on which core it has waited last (seats.c)
  *   inboxes_at     inboxes         one per name, NOC_INBOX_STRIDE bytes each, touched on first use
  *
  * It has room for more names than the job begins with, for processes that come later (MPI_Comm_spawn). They cost addresses
@@ -33,7 +34,7 @@
 #include "runtime/base/base.h"
 
 #define NOC_SEG_MAGIC   0x746977646f47u /* "Godwit" */
-#define NOC_SEG_VERSION 5
+#define NOC_SEG_VERSION 6
 #define NOC_SEG_FILE    "godwit-segment" /* how its file is called; container/ knows it by that */
 
 /* 64 bits that name a process for good: job and process number. The only address that an upper layer stores. */
@@ -95,8 +96,8 @@ struct noc_seg_head {
 	uint64_t domains_at, clusters_at, names_at, inboxes_at, size; /* bytes from the start */
 	uint32_t first_names;         /* that the job begins with */
 	uint32_t friends;
-	uint64_t guests_at, friends_at;
-	uint8_t pad[32];
+	uint64_t guests_at, friends_at, seats_at;
+	uint8_t pad[24];
 };
 _Static_assert(sizeof(struct noc_seg_head) == 128, "wire format");
 
@@ -108,6 +109,7 @@ struct noc_segment {
 	struct noc_name_entry *names;
 	_Atomic uint64_t *guests;     /* friend + 1, process number there; 0: none. Written once, by every daemon alike */
 	struct noc_friend_entry *friends;
+	_Atomic uint16_t *seats;      /* core + 1; 0: none. Written by who has the name */
 	char *inboxes;
 	uint32_t reach;               /* names whose inboxes can be touched */
 };
@@ -172,7 +174,7 @@ uint32_t noc_guests_find(const struct noc_segment *seg, uint32_t index, uint32_t
  * @tick_ns: what a tick of the processor's counter takes */
 uint64_t noc_waited_of(const struct noc_segment *seg, uint32_t proc, double tick_ns);
 
-/** noc_inbox_void - after @proc has been reaped: free the slots and cells that it held in every inbox, unpublished */
+/** noc_inbox_void - after @proc has been reaped: free its seat, and the slots and cells that it held in every inbox, unpublished */
 void noc_inbox_void(struct noc_segment *seg, uint32_t proc);
 
 #endif
