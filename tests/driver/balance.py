@@ -3,7 +3,7 @@
 """Jobs whose ranks are moved so that they get faster: by mpirun -balance, and by godwit rebalance."""
 from godwit import *
 
-tap = Tap(180)
+tap = Tap(240)
 work = work_dir("balance")
 UNEVEN = os.path.join(BUILD, "tests/programs/uneven")
 GODWIT = os.path.join(BUILD, "godwit")
@@ -158,6 +158,56 @@ for _ in range(12):
 tap.ok(before == [0, 1, 4, 5, 2, 3, 6, 7] and all(where[r] // 2 == where[r + 4] // 2 for r in range(4)),
        "of those who talk much on the same host, but in different packages, each pair comes to the same package", before, where, out, err)
 end(job, stop, "and computes what it did", units=1, heavy=1)
+
+# ---- daemons that die amid a plan
+def amid(*words):
+	"""A job of which four clusters of a host each are to get a part, whose first move stands still: its daemon is stopped."""
+	job, head, stop = start("-launcher", "fork", "-hosts", "a:12,b:12,c:12,d:12", *words, ranks=12, heavy=1,
+	                        env={"HWLOC_SYNTHETIC": "pack:4 core:1 pu:1", "GODWIT_FAULT": "mig.src.prepared=stop"})
+	head.wait_up()
+	pids = [c["pid"] for c in head.status()["clusters"]]
+	asker = None if words else subprocess.Popen([GODWIT, "rebalance", "--job", job.head_name().split("/")[-2]], stdout=subprocess.PIPE,
+	                                            stderr=subprocess.PIPE, text=True)
+	begun = wait_for(lambda: proc_stat(pids[0])[0] == "T" and head.status()["moves"]["under_way"], 60)
+	if not begun:
+		tap.bail("no plan is carried out: %s" % balance_of(head))
+	to = [m["to"] for m in begun]
+	return job, head, stop, pids, asker, min(set(to), key=to.count)
+
+
+def answer(asker):
+	try:
+		out, err = asker.communicate(timeout=60)
+		return asker.returncode, out, err
+	except subprocess.TimeoutExpired:
+		asker.kill()
+		return None, "", "no answer"
+
+
+job, head, stop, pids, asker, _ = amid()
+os.kill(pids[0], 9)
+status, (code, out, err) = job.end(60), answer(asker)
+tap.ok(status == 137 and "and ranks 0, 1, 2" in "".join(job.out("err")) and code not in (0, None) and err and not job.gone(),
+       "a daemon that dies amid a plan ends the job of its ranks, and who asked for the plan hears of it", status, code, out, err, job.tail())
+
+job, head, stop, pids, asker, victim = amid()
+os.kill(pids[victim], 9)
+os.kill(pids[0], signal.SIGCONT)
+lost = job.wait_line("no rank lived there, the job goes on", 60, "err")
+code, out, err = answer(asker)
+where = clusters(head)
+tap.ok(lost and code not in (0, None) and "cluster %d is not up: it was lost" % victim in err and "moved from cluster 0" in out and
+       victim not in where and len(set(where)) == 3, "of one where ranks were to go, it is said which stay for that, and the others move", victim,
+       where, code, out, err, job.tail())
+end(job, stop, "and the job goes on to its end", ranks=12, heavy=1)
+
+job, head, stop, pids, asker, victim = amid("-balance", "refine", "-balance-every", "1s")
+os.kill(pids[victim], 9)
+os.kill(pids[0], signal.SIGCONT)
+lost = job.wait_line("no rank lived there, the job goes on", 60, "err")
+tap.ok(lost and wait_for(lambda: sum(2 <= clusters(head).count(c) <= 7 for c in range(4)) == 3, 60, 0.1) and victim not in clusters(head),
+       "what is left of the clusters is balanced after it, when nobody has asked", clusters(head), balance_of(head), job.tail())
+end(job, stop, "with the same answer", ranks=12, heavy=1)
 
 # ---- words
 for words, text in (([("-balance"), "fast"], "there is no strategy 'fast'"), (["-balance-every", "5s"], "needs -balance"),
