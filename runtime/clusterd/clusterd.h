@@ -313,7 +313,7 @@ void far_cancel(void *clusterd, void *handle);
 
 /* ---- network.c ---- */
 int network_read(struct clusterd *d, const char *address, const json_t *msg); /* which host this is, where its ranks listen */
-void network_take_up(struct clusterd *d, const json_t *msg); /* `network` */
+void network_take_up(struct clusterd *d, const char *address, const json_t *msg); /* `network`; @address: of this host */
 void network_rank_attached(struct clusterd *d);          /* one may have been waited for */
 bool network_attach_failed(struct rank *r, uint32_t session, const char *text); /* then it goes on without one */
 

@@ -311,7 +311,7 @@ static void do_cluster_left(struct clusterd *d, json_t *msg, int *fds, size_t n_
 static void do_network(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)fds; (void)n_fds;
-	network_take_up(d, msg);
+	network_take_up(d, own_address(d, msg), msg);
 }
 
 static void do_share(struct clusterd *d, json_t *msg, int *fds, size_t n_fds)

@@ -84,9 +84,8 @@ static int listen_for_sessions(struct clusterd *d, const char *address, struct g
 	return d->far ? 0 : far_init(d, address, why); /* it may have been tried before */
 }
 
-void network_take_up(struct clusterd *d, const json_t *msg)
+void network_take_up(struct clusterd *d, const char *address, const json_t *msg)
 {
-	const char *address = json_string_value(json_object_get(msg, "address"));
 	struct gw_error why = { 0 };
 
 	if (!d->is_networked) {
