@@ -115,7 +115,7 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/balance.c %D%/launcher/survey.c %D%/launcher/metrics.c %D%/launcher/ledger.c %D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/notice.c %D%/launcher/pins.c %D%/launcher/record.h %D%/launcher/record.c %D%/launcher/record_traffic.c \
 	%D%/launcher/scribe.h %D%/launcher/scribe.c %D%/launcher/scribe_file.c %D%/launcher/spawn.c %D%/launcher/debug.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/launcher/checkpoint_words.c \
 	%D%/launcher/restart.c %D%/launcher/restart.h %D%/launcher/remember.c %D%/launcher/again.c %D%/launcher/schedule.c %D%/cold/manifest.c %D%/cold/dir.c %D%/topology.c %D%/topology.h
-mpirun_SOURCES += %D%/launcher/wishes.c %D%/launcher/guests.c %D%/launcher/lookup.c
+mpirun_SOURCES += %D%/launcher/wishes.c %D%/launcher/guests.c %D%/launcher/friends.c %D%/launcher/friends.h %D%/launcher/meet.c %D%/launcher/lookup.c
 mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' -DGODWIT_PKGDATADIR='"$(pkgdatadir)"' \
 	-DPACKAGE_VERSION='"$(PACKAGE_VERSION)"'
 mpirun_LDADD = libgw-balance.la libct.la libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(HWLOC_LIBS) $(SODIUM_LIBS)

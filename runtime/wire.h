@@ -127,7 +127,8 @@
  *   undrain       targets[]                -> undrained: clusters[] (or refused)
  *                                             When the tool goes: an add goes on, suspending too; a drain begins no further move
  *   lookup        service                  -> found: port, if this job has published one; asked by the mpirun of another job
- *   meet          job index secret address -> met: index address (or refused); the mpirun of another job, for good: then each says name,
+ *   meet          job index secret address -> met: index address (or refused); the mpirun of another job, for good; from another machine salt
+ *                                             for secret, and nothing but this and lookup can be asked: then each says name,
  *                                             told, asks for one: ask, absent, and at its end says bye: failed (runtime/launcher/guests.c)
  */
 #ifndef RT_WIRE_H

@@ -3,6 +3,8 @@
 #include "runtime/base/tcp.h"
 
 #include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -177,6 +179,27 @@ int gw_tcp_sources(const char *host, int family, char (*addresses)[GW_TCP_NAME],
 	}
 	freeaddrinfo(found);
 	return n ? n : gw_fail(why, error, "no way to host '%s': %s", host, strerror(-error));
+}
+
+int gw_tcp_addresses(char (*addresses)[GW_TCP_NAME], int max, struct gw_error *why)
+{
+	static const int families[] = { AF_INET, AF_INET6 };
+	struct ifaddrs *all;
+	int n = 0;
+
+	if (getifaddrs(&all) < 0)
+		return gw_fail(why, -errno, "the addresses of this host cannot be found out: %s", strerror(errno));
+	for (size_t k = 0; k < GW_ARRAY_LEN(families); k++)
+		for (const struct ifaddrs *i = all; i && n < max; i = i->ifa_next) {
+			const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)i->ifa_addr;
+
+			if (!v6 || i->ifa_addr->sa_family != families[k] || !(i->ifa_flags & IFF_UP) || (i->ifa_flags & IFF_LOOPBACK) ||
+			    (families[k] == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr)))
+				continue;
+			n += numeric(i->ifa_addr, k ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in), addresses[n], GW_TCP_NAME) == 0;
+		}
+	freeifaddrs(all);
+	return n;
 }
 
 int gw_tcp_parse(const char *text, void *address, size_t cap)

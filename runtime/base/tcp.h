@@ -22,6 +22,10 @@ void gw_tcp_join(char name[GW_TCP_NAME], const char *address, uint16_t port);
  *  @family: AF_INET, AF_INET6. Asks the name service, and so may block. Return their number, above 0, or negative errno */
 int gw_tcp_sources(const char *host, int family, char (*addresses)[GW_TCP_NAME], int max, struct gw_error *why);
 
+/** gw_tcp_addresses - those of this host by which others may see it: not loopback, not of one link only; IPv4 first, at most @max.
+ *  Return their number, which may be 0 */
+int gw_tcp_addresses(char (*addresses)[GW_TCP_NAME], int max, struct gw_error *why);
+
 /** gw_tcp_parse - a numeric address as a struct sockaddr_in or _in6 without a port. Pure */
 int gw_tcp_parse(const char *text, void *address, size_t cap);
 

@@ -28,7 +28,7 @@
 
 enum gw_trust_kind { GW_TRUST_GREET = 1, GW_TRUST_ANSWER = 2, GW_TRUST_PROOF = 3 };          /* written numbers */
 enum gw_trust_purpose { GW_TRUST_JOIN = 1, GW_TRUST_SESSION = 2, GW_TRUST_LOOK = 3, /* a daemon to its head; to another; is it there? */
-                        GW_TRUST_POOL = 4 };                                            /* keepers to each other */
+                        GW_TRUST_POOL = 4, GW_TRUST_MEET = 5 };                          /* keepers to each other; heads of two jobs */
 enum gw_trust_refusal { GW_TRUST_ACCEPTED = 0, GW_TRUST_OTHER_VERSION = 1, GW_TRUST_OTHER_BUILD = 2, GW_TRUST_OTHER_JOB = 3 };
 
 struct gw_trust_msg { /* little endian; magic, version and kind stay where they are in every version */

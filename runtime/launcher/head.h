@@ -37,7 +37,7 @@
  *   tools.c      the socket of the godwit command
  *   moves.c      moves that were asked for
  *   grow.c       clusters that come while the job runs
- *   guests.c     other jobs that ranks talk to
+ *   guests.c     other jobs that ranks talk to: friends.c how they come to know each other, meet.c on other machines; friends.h
  *   lookup.c     names that are published in other jobs
  *   drain.c      clusters that are emptied, and that leave
  *   notice.c     hosts of which somebody says that they go away
@@ -316,6 +316,7 @@ struct head {
 
 	struct gw_list tools, moves, growths, drains, surveys;
 	struct gw_list friends, waiters; /* guests.c: other jobs, ranks that want to meet them */
+	struct meet *meet;               /* meet.c; NULL: without -meet */
 	struct gw_list questions;        /* lookup.c: names that are asked for there */
 	uint32_t n_friends, n_guests;    /* so far; guests have the numbers below @room */
 	char near_address[GW_TCP_NAME];  /* a friend's, where ours listen, too; empty: there is none with other hosts */
@@ -538,7 +539,7 @@ void guests_init(struct head *h);
 void guests_fini(struct head *h);
 void guests_meet(struct head *h, uint32_t rank, const char *text); /* `wish`, meet; answered by wishes_answer() */
 /** guests_called - `meet` has come over @l, which is that job's from now on. NULL: refused, or, without @why, not wanted */
-struct friend_job *guests_called(struct head *h, struct gw_link *l, json_t *msg, struct gw_error *why);
+struct friend_job *guests_called(struct head *h, struct gw_link *l, bool is_far, json_t *msg, struct gw_error *why);
 void guests_heard(struct friend_job *f, const struct gw_link *l, json_t *msg);
 void guests_closed(const struct head *h, struct friend_job *f, const struct gw_link *l); /* @f may be no more, when mpirun ends */
 void guests_check(struct head *h);                           /* a network may be there now */
@@ -546,6 +547,12 @@ void guests_no_network(struct head *h, const char *text);    /* and will not be 
 void guests_news(struct head *h, uint32_t rank);             /* there is news of its name */
 void guests_drained(struct friend_job *f, const struct gw_link *l); /* of those that wait there is room for more */
 void guests_tell(struct head *h, uint32_t cluster);          /* it has come: all that the others know */
+
+void guests_look(struct head *h, unsigned dead_ms);          /* at those on other machines: are these there? */
+
+/* ---- meet.c ---- */
+int meet_init(struct head *h, struct gw_error *why);         /* -meet, if it was given */
+void meet_fini(struct head *h);
 
 /* ---- lookup.c ---- */
 void lookup_init(struct head *h);
@@ -682,5 +689,7 @@ uint64_t restart_outfile(const struct job_spec *spec, const char *path); /* how 
 /* ---- tools.c ---- */
 int tools_init(struct head *h, struct gw_error *why);
 void tools_fini(struct head *h);
+/** tools_come - somebody is there on @fd, which is taken over. @is_far: the mpirun of another machine, which may ask for little */
+void tools_come(struct head *h, int fd, bool is_far);
 
 #endif

@@ -296,7 +296,9 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	if (code < 0)
 		return code;
 	code = schedule_init(h, why);
-	return code < 0 ? code : tools_init(h, why);
+	if (code == 0)
+		code = tools_init(h, why);
+	return code < 0 ? code : meet_init(h, why);
 }
 
 static int start_all(struct head *h, struct gw_error *why)
@@ -338,6 +340,7 @@ static void teardown(struct head *h)
 	remote_fini(h);
 	pool_fini(h);
 	lookup_fini(h);
+	meet_fini(h);
 	guests_fini(h);
 	tools_fini(h);
 	record_fini(h);

@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Names that are published in other jobs of this user (MPI_Lookup_name): their mpiruns are asked, and the first answer counts. */
+/*
+ * Names that are published in other jobs of this user (MPI_Lookup_name): their mpiruns are asked, with -meet those of other machines
+ * too, and the first answer counts.
+ */
 #include <stdlib.h>
 
-#include "runtime/launcher/head.h"
+#include "runtime/launcher/friends.h"
 
-#define QUESTION_MS 2000 /* for heads that are asked for a name: one may be stopped */
+#define QUESTION_MS 2000 /* for heads that are asked for a name: one may be stopped, */
+#define FAR_MS      8000 /* or its machine gone */
+#define JOBS_MAX    256  /* on this machine, and on others; more are not asked */
 
 struct question {            /* who has published that name? */
 	struct gw_list node;     /* head.questions */
 	struct head *head;
-	struct asked { struct question *q; struct gw_link *link; } *asked;
+	struct asked { struct question *q; struct meet_call *reaching; struct gw_link *link; } *asked;
 	size_t n_asked, due;
+	char *service;
 	uint32_t rank;
 	uint64_t id;
 	struct gw_timer *deadline;
@@ -23,11 +29,14 @@ static void question_over(struct question *q, const char *port)
 	uint32_t rank = q->rank;
 	uint64_t id = q->id;
 
-	for (size_t i = 0; i < q->n_asked; i++)
+	for (size_t i = 0; i < q->n_asked; i++) {
 		gw_link_destroy(q->asked[i].link);
+		meet_cancel(q->asked[i].reaching);
+	}
 	gw_timer_cancel(q->deadline);
 	gw_list_remove(&q->node);
 	free(q->asked);
+	free(q->service);
 	free(q);
 	pmi_head_answer(h, rank, id, answer);
 }
@@ -73,33 +82,61 @@ static void on_no_answer(void *ctx)
 	question_over(q, NULL);
 }
 
-static void ask(struct question *q, uint32_t job, const char *service)
+static bool ask(struct asked *a, int fd)
 {
-	struct asked *a = &q->asked[q->n_asked];
+	if (gw_link_create(&a->link, a->q->head->loop, fd, &question_link_ops, a) < 0)
+		return false;
+	gw_link_send_json(a->link, json_pack("{s:s, s:s}", "op", "lookup", "service", a->q->service));
+	return true;
+}
+
+static void on_reached(void *ctx, int fd, const uint8_t *secret, const struct gw_error *why)
+{
+	struct asked *a = ctx;
+
+	(void)secret;
+	a->reaching = NULL;
+	if (fd < 0)
+		gw_log(GW_INFO, "it is not asked for '%s': %s", a->q->service, why->text);
+	if (fd < 0 || !ask(a, fd))
+		one_less(a->q);
+}
+
+static bool ask_here(struct asked *a, uint32_t job)
+{
 	char name[RT_SOCKET_NAME_MAX];
 	int fd;
 
 	rt_socket_name(name, job, -1);
 	fd = gw_connect_unix(name, NULL); /* it was found listening */
-	a->q = q;
-	if (fd < 0 || gw_link_create(&a->link, q->head->loop, fd, &question_link_ops, a) < 0)
-		return;
-	gw_link_send_json(a->link, json_pack("{s:s, s:s}", "op", "lookup", "service", service));
-	q->n_asked++;
-	q->due++;
+	return fd >= 0 && ask(a, fd);
+}
+
+static bool is_among(const uint32_t *jobs, int n, uint32_t job)
+{
+	while (n > 0)
+		if (jobs[--n] == job)
+			return true;
+	return false;
 }
 
 void lookup_begin(struct head *h, uint32_t rank, uint64_t id, const char *service)
 {
-	uint32_t jobs[256];
-	int n = rt_jobs_find(jobs, GW_ARRAY_LEN(jobs), NULL);
+	uint32_t jobs[2 * JOBS_MAX];
+	int n_here = rt_jobs_find(jobs, JOBS_MAX, NULL), n;
 	struct question *q = calloc(1, sizeof(*q));
 
-	if (n > (int)GW_ARRAY_LEN(jobs))
-		n = GW_ARRAY_LEN(jobs);
-	if (q)
-		q->asked = calloc((size_t)(n > 0 ? n : 1), sizeof(*q->asked));
-	if (!q || !q->asked) {
+	n_here = n_here < 0 ? 0 : n_here > JOBS_MAX ? JOBS_MAX : n_here;
+	n = n_here + meet_jobs(h, jobs + n_here, JOBS_MAX);
+	if (q) {
+		q->asked = calloc((size_t)n + 1, sizeof(*q->asked));
+		q->service = strdup(service);
+	}
+	if (!q || !q->asked || !q->service) {
+		if (q) {
+			free(q->asked);
+			free(q->service);
+		}
 		free(q);
 		pmi_head_answer(h, rank, id, json_pack("{s:i, s:s}", "rc", 1, "msg", "service_not_found"));
 		return;
@@ -109,10 +146,19 @@ void lookup_begin(struct head *h, uint32_t rank, uint64_t id, const char *servic
 	q->id = id;
 	q->due = 1; /* until all have been asked */
 	gw_list_append(&h->questions, &q->node);
-	for (int i = 0; i < n; i++)
-		if (jobs[i] != h->job)
-			ask(q, jobs[i], service);
-	if (q->due > 1 && gw_loop_timer(h->loop, &q->deadline, QUESTION_MS, 0, on_no_answer, q) < 0)
+	for (int i = 0; i < n; i++) {
+		struct asked *a = &q->asked[q->n_asked];
+		struct gw_error why = { 0 };
+
+		a->q = q;
+		if (jobs[i] == h->job || (i >= n_here && is_among(jobs, n_here, jobs[i])))
+			continue;
+		if (i < n_here ? !ask_here(a, jobs[i]) : meet_begin(&a->reaching, h, jobs[i], on_reached, a, &why) < 0)
+			continue;
+		q->n_asked++;
+		q->due++;
+	}
+	if (q->due > 1 && gw_loop_timer(h->loop, &q->deadline, n > n_here ? FAR_MS : QUESTION_MS, 0, on_no_answer, q) < 0)
 		q->due = 1;
 	one_less(q);
 }

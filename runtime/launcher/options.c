@@ -89,6 +89,11 @@ static int set_drain_file(struct parser *p, const char *v)
 	p->spec->drain_file = v;
 	return *v ? 0 : gw_fail(p->why, -EINVAL, "%s needs the name of a file", p->word);
 }
+static int set_meet(struct parser *p, const char *v)
+{
+	p->spec->meet = v;
+	return *v ? 0 : gw_fail(p->why, -EINVAL, "%s needs the name of a directory", p->word);
+}
 static int set_metrics(struct parser *p, const char *v)
 {
 	p->spec->metrics = v;
@@ -195,6 +200,13 @@ static int refuse_mca(struct parser *p, const char *v)
 	return gw_fail(p->why, -ENOTSUP, "'%s %s' sets a component of Open MPI, which has no meaning here; leave it out", p->word, v);
 }
 
+static int refuse_nameserver(struct parser *p, const char *v)
+{
+	(void)v;
+	return gw_fail(p->why, -ENOTSUP, "'%s': published names need no server here; those of jobs of other machines are found with -meet DIR",
+	               p->word);
+}
+
 static int refuse(struct parser *p, const char *v)
 {
 	(void)v;
@@ -249,6 +261,8 @@ const struct option options_table[] = {
 	{ "balance-every", "TIME", set_balance_every, "look at it every TIME: 5s, 1m (default 10s)" },
 	{ "drain-file", "FILE", set_drain_file, "empty the hosts that FILE names, one a line, as 'node17' or 'node17 120s', as soon as it does; it is "
 	  "read every second" },
+	{ "meet", "DIR", set_meet, "let jobs of other machines find this one, and this one them, by files in DIR, which these share "
+	  "(MPI_Comm_connect, MPI_Lookup_name; also GODWIT_MEET)" },
 	{ "metrics", "FILE", set_metrics, "write what clusters and ranks do to FILE, for Prometheus (%j in it: the job's number)" },
 	{ "metrics-every", "TIME", set_metrics_every, "every TIME: 5s, 1m (default 10s)" },
 	{ "checkpoint-dir", "DIR", set_checkpoint_dir, "write the job down in DIR, which all its hosts see, when the next options or "
@@ -273,7 +287,8 @@ const struct option options_table[] = {
 	{ "topolib demux rmk order-nodes localhost", "X", set_nothing },
 	/* with a meaning that cannot be given, or not yet */
 	{ "mca gmca pmixmca", "K V", refuse_mca },
-	{ "launcher-exec bootstrap-exec iface nameserver membind gpus-per-proc g output-from output-filename rankfile rf", "X", refuse },
+	{ "nameserver", "HOST", refuse_nameserver },
+	{ "launcher-exec bootstrap-exec iface membind gpus-per-proc g output-from output-filename rankfile rf", "X", refuse },
 	{ "profile enable-recovery do-not-launch", NULL, refuse },
 };
 const size_t options_table_rows = GW_ARRAY_LEN(options_table);
@@ -415,7 +430,7 @@ static int parse_words(struct parser *p, bool *given)
 static int defaults(struct parser *p)
 {
 	static const struct { const char *name; const char *option; } variables[] = {
-		{ "GODWIT_POOL", "pool" }, { "GODWIT_RECORD", "record" }, { "MPIEXEC_TIMEOUT", "timeout" }, { "MPIEXEC_UNIVERSE_SIZE", "usize" },
+		{ "GODWIT_POOL", "pool" }, { "GODWIT_MEET", "meet" }, { "GODWIT_RECORD", "record" }, { "MPIEXEC_TIMEOUT", "timeout" }, { "MPIEXEC_UNIVERSE_SIZE", "usize" },
 		{ "HYDRA_BINDING", "bind-to" }, { "HYDRA_MAPPING", "map-by" },
 	};
 

@@ -72,6 +72,7 @@ struct job_spec {
 	const char *drain_file;      /* names hosts that go away; NULL: none */
 	enum bal_strategy balance;
 	uint64_t balance_every_ms;   /* 0: not said */
+	const char *meet;            /* a directory in which jobs of other machines are found; NULL: they are not */
 	const char *metrics;         /* a file for Prometheus; NULL: none */
 	uint64_t metrics_every_ms;   /* 0: not said */
 	const char *checkpoint_dir;  /* NULL: mpirun makes no checkpoints by itself */

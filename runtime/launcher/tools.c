@@ -11,6 +11,7 @@ struct tool {            /* one connection */
 	struct gw_link *link;
 	uint32_t due, failed; /* answers of the request that is being served */
 	bool is_surveying;    /* a status question is being answered */
+	bool is_far;          /* it is the mpirun of another job on another machine, and asks for nothing else */
 	struct friend_job *friend; /* it is the mpirun of another job: guests.c. NULL: it is none */
 };
 
@@ -280,7 +281,7 @@ static void do_meet(struct tool *t, json_t *msg)
 {
 	struct gw_error why = { 0 };
 
-	t->friend = guests_called(t->head, t->link, msg, &why);
+	t->friend = guests_called(t->head, t->link, t->is_far, msg, &why);
 	if (!t->friend && why.code)
 		refuse_for(t, &why);
 }
@@ -297,6 +298,7 @@ static void do_lookup(struct tool *t, json_t *msg)
 static const struct tool_op {
 	const char *name;
 	void (*handle)(struct tool *t, json_t *msg);
+	bool is_for_jobs;
 } tool_ops[] = {
 	{ "status", do_status },
 	{ "migrate", do_migrate },
@@ -309,8 +311,8 @@ static const struct tool_op {
 	{ "resume", do_resume },
 	{ "checkpoint", do_checkpoint },
 	{ "rebalance", do_rebalance },
-	{ "meet", do_meet },
-	{ "lookup", do_lookup },
+	{ "meet", do_meet, true },
+	{ "lookup", do_lookup, true },
 };
 
 static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
@@ -324,7 +326,7 @@ static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t 
 		return;
 	}
 	for (size_t i = 0; op && i < GW_ARRAY_LEN(tool_ops); i++)
-		if (strcmp(op, tool_ops[i].name) == 0) {
+		if (strcmp(op, tool_ops[i].name) == 0 && (!t->is_far || tool_ops[i].is_for_jobs)) {
 			tool_ops[i].handle(t, msg);
 			return;
 		}
@@ -347,30 +349,34 @@ static void on_drained(struct gw_link *l, void *ctx)
 
 static const struct gw_link_ops tool_link_ops = { .json = on_json, .drained = on_drained, .closed = on_closed };
 
-static void on_connection(void *ctx, uint32_t events)
+void tools_come(struct head *h, int fd, bool is_far)
 {
-	struct head *h = ctx;
-	struct gw_error why = { 0 };
-	struct tool *t;
-	int fd = gw_accept_unix(h->listener, &why);
+	struct tool *t = calloc(1, sizeof(*t));
 
-	(void)events;
-	if (fd < 0) {
-		if (fd != -EAGAIN)
-			gw_log(GW_WARN, "%s", why.text);
-		return;
-	}
-	t = calloc(1, sizeof(*t));
 	if (!t) {
 		close(fd);
 		return;
 	}
 	t->head = h;
+	t->is_far = is_far;
 	if (gw_link_create(&t->link, h->loop, fd, &tool_link_ops, t) < 0) {
 		free(t);
 		return;
 	}
 	gw_list_append(&h->tools, &t->node);
+}
+
+static void on_connection(void *ctx, uint32_t events)
+{
+	struct head *h = ctx;
+	struct gw_error why = { 0 };
+	int fd = gw_accept_unix(h->listener, &why);
+
+	(void)events;
+	if (fd >= 0)
+		tools_come(h, fd, false);
+	else if (fd != -EAGAIN)
+		gw_log(GW_WARN, "%s", why.text);
 }
 
 int tools_init(struct head *h, struct gw_error *why)
