@@ -18,6 +18,7 @@ static const struct { const char *name, *value; bool is_forced; } settings[] = {
 	{ "MPIR_CVAR_CH4_OFI_MAX_NICS", "1", false },
 	{ "MPIR_CVAR_CH4_NUM_VCIS", "1", false },
 	{ "MPIR_CVAR_ASYNC_PROGRESS", "0", false },
+	{ "MPIR_CVAR_DEVICE_COLLECTIVES", "none", false },
 	{ "IPATH_NO_BACKTRACE", "1", false },
 	{ "HFI_NO_BACKTRACE", "1", false },
 };

@@ -93,6 +93,7 @@ with open(table, "w") as f:
 for verb, told, said in (
 	("first-window", [], "atomics on the first window of a program, and on the second"),
 	("broadcast", ["GODWIT_CROWDED", "1"], "a crowded broadcast between ranks that describe it differently"),
+	("alltoall", ["GODWIT_CROWDED", "1"], "a crowded alltoall between ranks that describe it differently"),
 	("table", ["MPIR_CVAR_COLL_SELECTION_TUNING_JSON_FILE", table], "a table of the user's own selects the algorithms")):
 	status, job = run("-n", 4, "-clusters", 2, *(["-genv"] + told if told else []), edits, verb)
 	tap.ok(status == 0 and job.out() == [verb + ": ok"] * 4, said, status, *job.tail())

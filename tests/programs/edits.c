@@ -11,6 +11,7 @@
  *
  *	mpirun -n 4 edits first-window
  *	mpirun -n 4 -genv GODWIT_CROWDED 1 edits broadcast
+ *	mpirun -n 4 -genv GODWIT_CROWDED 1 edits alltoall
  *	mpirun -n 4 -genv MPIR_CVAR_COLL_SELECTION_TUNING_JSON_FILE table.json edits table
  *	mpirun -n 4 edits hardware
  */
@@ -234,6 +235,48 @@ static void broadcast(void)
 	printf("broadcast: ok\n");
 }
 
+/* Likewise, with each sending and receiving as it likes: by way of rank 0, and past it. The communicator's rank 0 is another than the
+ * world's, too. */
+static void alltoall_over(MPI_Comm comm, int n, MPI_Datatype spread, int *out, int *in)
+{
+	int me, way = rank % 2 + 1, back = rank / 2 % 2 + 1;
+
+	MPI_Comm_rank(comm, &me);
+	memset(in, 0, (size_t)ranks * (size_t)n * 2 * sizeof(int));
+	for (int i = 0; i < ranks * n; i++)
+		out[i * way] = me * 1000000 + i;
+	MPI_Alltoall(out, way == 2 ? 1 : n, way == 2 ? spread : MPI_INT, in, back == 2 ? 1 : n, back == 2 ? spread : MPI_INT, comm);
+	for (int i = 0; i < ranks * n; i++)
+		if (in[i * back] != i / n * 1000000 + me * n + i % n || (back == 2 && in[2 * i + 1]))
+			wrong("an alltoall between ranks that describe it differently brings something else");
+}
+
+static void alltoall(void)
+{
+	static const int counts[] = { 1, 127, 128, 129, 5000 };
+	MPI_Comm turned;
+
+	MPI_Comm_split(MPI_COMM_WORLD, 0, -rank, &turned);
+	for (size_t c = 0; c < sizeof(counts) / sizeof(*counts); c++) {
+		int n = counts[c], *out = calloc((size_t)ranks * (size_t)n, 2 * sizeof(int)), *in = calloc((size_t)ranks * (size_t)n, 2 * sizeof(int));
+		MPI_Datatype vector, spread;
+
+		if (!out || !in)
+			wrong("out of memory");
+		MPI_Type_vector(n, 1, 2, MPI_INT, &vector);
+		MPI_Type_create_resized(vector, 0, (MPI_Aint)(2 * (size_t)n * sizeof(int)), &spread);
+		MPI_Type_commit(&spread);
+		alltoall_over(MPI_COMM_WORLD, n, spread, out, in);
+		alltoall_over(turned, n, spread, out, in);
+		MPI_Type_free(&spread);
+		MPI_Type_free(&vector);
+		free(out);
+		free(in);
+	}
+	MPI_Comm_free(&turned);
+	printf("alltoall: ok\n");
+}
+
 /* With nothing else: a table has to tell of every collective that a program and MPI_Init use, or MPICH fails. */
 static void table(void)
 {
@@ -279,7 +322,8 @@ int main(int argc, char **argv)
 {
 	static const struct { const char *name; void (*run)(void); } verbs[] = {
 		{ "shared-window", shared_window }, { "processor-name", processor_name }, { "subarray", subarray }, { "crowded", crowded },
-		{ "first-window", first_window }, { "broadcast", broadcast }, { "table", table }, { "hardware", hardware },
+		{ "first-window", first_window }, { "broadcast", broadcast }, { "alltoall", alltoall },
+		{ "table", table }, { "hardware", hardware },
 	};
 
 	const char *verb = argc > 1 ? argv[1] : "";
