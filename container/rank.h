@@ -463,7 +463,6 @@ int ct_fit_processes(const struct ct_fit *f, struct gw_error *why);
 int ct_fit_limits(const struct ct_fit *f, struct gw_error *why);
 int ct_fit_descriptors(const struct ct_fit *f, struct gw_error *why);
 int ct_fit_addresses(const struct ct_fit *f, struct gw_error *why);
-uint64_t ct_fit_bytes(const struct ct_fit *f);                /* of pages that will come, by the hints */
 void ct_room_promise(struct ct_rank *r, const struct ct_fit *f);
 void ct_room_settle(struct ct_rank *r);                       /* it has what it needs, or needs nothing any more; idempotent */
 uint64_t ct_limit_grant(int which, uint64_t hard);            /* the highest hard limit up to @hard that this process may set */

@@ -51,7 +51,7 @@ void ct_room_promise(struct ct_rank *r, const struct ct_fit *f)
 {
 	uint64_t margin;
 
-	r->promised_bytes = ct_room_needed(ct_fit_bytes(f), f->reader->needs.threads, &margin);
+	r->promised_bytes = ct_room_needed(ct_room_pages("", f).ordinary, f->reader->needs.threads, &margin);
 	r->promised_tasks = f->reader->needs.threads - 1;
 	gw_list_append(&promised, &r->promise);
 }
@@ -91,13 +91,55 @@ uint64_t ct_room_needed(uint64_t private_bytes, uint32_t threads, uint64_t *marg
 	return private_bytes + private_bytes / 512 + (uint64_t)threads * STACK_OF_A_THREAD + *margin;
 }
 
-uint64_t ct_fit_bytes(const struct ct_fit *f)
+uint64_t ct_room_huge(const char *root, uint64_t page)
 {
-	uint64_t bytes = f->reader->needs.memory_bytes;
+	char dir[80], text[32];
+	uint64_t free, taken;
+
+	snprintf(dir, sizeof(dir), "/sys/kernel/mm/hugepages/hugepages-%llukB", (unsigned long long)page / 1024);
+	free = ct_cgroup_number(ct_host_text(root, dir, "free_hugepages", text, sizeof(text)));
+	taken = ct_cgroup_number(ct_host_text(root, dir, "resv_hugepages", text, sizeof(text)));
+	return free < CT_NO_LIMIT / page && taken < free ? (free - taken) * page : 0;
+}
+
+static uint64_t pages_in(const struct ct_vec *extents, const struct ct_img_vma *v)
+{
+	uint64_t bytes = 0;
+
+	for CT_EACH(const struct ct_img_extent, e, extents) {
+		uint64_t start = e->start > v->start ? e->start : v->start, end = e->end < v->end ? e->end : v->end;
+
+		bytes += end > start ? end - start : 0;
+	}
+	return bytes;
+}
+
+/* A mapping has huge pages as a whole, as it is made by one call, or none: map_huge() in restore_maps.c */
+struct ct_room_pages ct_room_pages(const char *root, const struct ct_fit *f)
+{
+	struct ct_room_pages p = { .ordinary = f->reader->needs.memory_bytes };
+	struct { uint64_t page, left; } sizes[4] = { 0 }; /* more than any processor has */
 
 	for CT_EACH(const struct ct_img_extent, e, &f->reader->extents)
-		bytes += e->end > e->start ? e->end - e->start : 0;
-	return bytes;
+		p.ordinary += e->end > e->start ? e->end - e->start : 0;
+	for CT_EACH(const struct ct_img_vma, v, &f->hint->vmas) {
+		size_t i = 0;
+
+		if (!(v->advice & CT_VMA_HUGETLB))
+			continue;
+		while (i < GW_ARRAY_LEN(sizes) - 1 && sizes[i].page && sizes[i].page != v->offset)
+			i++;
+		if (!sizes[i].page)
+			sizes[i].left = ct_room_huge(root, sizes[i].page = v->offset);
+		if (sizes[i].page == v->offset && sizes[i].left >= v->end - v->start) {
+			sizes[i].left -= v->end - v->start;
+			p.ordinary -= pages_in(&f->reader->extents, v);
+		} else {
+			p.lacking += pages_in(&f->reader->extents, v);
+			p.page = v->offset;
+		}
+	}
+	return p;
 }
 
 static unsigned long long mib(uint64_t bytes)
@@ -114,25 +156,36 @@ static const char *promised_text(char *buf, size_t cap, uint64_t bytes)
 	return buf;
 }
 
+/* ", 64 of them for want of huge pages", or "" */
+static const char *lacking_text(char *buf, size_t cap, const struct ct_room_pages *p)
+{
+	buf[0] = '\0';
+	if (p->lacking)
+		snprintf(buf, cap, "; %llu of them since too few huge pages of %llu KiB are free here, see vm.nr_hugepages", mib(p->lacking),
+		         (unsigned long long)p->page / 1024);
+	return buf;
+}
+
 int ct_fit_memory(const struct ct_fit *f, struct gw_error *why)
 {
-	uint64_t margin, bytes, tasks, available;
-	uint64_t needed = ct_room_needed(ct_fit_bytes(f), f->reader->needs.threads, &margin);
+	struct ct_room_pages pages = ct_room_pages("", f);
+	uint64_t margin, bytes, tasks, available, needed = ct_room_needed(pages.ordinary, f->reader->needs.threads, &margin);
 	struct ct_cgroup_room group;
-	char text[4096], also[128];
+	char text[4096], also[128], lacking[128];
 
 	promises(&bytes, &tasks);
 	available = ct_room_available(ct_host_text("", "/proc", "meminfo", text, sizeof(text)));
 	ct_cgroup_room("", "memory", &group);
 	promised_text(also, sizeof(also), bytes);
+	lacking_text(lacking, sizeof(lacking), &pages);
 	if (group.left != CT_NO_LIMIT && needed + bytes > group.left)
-		return gw_fail(why, -ENOMEM, "the rank needs %llu MiB of memory (%llu MiB of them to grow) and %llu MiB are available%s: the "
-		               "control group '%s' may have %llu MiB and uses %llu; give it more, or move fewer ranks there",
-		               mib(needed), mib(margin), group.left / MIB + 0ull, also, group.group, group.limit / MIB + 0ull,
+		return gw_fail(why, -ENOMEM, "the rank needs %llu MiB of memory (%llu MiB of them to grow%s) and %llu MiB are available%s: "
+		               "the control group '%s' may have %llu MiB and uses %llu; give it more, or move fewer ranks there",
+		               mib(needed), mib(margin), lacking, group.left / MIB + 0ull, also, group.group, group.limit / MIB + 0ull,
 		               mib(group.used));
 	if (available != CT_NO_LIMIT && needed + bytes > available)
-		return gw_fail(why, -ENOMEM, "the rank needs %llu MiB of memory (%llu MiB of them to grow) and %llu MiB are available%s "
-		               "(MemAvailable of /proc/meminfo); move it to a host that has more", mib(needed), mib(margin),
+		return gw_fail(why, -ENOMEM, "the rank needs %llu MiB of memory (%llu MiB of them to grow%s) and %llu MiB are available%s "
+		               "(MemAvailable of /proc/meminfo); move it to a host that has more", mib(needed), mib(margin), lacking,
 		               available / MIB + 0ull, also);
 	return 0;
 }

@@ -53,4 +53,17 @@ uint64_t ct_room_available(const char *meminfo);
 /** ct_room_needed - bytes that a rank will take here: its own, what the kernel keeps for it, and a margin to grow */
 uint64_t ct_room_needed(uint64_t private_bytes, uint32_t threads, uint64_t *margin);
 
+/** ct_room_huge - bytes of reserved huge pages of @page bytes that are free and that no mapping has spoken for */
+uint64_t ct_room_huge(const char *root, uint64_t page);
+
+/* Bytes of a rank's pages that will come, by the hints. */
+struct ct_room_pages {
+	uint64_t ordinary;   /* all that take ordinary memory: */
+	uint64_t lacking;    /* of these, what was in reserved huge pages, and finds none here */
+	uint64_t page;       /* the size of such a page, 0 when none is lacking */
+};
+
+/** ct_room_pages - what of @f goes to reserved huge pages takes no other memory */
+struct ct_room_pages ct_room_pages(const char *root, const struct ct_fit *f);
+
 #endif

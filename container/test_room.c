@@ -147,6 +147,38 @@ static void test_needed(void)
 	ok(margin == 256 * MIB && large > (64ull << 30) + margin, "a large one of 256, and its page tables");
 }
 
+/* A rank of 10 MiB of ordinary memory, 4 huge pages of 2 MiB of which two were written, and one of 1 GiB that was not. */
+static void test_huge(void)
+{
+	struct ct_img_extent extents[] = { { 0, 10 * MIB }, { 64 * MIB, 68 * MIB }, { 128 * MIB, 132 * MIB } };
+	struct ct_img_vma vmas[] = {
+		{ .start = 0, .end = 12 * MIB },
+		{ .start = 64 * MIB, .end = 72 * MIB, .offset = 2 * MIB, .advice = CT_VMA_HUGETLB },
+		{ .start = 1024 * MIB, .end = 2048 * MIB, .offset = 1024 * MIB, .advice = CT_VMA_HUGETLB },
+	};
+	struct ct_reader reader = { .extents = { .at = extents, .n = 2 } };
+	struct ct_snapshot hint = { .vmas = { .at = vmas, .n = GW_ARRAY_LEN(vmas) } };
+	struct ct_fit f = { .reader = &reader, .hint = &hint };
+	const char *dir = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+	struct ct_room_pages p;
+
+	reader.extents.size = sizeof(extents[0]);
+	hint.vmas.size = sizeof(vmas[0]);
+	p = ct_room_pages(root, &f);
+	ok(p.ordinary == 14 * MIB && p.lacking == 4 * MIB, "huge pages that are not here will be ordinary memory");
+	put(dir, "free_hugepages", "6\n");
+	put(dir, "resv_hugepages", "3\n");
+	p = ct_room_pages(root, &f);
+	ok(ct_room_huge(root, 2 * MIB) == 6 * MIB && p.ordinary == 14 * MIB && p.page >= 2 * MIB, "nor do those count that others have spoken for");
+	put(dir, "resv_hugepages", "2\n");
+	p = ct_room_pages(root, &f);
+	ok(p.ordinary == 10 * MIB && p.lacking == 0, "huge pages that are free take no other memory");
+	vmas[2] = (struct ct_img_vma){ .start = 128 * MIB, .end = 136 * MIB, .offset = 2 * MIB, .advice = CT_VMA_HUGETLB };
+	reader.extents.n = 3;
+	p = ct_room_pages(root, &f);
+	ok(p.ordinary == 14 * MIB && p.lacking == 4 * MIB && p.page == 2 * MIB, "and each counts once");
+}
+
 /* Texts cut, doubled and turned over: whatever comes out lies below a mount point that was read. */
 static void test_fuzz(void)
 {
@@ -189,6 +221,7 @@ int main(void)
 	test_numbers();
 	test_levels();
 	test_needed();
+	test_huge();
 	test_fuzz();
 	snprintf(command, sizeof(command), "rm -rf %s", root);
 	if (system(command) != 0)

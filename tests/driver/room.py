@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Room is proved before anything stops: a destination that has too little of something, or another processor, refuses with a
 sentence that names it, and the rank runs on; once there is room the same move succeeds, and what the rank has is counted there."""
-import resource
+import fcntl, resource
 import rig, rig_mpi
 from godwit import *
 
@@ -146,6 +146,75 @@ def memory():
 	c.end("and the job ends well")
 
 
+HUGE = """import mmap, os, sys, time
+m = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)  # MAP_HUGETLB
+for at in range(0, len(m), 4096):
+	m[at:at + 8] = at.to_bytes(8, "little")
+print("ready", flush=True)
+while not os.path.exists(sys.argv[1]):
+	time.sleep(0.01)
+print("well" if all(m[at:at + 8] == at.to_bytes(8, "little") for at in range(0, len(m), 4096)) else "ill")
+"""
+
+
+class Pages:
+	"""Reserved huge pages of the whole host: who changes how many there are holds a lock, which container/test_state takes too."""
+
+	def __init__(self):
+		self.lock = open("/proc/sys/vm/nr_overcommit_hugepages", "r+")
+		fcntl.flock(self.lock, fcntl.LOCK_EX)
+		self.before = self.total()
+		# a process of its own puts it right, however the test ends; it has the lock, too
+		self.sweeper = subprocess.Popen(["sh", "-c", "read end; echo %d > /proc/sys/vm/nr_hugepages" % self.before], stdin=subprocess.PIPE,
+		                                pass_fds=[self.lock.fileno()], start_new_session=True)
+
+	def total(self):
+		with open("/proc/sys/vm/nr_hugepages") as f:
+			return int(f.read())
+
+	def more(self, n):
+		"""So many more than there were. Return whether the kernel has made them"""
+		with open("/proc/sys/vm/nr_hugepages", "w") as f:
+			f.write("%d\n" % (self.before + n))
+		return self.total() >= self.before + n
+
+	def close(self):
+		self.lock.close()
+		self.sweeper.communicate()
+
+
+def huge():
+	sentence = "huge pages that are free at the destination need no other memory there"
+	why = no_groups("memory")
+	if not why and not os.access("/proc/sys/vm/nr_hugepages", os.W_OK):
+		why = "how many huge pages there are is not ours to say"
+	if why:
+		tap.skip(sentence, why)
+		return
+	step, pages = Group("memory", "huge"), Pages()
+	try:
+		if not pages.more(64):
+			tap.skip(sentence, "128 MiB of them are not to be had here now")
+			return
+		stop = os.path.join(work, "stop-huge")
+		job = Job(tap, HOSTS + ["-n", 1, sys.executable, "-c", HUGE, stop])
+		if not job.wait_line("^ready", 60):
+			tap.bail("the job did not start")
+		head = job.head()
+		step.write("cgroup.procs", next(c["pid"] for c in head.status()["clusters"] if c["cluster"] == 1))
+		step.write("memory.limit_in_bytes", 56 << 20)
+		moves = [head.migrate([0], to)[0] for to in (1, 0)]
+		tap.ok(all(m["status"] == 0 for m in moves), sentence, *moves)
+		pages.more(32)  # those that it has are not given back
+		m = head.migrate([0], 1)[0]
+		refused("and where none are they do", (m["status"], m["text"]), "MiB of memory", "64 of them since too few huge pages of 2048 KiB are free",
+		        "may have 56 MiB")
+		open(stop, "w").close()
+		tap.ok(job.end(60) == 0 and "well" in job.out(), "the rank ran on", *job.tail())
+	finally:
+		pages.close()
+
+
 def processes():
 	why = no_groups("pids")
 	if why:
@@ -285,6 +354,7 @@ def clocks():
 try:
 	limits()
 	memory()
+	huge()
 	processes()
 	unified()
 	features()
