@@ -316,14 +316,19 @@ static void ignore_dead(struct mig_peer *p, uint16_t type, const struct mig_head
 		mig_post(s, MIG_EV_PEER_DEAD, -EHOSTDOWN, "the daemon of cluster %u is dead", cluster);
 }
 
-/* Packed memory that is not what was packed. A rank that has not been given stays where it is; one that runs here asks again. */
+/* Packed memory that is not what was packed, or that there is no memory for. A rank that has not been given stays where it is; one that
+ * runs here asks again. */
 static void damaged(struct mig_peer *p, int code, const struct gw_error *why)
 {
 	struct mig_session *s = p->s;
+	bool is_ours = code == -ENOMEM;
 
+	p->m->n.bad_frames += !is_ours && s->state == MIG_FILL;
 	if (s->state == MIG_FILL) {
-		p->m->n.bad_frames++;
-		mig_post(s, MIG_EV_FAILED, code, "what came to cluster %u is not what was sent: %s", s->id.to, why->text);
+		mig_post(s, MIG_EV_FAILED, code, is_ours ? "cluster %u: %s" : "what came to cluster %u is not what was sent: %s", s->id.to, why->text);
+	} else if (is_ours) {
+		peer_free(p);
+		mig_post(s, MIG_EV_PEER_LOST, code, "cluster %u: %s", s->id.to, why->text);
 	} else {
 		refuse_frame(p, MIG_F_PACKED, why->text);
 	}
