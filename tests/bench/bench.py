@@ -23,7 +23,7 @@
 10. A program of 64 ranks that only meets in a barrier, from its start to its end; what a rank has to itself (start).
 11. The runtime's state in the user area and in the program's heap: time, pages, cache misses (area).
 12. Moves between two emulated hosts over a link of 100 MB/s, of memory that packs well, half as well and not at all: with packing, and
-   without (slowlink).
+   without (slowlink). By how much a rank is slower that moves between two such hosts (slowhosts).
 
 The programs are compiled here, by each MPI's own wrapper with -O2, in a temporary directory. --json FILE keeps all samples.
 """
@@ -46,7 +46,7 @@ from moves import bench_downtime, bench_pause
 from net import bench_net
 from onehost import CASES, bench_onehost
 from onesided import bench_onesided
-from slowlink import bench_slowlink
+from slowlink import bench_slowhosts, bench_slowlink
 from start import bench_start
 
 
@@ -80,7 +80,7 @@ def main():
     parser.add_argument("--fifo", action="store_true", help="ranks of net, speed, coll, halo and types get the cores before all other "
                         "work (SCHED_FIFO, SCHED_RR)")
     parser.add_argument("--only", action="append", metavar="WHAT", choices=[*CASES, "net", "onesided", "start", "area", "pause", "downtime",
-                        "migrate", "slowlink", "hosts", "balance", "commplace"], help="one of them; may come again")
+                        "migrate", "slowlink", "slowhosts", "hosts", "balance", "commplace"], help="one of them; may come again")
     parser.add_argument("--share", type=share, help="of a core, for each cluster of balance (1, and 0.5 for drift); root")
     parser.add_argument("--parts", type=parts, default=PARTS, help=f"of balance: {','.join(PARTS)} (all)")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
@@ -110,6 +110,7 @@ def main():
                             ("downtime", lambda: bench_downtime(directory, args.moves, results)),
                             ("migrate", lambda: bench_migrate(directory, args.moves, results)),
                             ("slowlink", lambda: bench_slowlink(directory, args.moves, results)),
+                            ("slowhosts", lambda: bench_slowhosts(directory, args.moves, results)),
                             ("hosts", lambda: bench_hosts(directory, args.moves, results)),
                             ("balance", lambda: bench_balance(directory, args.pairs, args.share, args.quick, results, args.parts)),
                             ("commplace", lambda: bench_commplace(directory, args.pairs, results))):

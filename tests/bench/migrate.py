@@ -129,6 +129,21 @@ def pace(notes, begin, end):
     return (inside[-1][1] - inside[0][1]) * 1e9 / (inside[-1][0] - inside[0][0]) if len(inside) > 2 else None
 
 
+def slower_by(found, lines):
+    """Percent by which a rank was slower while its memory went in rounds, for each move that was long enough to tell."""
+    notes = [tuple(map(int, m.groups())) for m in (re.match(r"note rank=\d+ at_ns=(\d+) written_pages=(\d+)", l) for l in lines) if m]
+    slower = []
+    for m in found:
+        rounds = m["phases"]["rounds_ns"]
+        end = m["frozen_at_ns"] - m["phases"]["freeze_ns"] - m["phases"]["quiesce_ns"]
+        during, before = pace(notes, end - rounds, end), pace(notes, end - rounds - 500000000, end - rounds - m["phases"]["prepare_ns"])
+        if during and before:
+            slower.append(100 * (1 - during / before))
+    if not slower:
+        raise BenchError("the rounds were too short to see how fast the rank was")
+    return slower
+
+
 def bench_slowdown(program, stop, results, ranks, words):
     """A rank whose work writes 100 MiB/s: how much less it does while its memory is sent in rounds."""
     found = []
@@ -140,16 +155,7 @@ def bench_slowdown(program, stop, results, ranks, words):
             if m:
                 found.append(m)
         v.end()
-        notes = [tuple(map(int, m.groups())) for m in (re.match(r"note rank=\d+ at_ns=(\d+) written_pages=(\d+)", l) for l in v.job.out()) if m]
-    slower = []
-    for m in found:
-        rounds = m["phases"]["rounds_ns"]
-        end = m["frozen_at_ns"] - m["phases"]["freeze_ns"] - m["phases"]["quiesce_ns"]
-        during, before = pace(notes, end - rounds, end), pace(notes, end - rounds - 500000000, end - rounds - m["phases"]["prepare_ns"])
-        if during and before:
-            slower.append(100 * (1 - during / before))
-    if not slower:
-        raise BenchError("the rounds were too short to see how fast the rank was")
+        slower = slower_by(found, v.job.out())
     print(f"\n  while 1 GiB is sent in rounds a rank whose work writes 100 MiB/s is slower by {spread(slower)} % (n {len(slower)}), "
           f"for {spread([m['phases']['rounds_ns'] / 1e6 for m in found])} ms: {words}", flush=True)
     results.append({"what": "slowdown", "ranks": ranks, "percent": slower, "moves": found})
