@@ -153,34 +153,6 @@ int ct_memory_fd(struct ct_rank *r, struct ct_snapshot *s, struct ct_img_fd *fd,
 	return 0;
 }
 
-/* Two processes that share it would have two of them. Of one that we may not look at nothing is known. */
-static bool has_it(pid_t pid, const struct ct_img_memory *m)
-{
-	struct ct_maps maps = { 0 };
-	bool is_there = false;
-	struct ct_vec fds;
-
-	ct_vec_init(&maps.list, sizeof(struct ct_map));
-	ct_vec_init(&fds, sizeof(int));
-	if (ct_maps_read(&maps, pid, false) == 0)
-		for CT_EACH(const struct ct_map, map, &maps.list)
-			is_there |= map->ino == m->ino && makedev(map->dev_major, map->dev_minor) == m->dev;
-	if (!is_there && ct_proc_ids(pid, "fd", &fds) == 0)
-		for CT_EACH(const int, n, &fds) {
-			char path[64], link[4096];
-			struct stat st;
-
-			snprintf(path, sizeof(path), "fd/%d", *n);
-			if (ct_proc_link(pid, path, link, sizeof(link)) < 0 || !ct_is_deleted(link))
-				continue;
-			snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)pid, *n);
-			is_there |= stat(path, &st) == 0 && st.st_ino == m->ino && st.st_dev == m->dev;
-		}
-	ct_maps_fini(&maps);
-	ct_vec_fini(&fds);
-	return is_there;
-}
-
 /* Of a file that the rank has mapped privately only, and not open, a copy is as good: as of a library that was replaced. */
 static bool is_written(const struct ct_snapshot *s, uint32_t i)
 {
@@ -214,6 +186,97 @@ static int file_open(const struct ct_rank *r, const struct ct_snapshot *s, uint3
 	return -ENOENT;
 }
 
+/* What a memory file is called by: some file systems, as overlayfs and btrfs, say another device of a descriptor than of a mapping. */
+struct identity {
+	uint64_t fd_dev, fd_ino;   /* 0: we may not look at it but through the mappings */
+	uint64_t map_dev, map_ino; /* 0: it cannot be mapped */
+};
+
+/* It is mapped here for a moment: what is said of that can be compared with what is said of mappings elsewhere. */
+static void identity_read(int fd, struct identity *id)
+{
+	void *at = mmap(NULL, CT_PAGE, PROT_READ, MAP_PRIVATE, fd, 0);
+	struct ct_maps own = { 0 };
+	const struct ct_map *map;
+	struct stat st;
+
+	*id = (struct identity){ 0 };
+	if (fstat(fd, &st) == 0) {
+		id->fd_dev = st.st_dev;
+		id->fd_ino = st.st_ino;
+	}
+	if (at == MAP_FAILED)
+		return;
+	ct_vec_init(&own.list, sizeof(struct ct_map));
+	map = ct_maps_read(&own, getpid(), false) == 0 ? ct_maps_find(&own, (uint64_t)(uintptr_t)at) : NULL;
+	if (map) {
+		id->map_dev = makedev(map->dev_major, map->dev_minor);
+		id->map_ino = map->ino;
+	}
+	ct_maps_fini(&own);
+	munmap(at, CT_PAGE);
+}
+
+static bool is_open_as(pid_t pid, int number, const struct identity *id)
+{
+	gw_autoclose int fd = -1;
+	struct identity its;
+	char path[64];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)pid, number);
+	if (id->fd_ino)
+		return stat(path, &st) == 0 && st.st_ino == id->fd_ino && st.st_dev == id->fd_dev;
+	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		return false;
+	identity_read(fd, &its);
+	return its.map_ino == id->map_ino && its.map_dev == id->map_dev;
+}
+
+/* Two processes that share it would have two of them. Of one that we may not look at nothing is known. */
+static bool has_it(pid_t pid, const struct identity *id)
+{
+	struct ct_maps maps = { 0 };
+	bool is_there = false;
+	struct ct_vec fds;
+
+	ct_vec_init(&maps.list, sizeof(struct ct_map));
+	ct_vec_init(&fds, sizeof(int));
+	if (id->map_ino && ct_maps_read(&maps, pid, false) == 0)
+		for CT_EACH(const struct ct_map, map, &maps.list)
+			is_there |= map->ino == id->map_ino && makedev(map->dev_major, map->dev_minor) == id->map_dev;
+	if (!is_there && ct_proc_ids(pid, "fd", &fds) == 0)
+		for CT_EACH(const int, n, &fds) {
+			char path[64], link[4096];
+
+			snprintf(path, sizeof(path), "fd/%d", *n);
+			is_there |= ct_proc_link(pid, path, link, sizeof(link)) >= 0 && ct_is_deleted(link) && is_open_as(pid, *n, id);
+		}
+	ct_maps_fini(&maps);
+	ct_vec_fini(&fds);
+	return is_there;
+}
+
+static int check_one(struct ct_rank *r, const struct ct_snapshot *s, uint32_t i, const struct ct_vec *pids, struct gw_error *why)
+{
+	const struct ct_img_memory *m = CT_AT(struct ct_img_memory, &s->memories, i);
+	const char *name = ct_snapshot_text(s, m->name);
+	struct identity id = { .map_dev = m->dev, .map_ino = m->ino };
+	int fd = file_open(r, s, i), rc = 0;
+
+	if (fd < 0 && fd != -ENOENT)
+		return ct_hold(r, why, CT_HOLD_STATE, 0, "its memory file '%s' cannot be read: %s; what it holds would be lost", name, strerror(-fd));
+	if (fd >= 0) {
+		identity_read(fd, &id);
+		close(fd);
+	}
+	for CT_EACH(const int, pid, pids)
+		if (rc == 0 && *pid != r->pid && is_written(s, i) && has_it(*pid, &id))
+			rc = ct_hold(r, why, CT_HOLD_STATE, 0, "process %d has its memory file '%s' too: after a move each would have one of its own; "
+			             "end that process, or keep the rank with 'godwit pin'", *pid, name);
+	return rc;
+}
+
 int ct_memory_check(struct ct_rank *r, const struct ct_snapshot *s, struct gw_error *why)
 {
 	struct ct_vec pids;
@@ -221,25 +284,10 @@ int ct_memory_check(struct ct_rank *r, const struct ct_snapshot *s, struct gw_er
 
 	if (!s->memories.n)
 		return 0;
-	for (uint32_t i = 0; rc == 0 && i < s->memories.n; i++) {
-		int fd = file_open(r, s, i);
-
-		if (fd >= 0)
-			close(fd);
-		else if (fd != -ENOENT)
-			rc = ct_hold(r, why, CT_HOLD_STATE, 0, "its memory file '%s' cannot be read: %s; what it holds would be lost",
-			             ct_snapshot_text(s, CT_AT(struct ct_img_memory, &s->memories, i)->name), strerror(-fd));
-	}
 	ct_vec_init(&pids, sizeof(int));
 	ct_proc_ids(getpid(), "../", &pids);
-	for CT_EACH(const int, pid, &pids)
-		for (uint32_t i = 0; i < s->memories.n; i++) {
-			const struct ct_img_memory *m = CT_AT(struct ct_img_memory, &s->memories, i);
-
-			if (rc == 0 && *pid != r->pid && is_written(s, i) && has_it(*pid, m))
-				rc = ct_hold(r, why, CT_HOLD_STATE, 0, "process %d has its memory file '%s' too: after a move each would have one "
-				             "of its own; end that process, or keep the rank with 'godwit pin'", *pid, ct_snapshot_text(s, m->name));
-		}
+	for (uint32_t i = 0; rc == 0 && i < s->memories.n; i++)
+		rc = check_one(r, s, i, &pids, why);
 	ct_vec_fini(&pids);
 	return rc;
 }
