@@ -44,7 +44,7 @@
  *   suspend-stop  id                          stop them: those of all daemons are quiet; answered by suspended
  *   checkpoint    id dir                      instead: freeze them and write their images to @dir; answered by checkpointed
  *   resume                                    they go on, whatever state they were in
- *   restart       dir elapsed_ns names[]: [cluster host epoch] files[]: path ino length; ranks[]: rank name hash size epoch passed_ns
+ *   restart       dir elapsed_ns names[]: [cluster host epoch ended] files[]: path ino length; ranks[]: rank name hash size epoch passed_ns
  *                                             instead of launches: make these ranks of their images in @dir, which this host may not
  *                                             see; answered by restored for each. elapsed_ns: their clocks go on since then; passed_ns:
  *                                             and had gone on since the image says

@@ -341,10 +341,11 @@ static void publish_names(struct clusterd *d, const json_t *names)
 
 	json_array_foreach((json_t *)(uintptr_t)names, i, name) {
 		json_int_t cluster, host, epoch;
+		int ended;
 
-		if (json_unpack((json_t *)(uintptr_t)name, "[I, I, I]", &cluster, &host, &epoch) == 0)
+		if (json_unpack((json_t *)(uintptr_t)name, "[I, I, I, b]", &cluster, &host, &epoch, &ended) == 0)
 			noc_names_publish(&d->segment, (uint32_t)i, &(struct noc_place){ .cluster = (uint32_t)cluster, .host = (uint32_t)host,
-			                  .state = NOC_NAME_MOVING, .epoch = (uint64_t)epoch }, d->cluster);
+			                  .state = ended ? NOC_NAME_GONE : NOC_NAME_MOVING, .epoch = (uint64_t)epoch }, d->cluster);
 	}
 }
 

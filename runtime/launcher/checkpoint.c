@@ -121,15 +121,47 @@ static json_t *strings_json(const struct strings *s)
 	return list;
 }
 
-static json_t *apps_json(const struct head *h)
+/* What could not be spawned has left its program behind, and nobody runs it. */
+static uint32_t ranks_of(const struct head *h, uint32_t app)
+{
+	uint32_t n = 0;
+
+	for (uint32_t r = 0; r < h->size; r++)
+		n += h->ranks[r].app == app;
+	return n;
+}
+
+/* Those of the command line, or those that ranks have started */
+static json_t *apps_json(const struct head *h, bool is_spawned)
+{
+	uint32_t own = h->ranks[h->worlds[0].size - 1].app + 1;
+	json_t *list = json_array();
+
+	for (uint32_t i = is_spawned ? own : 0; i < (is_spawned ? h->spec->n_apps : own); i++) {
+		const struct app *a = &h->spec->apps[i];
+
+		json_array_append_new(list, json_pack("{s:i, s:o, s:o, s:o*}", "ranks", (int)ranks_of(h, i), "argv", strings_json(&a->argv), "env",
+		                                      strings_json(&a->env), "wdir", a->wdir ? text_json(a->wdir) : NULL));
+	}
+	return list;
+}
+
+static json_t *pmi_json(const struct world *w)
+{
+	return json_pack("{s:I, s:i, s:O, s:O}", "barriers_done", (json_int_t)w->barriers_done, "barrier_count", (int)w->barrier_count,
+	                 "barrier_puts", w->barrier_puts, "space", w->space);
+}
+
+/* Those that ranks have started */
+static json_t *worlds_json(const struct head *h)
 {
 	json_t *list = json_array();
 
-	for (uint32_t i = 0; i < h->spec->n_apps; i++) {
-		const struct app *a = &h->spec->apps[i];
+	for (uint32_t i = 1; i < h->n_worlds; i++) {
+		const struct world *w = &h->worlds[i];
 
-		json_array_append_new(list, json_pack("{s:i, s:o, s:o, s:o*}", "ranks", (int)a->n, "argv", strings_json(&a->argv), "env",
-		                                      strings_json(&a->env), "wdir", a->wdir ? text_json(a->wdir) : NULL));
+		json_array_append_new(list, json_pack("{s:i, s:i, s:i, s:I, s:o}", "size", (int)w->size, "app", (int)w->app, "parent", (int)w->parent,
+		                                      "asked", (json_int_t)w->asked, "pmi", pmi_json(w)));
 	}
 	return list;
 }
@@ -173,17 +205,16 @@ static json_t *input_json(const struct head *h)
 
 static json_t *manifest(const struct head *h, const struct checkpoint *c)
 {
-	const struct world *w = &h->worlds[0]; /* the only one: checkpoint_prepare() */
 	char cwd[4096] = "";
 	json_t *m;
 
-	m = json_pack("{s:i, s:s, s:I, s:I, s:i, s:i, s:i, s:b, s:I, s:s, s:o, s:o, s:o, s:o, s:{s:I, s:i, s:O, s:O, s:O}, s:O}", "format",
+	m = json_pack("{s:i, s:s, s:I, s:I, s:i, s:i, s:i, s:b, s:I, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:O, s:O}", "format",
 	                 COLD_FORMAT, "job", job_id(h), "checkpoint", (json_int_t)c->number, "time", (json_int_t)time(NULL),
 	                 "ranks_total", (int)h->size, "clusters", (int)h->n_clusters, "universe", (int)h->spec->universe, "networked",
-	                 (int)h->is_networked, "base_pid", (json_int_t)h->base_pid, "cwd", getcwd(cwd, sizeof(cwd)) ? cwd : "", "apps",
-	                 apps_json(h), "environment", environment_json(), "ranks", ranks_json(h), "input", input_json(h), "pmi",
-	                 "barriers_done", (json_int_t)w->barriers_done, "barrier_count", (int)w->barrier_count, "barrier_puts",
-	                 w->barrier_puts, "space", w->space, "services", h->services, "images", c->images);
+	                 (int)h->is_networked, "base_pid", (json_int_t)h->base_pid, "room", (int)h->room, "cwd",
+	                 getcwd(cwd, sizeof(cwd)) ? cwd : "", "apps", apps_json(h, false), "spawned", apps_json(h, true), "environment",
+	                 environment_json(), "ranks", ranks_json(h), "input", input_json(h), "pmi", pmi_json(&h->worlds[0]), "worlds",
+	                 worlds_json(h), "services", h->services, "images", c->images);
 	if (m)
 		remember_write(h, m, c->images, c->is_stopping);
 	return m;
@@ -235,6 +266,34 @@ static int begin(struct head *h, struct checkpoint *c, struct gw_error *why)
 	return c->has_tmp ? 0 : gw_fail(why, -errno, "nothing can be written to '%s': %s", c->dir, strerror(errno));
 }
 
+static uint32_t living(const struct head *h, uint32_t first, uint32_t size)
+{
+	uint32_t n = 0;
+
+	for (uint32_t r = first; r < first + size; r++)
+		n += h->ranks[r].state != RANK_ENDED;
+	return n;
+}
+
+/* Ranks that have ended are not written down: of what ranks have started all may be over, of what mpirun has started none. */
+static int check_worlds(const struct head *h, struct gw_error *why)
+{
+	for (uint32_t i = 0; i < h->n_worlds; i++) {
+		const struct world *w = &h->worlds[i];
+		uint32_t r = w->first;
+
+		if (w->is_pending)
+			return gw_fail(why, -EBUSY, "rank %u is just starting others (MPI_Comm_spawn); try again", w->parent);
+		if (living(h, w->first, w->size) == (i ? 0 : w->size) || living(h, w->first, w->size) == w->size)
+			continue;
+		while (h->ranks[r].state != RANK_ENDED)
+			r++;
+		return gw_fail(why, i ? -EAGAIN : -ESRCH, i ? "rank %u has ended, and others that were started with it have not yet; try again" :
+		               "rank %u has ended: the job is about to", r);
+	}
+	return 0;
+}
+
 int checkpoint_prepare(struct head *h, const char *dir, bool is_stopping, struct gw_error *why)
 {
 	struct checkpoint *c;
@@ -242,14 +301,10 @@ int checkpoint_prepare(struct head *h, const char *dir, bool is_stopping, struct
 
 	if (h->checkpoint || h->suspend.state != SUSPEND_NONE)
 		return suspend_refuse(h, why);
-	if (h->n_worlds > 1)
-		return gw_fail(why, -ENOTSUP, "ranks %u to %u were started by rank %u (MPI_Comm_spawn), and a job with such ranks cannot be "
-		               "written down", h->worlds[1].first, h->worlds[1].first + h->worlds[1].size - 1, h->worlds[1].parent);
 	if (h->n_guests)
 		return gw_fail(why, -ENOTSUP, "the job has connected to another one (MPI_Comm_connect), and such a job cannot be written down");
-	for (uint32_t r = 0; r < h->size; r++)
-		if (h->ranks[r].state == RANK_ENDED)
-			return gw_fail(why, -ESRCH, "rank %u has ended: the job is about to", r);
+	if (check_worlds(h, why) < 0)
+		return why->code;
 	if (dir[0] != '/' || strlen(dir) > sizeof(c->dir) - 100)
 		return gw_fail(why, -EINVAL, "'%.100s' is not the full path of a directory", dir);
 	c = calloc(1, sizeof(*c));
@@ -337,8 +392,8 @@ static int commit(struct head *h, struct checkpoint *c, struct gw_error *why)
 		*why = c->why;
 		return why->code;
 	}
-	if (json_array_size(c->images) != h->size) /* a daemon has died, or a rank has ended */
-		return gw_fail(why, -ESRCH, "not all ranks were there: %zu images of %u", json_array_size(c->images), h->size);
+	if (json_array_size(c->images) != living(h, 0, h->size) || check_worlds(h, why) < 0) /* a daemon has died, or a rank has ended */
+		return gw_fail(why, -ESRCH, "not all ranks were there: %zu images of %u", json_array_size(c->images), living(h, 0, h->size));
 	json_array_foreach(c->images, i, image) {
 		c->bytes += (uint64_t)json_integer_value(json_object_get(image, "bytes"));
 		c->size += (uint64_t)json_integer_value(json_object_get(image, "size"));

@@ -680,6 +680,7 @@ int schedule_stop_signal(const struct head *h);              /* after which the 
 /* ---- restart.c ---- */
 int restart_setup(struct head *h, struct gw_error *why);     /* what the head knew; after all else was set up */
 uint32_t restart_job(const struct job_spec *spec);           /* its number */
+uint32_t restart_room(const struct job_spec *spec, uint32_t room); /* of a job that is continued; else @room */
 bool restart_is_pending(const struct job_spec *spec);        /* it is to be continued, and nothing of it has run */
 void restart_cluster(struct head *h, struct cluster *c);     /* it is up: the ranks that go on there */
 void restart_heard(struct cluster *c, json_t *msg);          /* `restored`, `restore-failed`, `restart-cut` */

@@ -181,7 +181,7 @@ int input_init(struct head *h, struct gw_error *why)
 	if (!wanted || !in->buf || !in->receivers)
 		return gw_fail(why, -ENOMEM, "no memory for standard input");
 	code = parse_receivers(h, h->spec->input ? h->spec->input : "0", wanted, why);
-	for (uint32_t r = 0; r < h->size; r++)
+	for (uint32_t r = 0; r < h->size - h->spec->n_spawned; r++)
 		if (wanted[r])
 			in->receivers[in->n++].rank = r;
 	signal(SIGTTIN, SIG_IGN); /* if we are put into the background while we read: read fails instead of stopping us */

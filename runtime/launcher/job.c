@@ -180,7 +180,7 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 
 	h->spec = spec;
 	h->size = spec->size;
-	h->room = h->size + spawn_room(spec);
+	h->room = restart_room(spec, h->size + spawn_room(spec));
 	h->is_networked = spec->n_hosts > 1;
 	h->signal_fd = h->listener = -1;
 	h->started_ns = gw_now_ns();
@@ -276,7 +276,7 @@ static int setup(struct head *h, struct job_spec *spec, struct gw_error *why)
 	if (code < 0)
 		return code;
 	snprintf(h->kvsname, sizeof(h->kvsname), "godwit-%08x", h->job);
-	if (pmi_head_add(h, h->size, 0) < 0)
+	if (pmi_head_add(h, h->size - spec->n_spawned, 0) < 0)
 		return gw_fail(why, -ENOMEM, "out of memory");
 	h->base_pid = choose_base_pid(h);
 	h->checkpoints = json_object();

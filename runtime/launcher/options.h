@@ -84,6 +84,7 @@ struct job_spec {
 	const char *restart_dir;  /* a checkpoint that is continued; NULL: none */
 	struct passed *passed;    /* checkpoints that are not, for they are damaged: again.c; NULL: none */
 	struct restart *restart;  /* what is there: restart.c */
+	uint32_t n_spawned;       /* of @size, in a job that is continued: the last ones, which ranks had started */
 	const char *record;       /* where the job's history is kept: a file, a directory, or "none"; NULL: runtime/state.h */
 	bool is_verbose, is_printing_codes;
 	bool is_surviving;        /* the end of a rank is not the job's */

@@ -165,12 +165,12 @@ static int option(struct job_spec *spec, const struct restart *r, const char **t
 	return 0;
 }
 
-static int read_app(struct job_spec *spec, struct app *a, const json_t *json, uint32_t *size)
+static int read_app(struct job_spec *spec, struct app *a, const json_t *json, bool is_spawned, uint32_t *size)
 {
 	json_int_t n = json_integer_value(json_object_get(json, "ranks"));
 	const json_t *wdir = json_object_get(json, "wdir");
 
-	if (n < 1 || n > (json_int_t)(OPTIONS_RANKS_MAX - *size))
+	if (n < !is_spawned || n > (json_int_t)(OPTIONS_RANKS_MAX - *size))
 		return -EPROTO;
 	*a = (struct app){ .n = (uint32_t)n };
 	*size += a->n;
@@ -183,8 +183,9 @@ static int read_app(struct job_spec *spec, struct app *a, const json_t *json, ui
 
 int remember_options(struct job_spec *spec, const struct restart *r, struct gw_error *why)
 {
-	const json_t *apps = json_object_get(r->manifest, "apps"), *options = json_object_get(r->manifest, "options"), *app;
-	uint32_t size = 0;
+	const json_t *apps = json_object_get(r->manifest, "apps"), *spawned = json_object_get(r->manifest, "spawned");
+	const json_t *options = json_object_get(r->manifest, "options"), *app;
+	uint32_t size = 0, own;
 	int code = 0;
 	size_t i;
 
@@ -195,15 +196,20 @@ int remember_options(struct job_spec *spec, const struct restart *r, struct gw_e
 	strings_fini(&spec->genv);
 	free(spec->apps);
 	spec->n_apps = 0;
-	spec->apps = calloc(json_array_size(apps) + 1, sizeof(*spec->apps));
+	spec->apps = calloc(json_array_size(apps) + json_array_size(spawned) + 1, sizeof(*spec->apps));
 	if (!spec->apps)
 		return gw_fail(why, -ENOMEM, "out of memory");
 	json_array_foreach((json_t *)(uintptr_t)apps, i, app)
 		if (code == 0)
-			code = read_app(spec, &spec->apps[spec->n_apps++], app, &size);
-	if (code < 0 || size == 0 || (json_int_t)size != json_integer_value(json_object_get(r->manifest, "ranks_total")))
+			code = read_app(spec, &spec->apps[spec->n_apps++], app, false, &size);
+	own = size;
+	json_array_foreach((json_t *)(uintptr_t)spawned, i, app)
+		if (code == 0)
+			code = read_app(spec, &spec->apps[spec->n_apps++], app, true, &size);
+	if (code < 0 || own == 0 || (json_int_t)size != json_integer_value(json_object_get(r->manifest, "ranks_total")))
 		return gw_fail(why, -EPROTO, "%s: the manifest's programs are not understood", r->dir);
 	spec->size = size;
+	spec->n_spawned = size - own;
 	spec->is_size_unsaid = false;
 	spec->universe = (uint32_t)json_integer_value(json_object_get(r->manifest, "universe"));
 	spec->is_carrying |= json_is_true(json_object_get(options, "carry"));
@@ -224,13 +230,18 @@ static int read_ranks(struct head *h, const json_t *list)
 	json_array_foreach((json_t *)(uintptr_t)list, i, json) {
 		json_int_t epoch, out, err, barrier, asked;
 		struct rank *r = &h->ranks[i];
-		int rank, pinned, ended;
+		int rank, pinned, ended, status;
 		json_t *answer;
 
-		if (json_unpack((json_t *)(uintptr_t)json, "{s:i, s:I, s:b, s:b, s:[I, I], s:I, s:I, s:o}", "rank", &rank, "epoch", &epoch, "pinned",
-		                &pinned, "ended", &ended, "output", &out, &err, "barrier", &barrier, "asked", &asked, "answer", &answer) < 0 ||
-		    rank != (int)i || ended)
+		if (json_unpack((json_t *)(uintptr_t)json, "{s:i, s:I, s:b, s:b, s:i, s:[I, I], s:I, s:I, s:o}", "rank", &rank, "epoch", &epoch, "pinned",
+		                &pinned, "ended", &ended, "status", &status, "output", &out, &err, "barrier", &barrier, "asked", &asked, "answer", &answer) < 0 ||
+		    rank != (int)i || (ended && i < h->worlds[0].size))
 			return -EPROTO;
+		r->status = status;
+		if (ended) {
+			r->state = RANK_ENDED;
+			h->ended++;
+		}
 		r->epoch = (uint64_t)epoch;
 		r->is_pinned |= pinned;
 		r->out[0].next = r->out[0].acked = (uint64_t)out;
@@ -259,22 +270,47 @@ static int read_lines(struct head *h, const json_t *list)
 	return 0;
 }
 
-static int read_pmi(struct head *h, const json_t *pmi)
+static int read_pmi(struct world *w, const json_t *pmi)
 {
-	json_t *puts, *space, *services;
+	json_t *puts, *space;
 	json_int_t done;
 	int count;
 
-	if (json_unpack((json_t *)(uintptr_t)pmi, "{s:I, s:i, s:o, s:o, s:o}", "barriers_done", &done, "barrier_count", &count, "barrier_puts",
-	                &puts, "space", &space, "services", &services) < 0 || !json_is_object(puts) || !json_is_object(space) ||
-	    !json_is_object(services))
+	if (json_unpack((json_t *)(uintptr_t)pmi, "{s:I, s:i, s:o, s:o}", "barriers_done", &done, "barrier_count", &count, "barrier_puts", &puts,
+	                "space", &space) < 0 || !json_is_object(puts) || !json_is_object(space))
 		return -EPROTO;
-	h->worlds[0].barriers_done = (uint64_t)done;
-	h->worlds[0].barrier_count = (uint32_t)count;
-	json_object_update(h->worlds[0].barrier_puts, puts);
-	json_object_update(h->worlds[0].space, space);
-	json_object_update(h->services, services);
+	w->barriers_done = (uint64_t)done;
+	w->barrier_count = (uint32_t)count;
+	json_object_update(w->barrier_puts, puts);
+	json_object_update(w->space, space);
 	return 0;
+}
+
+/* Of those that ranks have started, in the order of their ranks, which come after mpirun's own */
+static int read_worlds(struct head *h, const json_t *list)
+{
+	uint32_t at = h->worlds[0].size;
+	const json_t *json;
+	size_t i;
+
+	json_array_foreach((json_t *)(uintptr_t)list, i, json) {
+		int size, app, parent, world;
+		json_int_t asked;
+
+		if (json_unpack((json_t *)(uintptr_t)json, "{s:i, s:i, s:i, s:I}", "size", &size, "app", &app, "parent", &parent, "asked", &asked) < 0 ||
+		    size < 1 || (uint32_t)size > h->size - at || app < 0 || (uint32_t)app >= h->spec->n_apps)
+			return -EPROTO;
+		world = pmi_head_add(h, (uint32_t)size, (uint32_t)app);
+		if (world < 0)
+			return world;
+		h->worlds[world].parent = (uint32_t)parent;
+		h->worlds[world].asked = (uint64_t)asked;
+		if (read_pmi(&h->worlds[world], json_object_get(json, "pmi")) < 0)
+			return -EPROTO;
+		while (size--)
+			h->ranks[at++].world = (uint32_t)world;
+	}
+	return at == h->size ? 0 : -EPROTO;
 }
 
 static int read_input(struct head *h, const json_t *input)
@@ -300,8 +336,13 @@ static int read_input(struct head *h, const json_t *input)
 
 int remember_head(struct head *h, const struct restart *r, struct gw_error *why)
 {
+	const json_t *services = json_object_get(r->manifest, "services") ? json_object_get(r->manifest, "services") :
+	                         json_object_get(json_object_get(r->manifest, "pmi"), "services"); /* there it was once */
+
 	if (read_ranks(h, json_object_get(r->manifest, "ranks")) < 0 || read_lines(h, json_object_get(r->manifest, "lines")) < 0 ||
-	    read_pmi(h, json_object_get(r->manifest, "pmi")) < 0 || read_input(h, json_object_get(r->manifest, "input")) < 0)
+	    read_pmi(&h->worlds[0], json_object_get(r->manifest, "pmi")) < 0 || read_worlds(h, json_object_get(r->manifest, "worlds")) < 0 ||
+	    read_input(h, json_object_get(r->manifest, "input")) < 0 || !json_is_object(services))
 		return gw_fail(why, -EPROTO, "%s: the manifest is not understood", r->dir);
+	json_object_update(h->services, (json_t *)(uintptr_t)services);
 	return 0;
 }

@@ -37,7 +37,7 @@ static int open_images(struct restart *r, int dirfd, struct gw_error *why)
 
 static int read_images(struct restart *r, uint32_t size, struct gw_error *why)
 {
-	const json_t *images = json_object_get(r->manifest, "images"), *image;
+	const json_t *images = json_object_get(r->manifest, "images"), *ranks = json_object_get(r->manifest, "ranks"), *image;
 	gw_autofree bool *has = calloc(size, sizeof(*has));
 	size_t i;
 
@@ -53,8 +53,11 @@ static int read_images(struct restart *r, uint32_t size, struct gw_error *why)
 	}
 	if (!json_is_array(json_object_get(r->manifest, "files")))
 		return gw_fail(why, -EPROTO, "%s: the manifest's files are not understood", r->dir);
-	if (json_array_size(images) != size)
-		return gw_fail(why, -EPROTO, "%s: the manifest has %zu images for %u ranks", r->dir, json_array_size(images), size);
+	for (i = 0; i < size; i++)
+		if (has[i] == json_is_true(json_object_get(json_array_get(ranks, i), "ended")))
+			return gw_fail(why, -EPROTO, "%s: the manifest has %zu images for %u ranks, and %s rank %zu", r->dir, json_array_size(images), size,
+			               has[i] ? "one of the ended" : "none of", i);
+	r->n_images = (uint32_t)json_array_size(images);
 	return 0;
 }
 
@@ -217,6 +220,14 @@ uint32_t restart_job(const struct job_spec *spec)
 	return spec->restart->job;
 }
 
+/* Ranks have reserved addresses for just so many. */
+uint32_t restart_room(const struct job_spec *spec, uint32_t room)
+{
+	json_int_t was = spec->restart ? json_integer_value(json_object_get(spec->restart->manifest, "room")) : 0;
+
+	return was >= spec->size && was <= UINT32_MAX ? (uint32_t)was : room;
+}
+
 uint64_t restart_outfile(const struct job_spec *spec, const char *path)
 {
 	const json_t *list = spec->restart ? json_object_get(spec->restart->manifest, "outfiles") : NULL, *f;
@@ -234,8 +245,8 @@ static json_t *names_json(const struct head *h)
 	json_t *list = json_array();
 
 	for (uint32_t i = 0; i < h->size; i++)
-		json_array_append_new(list, json_pack("[i, i, I]", (int)h->ranks[i].cluster, (int)h->clusters[h->ranks[i].cluster].host,
-		                                      (json_int_t)h->ranks[i].epoch));
+		json_array_append_new(list, json_pack("[i, i, I, b]", (int)h->ranks[i].cluster, (int)h->clusters[h->ranks[i].cluster].host,
+		                                      (json_int_t)h->ranks[i].epoch, (int)(h->ranks[i].state == RANK_ENDED)));
 	return list;
 }
 
@@ -270,6 +281,8 @@ static uint32_t tell(struct head *h, const char *op)
 	for (uint32_t i = 0; has && i < h->size; i++) {
 		uint32_t c = h->ranks[i].cluster;
 
+		if (h->ranks[i].state == RANK_ENDED)
+			continue;
 		if (!has[c])
 			n += job_cluster_send(h, c, json_pack("{s:s}", "op", op));
 		has[c] = true;
@@ -323,7 +336,7 @@ void restart_heard(struct cluster *c, json_t *msg)
 		return;
 	if (json_object_get(msg, "text")) {
 		give_up(c, msg);
-	} else if (strcmp(op, "restored") == 0 && ++r->restored == h->size && !r->is_cutting) {
+	} else if (strcmp(op, "restored") == 0 && ++r->restored == r->n_images && !r->is_cutting) {
 		gw_fault("rt.restart.restored");
 		r->is_cutting = true;
 		r->cuts_due = tell(h, "restart-cut");

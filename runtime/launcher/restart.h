@@ -11,7 +11,7 @@ struct restart {
 	char dir[4096], images[4096 + 64]; /* full paths: where the manifest is, and the images */
 	int imagesfd;
 	json_t *manifest;
-	uint32_t job, base_pid;
+	uint32_t job, base_pid, n_images;
 	uint64_t began_ns, stood_ns;       /* stood_ns: CLOCK_REALTIME when the last rank was looked at */
 	uint32_t restored, cuts_due;
 	bool is_cutting, is_going;

@@ -34,10 +34,6 @@ tap.ok({r["cluster"] for r in ranks.values()} == {0, 1, 2}, "they begin where th
 for r in (2, 3, 0):
 	m = head.migrate([r], (ranks[r]["cluster"] + 1) % 3)[0]
 	tap.ok(m["status"] == 0, "rank %d moves while they talk" % r, m["text"])
-out = subprocess.run([os.path.join(BUILD, "godwit"), "checkpoint", head.status()["job"]["id"], os.path.join(work, "ckpt")],
-                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
-tap.ok(out.returncode != 0 and "ranks 2 to 3 were started by rank 0 (MPI_Comm_spawn)" in out.stdout, "a checkpoint is refused by name",
-       out.stdout)
 deny = [os.path.join(BUILD, "tests/programs/deny"), "EPERM", "memfd_create"]
 sentence = "a host whose memory is a file, which has no room for them, does not come"
 if subprocess.run(deny + ["true"], capture_output=True).returncode:
@@ -54,6 +50,44 @@ os.kill(child, 9)
 status = job.end(30)
 tap.ok(status == 137 and any(re.search("rank 1 .*was killed by signal 9.*ending the job", l) for l in job.out("err")) and not job.gone(),
        "a spawned rank that is killed ends the job", status, *job.tail())
+
+# ---- written down, and continued -----------------------------------------------------------------------------------------
+
+
+def states(head):
+	return [r["state"] for _, r in sorted(head.ranks().items())]
+
+
+def again(job, want, places):
+	"""The job is written down when its ranks are in the states @want, killed, and continued at @places."""
+	head, ckpt = job.head(), os.path.join(work, "ckpt%d" % tap.run)
+	wait_for(lambda: states(head) == want)
+	out = subprocess.run([os.path.join(BUILD, "godwit"), "checkpoint", head.status()["job"]["id"], ckpt], stdout=subprocess.PIPE,
+	                     stderr=subprocess.STDOUT, text=True, timeout=60)
+	tap.ok(out.returncode == 0, "a job with spawned ranks is written down", states(head), out.stdout, *job.tail())
+	job.kill()
+	job = Job(tap, ["-restart", ckpt] + places)
+	tap.ok(job.wait_head() and wait_for(lambda: states(job.head()) == want), "and continued", *job.tail())
+	return job
+
+
+job, stop = start(2, args=["-clusters", 2], ranks=2)
+job.wait_line(r"^child \d of 2, program 0", 30, count=2)
+job = again(job, ["MPI"] * 4, ["-launcher", "fork", "-hosts", "a,b"])
+head = job.head()
+ranks = head.ranks()
+tap.ok([(ranks[r].get("world"), ranks[r].get("world_rank"), ranks[r].get("spawned_by")) for r in range(4)] ==
+       [(None, None, None)] * 2 + [(1, 0, 0), (1, 1, 0)], "whose ranks are what they were", ranks)
+m = [head.migrate([r], 1 - ranks[r]["cluster"])[0]["text"] for r in (2, 0)]
+tap.ok(m == ["", ""], "and move", m)
+finish(job, stop, 4, "all four add up, from where they were")
+
+stop = os.path.join(work, "stop%d" % tap.run)
+job = Job(tap, ["-n", 2, spawner, "twice", stop, spawner])
+job.wait_line(r"^child \d of 2", 30, count=2)
+job = again(job, ["MPI"] * 2 + ["ended"] * 2, [])
+finish(job, stop, 2, "one whose spawned ranks had ended spawns again")
+tap.ok(len([l for l in job.out() if l.startswith("child ")]) == 2, "with other numbers", *job.tail())
 
 # ---- what cannot be spawned -----------------------------------------------------------------------------------------------
 

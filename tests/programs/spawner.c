@@ -5,6 +5,7 @@
  *   spawner spawn STOP PROGRAM N [KEY=VALUE...] [-- PROGRAM N ...]
  *                                                 spawn N of PROGRAM, which is this one, and talk to them until the file STOP is
  *                                                 there; the next where that fails
+ *   spawner twice STOP PROGRAM                    spawn two, which end at once; talk among ourselves until STOP is there; spawn two more
  *   spawner accept STOP [SERVICE]                 open a port, print it, publish it as SERVICE, accept, and talk
  *   spawner connect STOP PORT [PORT...]           connect to it, and talk; to the next where that fails
  *   spawner lookup STOP SERVICE                   find it by its name before
@@ -64,6 +65,10 @@ static int child(MPI_Comm parent, const char *stop)
 	MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_APPNUM, &appnum, &flag);
 	printf("child %d of %d, program %d, in %s\n", rank, size, flag ? *appnum : -1, getcwd(cwd, sizeof(cwd)) ? cwd : "?");
 	fflush(stdout);
+	if (!*stop) { /* of those that are spawned twice */
+		MPI_Comm_disconnect(&parent);
+		return 0;
+	}
 	MPI_Intercomm_merge(parent, 1, &all);
 	return talk(all, stop);
 }
@@ -99,6 +104,22 @@ static int spawn(int argc, char **argv)
 		return talk(MPI_COMM_WORLD, argv[2]);
 	MPI_Intercomm_merge(children, 0, &all);
 	return talk(all, argv[2]);
+}
+
+static int spawn_twice(const char *stop, const char *program)
+{
+	char *args[] = { "child", "", NULL };
+	int wrong = 0;
+
+	for (int i = 0; i < 2; i++) {
+		MPI_Comm children;
+
+		MPI_Comm_spawn(program, args, 2, MPI_INFO_NULL, 0, MPI_COMM_WORLD, &children, MPI_ERRCODES_IGNORE);
+		MPI_Comm_disconnect(&children);
+		if (i == 0)
+			wrong = talk(MPI_COMM_WORLD, stop);
+	}
+	return wrong;
 }
 
 /* With those of another job, as long as STOP is not there. */
@@ -174,6 +195,8 @@ int main(int argc, char **argv)
 		code = child(parent, argv[2]);
 	else if (argc >= 5 && strcmp(argv[1], "spawn") == 0)
 		code = spawn(argc, argv);
+	else if (argc == 4 && strcmp(argv[1], "twice") == 0)
+		code = spawn_twice(argv[2], argv[3]);
 	else if (argc >= 3 && strcmp(argv[1], "accept") == 0)
 		code = accept_from(argv[2], argv[3]);
 	else if (argc >= 4 && strcmp(argv[1], "connect") == 0)
