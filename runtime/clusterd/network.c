@@ -88,12 +88,13 @@ void network_take_up(struct clusterd *d, const char *address, const json_t *msg)
 {
 	struct gw_error why = { 0 };
 
-	if (!d->is_networked) {
+	if (address)
+		snprintf(d->network_address, sizeof(d->network_address), "%s", address);
+	if (!d->is_networked) { /* one that has joined over the network has one already, and the head does not know where */
 		if (!address || network_read(d, address, msg) < 0) {
 			answer(d, "the head's 'network' is malformed");
 			return;
 		}
-		snprintf(d->network_address, sizeof(d->network_address), "%s", address);
 		join_fence(d);
 		if (listen_for_sessions(d, address, &why) < 0) {
 			do_without(d, why.text);

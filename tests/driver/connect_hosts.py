@@ -106,7 +106,10 @@ with rig_mpi.hosts_or_skip(3) as r:
 	stop = another()
 	job = Job(1, ["-n", "2", "-hosts", "rig2"], "accept", stop)
 	other = Job(3, ["-n", "2"], "connect", stop, job.port())
-	talk("one whose only host is not that of its mpirun", job, other)
+	job.hear(b"they talk", 2)
+	p = r[1].run([GODWIT, "add", "rig1"], timeout=60, user=login)
+	tap.ok(p.returncode == 0, "one whose only host is not that of its mpirun gets a second one", p.stdout, p.stderr)
+	talk("and ranks move there and back while it talks to another", job, other, [(job, 1, "rig1"), (job, 1, "rig2")])
 
 	stop = another()
 	job = Job(1, ["-n", "1"], "accept", stop)
