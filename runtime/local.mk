@@ -113,7 +113,7 @@ mpirun_SOURCES = %D%/launcher/head.h %D%/launcher/main.c %D%/launcher/options.h 
 	%D%/launcher/reports.c %D%/launcher/verdict.c %D%/launcher/signals.c %D%/launcher/output.c \
 	%D%/launcher/input.c %D%/launcher/pmi_head.c %D%/launcher/tools.c %D%/launcher/moves.c \
 	%D%/launcher/balance.c %D%/launcher/survey.c %D%/launcher/metrics.c %D%/launcher/ledger.c %D%/launcher/grow.c %D%/launcher/drain.c %D%/launcher/notice.c %D%/launcher/pins.c %D%/launcher/record.h %D%/launcher/record.c %D%/launcher/record_traffic.c \
-	%D%/launcher/scribe.h %D%/launcher/scribe.c %D%/launcher/scribe_file.c %D%/launcher/spawn.c %D%/launcher/debug.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/launcher/checkpoint_words.c \
+	%D%/launcher/errand.h %D%/launcher/errand.c %D%/launcher/scribe.h %D%/launcher/scribe.c %D%/launcher/scribe_file.c %D%/launcher/spawn.c %D%/launcher/debug.c %D%/launcher/suspend.c %D%/launcher/checkpoint.c %D%/launcher/checkpoint_words.c \
 	%D%/launcher/restart.c %D%/launcher/restart.h %D%/launcher/remember.c %D%/launcher/again.c %D%/launcher/schedule.c %D%/cold/manifest.c %D%/cold/dir.c %D%/topology.c %D%/topology.h
 mpirun_SOURCES += %D%/launcher/wishes.c %D%/launcher/guests.c %D%/launcher/friends.c %D%/launcher/friends.h %D%/launcher/meet.c %D%/launcher/lookup.c
 mpirun_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS) $(HWLOC_CFLAGS) -DGODWIT_PKGLIBDIR='"$(pkglibdir)"' -DGODWIT_PKGDATADIR='"$(pkgdatadir)"' \
@@ -171,7 +171,7 @@ mpi_shim_test_pmi_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS
 
 check_PROGRAMS += %D%/launcher/test_words %D%/launcher/test_slurm %D%/launcher/test_scribe
 TESTS += %D%/launcher/test_words %D%/launcher/test_slurm %D%/launcher/test_scribe
-%C%_launcher_test_scribe_SOURCES = %D%/launcher/test_scribe.c %D%/launcher/scribe.h %D%/launcher/scribe.c %D%/launcher/scribe_file.c tests/tap.h
+%C%_launcher_test_scribe_SOURCES = %D%/launcher/test_scribe.c %D%/launcher/errand.h %D%/launcher/errand.c %D%/launcher/scribe.h %D%/launcher/scribe.c %D%/launcher/scribe_file.c tests/tap.h
 %C%_launcher_test_scribe_LDADD = libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(SODIUM_LIBS)
 %C%_launcher_test_words_SOURCES = %D%/launcher/test_words.c %D%/launcher/core.c %D%/launcher/config.c %D%/launcher/options.c \
 	%D%/launcher/options_env.c %D%/launcher/options_help.c %D%/launcher/hosts.c %D%/launcher/layout.c \

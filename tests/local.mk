@@ -102,14 +102,14 @@ check_PROGRAMS += %D%/programs/edits
 EXTRA_DIST += %D%/driver/godwit.py %D%/driver/storm.py %D%/driver/move.py %D%/driver/examples.py \
 	%D%/driver/programs.py %D%/driver/faults.py %D%/driver/busy.py %D%/driver/soak.py %D%/driver/launch.py \
 	%D%/driver/abi.py %D%/driver/manners.py %D%/driver/remote.py %D%/driver/room.py %D%/driver/unnamed.py %D%/driver/files.py %D%/driver/cut.py \
-	%D%/driver/grow.py %D%/driver/grow_hosts.py %D%/driver/grow_storm.py %D%/driver/balance.py %D%/driver/report.py %D%/driver/history.py %D%/driver/top.py %D%/driver/machine.py %D%/driver/cold.py %D%/driver/checkpoint.py %D%/driver/schedule.py %D%/driver/restart.py %D%/driver/cost.py
+	%D%/driver/grow.py %D%/driver/grow_hosts.py %D%/driver/grow_storm.py %D%/driver/balance.py %D%/driver/report.py %D%/driver/history.py %D%/driver/top.py %D%/driver/machine.py %D%/driver/cold.py %D%/driver/checkpoint.py %D%/driver/schedule.py %D%/driver/restart.py %D%/driver/cost.py %D%/driver/hung.py
 # Compiled by the test with other people's wrappers.
 EXTRA_DIST += %D%/programs/abi/ring.c %D%/programs/abi/ring.cc %D%/programs/abi/ring.f %D%/programs/abi/ring08.f90 \
 	%D%/programs/abi/heat.f90
 EXTRA_DIST += %D%/driver/pool.py %D%/driver/pool_hosts.py %D%/driver/connect_hosts.py doc/pool.md %D%/driver/denied.py
 SYSTEM_TESTS = %D%/test_pool.sh %D%/test_denied.sh %D%/test_pool_hosts.sh %D%/test_connect_hosts.sh %D%/test_programs.sh %D%/test_movable.sh %D%/test_abi.sh %D%/test_launch.sh %D%/test_move.sh %D%/test_busy.sh %D%/test_examples.sh \
 	%D%/test_faults.sh %D%/test_storm.sh %D%/test_storm_hosts.sh %D%/test_hosts.sh %D%/test_files.sh %D%/test_cut.sh %D%/test_soak.sh %D%/test_manners.sh %D%/test_room.sh %D%/test_unnamed.sh \
-	%D%/test_grow.sh %D%/test_grow_hosts.sh %D%/test_grow_storm.sh %D%/test_balance.sh %D%/test_report.sh %D%/test_top.sh %D%/test_machine.sh %D%/test_cold.sh %D%/test_checkpoint.sh %D%/test_schedule.sh %D%/test_restart.sh %D%/test_cost.sh
+	%D%/test_grow.sh %D%/test_grow_hosts.sh %D%/test_grow_storm.sh %D%/test_balance.sh %D%/test_report.sh %D%/test_top.sh %D%/test_machine.sh %D%/test_cold.sh %D%/test_checkpoint.sh %D%/test_schedule.sh %D%/test_restart.sh %D%/test_cost.sh %D%/test_hung.sh
 dist_check_SCRIPTS += $(SYSTEM_TESTS)
 if !GW_SANITIZE
 # A sanitizer's shadow memory does not move: sanitizers are for unit tests.

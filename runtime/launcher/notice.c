@@ -4,7 +4,8 @@
  *
  *   -drain-file FILE   read every second. It names the hosts that are to be empty, one a line, with the time that is left when that
  *                      is known: "node17 120s". A host that is named is drained; one that is named no more is undrained.
- *                      No inotify: what another host writes to a shared directory it does not tell
+ *                      No inotify: what another host writes to a shared directory it does not tell. And by an errand (errand.h):
+ *                      a file server that hangs holds up nothing but this
  *   SIGPWR to the daemon of a host: that host is drained, once
  *
  * Hosts that are named at the same time are drained together, so that ranks do not go from one to the next. What cannot be moved
@@ -15,9 +16,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "runtime/launcher/errand.h"
 #include "runtime/launcher/head.h"
 
 #define LOOK_MS   1000
+#define OPEN_MS  10000  /* for the first look at the file, before the job starts */
+#define HUNG_MS   5000  /* a look that has taken so long is spoken of */
 #define AGAIN_MS  5000  /* after a host could not be emptied */
 #define TIME_MS  60000  /* where the file does not say what is left */
 
@@ -39,7 +43,9 @@ struct notice {
 	struct gw_list batches;
 	struct going hosts[RT_CLUSTERS_MAX];
 	uint64_t left_ms[RT_CLUSTERS_MAX]; /* of hosts that the file names now; 0: it does not */
-	int error;            /* errno with which the file could not be read, that was said */
+	struct errand *errand; /* reads the file */
+	struct gw_error *tried; /* while mpirun waits for the first look */
+	int error;            /* errno with which the file could not be read, that was said; ETIMEDOUT: its file system hangs */
 };
 
 /* "host a", "hosts a, b" */
@@ -181,58 +187,56 @@ static void heed_line(struct notice *n, char *line)
 			n->left_ms[i] = ms;
 }
 
-/* An ordinary file, or NULL with errno: mpirun would wait in a pipe until somebody writes to it, and the job with it */
-static FILE *open_file(const char *path)
+/* In a process of its own: what an ordinary file says. One that is not there says nothing */
+static int read_file(void *ctx, char *said, size_t cap)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	const struct notice *n = ctx;
+	int fd = open(n->head->spec->drain_file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), code = 0; /* no pipe is waited in for a writer */
+	size_t len = 0;
 	struct stat st;
-	FILE *f;
 
 	if (fd < 0)
-		return NULL;
-	if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode)) {
-		close(fd);
-		errno = EINVAL;
-		return NULL;
+		return errno == ENOENT ? 0 : -errno;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		code = S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+	while (code == 0 && len < cap - 1) {
+		ssize_t got = read(fd, said + len, cap - 1 - len);
+
+		if (got > 0)
+			len += (size_t)got;
+		else if (got == 0)
+			break;
+		else if (errno != EINTR)
+			code = -errno;
 	}
-	f = fdopen(fd, "r");
-	if (!f)
-		close(fd);
-	return f;
+	close(fd);
+	if (len == cap - 1)
+		code = -EFBIG;
+	said[code < 0 ? 0 : len] = '\0';
+	return code;
 }
 
-static bool read_file(struct notice *n)
+/* Return: what is said holds. Else it is said, once, why not */
+static bool is_read(struct notice *n, int code)
 {
-	const char *path = n->head->spec->drain_file;
-	FILE *f = open_file(path);
-	char line[1024];
-	int error = f ? 0 : errno;
-
-	memset(n->left_ms, 0, sizeof(n->left_ms));
-	while (f && fgets(line, sizeof(line), f))
-		heed_line(n, line);
-	if (f && ferror(f))
-		error = errno;
-	if (f)
-		fclose(f);
-	if (error == ENOENT)
-		error = 0; /* there is no notice */
-	if (error && error != n->error)
-		job_say(n->head, "mpirun: -drain-file: '%s' cannot be read: %s; it is tried again", path,
-		        error == EINVAL ? "it is no ordinary file" : strerror(error));
-	n->error = error;
-	return error == 0;
+	if (code < 0 && -code != n->error)
+		job_say(n->head, "mpirun: -drain-file: '%s' cannot be read: %s; it is tried again", n->head->spec->drain_file,
+		        code == -EINVAL ? "it is no ordinary file" : code == -ETIMEDOUT ? "its file system does not answer" : strerror(-code));
+	n->error = -code;
+	return code == 0;
 }
 
-static void look(struct notice *n)
+static void heed(struct notice *n, char *text)
 {
 	bool is_of[RT_CLUSTERS_MAX] = { false }, is_any = false;
 	struct head *h = n->head;
 	uint64_t least = UINT64_MAX, now = gw_now_ns();
 	struct gw_error why = { 0 };
+	char *line, *rest;
 
-	if (!read_file(n))
-		return; /* what was said before holds */
+	memset(n->left_ms, 0, sizeof(n->left_ms));
+	for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+		heed_line(n, line);
 	for (uint32_t i = 0; i < h->n_hosts; i++) {
 		struct going *g = &n->hosts[i];
 
@@ -256,9 +260,23 @@ static void look(struct notice *n)
 		drain(n, is_of, least, "the drain file names it", true);
 }
 
+static void on_read(void *ctx, int code, char *said)
+{
+	struct notice *n = ctx;
+
+	if (is_read(n, code)) /* else what was said before holds */
+		heed(n, said);
+}
+
 static void on_timer(void *ctx)
 {
-	look(ctx);
+	struct notice *n = ctx;
+	struct gw_error why = { 0 };
+
+	if (errand_age_ms(n->errand) >= HUNG_MS)
+		is_read(n, -ETIMEDOUT);
+	else if (!n->errand && errand_begin(&n->errand, n->head->loop, read_file, on_read, n, &why) < 0)
+		is_read(n, why.code);
 }
 
 /* ---- from outside ----------------------------------------------------------------------------------------------------- */
@@ -274,20 +292,35 @@ static struct notice *get(struct head *h)
 	return h->notice;
 }
 
+static void on_tried(void *ctx, int code, char *said)
+{
+	struct notice *n = ctx;
+
+	(void)said;
+	if (code == -EISDIR || code == -EINVAL) /* all else may change */
+		gw_fail(n->tried, code, "-drain-file: '%s' is %s; name a file, which need not be there yet", n->head->spec->drain_file,
+		        code == -EISDIR ? "a directory" : "no ordinary file");
+}
+
 int notice_init(struct head *h, struct gw_error *why)
 {
 	struct notice *n;
-	struct stat st;
+	int code;
 
 	if (!h->spec->drain_file)
 		return 0;
-	if (stat(h->spec->drain_file, &st) == 0 && !S_ISREG(st.st_mode))
-		return gw_fail(why, -EINVAL, "-drain-file: '%s' is %s; name a file, which need not be there yet", h->spec->drain_file,
-		               S_ISDIR(st.st_mode) ? "a directory" : "no ordinary file");
 	n = get(h);
-	if (!n || gw_loop_timer(h->loop, &n->timer, LOOK_MS, LOOK_MS, on_timer, n) < 0)
+	if (!n)
 		return gw_fail(why, -ENOMEM, "out of memory");
-	return 0;
+	n->tried = why;
+	code = errand_begin(&n->errand, h->loop, read_file, on_tried, n, why);
+	if (code == 0 && errand_wait(&n->errand, gw_now_ns() + OPEN_MS * 1000000ull) < 0)
+		gw_fail(why, -ETIMEDOUT, "-drain-file: '%s' cannot be read within %d s: its file system does not answer; name another file",
+		        h->spec->drain_file, OPEN_MS / 1000);
+	n->tried = NULL;
+	if (why->code < 0)
+		return why->code;
+	return gw_loop_timer(h->loop, &n->timer, LOOK_MS, LOOK_MS, on_timer, n) < 0 ? gw_fail(why, -ENOMEM, "out of memory") : 0;
 }
 
 void notice_told(struct cluster *c)
@@ -310,6 +343,7 @@ void notice_fini(struct head *h)
 	if (!n)
 		return;
 	gw_timer_cancel(n->timer);
+	errand_drop(&n->errand);
 	gw_list_for_safe(e, &n->batches)
 		free(gw_list_entry(e, struct batch, node));
 	free(n);

@@ -2,19 +2,15 @@
 /* mpirun's side of a scribe: its birth, a queue with an end, its death. */
 #include "runtime/launcher/scribe.h"
 
-#include <fcntl.h>
 #include <linux/sockios.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "runtime/base/tcp.h"
+#include "runtime/launcher/errand.h"
 
 struct scribe {
 	const struct scribe_ops *ops;
@@ -44,22 +40,6 @@ static void end(struct scribe *s, const char *why)
 		return;
 	hang_up(s);
 	s->ops->ended(s->ctx, s->said.path, why);
-}
-
-/* -ETIMEDOUT: it was killed; where the kernel does not let go of it yet, it goes without us */
-static int bury(struct scribe *s, uint64_t end_ns)
-{
-	int pidfd = (int)syscall(SYS_pidfd_open, s->pid, 0), code = pidfd < 0 ? -errno : gw_wait_readable(pidfd, end_ns);
-
-	if (pidfd >= 0)
-		close(pidfd);
-	if (code < 0) {
-		kill(s->pid, SIGKILL);
-		waitpid(s->pid, NULL, WNOHANG);
-		return -ETIMEDOUT;
-	}
-	waitpid(s->pid, NULL, 0);
-	return 0;
 }
 
 /* ---- does it take what it is sent? ----------------------------------------------------------------------------------- */
@@ -249,7 +229,7 @@ int scribe_end(struct scribe *s, uint64_t end_ns, struct gw_error *why)
 	}
 	if (s->fd >= 0)
 		shutdown(s->fd, SHUT_WR);
-	code = bury(s, end_ns);
+	code = errand_bury(s->pid, end_ns);
 	if (code < 0)
 		gw_fail(why, code, "its file system does not answer");
 	while (s->fd >= 0 && code == 0 && hear(s) > 0) /* that it is open, or its last words */
@@ -263,27 +243,15 @@ int scribe_end(struct scribe *s, uint64_t end_ns, struct gw_error *why)
 
 /* ---- its birth ------------------------------------------------------------------------------------------------------- */
 
-/* Nothing is left of mpirun but its memory. No signal ends this process: a batch system that takes a host back sends SIGTERM to all that
- * run there, and the job, which moves away then, has its story told to the end. That is when mpirun hangs up, or dies. */
-static _Noreturn void become_scribe(int fd, pid_t parent, const char *where, uint32_t job)
-{
-	int null = open("/dev/null", O_RDWR);
-	sigset_t all;
+struct birth { const char *where; uint32_t job; void (*in_child)(void *ctx); void *ctx; };
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
-		_exit(0);
-	prctl(PR_SET_NAME, "godwit-scribe");
-	setsid();
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, NULL);
-	signal(SIGXFSZ, SIG_IGN);
-	for (int i = 0; null >= 0 && i < 3; i++)
-		dup2(null, i);
-	if (fd != 3)
-		dup2(fd, 3);
-	syscall(SYS_close_range, 4, ~0u, 0);
-	scribe_file(3, where, job);
+static void become_scribe(void *ctx, int fd)
+{
+	const struct birth *b = ctx;
+
+	if (b->in_child)
+		b->in_child(b->ctx);
+	scribe_file(fd, b->where, b->job);
 }
 
 int scribe_start(struct scribe **out, struct gw_loop *loop, const char *where, uint32_t job, void (*in_child)(void *ctx),
@@ -291,7 +259,7 @@ int scribe_start(struct scribe **out, struct gw_loop *loop, const char *where, u
 {
 	struct scribe *s = calloc(1, sizeof(*s));
 	int pair[2], code = 0;
-	pid_t self = getpid();
+	struct birth birth = { where, job, in_child, ctx };
 
 	if (!s)
 		return gw_fail(why, -ENOMEM, "out of memory");
@@ -300,13 +268,8 @@ int scribe_start(struct scribe **out, struct gw_loop *loop, const char *where, u
 		free(s);
 		return gw_fail(why, -errno, "no channel: %s", strerror(errno));
 	}
-	s->pid = fork();
-	if (s->pid == 0) {
-		if (in_child)
-			in_child(ctx);
-		become_scribe(pair[1], self, where, job);
-	}
-	code = s->pid < 0 ? -errno : 0;
+	s->pid = errand_fork("godwit-scribe", pair[1], become_scribe, &birth);
+	code = s->pid < 0 ? (int)s->pid : 0;
 	s->fd = pair[0];
 	close(pair[1]);
 	if (code == 0)

@@ -7,7 +7,7 @@
  *
  * A home on a file server that hangs would stop mpirun's loop, and the job with it, at any call that touches it: even a thread of mpirun
  * that waits in one would keep mpirun from ending. So all such calls, the opening and what is removed before included, are made by a child
- * (scribe_file.c). What it does not take is kept up to SCRIBE_BYTES; then lines are dropped, and counted. Its death is an end of the
+ * (errand.h, scribe_file.c). What it does not take is kept up to SCRIBE_BYTES; then lines are dropped, and counted. Its death is an end of the
  * file and of nothing else. It dies with mpirun, also by SIGKILL, and heeds no signal itself: of its session and its descriptors nothing
  * is shared.
  */
@@ -23,7 +23,8 @@ struct scribe;
 struct scribe_ops {
 	void (*opened)(void *ctx, const char *path, uint64_t size); /* of the file, with what was in it before; once, unless it has ended */
 	void (*drained)(void *ctx, uint64_t lost);                  /* there is room again, after so many lines that there was none for */
-	void (*ended)(void *ctx, const char *path, const char *why); /* nothing is written any more; once. @path: "" before it was opened */
+	void (*ended)(void *ctx, const char *path, const char *why); /* nothing is written any more; once, unless scribe_await or scribe_end has
+	                                                              * said so. @path: that was opened, or could not be; "": not known */
 };
 
 /**
