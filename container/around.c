@@ -86,9 +86,12 @@ int ct_others_check(struct ct_rank *r, struct gw_error *why)
 	char path[64];
 	int rc;
 
-	snprintf(path, sizeof(path), "/proc/%d/root/proc", (int)r->init_pid);
-	if (stat("/proc", &here) < 0 || stat(path, &there) < 0 || here.st_dev == there.st_dev)
-		return 0; /* it has no /proc of its own, see ct_init_main; its children cannot be told */
+	if (!r->has_own_proc) {
+		snprintf(path, sizeof(path), "/proc/%d/root/proc", (int)r->init_pid);
+		if (stat("/proc", &here) < 0 || stat(path, &there) < 0 || here.st_dev == there.st_dev)
+			return 0; /* it has no /proc of its own, see ct_init_main; its children cannot be told */
+		r->has_own_proc = true;
+	}
 	ct_vec_init(&ids, sizeof(int));
 	rc = ct_proc_ids(r->init_pid, "root/proc", &ids);
 	if (rc < 0)
@@ -308,6 +311,7 @@ int ct_look(struct ct_rank *r, struct gw_error *why)
 		rc = status_check(r, why);
 	if (rc < 0)
 		return rc;
+	r->files_seen.n = 0; /* names of the last look */
 	rc = ct_maps_read(&r->look, r->pid, true);
 	if (rc < 0)
 		return gw_fail(why, rc, "cannot read the memory map of pid %d: %s", (int)r->pid, strerror(-rc));

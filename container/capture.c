@@ -153,6 +153,7 @@ static int read_xstate(struct ct_rank *r, pid_t tid, struct gw_error *why)
 /* ---- from inside ----------------------------------------------------------------------------------------------- */
 
 struct asked { /* where the answers of the calls will be; addresses in the target */
+	struct ct_call *cloexec; /* the first of r->n_asked */
 	struct ct_call *brk, *membarrier, *dumpable, *no_new_privs, *thp, *personality, *umask, *keep_caps, *mce_kill;
 	uint64_t itimers, actions, limits, subreaper, pdeathsig, caps;
 	uint64_t timers;
@@ -192,6 +193,10 @@ static void ask_leader(struct ct_rank *r, struct asked *a)
 		if (sig != SIGKILL && sig != SIGSTOP)
 			CT_CALL(m, "read its signal handlers", CT_CALL_OK, SYS_rt_sigaction, sig, 0, a->actions + sig * 32, 8);
 	ct_timers_ask(r, &a->timers);
+	a->cloexec = (struct ct_call *)(void *)(m->local + CT_PAGE) + m->calls;
+	for (uint32_t i = 0; i < r->n_asked; i++)
+		CT_CALL(m, "read the flags of a descriptor", CT_CALL_OK, SYS_fcntl,
+		        CT_AT(struct ct_img_fd, &r->snap.fds, r->asked[i])->number, F_GETFD);
 	a->leader_end = m->calls;
 }
 
@@ -202,6 +207,8 @@ static int answers_leader(struct ct_rank *r, const struct asked *a)
 	const struct __user_cap_data_struct *caps = ct_remote_at(m, a->caps);
 	int64_t n;
 
+	for (uint32_t i = 0; i < r->n_asked; i++)
+		CT_AT(struct ct_img_fd, &r->snap.fds, r->asked[i])->is_cloexec = (a->cloexec[i].result & FD_CLOEXEC) != 0;
 	p->brk = a->brk->result;
 	p->membarrier = (int64_t)a->membarrier->result < 0 ? 0 : (uint32_t)a->membarrier->result;
 	p->dumpable = (uint32_t)a->dumpable->result;
@@ -368,11 +375,23 @@ static uint32_t locks_future(const struct ct_rank *r, long before)
 	return MCL_FUTURE | (is_lazy ? MCL_ONFAULT : 0);
 }
 
+#define ROOM_CALLS 160 /* more than ask_leader() makes where there are no timers */
+#define ROOM_DATA  4096
+
+/* Where no more than the usual is asked, just as much as that takes: then its pages are made by the call that maps it. */
+size_t ct_capture_room(const struct ct_rank *r, size_t threads)
+{
+	size_t bytes = CT_PAGE + (ROOM_CALLS + threads * THREAD_CALLS) * sizeof(struct ct_call) + ROOM_DATA + threads * (THREAD_DATA + 16);
+
+	return r->snap.timers.n || threads > 32 ? CT_HOLE_SIZE : (bytes + CT_PAGE - 1) / CT_PAGE * CT_PAGE;
+}
+
 static int inside(struct ct_rank *r, struct gw_error *why)
 {
 	long locked = locked_kib(r);
 	struct ct_thread *leader = r->threads.at;
-	uint64_t map[6] = { 0, CT_HOLE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS,
+	size_t room = ct_capture_room(r, r->threads.n);
+	uint64_t map[6] = { 0, room, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS | (room < CT_HOLE_SIZE ? MAP_POPULATE : 0),
 	                    (uint64_t)-1, 0 };
 	uint64_t insn;
 	int64_t at = -1;
@@ -392,7 +411,7 @@ static int inside(struct ct_rank *r, struct gw_error *why)
 	if (at < 0 && at > -4096)
 		return gw_fail(why, (int)at, "pid %d: cannot map a page to work in: %s", (int)r->pid, strerror((int)-at));
 	r->snap.process.locks_future = locks_future(r, locked);
-	rc = ct_remote_init(&r->remote, r->pid, (uint64_t)at, CT_HOLE_SIZE, NULL);
+	rc = ct_remote_init(&r->remote, r->pid, (uint64_t)at, room, NULL);
 	if (rc == 0)
 		rc = ask_all(r, &leader->regs, why);
 	if (rc == 0)
@@ -403,7 +422,7 @@ static int inside(struct ct_rank *r, struct gw_error *why)
 void ct_capture_undo(struct ct_rank *r)
 {
 	struct ct_thread *leader = r->threads.at;
-	uint64_t unmap[6] = { r->remote.base, CT_HOLE_SIZE }, insn;
+	uint64_t unmap[6] = { r->remote.base, r->remote.size }, insn;
 	struct gw_error why = { 0 };
 	int64_t result;
 
@@ -441,14 +460,19 @@ int ct_capture(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *w
 		if (ct_carried_find(r, file))
 			file->flags |= CT_IMG_FILE_CARRIED;
 	if (rc == 0)
+		rc = ct_rest_take(r, why);
+	if (rc == 0 && r->say_still) {
+		r->is_still = true;
+		rc = r->say_still(r->say_still_ctx, why);
+		r->is_still = false;
+	}
+	if (rc == 0)
 		rc = ct_others_check(r, why);
 	if (rc == 0)
 		rc = read_files(r, why);
 	for CT_EACH(const struct ct_thread, t, &r->threads)
 		if (rc == 0)
 			rc = read_xstate(r, t->tid, why); /* before anything runs there */
-	if (rc == 0)
-		rc = ct_rest_take(r, why);
 	if (rc == 0)
 		rc = ct_timers_list(r, why);
 	if (rc == 0)

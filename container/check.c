@@ -163,7 +163,7 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 {
 	struct ct_img_needs needs = { 0 };
 	struct ct_needs n = { .version = CT_NEEDS_VERSION };
-	struct ct_vec blob, extents, hints, tasks;
+	struct ct_vec blob, extents, hints, tasks, vmas;
 	struct ct_holds holds = { 0 };
 	struct ct_snapshot s;
 	unsigned char vdso[65536];
@@ -178,6 +178,7 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 	ct_vec_init(&extents, sizeof(struct ct_extent));
 	ct_vec_init(&hints, sizeof(struct ct_img_extent));
 	ct_vec_init(&tasks, sizeof(int));
+	ct_vec_init(&vmas, sizeof(struct ct_img_vma));
 	ct_memory_forget(r);
 	rc = look_around(r, &s, &holds, why);
 	if (rc == 0)
@@ -226,11 +227,11 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 		look_at_size(r, &s, &tasks, &needs);
 		needs.is_baseline = r->is_baseline;
 		needs.features = ct_snapshot_string(&s, ct_cpu_print(rank_cpu(r), features));
-		if (ct_section_write(&blob, CT_SECTION_NEEDS, 1, &needs, sizeof(needs)) < 0 ||
+		if (ct_vmas_ahead(r, &s, &vmas) < 0 || ct_section_write(&blob, CT_SECTION_NEEDS, 1, &needs, sizeof(needs)) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_STRINGS, (uint32_t)s.strings.n, s.strings.at, s.strings.n) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_FILES, (uint32_t)s.files.n, s.files.at, s.files.n * s.files.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_HANDLES, (uint32_t)s.handles.n, s.handles.at, s.handles.n * s.handles.size) < 0 ||
-		    ct_section_write(&blob, CT_SECTION_VMAS, (uint32_t)s.vmas.n, s.vmas.at, s.vmas.n * s.vmas.size) < 0 ||
+		    ct_section_write(&blob, CT_SECTION_VMAS, (uint32_t)vmas.n, vmas.at, vmas.n * vmas.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_EXTENTS, (uint32_t)hints.n, hints.at, hints.n * hints.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_END, 1, &(struct ct_img_end){ 0 }, sizeof(struct ct_img_end)) < 0)
 			rc = gw_fail(why, -ENOMEM, "no memory for what the destination must know");
@@ -247,5 +248,6 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 	ct_vec_fini(&extents);
 	ct_vec_fini(&hints);
 	ct_vec_fini(&tasks);
+	ct_vec_fini(&vmas);
 	return rc < 0 ? ct_proc_blame_end(r->pid, rc, why) : rc;
 }

@@ -313,6 +313,12 @@ int ct_rank_freeze_prepare(struct ct_rank *r, struct gw_error *why);
 int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why);
 
 /**
+ * ct_rank_when_still - during the next ct_rank_freeze @say is called once, when every thread stands and ct_rank_stream_rest can tell
+ * What others know of the rank can be sent then, while the rest of it is looked at. When @say fails, so does the freeze.
+ */
+void ct_rank_when_still(struct ct_rank *r, int (*say)(void *ctx, struct gw_error *why), void *ctx);
+
+/**
  * ct_image_next - the next bytes of the image of a frozen rank, or of a round of one that is followed: metadata sections, then page runs, then the end section
  * @buf, @cap: at least CT_IMAGE_CHUNK_MIN bytes. Return: bytes written, 0 after the end, negative errno.
  * Deterministic work of at most @cap bytes: the caller interleaves it with others (the daemon is never blocked).
@@ -371,6 +377,9 @@ struct ct_thaw_stats {
 	uint64_t pages_filled;
 };
 int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error *why);
+
+/** ct_rank_tidy - after ct_rank_thaw, once: what was only for building it goes. It runs already, and may have its turn first */
+void ct_rank_tidy(struct ct_rank *r);
 
 /* What this host and user can do, for tests; container/probe.h has it all. */
 struct ct_host_caps {

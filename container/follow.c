@@ -219,16 +219,20 @@ static int write_meta(struct ct_rank *r, const struct ct_snapshot *now, const st
 {
 	struct ct_img_round head = { .number = r->follow->rounds, .vdso_start = now->process.vdso_start,
 	                             .vdso_end = now->process.vdso_end };
+	struct ct_vec vmas = { .size = sizeof(struct ct_img_vma) };
 	const struct { enum ct_section type; const struct ct_vec *v; } parts[] = {
-		{ CT_SECTION_STRINGS, &now->strings }, { CT_SECTION_FILES, &now->files }, { CT_SECTION_VMAS, &now->vmas },
+		{ CT_SECTION_STRINGS, &now->strings }, { CT_SECTION_FILES, &now->files }, { CT_SECTION_VMAS, &vmas },
 		{ CT_SECTION_DROPPED, dropped },
 	};
 	int rc;
 
 	r->meta.n = 0;
-	rc = ct_section_write(&r->meta, CT_SECTION_ROUND, 1, &head, sizeof(head));
+	rc = ct_vmas_ahead(r, now, &vmas);
+	if (rc == 0)
+		rc = ct_section_write(&r->meta, CT_SECTION_ROUND, 1, &head, sizeof(head));
 	for (size_t i = 0; rc == 0 && i < GW_ARRAY_LEN(parts); i++)
 		rc = ct_section_write(&r->meta, parts[i].type, (uint32_t)parts[i].v->n, parts[i].v->at, parts[i].v->n * parts[i].v->size);
+	ct_vec_fini(&vmas);
 	return rc;
 }
 
@@ -259,6 +263,7 @@ static int look_flags(struct ct_rank *r)
 
 	if (rc < 0 || (ct_maps_are_same(&r->maps, &r->look) && gw_now_ns() - r->look.read_at_ns < FLAGS_SHARE * r->look.took_ns))
 		return rc;
+	r->files_seen.n = 0;
 	return ct_maps_read(&r->look, r->pid, true);
 }
 

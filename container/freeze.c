@@ -105,14 +105,18 @@ static int thread_seize(struct ct_rank *r, pid_t tid, const cpu_set_t *here)
 /* Seize and stop whatever the task list shows, until it shows nothing new: what is stopped makes no threads. */
 static int stop_all(struct ct_rank *r, uint64_t until, const cpu_set_t *here, struct gw_error *why)
 {
+	bool is_new = true, is_first = r->samples.n > 0; /* the list of a moment ago will do for that */
 	struct ct_vec tids;
-	bool is_new = true;
 	int rc = 0;
 
 	ct_vec_init(&tids, sizeof(int));
-	while (rc == 0 && is_new) {
-		is_new = false;
-		rc = ct_proc_ids(r->pid, "task", &tids);
+	for CT_EACH(const struct ct_thread, seen, &r->samples)
+		if (rc == 0 && ct_vec_append(&tids, &seen->tid, 1) < 0)
+			rc = gw_fail(why, -ENOMEM, "no memory for a list of threads");
+	for (; rc == 0 && is_new; is_first = false) {
+		is_new = is_first;
+		if (!is_first)
+			rc = ct_proc_ids(r->pid, "task", &tids);
 		if (rc < 0)
 			gw_fail(why, -ESRCH, "pid %d has ended", (int)r->pid);
 		for (size_t i = 0; rc == 0 && i < tids.n; i++) {
@@ -333,17 +337,47 @@ void ct_leader_go(struct ct_rank *r)
 	ct_threads_detach(r, true);
 }
 
+#define KEEP_THREADS 16 /* of so many */
+
+/* What will be read of it in /proc between the word to its agent and the thaw. */
+static void keep_open(struct ct_rank *r)
+{
+	static const char *const names[] = { "task", "fd", "timers" };
+	struct ct_vec tids;
+	char name[40];
+
+	ct_proc_keep_none();
+	for (size_t i = 0; i < GW_ARRAY_LEN(names); i++)
+		ct_proc_keep(r->pid, names[i]);
+	ct_proc_keep(r->init_pid, "root/proc");
+	ct_vec_init(&tids, sizeof(int));
+	if (ct_proc_ids(r->pid, "task", &tids) == 0)
+		for (size_t i = 0; i < tids.n && i < KEEP_THREADS; i++) {
+			int tid = *CT_AT(int, &tids, i);
+
+			ct_proc_keep(tid, "timerslack_ns");
+			snprintf(name, sizeof(name), "task/%d/syscall", tid);
+			ct_proc_keep(r->pid, name);
+		}
+	ct_vec_fini(&tids);
+}
+
 /* everything that will be touched while the rank stands still is opened and touched before */
 static int prepare(struct ct_rank *r, struct gw_error *why)
 {
+	struct ct_vec tids;
 	char path[64];
+	size_t room;
 	int rc = 0;
 
 	ct_memory_forget(r);
 	if (!r->has_look)
 		rc = ct_look(r, why);
+	r->files_seen.n = 0;
+	r->is_preparing = true;
 	if (rc == 0)
 		rc = ct_vmas_scan(r, &r->look, &r->snap, why);
+	r->is_preparing = false;
 	if (rc == 0)
 		rc = ct_extents_scan(r, &r->snap, &r->extents, why); /* for the sizes of the lists */
 	if (rc == 0 && ct_maps_read(&r->maps, r->pid, false) < 0)
@@ -356,10 +390,15 @@ static int prepare(struct ct_rank *r, struct gw_error *why)
 		if (r->mem_fd < 0)
 			return gw_fail(why, -errno, "cannot open %s: %s", path, strerror(errno));
 	}
-	if (ct_remote_init(&r->remote, r->pid, 0, CT_HOLE_SIZE, NULL) < 0 || !ct_vec_add(&r->meta, 262144))
+	ct_vec_init(&tids, sizeof(int));
+	ct_proc_ids(r->pid, "task", &tids);
+	room = ct_capture_room(r, tids.n);
+	ct_vec_fini(&tids);
+	if (ct_remote_init(&r->remote, r->pid, 0, room, NULL) < 0 || !ct_vec_add(&r->meta, 262144))
 		return gw_fail(why, -ENOMEM, "no memory for an image");
-	memset(r->remote.local + CT_PAGE, 0, 65536);
-	memset(r->remote.local + CT_HOLE_SIZE - 65536, 0, 65536);
+	memset(r->remote.local + CT_PAGE, 0, room < 65536 ? room - CT_PAGE : 65536);
+	if (room > 65536)
+		memset(r->remote.local + room - 65536, 0, 65536);
 	return ct_capture_prepare(r, why);
 }
 
@@ -367,8 +406,18 @@ int ct_rank_freeze_prepare(struct ct_rank *r, struct gw_error *why)
 {
 	int rc = r->state == CT_RUNNING ? prepare(r, why) : 0;
 
+	if (rc == 0 && r->state == CT_RUNNING) {
+		keep_open(r);
+		ct_pages_own();
+	}
 	r->is_prepared = r->state == CT_RUNNING && rc == 0;
 	return rc < 0 ? ct_proc_blame_end(r->pid, rc, why) : 0;
+}
+
+void ct_rank_when_still(struct ct_rank *r, int (*say)(void *ctx, struct gw_error *why), void *ctx)
+{
+	r->say_still = say;
+	r->say_still_ctx = ctx;
 }
 
 int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why)
@@ -419,7 +468,11 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 		r->snap.process.monotonic_ns = stopped + (uint64_t)r->monotonic_offset_ns;
 		rc = ct_capture(r, &st, why);
 	}
+	if (rc < 0)
+		ct_proc_keep_none(); /* else when it is let go: here it stands */
 	r->may_leave = r->serve.is_skipping = false; /* a later image, as of a checkpoint, is whole */
+	r->say_still = NULL;
+	r->files_seen.n = 0;
 	if (rc < 0)
 		ct_threads_detach(r, true);
 	ct_pin_end(&pin);
@@ -453,6 +506,7 @@ int ct_rank_unfreeze(struct ct_rank *r, struct gw_error *why)
 	if (r->state != CT_FROZEN)
 		return gw_fail(why, -EINVAL, "pid %d is not frozen", (int)r->pid);
 	ct_threads_detach(r, true);
+	ct_proc_keep_none();
 	r->state = CT_RUNNING;
 	r->has_look = false;
 	return 0;

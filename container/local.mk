@@ -40,7 +40,7 @@ libct_la_SOURCES = \
 	%D%/marks.c \
 	%D%/memfile.c \
 	%D%/memory.c \
-	%D%/numa.c \
+	%D%/numa.c %D%/own.c \
 	%D%/pages.c \
 	%D%/pairs.c \
 	%D%/places.c \

@@ -286,7 +286,7 @@ int ct_rest_take(struct ct_rank *r, struct gw_error *why)
 
 ssize_t ct_rank_stream_rest(struct ct_rank *r, enum ct_plumb plumb, const void **bytes)
 {
-	if (r->state != CT_FROZEN || (int)plumb <= 0 || plumb >= CT_PLUMB_MAX)
+	if ((r->state != CT_FROZEN && !r->is_still) || (int)plumb <= 0 || plumb >= CT_PLUMB_MAX)
 		return -EINVAL;
 	*bytes = r->rest[plumb].at;
 	return (ssize_t)r->rest[plumb].n;

@@ -10,17 +10,69 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* ---- opened ahead ---------------------------------------------------------------------------------------------- */
+
+/*
+ * To open and close a file of /proc takes longer than to read it, and a rank that stands still waits for some twenty of them. So
+ * those are opened before (freeze.c) that tell of the process or of a thread of it. Never one that tells of its memory: that
+ * would go on telling of what it had before an exec.
+ */
+#define KEPT_MAX 96
+static struct { pid_t pid; int fd; char name[40]; } kept[KEPT_MAX]; /* of this process; one thread freezes */
+static size_t n_kept;
+
+void ct_proc_keep(pid_t pid, const char *name)
+{
+	char path[64 + NAME_MAX];
+
+	if (n_kept == KEPT_MAX || strlen(name) >= sizeof(kept[0].name))
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	kept[n_kept].fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (kept[n_kept].fd < 0)
+		return;
+	kept[n_kept].pid = pid;
+	strcpy(kept[n_kept++].name, name);
+}
+
+void ct_proc_keep_none(void)
+{
+	while (n_kept)
+		close(kept[--n_kept].fd);
+}
+
+static int kept_find(pid_t pid, const char *name)
+{
+	for (size_t i = 0; i < n_kept; i++)
+		if (kept[i].pid == pid && strcmp(kept[i].name, name) == 0)
+			return kept[i].fd;
+	return -1;
+}
+
+/* *own: to be closed by the caller; -1 when it is a kept one, which stands at its beginning */
+static int proc_open(pid_t pid, const char *name, int flags, int *own)
+{
+	char path[64 + NAME_MAX];
+	int fd = kept_find(pid, name);
+
+	if (fd >= 0 && lseek(fd, 0, SEEK_SET) == 0)
+		return fd;
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	*own = open(path, O_RDONLY | O_CLOEXEC | flags);
+	return *own < 0 ? -errno : *own;
+}
+
+/* ---- small files ----------------------------------------------------------------------------------------------- */
+
 int ct_proc_read(pid_t pid, const char *name, char *buf, size_t cap)
 {
-	gw_autoclose int fd = -1;
-	char path[64 + NAME_MAX];
+	gw_autoclose int own = -1;
+	int fd = proc_open(pid, name, 0, &own);
 	size_t len = 0;
 	ssize_t n;
 
-	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	while (len < cap - 1 && (n = read(fd, buf + len, cap - 1 - len)) != 0) {
 		if (n < 0)
 			return -errno;
@@ -74,15 +126,14 @@ int ct_proc_link(pid_t pid, const char *name, char *buf, size_t cap)
 
 int ct_proc_ids(pid_t pid, const char *dir, struct ct_vec *out)
 {
-	gw_autoclose int fd = -1;
-	char path[64 + NAME_MAX], buf[8192] __attribute__((aligned(16)));
+	char buf[8192] __attribute__((aligned(16)));
+	gw_autoclose int own = -1;
+	int fd = proc_open(pid, dir, O_DIRECTORY, &own);
 	long n;
 
 	out->n = 0;
-	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, dir);
-	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	while ((n = syscall(SYS_getdents64, fd, buf, sizeof(buf))) > 0)
 		for (long at = 0; at < n;) {
 			struct dirent64 *d = (struct dirent64 *)(void *)(buf + at);

@@ -62,6 +62,9 @@ void ct_maps_fini(struct ct_maps *m);
 const struct ct_map *ct_maps_find(const struct ct_maps *m, uint64_t addr);
 
 int ct_proc_read(pid_t pid, const char *name, char *buf, size_t cap); /* whole small file, NUL terminated; length */
+void ct_pages_own(void);                                              /* of the caller: before a rank waits for what it writes */
+void ct_proc_keep(pid_t pid, const char *name);                       /* opened ahead for the next calls that name it so */
+void ct_proc_keep_none(void);                                         /* all that were are closed */
 int ct_proc_text(pid_t pid, const char *name, char **out);            /* the same of any size; the caller frees it, also on error */
 bool ct_is_segment(const char *name); /* is that, in maps or as a link, the host segment (noc/segment.h)? */
 int ct_proc_link(pid_t pid, const char *name, char *buf, size_t cap); /* readlink, NUL terminated; length */
@@ -270,6 +273,14 @@ struct ct_serve { /* serve.c: pages that come after the rank, at its source; the
 	unsigned char *served;   /* bits; NULL: none come after it */
 };
 
+struct ct_file_seen {
+	const char *name;
+	uint64_t map_ino;
+	struct stat st;
+};
+
+#define CT_FDS_ASKED 16
+
 struct ct_rank {
 	struct ct_network network;
 	enum ct_state state;
@@ -282,7 +293,7 @@ struct ct_rank {
 	gid_t gid;
 	enum ct_walls walls;
 	char no_walls[200];            /* CT_WALLS_NONE: why */
-	bool has_timens;
+	bool has_timens, has_own_proc; /* the latter: once it was looked for, and is there */
 	int64_t monotonic_offset_ns, boottime_offset_ns;
 	struct ct_end ends[CT_PLUMB_MAX];
 
@@ -291,6 +302,9 @@ struct ct_rank {
 	bool is_baseline;              /* it was told to keep to that */
 	struct ct_maps look;           /* with flags, from the last check */
 	bool has_look;
+	struct ct_img_extent segment;  /* where the agent had mapped the host segment then */
+	struct ct_vec files_seen;      /* struct ct_file_seen: mapped files, while that was done; names are of the look */
+	bool is_preparing;
 	bool is_prepared;              /* ct_rank_freeze_prepare() was there, and no freeze since */
 	struct ct_holds *holds;        /* while all that holds it is being collected; else NULL */
 
@@ -316,6 +330,12 @@ struct ct_rank {
 	bool is_end_sent;
 	struct ct_img_end totals;
 	struct ct_vec rest[CT_PLUMB_MAX]; /* bytes of writes that the freeze cut short */
+	int (*say_still)(void *ctx, struct gw_error *why); /* ct_rank_when_still; for one freeze */
+	void *say_still_ctx;
+	bool is_still;                 /* it is being called */
+	uint32_t asked[CT_FDS_ASKED], n_asked; /* indices of descriptors that are asked inside whether exec closes them */
+	uint64_t plumb_numbers;        /* descriptors below 64 that the last look found to be ends of the daemon's */
+	bool has_locked_plumb;
 	struct ct_remote remote;       /* also the shell's */
 	struct ct_vec regions;         /* room for PAGEMAP_SCAN */
 	uint32_t umask_guess;
@@ -540,6 +560,7 @@ bool ct_socket_is_network(const struct ct_rank *r, int number); /* of the agent'
 /* vmas.c */
 #define CT_HUGE_NAME "/anon_hugepage (deleted)" /* how /proc calls anonymous memory of reserved huge pages */
 int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapshot *s, struct gw_error *why);
+int ct_vmas_ahead(const struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *out); /* 0 or -ENOMEM */
 
 /* pages.c */
 void ct_memory_forget(struct ct_rank *r); /* close what shows its memory: after an exec it would show what was before */
@@ -608,6 +629,7 @@ int ct_xstate_convert(unsigned char *to, size_t to_len, const struct ct_img_layo
 /* capture.c */
 bool ct_is_zero_page(const unsigned char *p);
 void ct_capture_undo(struct ct_rank *r); /* of a stopped one that is about to go on: nothing of ours stays in it */
+size_t ct_capture_room(const struct ct_rank *r, size_t threads); /* bytes of the area that it works in, in the rank */
 int ct_capture_prepare(struct ct_rank *r, struct gw_error *why); /* the rank still runs; snap.process has its vdso */
 int ct_capture(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *why);
 void ct_image_begin(struct ct_rank *r, bool is_round, bool can_skip_zeroes); /* extents and meta are what it hands out */

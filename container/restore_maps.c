@@ -230,16 +230,20 @@ int ct_restore_hints(struct ct_rank *r, const struct ct_vec *extents, struct gw_
 int ct_shell_make_pages(struct ct_rank *r, struct gw_error *why)
 {
 	siginfo_t si = { 0 };
-	int rc;
+	int rc = 0;
 
-	if (!r->running)
-		return 0;
-	if (waitid(P_PID, (id_t)r->pid, &si, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) == 0 && si.si_pid == 0)
+	if (r->running && waitid(P_PID, (id_t)r->pid, &si, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) == 0 && si.si_pid == 0)
 		return 1;
-	rc = ct_restore_collect(r, why);
-	if (rc == 0)
-		rc = make_pages(r, why);
-	return rc < 0 ? rc : r->running != 0;
+	if (r->running) {
+		rc = ct_restore_collect(r, why);
+		if (rc == 0)
+			rc = make_pages(r, why);
+	}
+	if (rc < 0 || r->running)
+		return rc < 0 ? rc : 1;
+	ct_proc_keep(r->pid, "task");
+	ct_pages_own(); /* the shell was forked from us */
+	return 0;
 }
 
 int ct_restore_collect(struct ct_rank *r, struct gw_error *why)

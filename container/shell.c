@@ -454,17 +454,6 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 	st.thawed_at_ns = gw_realtime_ns();
 	st.thaw_ns = gw_now_ns() - start;
 	gw_prompt_set(r->pid, false); /* it is in the queue: its first turn comes early */
-	for (int i = 0; i < CT_PLUMB_MAX; i++) {
-		if (r->daemon_fd[i] >= 0)
-			close(r->daemon_fd[i]);
-		r->daemon_fd[i] = -1;
-	}
-	close(r->mem_fd); /* of the memory as it was when the process was a shell; it is the same, but freeze opens its own */
-	r->mem_fd = -1;
-	ct_reader_fini(&r->reader);
-	if (rc == 0)
-		ct_carried_keep(r);
-	ct_room_settle(r);
 	if (rc < 0) {
 		r->state = CT_BROKEN;
 		return rc;
@@ -473,4 +462,19 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 	r->state = CT_RUNNING;
 	*stats = st;
 	return 0;
+}
+
+void ct_rank_tidy(struct ct_rank *r)
+{
+	for (int i = 0; i < CT_PLUMB_MAX; i++) {
+		if (r->daemon_fd[i] >= 0)
+			close(r->daemon_fd[i]);
+		r->daemon_fd[i] = -1;
+	}
+	close(r->mem_fd); /* of the memory as it was when the process was a shell; it is the same, but freeze opens its own */
+	r->mem_fd = -1;
+	ct_reader_fini(&r->reader);
+	ct_proc_keep_none();
+	ct_carried_keep(r);
+	ct_room_settle(r);
 }

@@ -28,6 +28,7 @@ struct ct_rank *ct_rank_new(void)
 	ct_snapshot_init(&r->hint);
 	ct_vec_init(&r->threads, sizeof(struct ct_thread));
 	ct_vec_init(&r->samples, sizeof(struct ct_thread));
+	ct_vec_init(&r->files_seen, sizeof(struct ct_file_seen));
 	ct_vec_init(&r->extents, sizeof(struct ct_extent));
 	ct_vec_init(&r->meta, 1);
 	ct_vec_init(&r->carried, sizeof(struct ct_carried));
@@ -52,6 +53,7 @@ void ct_rank_free(struct ct_rank *r)
 	for (size_t i = 0; i < GW_ARRAY_LEN(fds); i++)
 		if (*fds[i] >= 0)
 			close(*fds[i]);
+	ct_proc_keep_none();
 	ct_room_settle(r);
 	ct_carried_fini(r);
 	ct_carry_forget(r);
@@ -63,6 +65,7 @@ void ct_rank_free(struct ct_rank *r)
 	ct_remote_fini(&r->remote);
 	ct_vec_fini(&r->threads);
 	ct_vec_fini(&r->samples);
+	ct_vec_fini(&r->files_seen);
 	ct_vec_fini(&r->extents);
 	ct_vec_fini(&r->meta);
 	ct_vec_fini(&r->regions);

@@ -417,6 +417,7 @@ static int daemon_take(struct ct_rank **rank, int peer, struct ends *ends, struc
 	rc = ct_rank_thaw(r, &re->stats.thaw, &re->why);
 	if (rc < 0)
 		goto drop;
+	ct_rank_tidy(r);
 	*rank = r;
 	peer_say(peer, PEER_TAKEN, 0, NULL, 0);
 	if ((f = ct_rank_take_fetch(r))) {

@@ -429,7 +429,7 @@ static int storm(void)
 
 static int files(const char *path)
 {
-	int a = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), b, c, d, p[2], e, null, dir;
+	int a = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), b, c, d, p[2], e, null, dir, out;
 	char line[64], buf[64];
 	uint64_t n = 0;
 	uint64_t count;
@@ -440,7 +440,8 @@ static int files(const char *path)
 	null = open("/dev/null", O_RDWR);
 	dir = open("/tmp", O_RDONLY | O_DIRECTORY);
 	e = eventfd(5, EFD_NONBLOCK);
-	if (a < 0 || b < 0 || c < 0 || d < 0 || e < 0 || null < 0 || dir < 0 || pipe(p) < 0 || dup2(p[1], 77) != 77)
+	out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 40); /* an end of the daemon's */
+	if (a < 0 || b < 0 || c < 0 || d < 0 || e < 0 || null < 0 || dir < 0 || out < 0 || pipe(p) < 0 || dup2(p[1], 77) != 77)
 		say("bad open: %s", strerror(errno));
 	if (write(77, "unread", 6) != 6)
 		say("bad pipe");
@@ -455,7 +456,8 @@ static int files(const char *path)
 			say("bad write: descriptors no longer share a position");
 		if (read(c, buf, 8) != 8 || strtoull(buf, NULL, 10) != n)
 			say("bad read %.7s", buf);
-		if (!(fcntl(a, F_GETFD) & FD_CLOEXEC) || (fcntl(b, F_GETFD) & FD_CLOEXEC) || !(fcntl(d, F_GETFL) & O_APPEND))
+		if (!(fcntl(a, F_GETFD) & FD_CLOEXEC) || (fcntl(b, F_GETFD) & FD_CLOEXEC) || !(fcntl(d, F_GETFL) & O_APPEND) ||
+		    !(fcntl(out, F_GETFD) & FD_CLOEXEC) || (fcntl(STDOUT_FILENO, F_GETFD) & FD_CLOEXEC))
 			say("bad flags");
 		if (write(null, buf, 8) != 8)
 			say("bad null");

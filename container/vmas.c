@@ -16,6 +16,26 @@ static bool is_under(const char *path, const char *dir)
 	return strncmp(path, dir, strlen(dir)) == 0;
 }
 
+/* A file that is only read is looked at while the rank runs, right before the freeze; not once more when it stands. */
+static int file_stat(struct ct_rank *r, const struct ct_map *m, uint32_t flags, struct stat *st)
+{
+	bool is_written = flags & CT_IMG_FILE_WRITES;
+
+	for CT_EACH(const struct ct_file_seen, f, &r->files_seen)
+		if (!is_written && !r->is_preparing && f->map_ino == m->ino && strcmp(f->name, m->name) == 0) {
+			*st = f->st;
+			return 0;
+		}
+	if (stat(m->name, st) < 0)
+		return -1;
+	if (!is_written && r->is_preparing) {
+		struct ct_file_seen f = { .name = m->name, .map_ino = m->ino, .st = *st };
+
+		ct_vec_append(&r->files_seen, &f, 1); /* no memory: it is looked at again */
+	}
+	return 0;
+}
+
 #define HUGE_PAGE (2u << 20) /* bytes of a reserved huge page, where it was not told */
 
 static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map *m, struct ct_img_vma *v, struct gw_error *why)
@@ -83,7 +103,7 @@ static int map_one(struct ct_rank *r, struct ct_snapshot *s, const struct ct_map
 			return 0;
 		}
 	}
-	if (stat(m->name, &st) < 0)
+	if (file_stat(r, m, flags, &st) < 0)
 		return ct_hold(r, why, CT_HOLD_MAPPING, (long long)m->start, "the mapped file '%s' cannot be found any more: %s", m->name, strerror(errno));
 	if (st.st_ino != m->ino)
 		return ct_hold(r, why, CT_HOLD_MAPPING, (long long)m->start,
@@ -99,6 +119,8 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 {
 	uint64_t lo = 0, hi = 0;
 
+	if (maps == &r->look)
+		r->segment = (struct ct_img_extent){ 0 };
 	s->vmas.n = s->memories.n = 0;
 	for CT_EACH(const struct ct_map, m, &maps->list) {
 		struct ct_img_vma v = { .start = m->start, .end = m->end, .prot = m->prot, .advice = m->advice };
@@ -114,8 +136,11 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 			continue;
 		}
 		/* the agent's: it will have detached from it before the freeze, where it is refused like any other */
-		if (maps == &r->look && m->is_shared && ct_is_segment(m->name))
+		if (maps == &r->look && m->is_shared && ct_is_segment(m->name)) {
+			r->segment.start = r->segment.end == m->start ? r->segment.start : m->start;
+			r->segment.end = m->end;
 			continue;
+		}
 		if (is_under(m->name, "[vsyscall]") || (r->remote.base && m->start == r->remote.base && m->is_shared))
 			continue;
 		if (maps != &r->look && (seen = ct_maps_find(&r->look, m->start)) != NULL && seen->is_shared == m->is_shared) {
@@ -137,4 +162,20 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 	s->process.vdso_start = lo;
 	s->process.vdso_end = hi;
 	return 0;
+}
+
+/* Mappings of the last look as they will be when the rank stands: where the agent has detached it leaves its place reserved
+ * (agent.h), so that the destination, too, can have mapped that before. */
+int ct_vmas_ahead(const struct ct_rank *r, const struct ct_snapshot *s, struct ct_vec *out)
+{
+	struct ct_img_vma place = { .start = r->segment.start, .end = r->segment.end, .kind = CT_VMA_ANON };
+	const struct ct_img_vma *v = s->vmas.at;
+	size_t n = 0;
+
+	out->n = 0;
+	while (n < s->vmas.n && v[n].start < place.start)
+		n++;
+	if (place.start == place.end || (n < s->vmas.n && v[n].start < place.end))
+		return ct_vec_append(out, v, s->vmas.n);
+	return ct_vec_append(out, v, n) < 0 || ct_vec_append(out, &place, 1) < 0 || ct_vec_append(out, v + n, s->vmas.n - n) < 0 ? -ENOMEM : 0;
 }

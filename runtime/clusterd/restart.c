@@ -436,6 +436,7 @@ static int go(struct item *i, struct gw_error *why)
 		code = ct_rank_thaw(ct, &stats, why);
 	if (code < 0)
 		return code;
+	ct_rank_tidy(ct);
 	i->ct = NULL;
 	i->owner = NULL;
 	gw_link_send_json(r->d->head, json_pack("{s:s, s:i, s:i, s:i}", "op", "launched", "rank", (int)i->proc, "pid", (int)ct_rank_pid(ct),

@@ -25,6 +25,8 @@ struct ct_rank {
 	struct ct_fetch *fetch;
 	const struct ct_files *expects; /* a shell: the files that it will be given */
 	bool has_files;
+	int (*say)(void *ctx, struct gw_error *why); /* ct_rank_when_still */
+	void *say_ctx;
 };
 struct chunk { uint64_t magic, age; unsigned number, proc, left; };
 struct page { uint64_t magic, age; unsigned number, proc; };
@@ -254,9 +256,19 @@ int ct_rank_freeze_prepare(struct ct_rank *r, struct gw_error *why)
 	return r->state == ENDED ? gw_fail(why, -ESRCH, "it has ended") : 0;
 }
 
+void ct_rank_when_still(struct ct_rank *r, int (*say)(void *ctx, struct gw_error *why), void *ctx)
+{
+	r->say = say;
+	r->say_ctx = ctx;
+}
+
 int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why)
 {
+	int (*say)(void *ctx, struct gw_error *why) = r->say;
+	int rc;
+
 	(void)deadline_ms;
+	r->say = NULL;
 	if (r->state == ENDED)
 		return gw_fail(why, -ESRCH, "it has ended");
 	if (r->state != RUNNING)
@@ -265,6 +277,11 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 		return gw_fail(why, -ETIMEDOUT, "a thread does not stop");
 	if (r->left)
 		sim_fail("a rank that lacks pages is frozen");
+	rc = say ? say(r->say_ctx, why) : 0;
+	if (rc < 0)
+		return rc;
+	if (say && sim_one_in(sim_moves.p_fault)) /* it has been said */
+		return gw_fail(why, -EBUSY, "something that cannot move has appeared");
 	r->state = FROZEN;
 	r->chunks = 0;
 	r->left = r->may_leave && !sim_one_in(8) ? 1 + (unsigned)sim_rnd(6) : 0;
@@ -413,6 +430,12 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 	*stats = (struct ct_thaw_stats){ .thaw_ns = 1 };
 	body_runs(r);
 	return 0;
+}
+
+void ct_rank_tidy(struct ct_rank *r)
+{
+	if (r->state != RUNNING && r->state != ENDED)
+		sim_fail("what does not run is tidied up");
 }
 
 /* ---- pages that come after it -------------------------------------------------------------------------------------- */
