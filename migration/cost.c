@@ -32,10 +32,14 @@ void mig_cost_link(struct mig_session *s)
 
 void mig_cost_rounds(struct mig_session *s, bool is_over)
 {
+	struct mig_pace nobody_asks;
+
 	if (is_over)
 		s->pack.rounds_wire = s->pack.wire;
-	if (is_over ? s->cost.begun.at_ns : s->is_following)
-		look(s, is_over ? &s->cost.over : &s->cost.begun, NULL);
+	if (is_over) /* also without rounds: the owner looks at it for itself */
+		look(s, s->cost.begun.at_ns ? &s->cost.over : &nobody_asks, NULL);
+	else if (s->is_following)
+		look(s, &s->cost.begun, NULL);
 }
 
 void mig_cost_over(struct mig_session *s)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define EXPECT_NS 500000 /* from READY to GIVEN and back */
+#define EXPECT_NS 500000 /* from READY to GIVEN and back, and from STATE to the image of a small rank */
 
 static const struct mig_ops *ops(const struct mig_session *s)
 {
@@ -188,6 +188,8 @@ void mig_dst_import(struct mig_session *s)
 	}
 	s->has_state = true;
 	s->t.round_bytes = s->t.bytes;
+	mig_adjust_priority(s->m);
+	mig_expect(s, EXPECT_NS);
 }
 
 void mig_dst_feed(struct mig_session *s)
@@ -282,6 +284,7 @@ void mig_dst_thaw(struct mig_session *s)
 	}
 	s->t.there_taken = (struct mig_wire_taken){ .thawed_at_ns = stats.thawed_at_ns, .thaw_ns = stats.thaw_ns,
 	                                            .pages_filled = stats.pages_filled, .has_agent = s->has_agent };
+	mig_give_way(s->m);
 	ct_rank_tidy(ct);
 	s->rank = NULL; /* the daemon's now */
 	s->m->n.taken++;

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <sched.h>
 #include <stdio.h>
+#include <time.h>
 
 #define HURRY_BYTES (16u << 20) /* some milliseconds of one processor */
 
@@ -21,6 +22,9 @@ static enum mig_hurry hurry_of(const struct mig_session *s)
 	case MIG_FILL:
 		return !s->has_state ? MIG_AS_OTHERS : bytes > HURRY_BYTES ? MIG_BEFORE_OTHERS : MIG_AT_ONCE;
 	case MIG_READY:
+		if (!s->rank) /* it runs */
+			return MIG_AS_OTHERS;
+		/* fall through */
 	case MIG_GIVEN:
 		return s->peer ? MIG_AT_ONCE : MIG_BEFORE_OTHERS;
 	case MIG_SERVE:
@@ -39,6 +43,27 @@ void mig_expect(struct mig_session *s, uint64_t ns)
 		gw_loop_expect(s->m->loop, ns);
 }
 
+static void hurry_ends(struct mig *m)
+{
+	if (m->hurry != MIG_AS_OTHERS)
+		gw_hurry_end(0, &m->unhurried);
+	m->hurry = MIG_AS_OTHERS;
+}
+
+#define WAY_NS 100000
+
+/*
+ * A rank that was just let go does not wait for what is left to do here, on its processor, and neither do its peers, who wait for
+ * its agent. By a sleep: who wakes is soon back (gw_prompt_set), who yields when the next tick of the clock says so.
+ */
+void mig_give_way(struct mig *m)
+{
+	const struct timespec way = { .tv_nsec = WAY_NS };
+
+	hurry_ends(m);
+	clock_nanosleep(CLOCK_MONOTONIC, 0, &way, NULL);
+}
+
 /* While a rank stands still for us, this daemon goes before the ranks that share its cores, where that is allowed. */
 void mig_adjust_priority(struct mig *m)
 {
@@ -51,8 +76,7 @@ void mig_adjust_priority(struct mig *m)
 	}
 	if (wanted == m->hurry || !m->c.may_hurry)
 		return;
-	if (m->hurry != MIG_AS_OTHERS)
-		gw_hurry_end(0, &m->unhurried);
+	hurry_ends(m);
 	m->hurry = wanted;
 	if (wanted == MIG_AT_ONCE) {
 		gw_hurry_begin(0, &m->unhurried);

@@ -79,6 +79,7 @@ void mig_src_ask_agent(struct mig_session *s)
 	int code;
 
 	s->t.prepared = gw_now_ns();
+	mig_adjust_priority(s->m); /* now: whoever has our turn after the word to the agent has it in the silence */
 	code = ops(s)->quiesce(s->m->c.ctx, s->owner, s->id.session, deadline_ms, &why);
 	if (code < 0)
 		mig_post(s, MIG_EV_FAILED, code, "%s", why.text);
@@ -86,11 +87,32 @@ void mig_src_ask_agent(struct mig_session *s)
 		mig_step(s, MIG_EV_QUIET); /* no agent */
 }
 
+struct still { struct mig_session *s; bool has_failed; };
+
+/* STATE: while the rest of the rank is looked at the destination makes of it what it needs, and is awake when the image comes. */
+static int say_state(void *ctx, struct gw_error *why)
+{
+	struct still *still = ctx;
+	struct mig_session *s = still->s;
+	json_t *state = ops(s)->export_state(s->m->c.ctx, s->owner, why);
+	gw_autofree char *text = state ? json_dumps(state, JSON_COMPACT) : NULL;
+	int code;
+
+	json_decref(state);
+	still->has_failed = true;
+	if (!text)
+		return why->code ? why->code : gw_fail(why, -ENOMEM, "its daemon's state could not be written down");
+	code = mig_send(s, MIG_F_STATE, text, strlen(text));
+	if (code < 0 && code != -EPIPE) /* EPIPE: the end of the link is about to be reported */
+		return gw_fail(why, code, "its daemon's state could not be sent: %s", strerror(-code));
+	still->has_failed = false;
+	return 0;
+}
+
 void mig_src_freeze(struct mig_session *s)
 {
+	struct still still = { .s = s };
 	struct gw_error why = { 0 };
-	gw_autofree char *text = NULL;
-	json_t *state;
 	int code;
 
 	s->t.quiet = gw_now_ns();
@@ -98,10 +120,11 @@ void mig_src_freeze(struct mig_session *s)
 		return;
 	ct_rank_leave_pages(s->rank, s->is_leaving);
 	code = ct_files_carry(s->files, s->rank);
+	ct_rank_when_still(s->rank, say_state, &still);
 	if (code == 0)
 		code = ct_rank_freeze(s->rank, s->m->c.freeze_ms ? s->m->c.freeze_ms : 2000, &s->t.freeze, &why);
 	if (code < 0) {
-		mig_post(s, MIG_EV_FAILED, code, "it could not be stopped: %s", why.text);
+		mig_post(s, MIG_EV_FAILED, code, "%s%s", still.has_failed ? "" : "it could not be stopped: ", why.text);
 		return;
 	}
 	s->is_frozen = true;
@@ -118,19 +141,6 @@ void mig_src_freeze(struct mig_session *s)
 		gw_fail(&why, code, "the helper of its files cannot be watched: %s", strerror(-code));
 	if (code < 0) {
 		mig_post(s, MIG_EV_FAILED, code, "%s", why.text);
-		return;
-	}
-	state = ops(s)->export_state(s->m->c.ctx, s->owner, &why);
-	text = state ? json_dumps(state, JSON_COMPACT) : NULL;
-	json_decref(state);
-	if (!text) {
-		mig_post(s, MIG_EV_FAILED, why.code ? why.code : -ENOMEM, "%s",
-		         why.code ? why.text : "its daemon's state could not be written down");
-		return;
-	}
-	code = mig_send(s, MIG_F_STATE, text, strlen(text));
-	if (code < 0 && code != -EPIPE) { /* EPIPE: the end of the link is about to be reported */
-		mig_post(s, MIG_EV_FAILED, code, "its daemon's state could not be sent: %s", strerror(-code));
 		return;
 	}
 	mig_src_pump(s);

@@ -28,7 +28,6 @@ static int on_quiesce(void *ctx, void *rank, uint32_t session, uint64_t deadline
 	(void)ctx;
 	if (code != 0)
 		return code;
-	measure_note(r);
 	code = agent_send(r, CT_CTL_QUIESCE, session, deadline_ms);
 	if (code < 0)
 		return gw_fail(why, code, "rank %u: its agent does not read its socket: %s", r->proc, strerror(-code));

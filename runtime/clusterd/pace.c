@@ -49,12 +49,13 @@ void pace_begin(struct rank *r)
 
 void pace_look(void *ctx, void *rank, struct mig_pace *now, struct mig_pace *then)
 {
-	const struct rank *r = rank;
+	struct rank *r = rank;
 
 	(void)ctx;
 	look(r, now);
 	if (then)
 		*then = r->pace;
+	measure_note(r); /* no later: it takes the rank's core, and from the word to the agent on peers wait */
 }
 
 /* ---- links ----------------------------------------------------------------------------------------------------------- */
