@@ -10,7 +10,8 @@
  * page of all of it or of the first HOT_MIB, and check in the end that each page holds what was written last.
  *
  * With 'work' the rate is not kept by the clock but by work between two pages, as much as makes that rate when nothing disturbs
- * it: who is slowed down does not catch up. Every 10 ms how far it is, is noted, and printed in the end.
+ * it: who is slowed down does not catch up. Every 10 ms how far it is, and the processor time that it has used, are noted, and
+ * printed in the end.
  *
  * Every pause of more than 300 microseconds is printed at once: when it began and ended by CLOCK_REALTIME, and by how
  * much CLOCK_MONOTONIC advanced over it. Rank 0 waits in MPI_Recv until the others are done, so that a job has both; a rank
@@ -71,7 +72,7 @@ struct memory {
 	uint64_t begin_ns, written;
 	double per_ns;           /* pages */
 	unsigned work;           /* turns of a loop between two pages; 0: the clock keeps the rate */
-	struct note { uint64_t real, written; } *notes;
+	struct note { uint64_t real, written, cpu; } *notes;
 	size_t noted;
 };
 
@@ -135,7 +136,7 @@ static void memory_note(struct memory *m, uint64_t real)
 {
 	if (m->noted == NOTES || (m->noted && real - m->notes[m->noted - 1].real < NOTE_NS))
 		return;
-	m->notes[m->noted++] = (struct note){ real, m->written };
+	m->notes[m->noted++] = (struct note){ real, m->written, now(CLOCK_THREAD_CPUTIME_ID) };
 }
 
 static void memory_check(const struct memory *m, int rank)
@@ -194,8 +195,8 @@ int main(int argc, char **argv)
 			end = mono + LOOK_NS;
 	}
 	for (size_t i = 0; i < memory.noted; i++)
-		printf("note rank=%d at_ns=%llu written_pages=%llu\n", rank, (unsigned long long)memory.notes[i].real,
-		       (unsigned long long)memory.notes[i].written);
+		printf("note rank=%d at_ns=%llu written_pages=%llu cpu_ns=%llu\n", rank, (unsigned long long)memory.notes[i].real,
+		       (unsigned long long)memory.notes[i].written, (unsigned long long)memory.notes[i].cpu);
 	memory_check(&memory, rank);
 	if (size > 1)
 		MPI_Send(&nothing, 1, MPI_INT, 0, 1, MPI_COMM_WORLD);

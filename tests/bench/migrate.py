@@ -20,6 +20,7 @@ CASES = (("hello after MPI_Init", ["0"], ("stop-and-copy", "pre-copy", "post-cop
          ("1 GiB", ["1024"], ("stop-and-copy", "pre-copy", "post-copy"), 5),
          ("1 GiB, 100 MiB/s", ["1024", "100"], ("pre-copy", "post-copy", "hybrid", "auto"), 5),
          ("1 GiB, 2 GiB/s", ["1024", "2048"], ("auto",), 3))
+SLOWDOWN_MOVES = 20
 HEAD = f"  {'rank':24} {'technique':14} {'outside, ms':>22} {'inside, ms':>22} {'total, ms':>22} {'rounds':>6} {'MiB':>6} {'n':>3}"
 
 
@@ -124,24 +125,35 @@ def bench_loaded(program, stop, results):
 
 
 def pace(notes, begin, end):
-    """Pages a second that were written between two moments."""
+    """What a rank did between two moments: pages a second, and processor time for each."""
     inside = [n for n in notes if begin <= n[0] <= end]
-    return (inside[-1][1] - inside[0][1]) * 1e9 / (inside[-1][0] - inside[0][0]) if len(inside) > 2 else None
+    if len(inside) < 4 or inside[-1][1] == inside[0][1]:
+        return None
+    pages = inside[-1][1] - inside[0][1]
+    return pages / (inside[-1][0] - inside[0][0]), (inside[-1][2] - inside[0][2]) / pages
 
 
 def slower_by(found, lines):
-    """Percent by which a rank was slower while its memory went in rounds, for each move that was long enough to tell."""
-    notes = [tuple(map(int, m.groups())) for m in (re.match(r"note rank=\d+ at_ns=(\d+) written_pages=(\d+)", l) for l in lines) if m]
-    slower = []
+    """Percent, for each move that was long enough to tell: by how much a rank was slower while its memory went in rounds than right
+    before, for as long, but half a second at most; how much more processor time a page took it; and, to tell what the first means on
+    this machine, by how much it was slower right before than in as long a time before that."""
+    notes = [tuple(map(int, m.groups())) for m in
+             (re.match(r"note rank=\d+ at_ns=(\d+) written_pages=(\d+) cpu_ns=(\d+)", l) for l in lines) if m]
+    slower, dearer, control = [], [], []
     for m in found:
         rounds = m["phases"]["rounds_ns"]
         end = m["frozen_at_ns"] - m["phases"]["freeze_ns"] - m["phases"]["quiesce_ns"]
-        during, before = pace(notes, end - rounds, end), pace(notes, end - rounds - 500000000, end - rounds - m["phases"]["prepare_ns"])
-        if during and before:
-            slower.append(100 * (1 - during / before))
+        asked = end - rounds - m["phases"]["prepare_ns"]
+        span = min(rounds, 500000000)
+        during = pace(notes, end - rounds, end)
+        before, earlier = (pace(notes, b, b + span) for b in (asked - span, asked - 2 * span))
+        if during and before and earlier:
+            slower.append(100 * (1 - during[0] / before[0]))
+            dearer.append(100 * (during[1] / before[1] - 1))
+            control.append(100 * (1 - before[0] / earlier[0]))
     if not slower:
         raise BenchError("the rounds were too short to see how fast the rank was")
-    return slower
+    return slower, dearer, control
 
 
 def bench_slowdown(program, stop, results, ranks, words):
@@ -149,16 +161,18 @@ def bench_slowdown(program, stop, results, ranks, words):
     found = []
     with Victim(["-n", str(ranks), "-clusters", "2", program, stop, "1024", "100", "0", "work"], stop) as v:
         v.begin(r"^ready rank=")
-        for _ in range(12):
-            time.sleep(1) # what it does undisturbed: the copy that the last move has left must be gone
+        for _ in range(SLOWDOWN_MOVES):
+            time.sleep(1.2) # what it does undisturbed: the copy that the last move has left must be gone
             m = v.move("pre-copy")
             if m:
                 found.append(m)
         v.end()
-        slower = slower_by(found, v.job.out())
+        slower, dearer, control = slower_by(found, v.job.out())
     print(f"\n  while 1 GiB is sent in rounds a rank whose work writes 100 MiB/s is slower by {spread(slower)} % (n {len(slower)}), "
-          f"for {spread([m['phases']['rounds_ns'] / 1e6 for m in found])} ms: {words}", flush=True)
-    results.append({"what": "slowdown", "ranks": ranks, "percent": slower, "moves": found})
+          f"for {spread([m['phases']['rounds_ns'] / 1e6 for m in found])} ms: {words}\n"
+          f"  a page takes it {spread(dearer)} % more processor time; without a move it is slower than as long before by {spread(control)} %",
+          flush=True)
+    results.append({"what": "slowdown", "ranks": ranks, "percent": slower, "cpu_percent": dearer, "control_percent": control, "moves": found})
 
 
 def bench_copy(mib, seconds, results):

@@ -109,13 +109,13 @@ def bench_slowhosts(directory, moves, results):
             for _ in range(max(moves * 12 // 30, 2)):
                 time.sleep(1) # what it does undisturbed
                 found.append(job.move(godwit, "pre-copy"))
-            slower = slower_by(found, job.end())
+            slower, dearer, control = slower_by(found, job.end())
         told = [100 * m["slowdown"] for m in found if m["slowdown"] is not None]
         share = [100 * m["link"]["share"] for m in found if m["link"]]
         print(f"\nwhile 1 GiB goes in rounds between two emulated hosts a rank whose work writes 100 MiB/s is slower by {spread(slower)} % "
-              f"(n {len(slower)}; the measures say {spread(told) if told else '-'}), for "
+              f"(n {len(slower)}; without a move by {spread(control)} %; {spread(dearer)} % more processor time for a page; the measures say {spread(told) if told else '-'}), for "
               f"{spread([m['phases']['rounds_ns'] / 1e6 for m in found])} ms; the pause is {spread([m['downtime_ns'] / 1e6 for m in found])} ms, "
               f"and {spread(share) if share else '-'} % of what goes over the link is the move's", flush=True)
-        results.append({"what": "slowhosts", "percent": slower, "moves": found})
+        results.append({"what": "slowhosts", "percent": slower, "cpu_percent": dearer, "control_percent": control, "moves": found})
 
     with_hosts(directory, bench)
