@@ -220,17 +220,19 @@ uint64_t cold_dir_last(int dirfd, const char *job)
 
 /* ---- a job that has ended well ------------------------------------------------------------------------------------------ */
 
+void cold_dir_begin(int dirfd)
+{
+	unlinkat(dirfd, COLD_ENDED, 0);
+}
+
 void cold_dir_end(const struct cold_dir *d, const char *job)
 {
 	gw_autoclose int fd = openat(d->fd, COLD_ENDED, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC, 0600);
 
-	if (fd < 0 || write(fd, job, strlen(job)) != (ssize_t)strlen(job))
+	if (fd < 0 || write(fd, job, strlen(job)) != (ssize_t)strlen(job)) {
 		gw_log(GW_WARN, COLD_ENDED " of job %s cannot be written: %s", job, strerror(errno));
-}
-
-void cold_dir_begin(int dirfd)
-{
-	unlinkat(dirfd, COLD_ENDED, 0);
+		cold_dir_begin(d->fd);
+	}
 }
 
 bool cold_dir_has_ended(int dirfd, const char *job)
