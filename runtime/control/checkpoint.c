@@ -106,6 +106,8 @@ static int write_it(struct checkpoint *p, const char *dir)
 		gw_fail(&why, -EILSEQ, "the path '%s' is not text (UTF-8), or out of memory; use another directory", path);
 		return control_refuse(&p->c, &why);
 	}
+	control_say_interrupted(p->is_stopping ? "godwit: interrupted; a checkpoint that has begun is written nevertheless, and the job ends then\n"
+	                        : "godwit: interrupted; a checkpoint that has begun is written nevertheless; 'godwit status' tells of it\n");
 	code = control_talk(&p->c, request, on_answer, p, &why);
 	if (code < 0 || p->refusal.code)
 		return code < 0 ? control_fail_object(&p->c, &why) : control_refuse(&p->c, &p->refusal);

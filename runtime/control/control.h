@@ -30,6 +30,9 @@ int control_connect(const struct control *c, struct gw_error *why);
  *  waiting for it. @fd: of control_connect() */
 int control_check_awake(int fd, struct gw_error *why);
 
+/** control_say_interrupted - what becomes of the request when a signal ends this command: @sentence, static, "godwit: ...\n" */
+void control_say_interrupted(const char *sentence);
+
 /**
  * control_talk - send @request (stolen) and hand each answer to @on_answer until it returns something but 0
  * Return: that, or negative errno with @why when the connection ends before, or mpirun is stopped for some seconds (-EBUSY).

@@ -2,6 +2,7 @@
 /* godwit: which subcommand, which job, and the conversation with its head. */
 #include <argp.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <strings.h>
 #include <sys/socket.h>
@@ -232,6 +233,25 @@ static void on_look(void *ctx)
 	t->stopped = control_check_awake(t->fd, &why) < 0 ? t->stopped + 1 : 0;
 	if (t->stopped == LOOKS)
 		gw_loop_stop(t->loop, gw_fail(t->why, why.code, "%s; what was asked for may be done then", why.text));
+}
+
+static const char *interrupted; /* a sentence with its newline */
+
+static void on_interrupt(int sig)
+{
+	if (write(STDERR_FILENO, interrupted, strlen(interrupted)) < 0)
+		_exit(128 + sig);
+	_exit(128 + sig);
+}
+
+void control_say_interrupted(const char *sentence)
+{
+	static const int all[] = { SIGINT, SIGTERM, SIGHUP };
+
+	interrupted = sentence;
+	for (size_t i = 0; i < GW_ARRAY_LEN(all); i++)
+		if (signal(all[i], on_interrupt) == SIG_IGN) /* as by nohup */
+			signal(all[i], SIG_IGN);
 }
 
 int control_talk(const struct control *c, json_t *request, int (*on_answer)(void *ctx, json_t *msg), void *ctx,

@@ -2,7 +2,6 @@
 /* godwit migrate: move ranks, now; one line for each with its measures. */
 #include <argp.h>
 #include <math.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -48,6 +47,9 @@ static json_int_t microseconds(const char *text)
 	return 0;
 }
 
+/* Of the link: with less, a piece of memory would be on its way for longer than a move may stand still, and the move fail of that. */
+#define BANDWIDTH_MIN 50e3
+
 /* "200M" -> bytes */
 static json_int_t bytes(const char *text)
 {
@@ -55,7 +57,7 @@ static json_int_t bytes(const char *text)
 	char *end;
 	double v = strtod(text, &end), factor = *end == 'k' || *end == 'K' ? 1e3 : *end == 'M' ? 1e6 : *end == 'G' ? 1e9 : 1;
 
-	if (end == text || (*end && (!strchr(units, *end) || end[1])) || v * factor < 1000 || v * factor > 1e15)
+	if (end == text || (*end && (!strchr(units, *end) || end[1])) || v * factor < BANDWIDTH_MIN || v * factor > 1e15)
 		return 0;
 	return (json_int_t)(v * factor);
 }
@@ -87,7 +89,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 	case 'b':
 		m->bandwidth = bytes(arg);
 		if (!m->bandwidth)
-			argp_error(state, "--bandwidth=%s is not a number of bytes a second as 200M or 1G (at least 1k)", arg);
+			argp_error(state, "--bandwidth=%s is not a number of bytes a second as 200M or 1G (at least 50k)", arg);
 		return 0;
 	case 'T':
 		m->timeout_s = control_number(state, arg, "a number of seconds");
@@ -201,17 +203,6 @@ static int on_answer(void *ctx, json_t *msg)
 	return 0;
 }
 
-/* The head sees our end and takes back what has not begun. A move that has begun cannot be interrupted by us. */
-static void on_interrupt(int sig)
-{
-	static const char text[] = "godwit: interrupted; moves that have begun go on, requests that wait are taken back; "
-	                           "'godwit status' shows where the ranks are\n";
-
-	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
-		_exit(128 + sig);
-	_exit(128 + sig);
-}
-
 int control_migrate(int argc, char **argv)
 {
 	static const struct argp argp = { options, parse_option, "RANK... --to CLUSTER|HOST", "Move ranks of a running job to another "
@@ -227,9 +218,9 @@ int control_migrate(int argc, char **argv)
 	m.results = json_array();
 	argv[0] = name;
 	argp_parse(&argp, argc, argv, 0, NULL, &m);
-	signal(SIGINT, on_interrupt);
-	signal(SIGTERM, on_interrupt);
-	signal(SIGHUP, on_interrupt);
+	/* the head sees our end and takes back what has not begun; a move that has begun cannot be interrupted by us */
+	control_say_interrupted("godwit: interrupted; moves that have begun go on, requests that wait are taken back; 'godwit status' shows where "
+	                        "the ranks are\n");
 	code = control_talk(&m.c, json_pack("{s:s, s:o, s:o, s:I, s:b, s:s, s:I, s:I, s:b}", "op", "migrate", "ranks", m.ranks, "to", m.to,
 	                                    "timeout_ms", (json_int_t)m.timeout_s * 1000, "carry", m.is_carrying, "technique",
 	                                    m.technique ? m.technique : "auto", "max_downtime_us", m.max_downtime_us, "bandwidth",

@@ -71,6 +71,8 @@ static int run(int argc, char **argv, const struct argp *argp, bool is_suspendin
 	int code;
 
 	argp_parse(argp, argc, argv, 0, NULL, &s);
+	if (is_suspending)
+		control_say_interrupted("godwit: interrupted; the job is suspended nevertheless; 'godwit resume' lets it go on\n");
 	code = control_talk(&s.c, json_pack("{s:s}", "op", is_suspending ? "suspend" : "resume"), on_answer, &s, &why);
 	if (code < 0 || s.refusal.code)
 		return code < 0 ? control_fail_object(&s.c, &why) : control_refuse(&s.c, &s.refusal);

@@ -153,7 +153,8 @@ static int check(const struct head *h, struct gw_error *why)
 		if (h->ranks[r].state == RANK_WAITING)
 			return gw_fail(why, -EAGAIN, "rank %u has not been started yet; try again", r);
 	if (h->suspend.state != SUSPEND_NONE && h->suspend.state != SUSPEND_DONE)
-		return gw_fail(why, -EBUSY, "the job is just being suspended");
+		return gw_fail(why, -EBUSY, h->checkpoint ? "a checkpoint of the job is just being written; try again when it is complete"
+		               : "the job is just being suspended");
 	return 0;
 }
 

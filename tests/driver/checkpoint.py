@@ -173,6 +173,35 @@ for what, fault, words in (
 	if "daemon" in what:
 		tap.ok(entries(to) == ["MANIFEST", "cut-JOB-1"], "nothing of the other is left", entries(to))
 
+# ---- a disk that is full; a command that is interrupted ------------------------------------------------------------------------
+
+to, small = new_dir(), ["unshare", "--mount", "--propagation", "private"] + ([] if os.geteuid() == 0 else ["--user", "--map-root-user"])
+small += ["sh", "-c", 'mount -t tmpfs -o size=6m none "$0" && exec "$@"', to]
+if subprocess.run(small + ["true"], capture_output=True).returncode:
+	tap.skip("a disk that is full", "no file system can be mounted here")
+else:
+	job, head, stop = start("-clusters", 2, launcher=small + [os.path.join(BUILD, "mpirun")])
+	m = checkpoint(head, to)
+	tap.ok(m["status"] < 0 and re.search(r"rank-\d\.zst cannot be written: No space left", m["text"]) and
+	       entries("/proc/%d/root%s" % (job.proc.pid, to)) == [], "a disk that is full is named, and nothing stays on it", m)
+	end_carry(job, stop, "the job goes on")
+job, head, stop = start("-clusters", 2)
+to, slow = new_dir(), threading.Thread(target=job.head().migrate, args=[[0], 1 - head.ranks()[0]["cluster"]],
+                                       kwargs={"technique": "pre-copy", "bandwidth": 2 << 20, "plain": True})
+slow.start()
+wait_for(lambda: head.ranks()[0]["state"] == "moving")
+p = subprocess.Popen([GODWIT, "checkpoint", job.head_name().split("/")[2], to], stderr=subprocess.PIPE, text=True)
+begun = wait_for(lambda: [e for e in os.listdir(to) if e.startswith(".tmp")])  # it waits for the move
+again = checkpoint(job.head(), new_dir())
+p.send_signal(signal.SIGINT)
+err = p.communicate(timeout=20)[1]
+slow.join(60)
+tap.ok(again["op"] == "refused" and "checkpoint of the job is just being written" in again["text"], "a second one meanwhile is refused", again)
+tap.ok(begun and p.returncode == 130 and "written nevertheless" in err and err.count("\n") == 1, "Ctrl-C says what becomes of the checkpoint",
+       begun, p.returncode, err)
+tap.ok(wait_for(lambda: number(to) == 1, 30, 0.1), "and it is written", number(to))
+end_carry(job, stop, "the job goes on then, too")
+
 # ---- programs without MPI; what cannot be written down ------------------------------------------------------------------------
 
 job, to = Job(tap, ["-n", 2, "-clusters", 2, "-s", "all", "cat"], stdin=True), new_dir()
