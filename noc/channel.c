@@ -128,6 +128,7 @@ static inline int post_one(struct noc_peer *p, enum noc_port port, uint64_t tag,
 		cell = noc_inbox_claim_cell(in, noc_me->proc, NOC_CELLS);
 		if (GW_UNLIKELY(cell < 0))
 			return -EAGAIN;
+		noc_copy_claim(in->cells[cell], len);
 		noc_copy_out(in->cells[cell], buf, len);
 	}
 	if (GW_UNLIKELY(noc_inbox_claim(in, noc_me->proc, &s))) {
@@ -416,6 +417,10 @@ static void arrived(struct noc_slot *s)
 		abort();
 	}
 	m->counters.received++;
+	if (s->has_cell)
+		noc_copy_expect(m->inbox->cells[s->cell], s->len);
+	else if (s->kind == NOC_KIND_EAGER && s->len > NOC_SLOT_FIRST)
+		noc_copy_expect(s->payload + NOC_SLOT_FIRST, s->len - NOC_SLOT_FIRST);
 	if (GW_LIKELY(s->kind == NOC_KIND_EAGER)) {
 		if (GW_LIKELY(noc_in_sequence(p, s->seq))) {
 			struct noc_msg msg = { .src = s->src, .port = s->port, .tag = s->tag, .data = s->data, .len = s->len,

@@ -64,6 +64,7 @@ struct noc_slot {
 	};
 };
 _Static_assert(sizeof(struct noc_slot) == NOC_SLOT_SIZE, "wire format");
+#define NOC_SLOT_FIRST (64u - offsetof(struct noc_slot, payload)) /* bytes of a payload that come with the word's own line */
 
 enum noc_inbox_open { NOC_INBOX_NEVER = 0, NOC_INBOX_OPEN = 1, NOC_INBOX_CLOSED = 2, NOC_INBOX_SHUT = 3 };
 
