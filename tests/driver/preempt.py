@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """examples/requeue.sbatch in a real Slurm: the job is requeued, goes on elsewhere, and its answer is that of a run that nobody
-disturbed. --long: also by --signal before the time is over, by a job of more priority, and cancelled and submitted anew."""
+disturbed. --long: also by --signal before the time is over, by a job of more priority, and cancelled and submitted anew; and a job
+of which a node is drained."""
 import argparse, json, os, re, shutil, subprocess, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -133,6 +134,27 @@ def test_long():
 	slurm.wait_state(batch.job, ["CANCELLED"], PATIENCE)
 
 
+def test_drain():
+	"""A node that an administrator drains while the job runs: sinfo says so to every user. As in doc/guide.md"""
+	out = os.path.join(r.shared, "drain")
+	os.mkdir(out)
+	os.chmod(out, 0o777)
+	job = submit(r[1], """cd %s
+while sinfo -h -N -n "$SLURM_JOB_NODELIST" -t drain -o %%N > going.new && mv going.new going; do sleep 1; done &
+watch=$!
+%s/mpirun -drain-file going %s/examples/jacobi %s -q
+kill $watch""" % (out, godwit.BUILD, godwit.BUILD, " ".join(PLATE)), "-N2", "-n4", "-w", "rig2,rig3", "-o", out + "/out", user=login)
+	slurm.wait_state(job, ["RUNNING"], PATIENCE)
+	happens(lambda: os.path.exists(out + "/going"))
+	state("rig3", "DRAIN")
+	empty = happens(lambda: "mpirun: host rig3: empty" in read(out + "/out"))
+	state("rig3", "RESUME")
+	back = happens(lambda: "the drain file names it no more" in read(out + "/out"))
+	record = slurm.wait_state(job, ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"], PATIENCE)
+	tap.ok(empty and back and record["ExitCode"] == "0:0" and godwit.checksum(read(out + "/out")) == godwit.checksum(alone),
+	       "a node that is drained is emptied, and the job goes on with the same answer", record, read(out + "/out"), alone)
+
+
 with rig.Rig(4, keep=[rig_mpi.prefix()], cgroups=True) as r:
 	login = rig_mpi.login(r)
 	alone = subprocess.run([os.path.join(godwit.BUILD, "mpirun"), "-n", "1", os.path.join(godwit.BUILD, "examples/jacobi"), "-q"] + PLATE,
@@ -144,6 +166,7 @@ with rig.Rig(4, keep=[rig_mpi.prefix()], cgroups=True) as r:
 	test_requeue()
 	test_hasty()
 	if args.long:
+		test_drain()
 		test_long()
 	left = [h.name for h in r.hosts if h.run(["pgrep", "-x", "godwitd"]).stdout]
 	tap.ok(not left, "nothing of it is left on any host", *left)
