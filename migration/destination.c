@@ -284,7 +284,7 @@ void mig_dst_thaw(struct mig_session *s)
 	}
 	s->t.there_taken = (struct mig_wire_taken){ .thawed_at_ns = stats.thawed_at_ns, .thaw_ns = stats.thaw_ns,
 	                                            .pages_filled = stats.pages_filled, .has_agent = s->has_agent };
-	mig_give_way(s->m);
+	mig_give_way();
 	ct_rank_tidy(ct);
 	s->rank = NULL; /* the daemon's now */
 	s->m->n.taken++;

@@ -22,9 +22,6 @@ static enum mig_hurry hurry_of(const struct mig_session *s)
 	case MIG_FILL:
 		return !s->has_state ? MIG_AS_OTHERS : bytes > HURRY_BYTES ? MIG_BEFORE_OTHERS : MIG_AT_ONCE;
 	case MIG_READY:
-		if (!s->rank) /* it runs */
-			return MIG_AS_OTHERS;
-		/* fall through */
 	case MIG_GIVEN:
 		return s->peer ? MIG_AT_ONCE : MIG_BEFORE_OTHERS;
 	case MIG_SERVE:
@@ -43,24 +40,16 @@ void mig_expect(struct mig_session *s, uint64_t ns)
 		gw_loop_expect(s->m->loop, ns);
 }
 
-static void hurry_ends(struct mig *m)
-{
-	if (m->hurry != MIG_AS_OTHERS)
-		gw_hurry_end(0, &m->unhurried);
-	m->hurry = MIG_AS_OTHERS;
-}
-
 #define WAY_NS 100000
 
 /*
  * A rank that was just let go does not wait for what is left to do here, on its processor, and neither do its peers, who wait for
- * its agent. By a sleep: who wakes is soon back (gw_prompt_set), who yields when the next tick of the clock says so.
+ * its agent. By a sleep, and still in a hurry: on a busy host who yields has his next turn when all others have had theirs.
  */
-void mig_give_way(struct mig *m)
+void mig_give_way(void)
 {
 	const struct timespec way = { .tv_nsec = WAY_NS };
 
-	hurry_ends(m);
 	clock_nanosleep(CLOCK_MONOTONIC, 0, &way, NULL);
 }
 
@@ -76,7 +65,8 @@ void mig_adjust_priority(struct mig *m)
 	}
 	if (wanted == m->hurry || !m->c.may_hurry)
 		return;
-	hurry_ends(m);
+	if (m->hurry != MIG_AS_OTHERS)
+		gw_hurry_end(0, &m->unhurried);
 	m->hurry = wanted;
 	if (wanted == MIG_AT_ONCE) {
 		gw_hurry_begin(0, &m->unhurried);

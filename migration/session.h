@@ -256,7 +256,7 @@ bool mig_edge(struct mig_session *s, const char *name);
 bool mig_word_is_lost(struct mig_session *s, const char *name); /* a word that is to go out now: has a test taken it, or the link? */
 
 /* ---- hurry.c ---- */
-void mig_give_way(struct mig *m); /* what waits for this processor goes first, for a moment */
+void mig_give_way(void); /* what waits for this processor goes first, for a moment */
 void mig_adjust_priority(struct mig *m); /* after what may change it: the states of its sessions */
 void mig_adjust_place(struct mig *m);    /* likewise */
 /* what the rank stands for comes soon: where nobody else is kept from the processor, it is not slept until then */
