@@ -12,7 +12,7 @@
  *   daemon        cluster address port        where the daemon of another host listens for migration sessions (TCP)
  *   name          as from a clusterd: of another host; to be written into this host's name page. Of a process of another job under its
  *                 number here, cluster and host -1
- *   guests        index job index_there secret guests[]: [number process]  processes of that job, and the numbers that they have here;
+ *   guests        index job index_there secret (other machines: sealed) guests[]: [number process]  processes of that job, and the numbers that they have here;
  *                 repeated for those that come later. The jobs' numbers among each other's friends; their secret (hex)
  *   start         cluster domain job size room kvsname universe incarnation cores[] binds[[]] reconnecting[] restarting
  *                 (descriptor: the host segment; without one the clusterd makes it)

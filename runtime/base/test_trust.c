@@ -157,6 +157,24 @@ static void test_secret(void)
 	close(p[1]);
 }
 
+static void test_sealed(void)
+{
+	uint8_t key[GW_TRUST_SECRET], other[GW_TRUST_SECRET], secret[GW_TRUST_SECRET], out[GW_TRUST_SECRET] = { 0 };
+	char hex[GW_TRUST_SEALED_HEX], again[GW_TRUST_SEALED_HEX], plain[GW_TRUST_SECRET_HEX];
+
+	gw_trust_secret_make(key);
+	gw_trust_secret_make(other);
+	gw_trust_secret_make(secret);
+	gw_trust_secret_seal(hex, secret, key);
+	gw_trust_secret_seal(again, secret, key);
+	gw_trust_secret_print(plain, secret);
+	ok(gw_trust_secret_unseal(out, hex, key) == 0 && !memcmp(out, secret, sizeof(out)), "a sealed secret is opened with the key");
+	ok(!strstr(hex, plain) && strcmp(hex, again), "it is not to be seen, and sealed anew it looks different");
+	ok(gw_trust_secret_unseal(out, hex, other) == -EINVAL, "with another key it is not opened");
+	hex[60] = hex[60] == '0' ? '1' : '0';
+	ok(gw_trust_secret_unseal(out, hex, key) == -EINVAL && gw_trust_secret_unseal(out, plain, key) == -EINVAL, "nor when it was changed");
+}
+
 static void test_names(void)
 {
 	char address[GW_TCP_NAME], joined[GW_TCP_NAME], sources[2][GW_TCP_NAME];
@@ -558,6 +576,7 @@ int main(void)
 	test_hash();
 	test_fuzz();
 	test_secret();
+	test_sealed();
 	test_names();
 	if (gw_loop_create(&t.loop) < 0)
 		tap_bail("no loop");

@@ -101,6 +101,35 @@ void gw_trust_secret_derive(uint8_t out[GW_TRUST_SECRET], const uint8_t secret[G
 	sodium_memzero(&s, sizeof(s));
 }
 
+#define SEALED (crypto_secretbox_NONCEBYTES + crypto_secretbox_MACBYTES + GW_TRUST_SECRET)
+_Static_assert(GW_TRUST_SEALED_HEX == 2 * SEALED + 1, "sizes of libsodium's secretbox");
+_Static_assert(GW_TRUST_SECRET == crypto_secretbox_KEYBYTES, "a secret is a key");
+
+void gw_trust_secret_seal(char hex[GW_TRUST_SEALED_HEX], const uint8_t secret[GW_TRUST_SECRET], const uint8_t key[GW_TRUST_SECRET])
+{
+	uint8_t k[GW_TRUST_SECRET], all[SEALED];
+
+	gw_trust_secret_derive(k, key, "sealed");
+	randombytes_buf(all, crypto_secretbox_NONCEBYTES);
+	crypto_secretbox_easy(all + crypto_secretbox_NONCEBYTES, secret, GW_TRUST_SECRET, all, k);
+	sodium_memzero(k, sizeof(k));
+	sodium_bin2hex(hex, GW_TRUST_SEALED_HEX, all, sizeof(all));
+}
+
+int gw_trust_secret_unseal(uint8_t secret[GW_TRUST_SECRET], const char *hex, const uint8_t key[GW_TRUST_SECRET])
+{
+	uint8_t k[GW_TRUST_SECRET], all[SEALED];
+	size_t len;
+	int code;
+
+	if (strlen(hex) != 2 * SEALED || sodium_hex2bin(all, sizeof(all), hex, 2 * SEALED, NULL, &len, NULL) != 0 || len != sizeof(all))
+		return -EINVAL;
+	gw_trust_secret_derive(k, key, "sealed");
+	code = crypto_secretbox_open_easy(secret, all + crypto_secretbox_NONCEBYTES, sizeof(all) - crypto_secretbox_NONCEBYTES, all, k);
+	sodium_memzero(k, sizeof(k));
+	return code ? -EINVAL : 0;
+}
+
 int gw_trust_secret_make(uint8_t secret[GW_TRUST_SECRET])
 {
 	return random_bytes(secret, GW_TRUST_SECRET);

@@ -69,6 +69,11 @@ void gw_trust_hash(uint8_t proof[32], const uint8_t secret[GW_TRUST_SECRET], enu
 int gw_trust_secret_make(uint8_t secret[GW_TRUST_SECRET]);
 /** gw_trust_secret_derive - another one, of @text, from @secret: who has it learns nothing of @secret, or of others that were derived */
 void gw_trust_secret_derive(uint8_t out[GW_TRUST_SECRET], const uint8_t secret[GW_TRUST_SECRET], const char *text);
+#define GW_TRUST_SEALED_HEX (2 * (24 + 16 + GW_TRUST_SECRET) + 1)
+/** gw_trust_secret_seal, gw_trust_secret_unseal - for the wire: another secret, as digits, for those who know @key. unseal: 0, or -EINVAL when
+ *  it is not that, was changed, or was sealed with another key */
+void gw_trust_secret_seal(char hex[GW_TRUST_SEALED_HEX], const uint8_t secret[GW_TRUST_SECRET], const uint8_t key[GW_TRUST_SECRET]);
+int gw_trust_secret_unseal(uint8_t secret[GW_TRUST_SECRET], const char *hex, const uint8_t key[GW_TRUST_SECRET]);
 /** gw_trust_secret_print, gw_trust_secret_parse - as hexadecimal digits with a NUL; parse: 0, or -EINVAL when it is not that */
 void gw_trust_secret_print(char hex[GW_TRUST_SECRET_HEX], const uint8_t secret[GW_TRUST_SECRET]);
 int gw_trust_secret_parse(uint8_t secret[GW_TRUST_SECRET], const char *hex);

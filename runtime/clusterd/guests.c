@@ -7,14 +7,18 @@
 
 #include <sodium.h>
 
-static int read_friend(const json_t *msg, json_int_t *index, struct noc_friend *with)
+static int read_friend(const struct clusterd *d, const json_t *msg, json_int_t *index, struct noc_friend *with)
 {
+	const char *secret = NULL, *sealed = NULL;
 	json_int_t job, there;
-	const char *secret;
+	int code = json_unpack((json_t *)(uintptr_t)msg, "{s:I, s:I, s:I, s?s, s?s}", "index", index, "job", &job, "index_there", &there,
+	                       "secret", &secret, "sealed", &sealed);
 
-	if (json_unpack((json_t *)(uintptr_t)msg, "{s:I, s:I, s:I, s:s}", "index", index, "job", &job, "index_there", &there, "secret",
-	                &secret) < 0 || *index < 0 || there < 0 || there >= NOC_FRIENDS_MAX || gw_trust_secret_parse(with->secret, secret) < 0)
+	if (code < 0 || *index < 0 || there < 0 || there >= NOC_FRIENDS_MAX || !(secret || sealed))
 		return -EPROTO;
+	code = secret ? gw_trust_secret_parse(with->secret, secret) : gw_trust_secret_unseal(with->secret, sealed, d->join.secret);
+	if (code < 0)
+		return code;
 	with->job = (uint32_t)job;
 	with->index_there = (uint16_t)there;
 	return 0;
@@ -25,7 +29,7 @@ void guests_heard(struct clusterd *d, const json_t *msg)
 	const json_t *guests = json_object_get(msg, "guests");
 	struct noc_friend with = { 0 };
 	json_int_t index;
-	int code = read_friend(msg, &index, &with);
+	int code = read_friend(d, msg, &index, &with);
 
 	if (code == 0)
 		code = noc_guests_befriend(&d->segment, (uint32_t)index, &with);

@@ -153,25 +153,30 @@ void guests_meet(struct head *h, uint32_t rank, const char *text)
 
 /* ---- what friends say ------------------------------------------------------------------------------------------------------ */
 
-static json_t *guests_json(const struct friend_job *f, uint32_t from)
+/* To a daemon of another machine the secret goes sealed; one of this machine may not know that of the job. */
+static void tell_guests(const struct friend_job *f, uint32_t from, uint32_t cluster)
 {
-	char secret[GW_TRUST_SECRET_HEX];
-	json_t *guests = json_array(), *msg;
+	struct head *h = f->head;
+	bool is_remote = h->hosts[h->clusters[cluster].host].is_remote;
+	char secret[GW_TRUST_SEALED_HEX];
+	json_t *guests = json_array();
 
 	for (uint32_t i = from; i < f->n_guests; i++)
 		json_array_append_new(guests, json_pack("[i, i]", (int)f->guests[i].number, (int)f->guests[i].proc));
-	gw_trust_secret_print(secret, f->secret);
-	msg = json_pack("{s:s, s:i, s:I, s:i, s:s, s:o}", "op", "guests", "index", (int)f->index, "job", (json_int_t)f->job, "index_there",
-	                (int)f->index_there, "secret", secret, "guests", guests);
+	if (is_remote)
+		gw_trust_secret_seal(secret, f->secret, h->secret);
+	else
+		gw_trust_secret_print(secret, f->secret);
+	job_cluster_send(h, cluster, json_pack("{s:s, s:i, s:I, s:i, s:s, s:o}", "op", "guests", "index", (int)f->index, "job",
+	                                       (json_int_t)f->job, "index_there", (int)f->index_there, is_remote ? "sealed" : "secret", secret,
+	                                       "guests", guests));
 	explicit_bzero(secret, sizeof(secret));
-	return msg;
 }
 
 static struct guest *add_guest(struct friend_job *f, uint32_t proc)
 {
 	struct head *h = f->head;
 	struct guest *more;
-	json_t *msg;
 
 	if (h->n_guests >= h->room - h->size) {
 		guests_answer(f, -ENOSPC, "no process number is left for it; start the job with a larger -usize");
@@ -182,10 +187,9 @@ static struct guest *add_guest(struct friend_job *f, uint32_t proc)
 		return NULL;
 	f->guests = more;
 	more[f->n_guests] = (struct guest){ .proc = proc, .number = h->room - ++h->n_guests };
-	msg = guests_json(f, f->n_guests++);
+	f->n_guests++;
 	for (uint32_t c = 0; c < h->n_clusters; c++)
-		job_cluster_send(h, c, json_incref(msg));
-	json_decref(msg);
+		tell_guests(f, f->n_guests - 1, c);
 	return &f->guests[f->n_guests - 1];
 }
 
@@ -344,7 +348,7 @@ void guests_tell(struct head *h, uint32_t cluster)
 
 		if (!f->n_guests)
 			continue;
-		job_cluster_send(h, cluster, guests_json(f, 0));
+		tell_guests(f, 0, cluster);
 		for (uint32_t i = 0; i < f->n_guests; i++)
 			job_cluster_send(h, cluster, json_incref(f->guests[i].name));
 	}
