@@ -426,8 +426,8 @@ void ct_capture_undo(struct ct_rank *r)
 	struct gw_error why = { 0 };
 	int64_t result;
 
-	if (!r->remote.base || !r->threads.n || !leader->is_seized || !leader->is_stopped)
-		return;
+	if (!r->remote.base || !r->threads.n || !leader->is_seized || !leader->is_stopped || !leader->has_sigmask)
+		return; /* has_sigmask: its registers are known, and will be put back */
 	insn = ct_vdso_syscall(r->pid, r->snap.process.vdso_end, r->is_vdso_own);
 	if (ct_remote_one(leader->tid, &leader->regs, insn, SYS_munmap, unmap, &result, &why) < 0)
 		gw_log(GW_DEBUG, "pid %d: the page that we worked in cannot be unmapped: %s", (int)r->pid, why.text);

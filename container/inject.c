@@ -187,6 +187,7 @@ void ct_remote_fini(struct ct_remote *m)
 		free(m->local);
 	m->local = NULL;
 	m->is_shared = false;
+	m->base = 0; /* nothing of ours is in that process any more, and what the program maps there next is its own */
 }
 
 void ct_remote_reset(struct ct_remote *m)

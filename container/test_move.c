@@ -200,6 +200,55 @@ static void test_waits(void)
 	}
 }
 
+/* state in /proc/PID/stat */
+static bool is_in_state(pid_t pid, char state)
+{
+	char path[64], text[512] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "r");
+	if (f) {
+		if (!fgets(text, sizeof(text), f))
+			text[0] = '\0';
+		fclose(f);
+	}
+	return strrchr(text, ')') && strrchr(text, ')')[2] == state;
+}
+
+/* What the daemon worked in while the rank arrived is the program's own afterwards, also where the rank cannot be stopped. */
+static void test_follow_after_arrival(bool is_stuck)
+{
+	struct cmd follow = { .op = CMD_FOLLOW };
+	struct pollfd answer = { .events = POLLIN };
+	char line[256];
+	struct pair p;
+	int rc;
+
+	pair_start(&p, NULL, NULL, false);
+	pair_spawn(&p, 702, victim, "full", NULL);
+	rank_says(&p, line, sizeof(line));
+	ok(pair_move(&p) == 0 && pair_op(&p, p.at, CMD_CHECK, 0) == 0 && rank_obeys(&p, "fill", line, sizeof(line)), "a rank has moved and is looked at: %s",
+	   p.last.why.text);
+	if (is_stuck) {
+		if (write(p.ends.in, "stay\n", 5) == 5)
+			while (!is_in_state(p.last.pid, 'D') && kill(p.last.pid, 0) == 0)
+				sched_yield();
+		send(p.ctl[p.at], &follow, sizeof(follow), MSG_NOSIGNAL);
+		answer.fd = p.ctl[p.at];
+		rc = poll(&answer, 1, 1500); /* its time is 0.5 s, but it is let go only when it has stopped */
+		ok(rc == 0 && write(p.ends.in, "go\n", 3) == 3, "its main thread cannot be stopped, and is waited for");
+		rc = pair_reply(&p, p.at);
+		ok(rc == -ETIMEDOUT && rank_says(&p, line, sizeof(line)) && strcmp(line, "ok go") == 0, "it runs on as it was: %s; %s", line,
+		   p.last.why.text);
+	} else {
+		is_int(pair_op(&p, p.at, CMD_FOLLOW, 0), 0, "it is followed: %s", p.last.why.text);
+	}
+	ok(rank_obeys(&p, "room", line, sizeof(line)) && strcmp(line, "ok room") == 0, "and nothing of what it has mapped since is unmapped: %s", line);
+	ok(finish(&p), "to its end");
+	pair_stop(&p);
+}
+
 static void test_followed(void)
 {
 	rounds = 2;
@@ -216,6 +265,8 @@ static void test_followed(void)
 	rounds = 5;
 	test_hops("memory that changes in every way", 15, true, "dirty", "3", NULL, NULL);
 	rounds = 0;
+	test_follow_after_arrival(false);
+	test_follow_after_arrival(true);
 }
 
 /* ---- bytes in flight ------------------------------------------------------------------------------------------- */
@@ -507,7 +558,7 @@ int main(void)
 	if (caps.has_wp_async)
 		test_followed();
 	else
-		tap_skip(12, "this host cannot follow what a rank writes: %s", caps.text);
+		tap_skip(21, "this host cannot follow what a rank writes: %s", caps.text);
 	test_waits();
 	test_partial_write();
 	test_unread();

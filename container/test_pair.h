@@ -28,7 +28,7 @@
 
 #include "container/container.h"
 
-enum cmd_op { CMD_SPAWN, CMD_GIVE, CMD_TAKE, CMD_REAP, CMD_KILL, CMD_SIGNAL, CMD_CHECK, CMD_ABORT_MOVE, CMD_QUIT };
+enum cmd_op { CMD_SPAWN, CMD_GIVE, CMD_TAKE, CMD_REAP, CMD_KILL, CMD_SIGNAL, CMD_CHECK, CMD_FOLLOW, CMD_ABORT_MOVE, CMD_QUIT };
 
 struct cmd {
 	int op, n;             /* n: signal; GIVE: != 0 freeze and unfreeze only */
@@ -513,6 +513,10 @@ __attribute__((noreturn)) static void daemon_main(int ctl, int peer, const char 
 			re.rc = ct_rank_check(rank, &needs, &re.why);
 			if (re.rc == 0)
 				ct_needs_fini(&needs);
+			break;
+		case CMD_FOLLOW: /* after a check: begun, and ended */
+			re.rc = ct_follow_begin(rank, &re.why);
+			ct_follow_end(rank);
 			break;
 		case CMD_QUIT:
 			_exit(0);

@@ -238,6 +238,33 @@ static int heap(size_t mib, int threads, bool is_huge)
 	_exit(7);
 }
 
+/* ---- full: no room is left in its address space; what anybody unmaps is seen -------------------------------------- */
+
+static int full(void)
+{
+	char line[64];
+
+	say("ready");
+	while (hear(line, sizeof(line)) && strcmp(line, "end") != 0) {
+		if (strcmp(line, "fill") == 0) {
+			for (size_t size = (size_t)1 << 46; size >= 4096; size /= 2)
+				while (mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) != MAP_FAILED)
+					;
+		} else if (strcmp(line, "stay") == 0) { /* where no signal and no tracer reaches it, until the next line */
+			if (vfork() == 0) {
+				hear(line, sizeof(line));
+				_exit(0);
+			}
+		} else if (mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) != MAP_FAILED) {
+			say("bad room");
+			continue;
+		}
+		say("ok %s", line);
+	}
+	say("done");
+	return 7;
+}
+
 /* ---- identity: says what can be seen of the move --------------------------------------------------------------- */
 
 static int count_dir(const char *path)
@@ -642,6 +669,8 @@ int main(int argc, char **argv)
 		return compute(n);
 	if (!strcmp(mode, "heap"))
 		return heap((size_t)n, argc > 3 ? atoi(argv[3]) : 1, argc > 4);
+	if (!strcmp(mode, "full"))
+		return full();
 	if (!strcmp(mode, "identity"))
 		return identity();
 	if (!strcmp(mode, "waits"))
