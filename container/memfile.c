@@ -195,16 +195,23 @@ struct identity {
 /* It is mapped here for a moment: what is said of that can be compared with what is said of mappings elsewhere. */
 static void identity_read(int fd, struct identity *id)
 {
-	void *at = mmap(NULL, CT_PAGE, PROT_READ, MAP_PRIVATE, fd, 0);
 	struct ct_maps own = { 0 };
 	const struct ct_map *map;
+	struct statfs fs;
 	struct stat st;
+	void *at;
 
 	*id = (struct identity){ 0 };
 	if (fstat(fd, &st) == 0) {
 		id->fd_dev = st.st_dev;
 		id->fd_ino = st.st_ino;
 	}
+	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC) { /* says the same of both, and a page of it is large, and may be the last */
+		id->map_dev = id->fd_dev;
+		id->map_ino = id->fd_ino;
+		return;
+	}
+	at = mmap(NULL, CT_PAGE, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (at == MAP_FAILED)
 		return;
 	ct_vec_init(&own.list, sizeof(struct ct_map));
