@@ -46,6 +46,8 @@ int gw_fail(struct gw_error *why, int code, const char *fmt, ...)
 		vsnprintf(why->text, sizeof(why->text), fmt, ap);
 		va_end(ap);
 		make_text(why->text);
+		if (strcmp(why->text, "out of memory") == 0) /* said in many places, and what to do about it in all of them */
+			snprintf(why->text, sizeof(why->text), "out of memory%s", gw_advice(ENOMEM));
 		why->code = code;
 	}
 	return code;

@@ -175,7 +175,12 @@ runs("no core, no priority, 19 of niceness", ["prlimit", "--core=0", "--", "nice
 runs("files of a rank may have no more than 1 KiB", ["prlimit", "--fsize=1024:unlimited", "--"])
 refuses("no file may have any size", ["prlimit", "--fsize=0", "--"], ["File too large", "ulimit -f"])
 runs("100 MB of addresses", ["prlimit", "--as=100000000", "--"])
-refuses("7 MB of addresses", ["prlimit", "--as=7000000", "--"], ["ulimit -v"])
+for kb in range(5000, 20000, 250): # what the loader of programs needs depends on how large mpirun is; with a bit more mpirun says it itself
+	least = Run(["prlimit", "--as=%d" % (kb * 1000), "--"], [mpirun, "-n", 2, conduct, "hello"])
+	if least.status != 127:
+		break
+for more in (0, 250, 500):
+	refuses("few addresses, %d KB more than mpirun is loaded with" % more, ["prlimit", "--as=%d" % ((kb + more) * 1000), "--"], ["ulimit -v"])
 
 # ---- disks and directories -------------------------------------------------------------------------------------------
 
