@@ -55,7 +55,7 @@ void noc_seat_look(uint64_t now)
 	int cpu = sched_getcpu(), to;
 	cpu_set_t may, one;
 
-	if (cpu < 0 || cpu >= CPU_SETSIZE)
+	if (!m->is_attached || cpu < 0 || cpu >= CPU_SETSIZE) /* who yielded may have been detached meanwhile */
 		return;
 	if (m->seat != cpu + 1)
 		seat_say(cpu);
