@@ -62,9 +62,9 @@ void noc_seat_look(uint64_t now)
 	if (now - m->seat_since < m->seat_rest)
 		return;
 	m->seat_since = now;
-	if (sched_getaffinity(0, sizeof(may), &may) < 0)
-		return;
-	to = better_than(cpu, &may);
+	/* One core only: we are bound to it, or a daemon stops us there (container/freeze.c) and gives back what we may be on
+	 * when it lets us go. To set that one core then would nail us to it */
+	to = sched_getaffinity(0, sizeof(may), &may) == 0 && CPU_COUNT(&may) > 1 ? better_than(cpu, &may) : -1;
 	if (to < 0) {
 		m->seat_rest = m->seat_rest / 2 > REST_FIRST ? m->seat_rest / 2 : REST_FIRST;
 		return;
