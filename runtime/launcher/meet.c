@@ -218,6 +218,7 @@ static void on_proved(void *ctx, int fd, const struct gw_trust_who *peer, const 
 
 int meet_begin(struct meet_call **out, struct head *h, uint32_t job, meet_done_fn *done, void *ctx, struct gw_error *why)
 {
+	struct gw_error way = { 0 };
 	struct meet_call *c;
 	char path[4096];
 	int code;
@@ -238,11 +239,11 @@ int meet_begin(struct meet_call **out, struct head *h, uint32_t job, meet_done_f
 		gw_fail(why, code, "'%s' is not a file that this user, and nobody else, can read and write", path);
 	else if (code < 0)
 		gw_fail(why, code, "'%s' cannot be read: %s", path, strerror(-code));
-	else if (try_next(c, why) < 0)
-		gw_fail_more(why, "the mpirun of job %08x cannot be reached, on %s: ", job, c->card.host);
-	if (why->code) {
+	else if ((code = try_next(c, &way)) < 0) /* which tells of ways that came to nothing also when another one is being tried */
+		gw_fail(why, code, "the mpirun of job %08x cannot be reached, on %s: %s", job, c->card.host, way.text);
+	if (code < 0) {
 		call_free(c);
-		return why->code;
+		return code;
 	}
 	*out = c;
 	return 0;

@@ -89,6 +89,8 @@ with rig_mpi.hosts_or_skip(3) as r:
 	other = Job(3, ["-n", "1"], "connect", stop, port)
 	tap.ok(other.end() == 0 and "is not a file that this user, and nobody else" in other.tail(), "nor by a card that others may have read", other.tail())
 	os.chmod(card, 0o600)
+	with open(card, "w") as f:
+		json.dump(dict(text, ways=["nowhere"] + text["ways"]), f)  # there is another one: they meet
 	other = Job(3, ["-n", "2", "-clusters", "2"], "connect", stop, port)
 	met = other.hear(b"they talk", 2)
 	seen = [h.name for h in r.hosts if secret in h.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout]
