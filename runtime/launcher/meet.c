@@ -296,7 +296,7 @@ int meet_init(struct head *h, struct gw_error *why)
 	char addresses[WAYS_MAX][GW_TCP_NAME];
 	const char *dir = h->spec->meet;
 	struct meet *m;
-	int n;
+	int n, code;
 
 	if (!dir)
 		return 0;
@@ -320,8 +320,8 @@ int meet_init(struct head *h, struct gw_error *why)
 		return 0;
 	}
 	snprintf(m->path, sizeof(m->path), "%.4000s/" CARD, dir, h->job);
-	return write_card(m, h->job, why) < 0 || gw_loop_timer(h->loop, &m->look, LOOK_MS, LOOK_MS, on_look, h) < 0 ?
-	       gw_fail(why, -ENOMEM, "%s", why->code ? why->text : "out of memory") : 0;
+	code = gw_loop_timer(h->loop, &m->look, LOOK_MS, LOOK_MS, on_look, h);
+	return code < 0 ? gw_fail(why, code, "out of memory") : write_card(m, h->job, why);
 }
 
 void meet_fini(struct head *h)
