@@ -60,8 +60,9 @@ uint32_t noc_guests_find(const struct noc_segment *seg, uint32_t index, uint32_t
 {
 	uint32_t i, p;
 
-	for (uint32_t n = seg->head->names; n-- > seg->head->first_names && look(seg, n, &i, &p);)
-		if (i == index && p == proc)
+	/* The highest number of the job need not be that of this segment: another host may have had less room. */
+	for (uint32_t n = seg->head->names; n-- > seg->head->first_names;)
+		if (look(seg, n, &i, &p) && i == index && p == proc)
 			return n;
 	return UINT32_MAX;
 }

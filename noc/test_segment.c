@@ -70,6 +70,8 @@ static void test_guests(void)
 	is_int(noc_guests_find(&seg, 3, 8), 10, "and its number by whose it is");
 	is_int(noc_guests_find(&seg, 3, 9), UINT32_MAX, "of a process that is not known there is none");
 	is_int(noc_guests_find(&seg, 2, 8), UINT32_MAX, "nor of one of another job");
+	noc_guests_add(&seg, 8, 3, 6);
+	is_int(noc_guests_find(&seg, 3, 6), 8, "one is found also where a number above it is nobody's");
 	noc_segment_unmap(&seg);
 	close(fd);
 }
