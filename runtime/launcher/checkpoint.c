@@ -392,7 +392,9 @@ static int commit(struct head *h, struct checkpoint *c, struct gw_error *why)
 		*why = c->why;
 		return why->code;
 	}
-	if (json_array_size(c->images) != living(h, 0, h->size) || check_worlds(h, why) < 0) /* a daemon has died, or a rank has ended */
+	if (check_worlds(h, why) < 0) /* a rank has ended */
+		return why->code;
+	if (json_array_size(c->images) != living(h, 0, h->size)) /* a daemon has died */
 		return gw_fail(why, -ESRCH, "not all ranks were there: %zu images of %u", json_array_size(c->images), living(h, 0, h->size));
 	json_array_foreach(c->images, i, image) {
 		c->bytes += (uint64_t)json_integer_value(json_object_get(image, "bytes"));
