@@ -295,6 +295,7 @@ int meet_init(struct head *h, struct gw_error *why)
 {
 	char addresses[WAYS_MAX][GW_TCP_NAME];
 	const char *dir = h->spec->meet;
+	struct gw_error not_there = { 0 };
 	struct meet *m;
 	int n, code;
 
@@ -312,9 +313,11 @@ int meet_init(struct head *h, struct gw_error *why)
 	m->fd = -1;
 	gw_trust_secret_make(m->card.secret);
 	gethostname(m->card.host, sizeof(m->card.host) - 1);
-	for (int i = 0; i < n; i++)
-		if (listen_at(h, addresses[i], why) < 0)
-			return gw_fail_more(why, "-meet: ");
+	for (int i = 0; i < n; i++) /* one may not be ready: another host is still being asked whether it has it (IPv6) */
+		if (listen_at(h, addresses[i], &not_there) < 0)
+			gw_log(GW_WARN, "-meet: %s; others do not find this mpirun there", not_there.text);
+	if (n && !m->card.n_ways)
+		return gw_fail(why, not_there.code, "-meet: %s", not_there.text);
 	if (n == 0) {
 		gw_log(GW_WARN, "-meet: this machine has no address by which others could reach it: jobs of this machine alone find each other");
 		return 0;

@@ -74,9 +74,17 @@ def cards_there():
 with rig_mpi.hosts_or_skip(3) as r:
 	login, cards = rig_mpi.login(r), os.path.join(r.shared, "cards")
 
+	r[1].run("cd /proc/sys/net/ipv6/conf/eth0 && echo 100 > dad_transmits && echo 0 > disable_ipv6 && ip addr add fd00:7::1/64 dev eth0")
+	unready = "fd00:7::1/64 scope global tentative" in r[1].run("ip -6 addr show dev eth0").stdout  # for 100 s
 	stop = another()
 	job = Job(1, ["-n", "2", "-clusters", "2"], "accept", stop)
 	port = job.port()
+	if unready:
+		tap.ok("fd00:7::1" in job.tail() and "others do not find this mpirun there" in job.tail(),
+		       "an address that is not ready does not keep a job from listening at others", job.tail())
+	else:
+		tap.skip("an address that is not ready does not keep a job from listening at others", "there is no IPv6 here")
+	r[1].run("echo 1 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6")
 	card = os.path.join(cards, cards_there()[0])
 	with open(card) as f:
 		text = json.load(f)
