@@ -153,8 +153,11 @@ void lookup_begin(struct head *h, uint32_t rank, uint64_t id, const char *servic
 		a->q = q;
 		if (jobs[i] == h->job || (i >= n_here && is_among(jobs, n_here, jobs[i])))
 			continue;
-		if (i < n_here ? !ask_here(a, jobs[i]) : meet_begin(&a->reaching, h, jobs[i], on_reached, a, &why) < 0)
+		if (i < n_here ? !ask_here(a, jobs[i]) : meet_begin(&a->reaching, h, jobs[i], on_reached, a, &why) < 0) {
+			if (why.code)
+				gw_log(GW_INFO, "it is not asked for '%s': %s", service, why.text);
 			continue;
+		}
 		q->n_asked++;
 		q->due++;
 	}
