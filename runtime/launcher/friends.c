@@ -25,6 +25,17 @@ struct friend_job *friends_find(const struct head *h, uint32_t job)
 	return NULL;
 }
 
+struct friend_job *friends_of(const struct head *h, const struct gw_link *l)
+{
+	gw_list_for(e, &h->friends) {
+		struct friend_job *f = gw_list_entry(e, struct friend_job, node);
+
+		if (f->link == l)
+			return f;
+	}
+	return NULL;
+}
+
 struct friend_job *friends_new(struct head *h, uint32_t job, struct gw_error *why)
 {
 	struct friend_job *f;
@@ -105,16 +116,16 @@ void friends_refused(struct friend_job *f, const char *text)
 	lost(f, FRIEND_NONE, text);
 }
 
-void guests_closed(const struct head *h, struct friend_job *f, const struct gw_link *l)
+void guests_closed(struct head *h, const struct gw_link *l)
 {
-	gw_list_for(e, &h->friends)
-		if (gw_list_entry(e, struct friend_job, node) == f && l == f->link) {
-			if (f->n_guests && !f->has_ended_well && !h->is_ending)
-				job_say(f->head, "mpirun: job %08x, which ranks of this one have connected to, has failed%s; a rank that waits for one of "
-				        "its ranks waits for ever", f->job, f->is_far ? ", or its machine cannot be reached any more" : "");
-			lost(f, f->state == FRIEND_CALLING ? FRIEND_NONE : FRIEND_GONE, "its job has ended");
-			return;
-		}
+	struct friend_job *f = friends_of(h, l);
+
+	if (!f)
+		return;
+	if (f->n_guests && !f->has_ended_well && !h->is_ending)
+		job_say(h, "mpirun: job %08x, which ranks of this one have connected to, has failed%s; a rank that waits for one of its ranks waits "
+		        "for ever", f->job, f->is_far ? ", or its machine cannot be reached any more" : "");
+	lost(f, f->state == FRIEND_CALLING ? FRIEND_NONE : FRIEND_GONE, "its job has ended");
 }
 
 /* On a connection on which something is under way the kernel would go on for a quarter of an hour. */
@@ -189,18 +200,18 @@ static void derive(uint8_t out[GW_TRUST_SECRET], const uint8_t card[GW_TRUST_SEC
 static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t n_fds)
 {
 	(void)fds; (void)n_fds;
-	guests_heard(ctx, l, msg);
+	guests_heard(((struct friend_job *)ctx)->head, l, msg);
 }
 
 static void on_drained(struct gw_link *l, void *ctx)
 {
-	guests_drained(ctx, l);
+	guests_drained(((struct friend_job *)ctx)->head, l);
 }
 
 static void on_closed(struct gw_link *l, void *ctx, int error)
 {
 	(void)error;
-	guests_closed(((struct friend_job *)ctx)->head, ctx, l);
+	guests_closed(((struct friend_job *)ctx)->head, l);
 }
 
 static const struct gw_link_ops friend_link_ops = { .json = on_json, .drained = on_drained, .closed = on_closed };

@@ -46,6 +46,7 @@ void guests_gone(struct friend_job *f);                      /* none of its proc
 
 /* ---- friends.c ---- */
 struct friend_job *friends_find(const struct head *h, uint32_t job); /* NULL: not heard of */
+struct friend_job *friends_of(const struct head *h, const struct gw_link *l); /* NULL: nobody's, or not any more */
 struct friend_job *friends_new(struct head *h, uint32_t job, struct gw_error *why);
 void friends_forget(struct friend_job *f);                   /* it came to nothing: its place is for the next, if nobody knows of it */
 int friends_may_meet(const struct head *h, struct gw_error *why);

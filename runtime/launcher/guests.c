@@ -193,17 +193,27 @@ static struct guest *add_guest(struct friend_job *f, uint32_t proc)
 	return &f->guests[f->n_guests - 1];
 }
 
+static bool read_proc(const json_t *msg, const char *key, uint32_t *proc)
+{
+	const json_t *n = json_object_get(msg, key);
+
+	if (!json_is_integer(n) || json_integer_value(n) < 0 || json_integer_value(n) > UINT32_MAX)
+		return false;
+	*proc = (uint32_t)json_integer_value(n);
+	return true;
+}
+
 /* It lives on no host of ours, wherever that is. */
 static void heard_name(struct friend_job *f, json_t *msg)
 {
-	json_int_t proc = json_integer_value(json_object_get(msg, "rank"));
 	struct guest *g;
+	uint32_t proc;
 
-	if (f->state != FRIEND_MET || !json_is_integer(json_object_get(msg, "rank")) || proc < 0 || proc > UINT32_MAX)
+	if (f->state != FRIEND_MET || !read_proc(msg, "rank", &proc))
 		return;
-	g = guest_of(f, (uint32_t)proc);
+	g = guest_of(f, proc);
 	if (!g)
-		g = add_guest(f, (uint32_t)proc);
+		g = add_guest(f, proc);
 	if (!g)
 		return;
 	json_decref(g->name);
@@ -221,21 +231,26 @@ static void heard_name(struct friend_job *f, json_t *msg)
 static void heard_ask(struct friend_job *f, json_t *msg)
 {
 	const struct head *h = f->head;
-	json_int_t proc = json_integer_value(json_object_get(msg, "proc"));
-	bool is_ours = json_is_integer(json_object_get(msg, "proc")) && proc >= 0 && proc < h->size;
+	bool is_ours;
 	char text[100];
+	uint32_t proc;
 
-	if (!f->is_told || (is_ours && (h->ranks[proc].name || h->ranks[proc].state != RANK_ENDED)))
+	if (!f->is_told || !read_proc(msg, "proc", &proc))
 		return;
-	snprintf(text, sizeof(text), is_ours ? "rank %lld of job %08x has ended" : "there is no rank %lld in job %08x", (long long)proc, h->job);
+	is_ours = proc < h->size;
+	if (is_ours && (h->ranks[proc].name || h->ranks[proc].state != RANK_ENDED))
+		return;
+	snprintf(text, sizeof(text), is_ours ? "rank %u of job %08x has ended" : "there is no rank %u in job %08x", proc, h->job);
 	gw_link_send_json(f->link, json_pack("{s:s, s:I, s:s}", "op", "absent", "proc", (json_int_t)proc, "text", text));
 }
 
 static void heard_absent(struct friend_job *f, json_t *msg)
 {
-	json_int_t proc = json_integer_value(json_object_get(msg, "proc"));
 	const char *text = json_string_value(json_object_get(msg, "text"));
+	uint32_t proc;
 
+	if (!read_proc(msg, "proc", &proc))
+		return;
 	gw_list_for_safe(e, &f->head->waiters) {
 		struct waiter *w = gw_list_entry(e, struct waiter, node);
 		uint32_t rank = w->rank;
@@ -247,11 +262,12 @@ static void heard_absent(struct friend_job *f, json_t *msg)
 	}
 }
 
-void guests_heard(struct friend_job *f, const struct gw_link *l, json_t *msg)
+void guests_heard(struct head *h, const struct gw_link *l, json_t *msg)
 {
+	struct friend_job *f = friends_of(h, l);
 	const char *op = json_string_value(json_object_get(msg, "op")), *text = json_string_value(json_object_get(msg, "text"));
 
-	if (!op || l != f->link)
+	if (!op || !f)
 		return;
 	if (strcmp(op, "met") == 0) {
 		friends_met(f, msg);
@@ -330,11 +346,11 @@ void guests_news(struct head *h, uint32_t rank)
 	}
 }
 
-void guests_drained(struct friend_job *f, const struct gw_link *l)
+void guests_drained(struct head *h, const struct gw_link *l)
 {
-	const struct head *h = f->head;
+	struct friend_job *f = friends_of(h, l);
 
-	for (uint32_t r = 0; r < h->size && f->news && f->is_told && l == f->link; r++)
+	for (uint32_t r = 0; f && r < h->size && f->news && f->is_told; r++)
 		if (f->news[r]) {
 			f->news[r] = false;
 			gw_link_send_json(f->link, json_incref(h->ranks[r].name));

@@ -540,12 +540,13 @@ void guests_fini(struct head *h);
 void guests_meet(struct head *h, uint32_t rank, const char *text); /* `wish`, meet; answered by wishes_answer() */
 /** guests_called - `meet` has come over @l, which is that job's from now on. NULL: refused, or, without @why, not wanted */
 struct friend_job *guests_called(struct head *h, struct gw_link *l, bool is_far, json_t *msg, struct gw_error *why);
-void guests_heard(struct friend_job *f, const struct gw_link *l, json_t *msg);
-void guests_closed(const struct head *h, struct friend_job *f, const struct gw_link *l); /* @f may be no more, when mpirun ends */
+/* Of links that are, or were, those of other jobs: these may be no more */
+void guests_heard(struct head *h, const struct gw_link *l, json_t *msg);
+void guests_closed(struct head *h, const struct gw_link *l);
 void guests_check(struct head *h);                           /* a network may be there now */
 void guests_no_network(struct head *h, const char *text);    /* and will not be */
 void guests_news(struct head *h, uint32_t rank);             /* there is news of its name */
-void guests_drained(struct friend_job *f, const struct gw_link *l); /* of those that wait there is room for more */
+void guests_drained(struct head *h, const struct gw_link *l); /* of those that wait there is room for more */
 void guests_tell(struct head *h, uint32_t cluster);          /* it has come: all that the others know */
 
 void guests_look(struct head *h, unsigned dead_ms);          /* at those on other machines: are these there? */

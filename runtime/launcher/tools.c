@@ -12,7 +12,7 @@ struct tool {            /* one connection */
 	uint32_t due, failed; /* answers of the request that is being served */
 	bool is_surveying;    /* a status question is being answered */
 	bool is_far;          /* it is the mpirun of another job on another machine, and asks for nothing else */
-	struct friend_job *friend; /* it is the mpirun of another job: guests.c. NULL: it is none */
+	bool is_job;          /* it is the mpirun of another job: guests.c */
 };
 
 static void tool_destroy(struct tool *t)
@@ -24,8 +24,8 @@ static void tool_destroy(struct tool *t)
 	suspend_forget(t->head, t);
 	balance_forget(t->head, t);
 	survey_forget(t->head, t);
-	if (t->friend)
-		guests_closed(t->head, t->friend, t->link);
+	if (t->is_job)
+		guests_closed(t->head, t->link);
 	gw_list_remove(&t->node);
 	gw_link_destroy(t->link);
 	free(t);
@@ -281,8 +281,8 @@ static void do_meet(struct tool *t, json_t *msg)
 {
 	struct gw_error why = { 0 };
 
-	t->friend = guests_called(t->head, t->link, t->is_far, msg, &why);
-	if (!t->friend && why.code)
+	t->is_job = guests_called(t->head, t->link, t->is_far, msg, &why);
+	if (!t->is_job && why.code)
 		refuse_for(t, &why);
 }
 
@@ -321,8 +321,8 @@ static void on_json(struct gw_link *l, void *ctx, json_t *msg, int *fds, size_t 
 	struct tool *t = ctx;
 
 	(void)l; (void)fds; (void)n_fds;
-	if (t->friend) {
-		guests_heard(t->friend, t->link, msg);
+	if (t->is_job) {
+		guests_heard(t->head, t->link, msg);
 		return;
 	}
 	for (size_t i = 0; op && i < GW_ARRAY_LEN(tool_ops); i++)
@@ -343,8 +343,8 @@ static void on_drained(struct gw_link *l, void *ctx)
 {
 	const struct tool *t = ctx;
 
-	if (t->friend)
-		guests_drained(t->friend, l);
+	if (t->is_job)
+		guests_drained(t->head, l);
 }
 
 static const struct gw_link_ops tool_link_ops = { .json = on_json, .drained = on_drained, .closed = on_closed };
