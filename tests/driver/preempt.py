@@ -140,10 +140,12 @@ def test_drain():
 	os.mkdir(out)
 	os.chmod(out, 0o777)
 	job = submit(r[1], """cd %s
-while sinfo -h -N -n "$SLURM_JOB_NODELIST" -t drain -o %%N > going.new && mv going.new going; do sleep 1; done &
+while sleep 1; do sinfo -h -N -n "$SLURM_JOB_NODELIST" -t drain -o %%N > going.new && mv going.new going; done &
 watch=$!
 %s/mpirun -drain-file going %s/examples/jacobi %s -q
-kill $watch""" % (out, godwit.BUILD, godwit.BUILD, " ".join(PLATE)), "-N2", "-n4", "-w", "rig2,rig3", "-o", out + "/out", user=login)
+status=$?
+kill $watch
+exit $status""" % (out, godwit.BUILD, godwit.BUILD, " ".join(PLATE)), "-N2", "-n4", "-w", "rig2,rig3", "-o", out + "/out", user=login)
 	slurm.wait_state(job, ["RUNNING"], PATIENCE)
 	happens(lambda: os.path.exists(out + "/going"))
 	state("rig3", "DRAIN")
