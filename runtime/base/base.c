@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -138,6 +139,17 @@ void gw_log(enum gw_level level, const char *fmt, ...)
 	errno = saved;
 }
 
+/* Until somebody continues it. It cannot see its parent go meanwhile, so it goes with it: a test that was killed leaves nothing behind */
+static void stop(void)
+{
+	int death = 0;
+
+	prctl(PR_GET_PDEATHSIG, &death);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	raise(SIGSTOP);
+	prctl(PR_SET_PDEATHSIG, death);
+}
+
 enum gw_fault_action gw_fault(const char *name)
 {
 	static const char *list;            /* GODWIT_FAULT, read once */
@@ -166,7 +178,9 @@ enum gw_fault_action gw_fault(const char *name)
 				return GW_FAULT_FAIL;
 			if (alen == 3 && memcmp(action, "cut", 3) == 0)
 				return GW_FAULT_CUT;
-			raise(alen == 4 && memcmp(action, "stop", 4) == 0 ? SIGSTOP : SIGKILL);
+			if (alen != 4 || memcmp(action, "stop", 4) != 0)
+				raise(SIGKILL);
+			stop();
 			return GW_FAULT_NONE;
 		}
 		p += len + (p[len] == ',');

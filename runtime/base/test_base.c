@@ -3,6 +3,12 @@
 #include "runtime/base/base.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/tap.h"
@@ -59,12 +65,47 @@ static void test_faults(void)
 	is_int(gw_fault("test.nothing"), GW_FAULT_NONE, "without GODWIT_FAULT no fault happens");
 }
 
+/* A child has a child that is stopped by a fault, tells its number, and ends. Before test_faults(): the variable is read once */
+static void test_stopped(void)
+{
+	pid_t parent, child = 0;
+	struct pollfd end = { .events = POLLIN };
+	int told[2], status = 0;
+
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	if (pipe(told) < 0)
+		tap_bail("no pipe");
+	parent = fork();
+	if (parent == 0) {
+		child = fork();
+		if (child == 0) {
+			setenv("GODWIT_FAULT", "test.edge=stop", 1);
+			gw_fault("test.edge");
+			_exit(1);
+		}
+		waitpid(child, NULL, WUNTRACED);
+		_exit(write(told[1], &child, sizeof(child)) != sizeof(child));
+	}
+	waitpid(parent, NULL, 0);
+	if (read(told[0], &child, sizeof(child)) != sizeof(child))
+		tap_bail("no child");
+	end.fd = (int)syscall(SYS_pidfd_open, child, 0);
+	poll(&end, 1, 10000);
+	kill(child, SIGKILL);
+	waitpid(child, &status, 0);
+	ok((end.revents & POLLIN) && WIFSIGNALED(status), "who is stopped by a fault dies with its parent");
+	close(end.fd);
+	close(told[0]);
+	close(told[1]);
+}
+
 int main(void)
 {
 	tap_begin(20);
 	test_errors();
 	test_list();
 	test_cleanup();
+	test_stopped();
 	test_faults();
 	return tap_done();
 }
