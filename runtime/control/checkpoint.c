@@ -14,6 +14,7 @@ struct checkpoint {
 	const char *words[2];
 	int n;
 	bool is_stopping, is_verifying, has_failed;
+	bool may_come; /* it was asked for, and mpirun is stopped: it is written when that goes on */
 	struct gw_error refusal;
 };
 
@@ -85,22 +86,13 @@ static int on_answer(void *ctx, json_t *msg)
 	return 1;
 }
 
-static int write_it(struct checkpoint *p, const char *dir)
+/* @path: of a directory that is there */
+static int ask_for(struct checkpoint *p, const char *path)
 {
-	gw_autofree char *path = NULL;
 	struct gw_error why = { 0 };
 	json_t *request;
 	int code;
 
-	if (mkdir(dir, 0700) < 0 && errno != EEXIST) {
-		gw_fail(&why, -errno, "the directory '%s' cannot be made: %s", dir, strerror(errno));
-		return control_refuse(&p->c, &why);
-	}
-	path = realpath(dir, NULL);
-	if (!path) {
-		gw_fail(&why, -errno, "'%s' cannot be looked at: %s", dir, strerror(errno));
-		return control_refuse(&p->c, &why);
-	}
 	request = json_pack("{s:s, s:s, s:b}", "op", "checkpoint", "dir", path, "stop", (int)p->is_stopping);
 	if (!request) {
 		gw_fail(&why, -EILSEQ, "the path '%s' is not text (UTF-8), or out of memory; use another directory", path);
@@ -109,9 +101,32 @@ static int write_it(struct checkpoint *p, const char *dir)
 	control_say_interrupted(p->is_stopping ? "godwit: interrupted; a checkpoint that has begun is written nevertheless, and the job ends then\n"
 	                        : "godwit: interrupted; a checkpoint that has begun is written nevertheless; 'godwit status' tells of it\n");
 	code = control_talk(&p->c, request, on_answer, p, &why);
+	p->may_come = code == -EBUSY;
 	if (code < 0 || p->refusal.code)
 		return code < 0 ? control_fail_object(&p->c, &why) : control_refuse(&p->c, &p->refusal);
 	return p->has_failed ? CONTROL_FAILED : CONTROL_DONE;
+}
+
+static int write_it(struct checkpoint *p, const char *dir)
+{
+	bool is_made = mkdir(dir, 0700) == 0;
+	gw_autofree char *path = NULL;
+	struct gw_error why = { 0 };
+	int code;
+
+	if (!is_made && errno != EEXIST) {
+		gw_fail(&why, -errno, "the directory '%s' cannot be made: %s", dir, strerror(errno));
+		return control_refuse(&p->c, &why);
+	}
+	path = realpath(dir, NULL);
+	if (!path) {
+		gw_fail(&why, -errno, "'%s' cannot be looked at: %s", dir, strerror(errno));
+		return control_refuse(&p->c, &why);
+	}
+	code = ask_for(p, path);
+	if (code != CONTROL_DONE && is_made && !p->may_come)
+		rmdir(path); /* unless something is in it */
+	return code;
 }
 
 /* ---- verify ---------------------------------------------------------------------------------------------------------- */
