@@ -35,6 +35,8 @@ static void add_host(struct grow *g, const char *arg, struct argp_state *state)
 	const char *colon = strrchr(arg, ':');
 	long clusters = 1;
 
+	if (!*arg || colon == arg)
+		argp_error(state, "'%s': a host needs a name", arg);
 	if (colon) {
 		clusters = control_number(state, colon + 1, "a number of clusters");
 		if (clusters < 1 || clusters > RT_CLUSTERS_MAX)

@@ -16,13 +16,22 @@ static const struct argp_option options[] = {
 	{ 0 }
 };
 
+/* Once, however often it is named */
+static void add_rank(json_t *ranks, json_int_t rank)
+{
+	for (size_t i = 0; i < json_array_size(ranks); i++)
+		if (json_integer_value(json_array_get(ranks, i)) == rank)
+			return;
+	json_array_append_new(ranks, json_integer(rank));
+}
+
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
 	struct pin *p = state->input;
 
 	switch (key) {
 	case ARGP_KEY_ARG:
-		json_array_append_new(p->ranks, json_integer(control_number(state, arg, "the number of a rank")));
+		add_rank(p->ranks, control_number(state, arg, "the number of a rank"));
 		return 0;
 	case ARGP_KEY_NO_ARGS:
 		argp_error(state, "name at least one rank");

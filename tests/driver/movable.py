@@ -322,8 +322,8 @@ for hop in range(3):
 			tap.diag(a)
 			break
 tap.ok(a["status"] == 0, "sockets of libraries that reconnect, and new ones, do not hold a rank: three moves each", a)
-code, out, err = tool(job, "pin", 3)
-tap.ok(code == 0 and movable(job)[3]["pinned"], "pin", code, err)
+code, out, err = tool(job, "pin", 3, 3)
+tap.ok(code == 0 and movable(job)[3]["pinned"] and out.count("rank 3") == 1, "pin", code, out, err)
 a = head.migrate([3], 1 - movable(job)[3]["cluster"])[0]
 tap.ok(a["status"] < 0 and movable(job)[3]["epoch"] == 3, "a rank that has moved is pinned as well", a)
 code, out, err = tool(job, "pin", 9)
@@ -456,7 +456,8 @@ ends(job, "goes on to its end")
 for words, want, said in ((["help"], 0, "migrate RANK"), (["help", "pin"], 0, "godwit pin"), (["unpin", "--help"], 0, "godwit unpin"),
                           (["migrat", "0"], 2, "did you mean 'godwit migrate'"), (["help", "xyzzy"], 2, "'godwit help' lists"),
                           (["foo"], 2, "'godwit help' lists"), ([], 2, "name a command"),
-                          (["pin"], 2, "name at least one rank"), (["pin", "x"], 2, "not the number of a rank")):
+                          (["add", ""], 2, "'': a host needs a name"), (["pin"], 2, "name at least one rank"),
+                          (["pin", "x"], 2, "not the number of a rank")):
 	p = subprocess.run([godwit] + words, capture_output=True, text=True, timeout=30)
 	tap.ok(p.returncode == want and said in p.stdout + p.stderr, "godwit %s" % " ".join(words), p.returncode, p.stdout, p.stderr)
 tap.ok(shm_entries() <= shm_before, "nothing is left in /dev/shm")
