@@ -181,6 +181,12 @@ static int read_app(struct job_spec *spec, struct app *a, const json_t *json, bo
 	       -EPROTO : 0;
 }
 
+/* It need not be there: it was not always written. */
+static bool is_beyond(const json_t *n, json_int_t least, json_int_t most)
+{
+	return n && (!json_is_integer(n) || json_integer_value(n) < least || json_integer_value(n) > most);
+}
+
 int remember_options(struct job_spec *spec, const struct restart *r, struct gw_error *why)
 {
 	const json_t *apps = json_object_get(r->manifest, "apps"), *spawned = json_object_get(r->manifest, "spawned");
@@ -208,6 +214,9 @@ int remember_options(struct job_spec *spec, const struct restart *r, struct gw_e
 			code = read_app(spec, &spec->apps[spec->n_apps++], app, true, &size);
 	if (code < 0 || own == 0 || (json_int_t)size != json_integer_value(json_object_get(r->manifest, "ranks_total")))
 		return gw_fail(why, -EPROTO, "%s: the manifest's programs are not understood", r->dir);
+	if (is_beyond(json_object_get(r->manifest, "universe"), 0, OPTIONS_RANKS_MAX) ||
+	    is_beyond(json_object_get(r->manifest, "room"), size, OPTIONS_RANKS_MAX + SPAWN_ROOM))
+		return gw_fail(why, -EPROTO, "%s: the manifest has room for a number of ranks that no job has", r->dir);
 	spec->size = size;
 	spec->n_spawned = size - own;
 	spec->is_size_unsaid = false;
@@ -277,7 +286,7 @@ static int read_pmi(struct world *w, const json_t *pmi)
 	int count;
 
 	if (json_unpack((json_t *)(uintptr_t)pmi, "{s:I, s:i, s:o, s:o}", "barriers_done", &done, "barrier_count", &count, "barrier_puts", &puts,
-	                "space", &space) < 0 || !json_is_object(puts) || !json_is_object(space))
+	                "space", &space) < 0 || count < 0 || (uint32_t)count >= w->size || !json_is_object(puts) || !json_is_object(space))
 		return -EPROTO;
 	w->barriers_done = (uint64_t)done;
 	w->barrier_count = (uint32_t)count;
@@ -298,7 +307,7 @@ static int read_worlds(struct head *h, const json_t *list)
 		json_int_t asked;
 
 		if (json_unpack((json_t *)(uintptr_t)json, "{s:i, s:i, s:i, s:I}", "size", &size, "app", &app, "parent", &parent, "asked", &asked) < 0 ||
-		    size < 1 || (uint32_t)size > h->size - at || app < 0 || (uint32_t)app >= h->spec->n_apps)
+		    size < 1 || (uint32_t)size > h->size - at || app < 0 || (uint32_t)app >= h->spec->n_apps || parent < 0 || (uint32_t)parent >= at)
 			return -EPROTO;
 		world = pmi_head_add(h, (uint32_t)size, (uint32_t)app);
 		if (world < 0)

@@ -41,11 +41,13 @@ static int read_images(struct restart *r, uint32_t size, struct gw_error *why)
 	gw_autofree bool *has = calloc(size, sizeof(*has));
 	size_t i;
 
+	if (!has)
+		return gw_fail(why, -ENOMEM, "out of memory");
 	json_array_foreach((json_t *)(uintptr_t)images, i, image) {
 		json_int_t rank, bytes, real_ns;
 		const char *name, *hash;
 
-		if (!has || json_unpack((json_t *)(uintptr_t)image, "{s:I, s:s, s:s, s:I, s:I}", "rank", &rank, "name", &name, "hash", &hash, "size",
+		if (json_unpack((json_t *)(uintptr_t)image, "{s:I, s:s, s:s, s:I, s:I}", "rank", &rank, "name", &name, "hash", &hash, "size",
 		                        &bytes, "real_ns", &real_ns) < 0 || rank < 0 || rank >= (json_int_t)size || has[rank] || strchr(name, '/'))
 			return gw_fail(why, -EPROTO, "%s: the manifest's images are not understood", r->dir);
 		has[rank] = true;
@@ -223,9 +225,9 @@ uint32_t restart_job(const struct job_spec *spec)
 /* Ranks have reserved addresses for just so many. */
 uint32_t restart_room(const struct job_spec *spec, uint32_t room)
 {
-	json_int_t was = spec->restart ? json_integer_value(json_object_get(spec->restart->manifest, "room")) : 0;
+	const json_t *was = spec->restart ? json_object_get(spec->restart->manifest, "room") : NULL; /* remember_options() has looked at it */
 
-	return was >= spec->size && was <= UINT32_MAX ? (uint32_t)was : room;
+	return was ? (uint32_t)json_integer_value(was) : room;
 }
 
 uint64_t restart_outfile(const struct job_spec *spec, const char *path)

@@ -5,7 +5,7 @@
 With --storm: fifty checkpoints in a row while random ranks move and all kinds of messages are under way, then on from the last; and
 one storm with many lives.
 """
-import argparse, random
+import argparse, ctypes, random
 
 import rig, rig_mpi
 from godwit import *
@@ -381,12 +381,36 @@ def replace(old, new):
 	return change
 
 
+class Hash(ctypes.Structure):
+	_fields_ = [("low", ctypes.c_uint64), ("high", ctypes.c_uint64)]
+
+
+def forge(key, value):
+	"""With the right sum: what it says is looked at all the same."""
+	def change(path):
+		with open(path) as f:
+			m = json.load(f)
+		del m["hash"]
+		m[key] = value
+		text = json.dumps(m, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+		xxh = ctypes.CDLL("libxxhash.so.0").XXH3_128bits
+		xxh.restype, xxh.argtypes = Hash, [ctypes.c_char_p, ctypes.c_size_t]
+		h = xxh(text, len(text))
+		m["hash"] = "%016x%016x" % (h.high, h.low)
+		with open(path, "w") as f:
+			json.dump(m, f)
+	return change
+
+
 os.remove(stop)
 damaged("a bit of an image", "rank-1.zst", flip, "rank-1.zst is damaged")
 damaged("an image that was cut", "rank-0.zst", lambda p: os.truncate(p, os.path.getsize(p) - 1), "rank-0.zst")
 damaged("an image that is gone", "rank-1.zst", os.remove, "rank-1.zst")
 damaged("another rank's image", "rank-0.zst", lambda p: shutil.copy(p.replace("rank-0", "rank-1"), p), "rank-0.zst")
 damaged("a manifest that was edited", "MANIFEST", replace('"epoch": ', '"epoch": 1'), "is damaged")
+damaged("a manifest with room for more ranks than there can be", "MANIFEST", forge("room", 2**32 - 1), "room for a number of ranks that no job has")
+world = {"size": 1, "app": 0, "parent": 7, "asked": 0, "pmi": {}}
+damaged("a manifest with a world that has no ranks", "MANIFEST", forge("worlds", [world]), "the manifest is not understood")
 damaged("a manifest that is gone", "MANIFEST", os.remove, "no complete checkpoint")
 damaged("a manifest that is a named pipe", "MANIFEST", lambda p: (os.remove(p), os.mkfifo(p)), "it is not a file")
 for what, words, says in (("no such directory", [new_path()], "cannot be opened"), ("a program", [to, "date"], "leave out date"),
