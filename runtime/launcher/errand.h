@@ -32,9 +32,11 @@ void errand_drop(struct errand **e);
 /* ---- for whoever needs such a process for longer ---- */
 
 /**
- * errand_fork - a child, to be seen as @name, that runs @work, which does not return, with @fd as its descriptor 3: of mpirun's descriptors and its session nothing is
- * left, and it dies with mpirun, also by SIGKILL. No other signal ends it: a batch system that takes a host back sends SIGTERM to all that run
- * there, and the job goes on elsewhere. Its process number, or negative errno
+ * errand_fork - a child, to be seen as @name, that runs @work with @fd as its descriptor 3, and then ends
+ *
+ * Of mpirun's descriptors and its session nothing is left, and it dies with mpirun, also by SIGKILL. No other signal ends it: a batch
+ * system that takes a host back sends SIGTERM to all that run there, and the job goes on elsewhere.
+ * Return: its process number, or negative errno
  */
 pid_t errand_fork(const char *name, int fd, void (*work)(void *ctx, int fd), void *ctx);
 /** errand_bury - until it has ended. -ETIMEDOUT: it was killed at @end_ns, and is not waited for */
