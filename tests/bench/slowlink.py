@@ -102,7 +102,7 @@ def bench_slowlink(directory, moves, results, rate="800mbit"):
 
 
 def bench_slowhosts(directory, moves, results):
-    """As the last of migrate, between hosts. @moves: 30 are 12."""
+    """As the slow-down of migrate, between hosts. @moves: 30 are 12."""
     def bench(rig, r, ours, godwit):
         program, found = ours.build("downtime.c", directory), []
         with Job(rig, r, ours, program, "1024", "100", "0", "work") as job:
@@ -113,7 +113,8 @@ def bench_slowhosts(directory, moves, results):
         told = [100 * m["slowdown"] for m in found if m["slowdown"] is not None]
         share = [100 * m["link"]["share"] for m in found if m["link"]]
         print(f"\nwhile 1 GiB goes in rounds between two emulated hosts a rank whose work writes 100 MiB/s is slower by {spread(slower)} % "
-              f"(n {len(slower)}; without a move by {spread(control)} %; {spread(dearer)} % more processor time for a page; the measures say {spread(told) if told else '-'}), for "
+              f"(n {len(slower)}; without a move by {spread(control)} %; {spread(dearer)} % more processor time for a page; "
+              f"the measures say {spread(told) if told else '-'}), for "
               f"{spread([m['phases']['rounds_ns'] / 1e6 for m in found])} ms; the pause is {spread([m['downtime_ns'] / 1e6 for m in found])} ms, "
               f"and {spread(share) if share else '-'} % of what goes over the link is the move's", flush=True)
         results.append({"what": "slowhosts", "percent": slower, "cpu_percent": dearer, "control_percent": control, "moves": found})
