@@ -104,8 +104,8 @@ static int write_card(struct meet *m, uint32_t job, struct gw_error *why)
 	unlink(tmp);
 	m->fd = open(tmp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	code = m->fd < 0 || flock(m->fd, LOCK_EX | LOCK_NB) < 0 || fchmod(m->fd, 0600) < 0 ? -errno : !all ? -ENOMEM : 0;
-	errno = 0;
-	if (code == 0 && (json_dumpfd(all, m->fd, 0) < 0 || rename(tmp, m->path) < 0))
+	errno = 0; /* a file server may say only at fsync() that it is full */
+	if (code == 0 && (json_dumpfd(all, m->fd, 0) < 0 || fsync(m->fd) < 0 || rename(tmp, m->path) < 0))
 		code = errno ? -errno : -EIO;
 	json_decref(all);
 	if (code == 0)
