@@ -420,6 +420,14 @@ void ct_rank_when_still(struct ct_rank *r, int (*say)(void *ctx, struct gw_error
 	r->say_still_ctx = ctx;
 }
 
+/* What was said of one freeze, also of one that came to nothing: a later image, as of a checkpoint, is whole. */
+static void said_is_over(struct ct_rank *r)
+{
+	r->may_leave = r->serve.is_skipping = false;
+	r->say_still = NULL;
+	r->files_seen.n = 0;
+}
+
 int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why)
 {
 	uint64_t start, stopped, until;
@@ -430,14 +438,19 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 	bool has_blocked_chld;
 	int rc;
 
-	if (r->state != CT_RUNNING)
+	if (r->state != CT_RUNNING) {
+		said_is_over(r);
 		return gw_fail(why, -EBUSY, "pid %d cannot be frozen: it is not running here", (int)r->pid);
+	}
 	rc = r->is_prepared ? 0 : prepare(r, why);
 	r->is_prepared = false; /* for one freeze */
 	if (rc == 0 && sample_threads(r) < 0)
 		rc = gw_fail(why, -ESRCH, "pid %d has ended", (int)r->pid);
-	if (rc < 0)
+	if (rc < 0) {
+		ct_proc_keep_none();
+		said_is_over(r);
 		return ct_proc_blame_end(r->pid, rc, why);
+	}
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &chld, &old);
@@ -470,9 +483,7 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 	}
 	if (rc < 0)
 		ct_proc_keep_none(); /* else when it is let go: here it stands */
-	r->may_leave = r->serve.is_skipping = false; /* a later image, as of a checkpoint, is whole */
-	r->say_still = NULL;
-	r->files_seen.n = 0;
+	said_is_over(r);
 	if (rc < 0)
 		ct_threads_detach(r, true);
 	ct_pin_end(&pin);

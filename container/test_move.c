@@ -463,6 +463,8 @@ static void test_abort(void)
 			diag("%d: %s; '%s'", i, p.last.why.text, line);
 	}
 	ok(is_right, "thirty times frozen and let go at the same place, in a storm of signals");
+	ok(pair_op(&p, 0, CMD_GIVE, 2) == 0 && rank_obeys(&p, "x", line, sizeof(line)) && !strcmp(line, "ok x"),
+	   "a freeze that is refused leaves it running, and nothing of what was said for it to the next: %s", p.last.why.text);
 	ok(finish(&p), "and it ends as it should");
 	pair_stop(&p);
 	pair_start(&p, NULL, NULL, false);

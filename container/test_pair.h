@@ -31,7 +31,7 @@
 enum cmd_op { CMD_SPAWN, CMD_GIVE, CMD_TAKE, CMD_REAP, CMD_KILL, CMD_SIGNAL, CMD_CHECK, CMD_FOLLOW, CMD_ABORT_MOVE, CMD_QUIT };
 
 struct cmd {
-	int op, n;             /* n: signal; GIVE: != 0 freeze and unfreeze only */
+	int op, n;             /* n: signal; GIVE: 1 freeze and unfreeze only, 2 also with a word that refuses */
 	bool is_far;           /* GIVE: as if the other daemon were on another host */
 	int rounds;            /* GIVE: followed for so many before it is frozen */
 	int post;              /* GIVE: it runs before its pages are there; > 1: so many are asked for before the rest is pushed */
@@ -295,6 +295,32 @@ static int fetch(struct ct_fetch *f, int peer, struct reply *re)
 	return rc;
 }
 
+static int says_no(void *ctx, struct gw_error *why)
+{
+	++*(int *)ctx;
+	return gw_fail(why, -ECANCELED, "no");
+}
+
+/* Frozen and let go, what is said meanwhile is for one freeze, whatever comes of it. */
+static int daemon_refuse(struct ct_rank *r, struct reply *re)
+{
+	int said = 0, rc;
+
+	ct_rank_when_still(r, says_no, &said);
+	rc = ct_rank_freeze(r, 5000, &re->stats.freeze, NULL);
+	if (rc != -ECANCELED || said != 1)
+		return gw_fail(&re->why, -EPROTO, "it was told %d times that the rank stands, and a refusal made %d of it", said, rc);
+	rc = ct_rank_freeze(r, 5000, &re->stats.freeze, &re->why);
+	if (rc < 0)
+		return rc;
+	ct_rank_when_still(r, says_no, &said);
+	rc = ct_rank_freeze(r, 5000, &re->stats.freeze, NULL);
+	if (rc != -EBUSY || ct_rank_unfreeze(r, &re->why) < 0)
+		return gw_fail(&re->why, -EPROTO, "what stands was stopped once more: %d", rc);
+	rc = ct_rank_freeze(r, 5000, &re->stats.freeze, &re->why);
+	return rc == 0 ? ct_rank_unfreeze(r, &re->why) : rc;
+}
+
 static int daemon_give(struct ct_rank **rank, int peer, const struct cmd *c, struct reply *re)
 {
 	struct ct_rank *r = *rank;
@@ -481,7 +507,9 @@ __attribute__((noreturn)) static void daemon_main(int ctl, int peer, const char 
 			break;
 		}
 		case CMD_GIVE:
-			if (c.n) {
+			if (c.n == 2) {
+				re.rc = daemon_refuse(rank, &re);
+			} else if (c.n) {
 				re.rc = ct_rank_freeze(rank, 5000, &re.stats.freeze, &re.why);
 				if (re.rc == 0)
 					re.rc = ct_rank_unfreeze(rank, &re.why);

@@ -118,11 +118,14 @@ void mig_src_freeze(struct mig_session *s)
 	s->t.quiet = gw_now_ns();
 	if (mig_edge(s, "mig.src.quiet"))
 		return;
-	ct_rank_leave_pages(s->rank, s->is_leaving);
 	code = ct_files_carry(s->files, s->rank);
-	ct_rank_when_still(s->rank, say_state, &still);
-	if (code == 0)
+	if (code < 0) {
+		gw_fail(&why, code, "no memory for a list of files");
+	} else {
+		ct_rank_leave_pages(s->rank, s->is_leaving);
+		ct_rank_when_still(s->rank, say_state, &still);
 		code = ct_rank_freeze(s->rank, s->m->c.freeze_ms ? s->m->c.freeze_ms : 2000, &s->t.freeze, &why);
+	}
 	if (code < 0) {
 		mig_post(s, MIG_EV_FAILED, code, "%s%s", still.has_failed ? "" : "it could not be stopped: ", why.text);
 		return;
