@@ -192,7 +192,8 @@ struct identity {
 	uint64_t map_dev, map_ino; /* 0: it cannot be mapped */
 };
 
-/* It is mapped here for a moment: what is said of that can be compared with what is said of mappings elsewhere. */
+/* It is mapped here for a moment: what is said of that can be compared with what is said of mappings elsewhere. Where that fails it is
+ * taken to be called there as it is of a descriptor: on most file systems it is, and that somebody has it must not go unseen. */
 static void identity_read(int fd, struct identity *id)
 {
 	struct ct_maps own = { 0 };
@@ -203,17 +204,17 @@ static void identity_read(int fd, struct identity *id)
 
 	*id = (struct identity){ 0 };
 	if (fstat(fd, &st) == 0) {
-		id->fd_dev = st.st_dev;
-		id->fd_ino = st.st_ino;
+		id->fd_dev = id->map_dev = st.st_dev;
+		id->fd_ino = id->map_ino = st.st_ino;
 	}
-	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC) { /* says the same of both, and a page of it is large, and may be the last */
-		id->map_dev = id->fd_dev;
-		id->map_ino = id->fd_ino;
-		return;
-	}
+	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)
+		return; /* says the same of both, and a page of it is large, and may be the last */
 	at = mmap(NULL, CT_PAGE, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (at == MAP_FAILED)
+	if (at == MAP_FAILED) {
+		if (errno == ENODEV)
+			id->map_dev = id->map_ino = 0;
 		return;
+	}
 	ct_vec_init(&own.list, sizeof(struct ct_map));
 	map = ct_maps_read(&own, getpid(), false) == 0 ? ct_maps_find(&own, (uint64_t)(uintptr_t)at) : NULL;
 	if (map) {
