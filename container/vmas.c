@@ -16,19 +16,21 @@ static bool is_under(const char *path, const char *dir)
 	return strncmp(path, dir, strlen(dir)) == 0;
 }
 
+#define FILES_SEEN 256 /* to search more takes as long as to look */
+
 /* A file that is only read is looked at while the rank runs, right before the freeze; not once more when it stands. */
 static int file_stat(struct ct_rank *r, const struct ct_map *m, uint32_t flags, struct stat *st)
 {
 	bool is_written = flags & CT_IMG_FILE_WRITES;
 
 	for CT_EACH(const struct ct_file_seen, f, &r->files_seen)
-		if (!is_written && !r->is_preparing && f->map_ino == m->ino && strcmp(f->name, m->name) == 0) {
+		if (!is_written && f->map_ino == m->ino && strcmp(f->name, m->name) == 0) {
 			*st = f->st;
 			return 0;
 		}
 	if (stat(m->name, st) < 0)
 		return -1;
-	if (!is_written && r->is_preparing) {
+	if (!is_written && r->is_preparing && r->files_seen.n < FILES_SEEN) {
 		struct ct_file_seen f = { .name = m->name, .map_ino = m->ino, .st = *st };
 
 		ct_vec_append(&r->files_seen, &f, 1); /* no memory: it is looked at again */
