@@ -76,8 +76,11 @@ void ct_rank_free(struct ct_rank *r)
 	ct_serve_fini(&r->serve);
 	ct_vec_fini(&r->writes_local);
 	ct_vec_fini(&r->writes_remote);
-	for (int i = 0; i < CT_PLUMB_MAX; i++)
+	for (int i = 0; i < CT_PLUMB_MAX; i++) {
 		ct_vec_fini(&r->rest[i]);
+		if (r->daemon_fd[i] >= 0) /* of a shell that was never thawed */
+			close(r->daemon_fd[i]);
+	}
 	free(r);
 }
 

@@ -476,16 +476,34 @@ static void test_abort(void)
 	pair_stop(&p);
 }
 
+static size_t descriptors(pid_t pid)
+{
+	char path[64];
+	size_t n = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	dir = opendir(path);
+	while (dir && readdir(dir))
+		n++;
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
 /* @is_source: who dies; @lives: where the rank is afterwards, -1 nowhere */
 static void test_death(const char *fault, bool is_source, int lives)
 {
 	struct cmd take = { .op = CMD_TAKE }, give = { .op = CMD_GIVE };
 	char line[4096] = "";
 	struct pair p;
+	size_t before;
 	pid_t pid;
 	int status;
 
 	pair_start(&p, is_source ? fault : NULL, is_source ? NULL : fault, false);
+	pair_op(&p, 1, CMD_REAP, 0); /* when it answers it is there, and has closed what is the other's */
+	before = descriptors(p.pid[1]);
 	pair_spawn(&p, 900, victim, "compute", "3", NULL);
 	pid = p.last.pid;
 	rank_says(&p, line, sizeof(line));
@@ -500,6 +518,9 @@ static void test_death(const char *fault, bool is_source, int lives)
 	if (lives < 0) {
 		/* the other side must be able to say that it has nothing, or wait for the word that never comes */
 		ok(WIFSIGNALED(status) && will_be_gone(pid), "%s: killed there, no copy runs", fault);
+		is_int(pair_reply(&p, 1), -EPIPE, "the other side has nothing: %s", p.last.why.text);
+		ok(before > 2 && descriptors(p.pid[1]) <= before, "and nothing of it is open there: %zu descriptors, %zu before",
+		   descriptors(p.pid[1]), before);
 	} else {
 		int rc = pair_reply(&p, lives);
 
