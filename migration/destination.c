@@ -284,11 +284,12 @@ void mig_dst_thaw(struct mig_session *s)
 	}
 	s->t.there_taken = (struct mig_wire_taken){ .thawed_at_ns = stats.thawed_at_ns, .thaw_ns = stats.thaw_ns,
 	                                            .pages_filled = stats.pages_filled, .has_agent = s->has_agent };
-	mig_give_way();
+	s->post.fetch = ct_rank_take_fetch(ct);
+	if (!s->post.fetch) /* else it waits for us: for its pages */
+		mig_give_way();
 	ct_rank_tidy(ct);
 	s->rank = NULL; /* the daemon's now */
 	s->m->n.taken++;
-	s->post.fetch = ct_rank_take_fetch(ct);
 	if (s->post.fetch && !ct_fetch_left(s->post.fetch))
 		mig_fetch_drop(s);
 	mig_step(s, s->post.fetch ? MIG_EV_LIVES : MIG_EV_THAWED); /* after this action: TAKEN */
