@@ -13,7 +13,7 @@ check_PROGRAMS += %D%/storm/storm
 # Benchmarks: compiled by bench.py with each MPI's own wrapper; built here too, so that they stay clean.
 EXTRA_DIST += %D%/traces/drift-loads.json %D%/snapshots/drift-four-shares.json %D%/snapshots/jacobi-two-clusters.json %D%/snapshots/uneven-two-clusters.json
 EXTRA_DIST += %D%/bench/balance.py %D%/bench/commplace.py %D%/bench/base.py %D%/bench/bench.py %D%/bench/hosts.py %D%/bench/measure.py %D%/bench/migrate.py %D%/bench/moves.py %D%/bench/slowlink.py %D%/bench/net.py \
-	%D%/bench/onehost.py %D%/bench/onesided.py %D%/bench/start.py %D%/bench/picture.py %D%/bench/area.py
+	%D%/bench/onehost.py %D%/bench/turns.py %D%/bench/onesided.py %D%/bench/start.py %D%/bench/picture.py %D%/bench/area.py
 noinst_PROGRAMS += %D%/bench/onehost %D%/bench/pingpong %D%/bench/onesided %D%/bench/downtime %D%/bench/pause %D%/bench/crowd \
 	%D%/bench/copy %D%/bench/start %D%/bench/contents
 %C%_bench_copy_SOURCES = %D%/bench/copy.c

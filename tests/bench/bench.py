@@ -24,6 +24,8 @@
 11. The runtime's state in the user area and in the program's heap: time, pages, cache misses (area).
 12. Moves between two emulated hosts over a link of 100 MB/s, of memory that packs well, half as well and not at all: with packing, and
    without (slowlink). By how much a rank is slower that moves between two such hosts (slowhosts).
+13. What speed, coll and halo measure, with all programs started together and taking turns of milliseconds (turns), so that also other
+   builds of Godwit can be compared within the same moments (--build). Points of it: --points; --ranks: more than two.
 
 The programs are compiled here, by each MPI's own wrapper with -O2, in a temporary directory. --json FILE keeps all samples.
 """
@@ -48,6 +50,7 @@ from onehost import CASES, bench_onehost
 from onesided import bench_onesided
 from slowlink import bench_slowhosts, bench_slowlink
 from start import bench_start
+from turns import bench_turns, build_of
 
 
 def positive(text):
@@ -55,6 +58,13 @@ def positive(text):
     if value < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is less than 1")
     return value
+
+
+def build(text):
+    try:
+        return build_of(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
 
 
 def share(text):
@@ -80,9 +90,17 @@ def main():
     parser.add_argument("--fifo", action="store_true", help="ranks of net, speed, coll, halo and types get the cores before all other "
                         "work (SCHED_FIFO, SCHED_RR)")
     parser.add_argument("--only", action="append", metavar="WHAT", choices=[*CASES, "net", "onesided", "start", "area", "pause", "downtime",
-                        "migrate", "slowlink", "slowhosts", "hosts", "balance", "commplace"], help="one of them; may come again")
+                        "migrate", "slowlink", "slowhosts", "hosts", "balance", "commplace", "turns"], help="one of them; may come again")
     parser.add_argument("--share", type=share, help="of a core, for each cluster of balance (1, and 0.5 for drift); root")
     parser.add_argument("--parts", type=parts, default=PARTS, help=f"of balance: {','.join(PARTS)} (all)")
+    parser.add_argument("--rounds", type=positive,
+                        help="of turns: in each, every program has a turn at each point (180; with --quick 60)")
+    parser.add_argument("--starts", type=positive, help="of turns: how often all programs are started anew (9; with --quick 5)")
+    parser.add_argument("--points", default="", metavar="REGEX", help="of turns: those whose names have this in them (all)")
+    parser.add_argument("--ranks", type=positive, action="append", help="of turns: of each program (2); may come again")
+    parser.add_argument("--build", type=build, action="append", default=[], metavar="NAME=DIR[,VARIABLE=VALUE...]",
+                        help="of turns: another build directory of Godwit to compare, or the same with other variables; may come again")
+    parser.add_argument("--seed", type=int, help="of turns: of the order in each round (the clock)")
     parser.add_argument("--json", metavar="FILE", help="write all samples there")
     parser.add_argument("--picture", metavar="FILE", help="draw the ratios of speed, coll, halo, types, onesided and start there (SVG)")
     args = parser.parse_args()
@@ -113,7 +131,8 @@ def main():
                             ("slowhosts", lambda: bench_slowhosts(directory, args.moves, results)),
                             ("hosts", lambda: bench_hosts(directory, args.moves, results)),
                             ("balance", lambda: bench_balance(directory, args.pairs, args.share, args.quick, results, args.parts)),
-                            ("commplace", lambda: bench_commplace(directory, args.pairs, results))):
+                            ("commplace", lambda: bench_commplace(directory, args.pairs, results)),
+                            ("turns", lambda: bench_turns(directory, args, results))):
             if args.only and name not in args.only:
                 continue
             try:

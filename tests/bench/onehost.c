@@ -6,12 +6,17 @@
  *	mpirun -n N onehost coll [-pin]             collectives on 8 bytes
  *	mpirun -n N onehost halo [-pin]             a ring that exchanges edges of 512 bytes
  *	mpirun -n 1 onehost types                   packing
+ *	mpirun -n N onehost turns SOCKET NAME [-pin]    whatever point it is told to measure, whenever it is told (turns.py)
  *
  * Prints one line of name=value pairs; smaller is better for _us, larger for the others. Each value is the median of several
  * batches, and a batch has as many turns as fill a few milliseconds: an MPI that is slow is measured in less turns, not in
  * more time. With -pin, rank r binds itself to core r, modulo the cores that it may use; so every MPI is pinned in one way.
  */
 #include "base.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #define BATCHES    9
 #define BATCH_S    0.004
@@ -61,10 +66,10 @@ static double measure(void (*turn)(int bytes, int i), int bytes)
 	return median(samples, n);
 }
 
-static void say(const char *name, const char *unit, double value)
+static void say(const char *name, double value)
 {
 	if (rank == 0)
-		printf("%s_%s=%.5g ", name, unit, value);
+		printf("%s=%.5g ", name, value);
 }
 
 /* ---- two ranks -------------------------------------------------------------------------------------------------- */
@@ -109,50 +114,24 @@ static void stream(int bytes, int turn)
 		MPI_Send(&answer, 1, MPI_BYTE, 0, 3, MPI_COMM_WORLD);
 }
 
+static int half_window_of(int bytes)
+{
+	int half = window_of(bytes) / 2;
+
+	return half ? half : 1;
+}
+
 static void both_ways(int bytes, int turn)
 {
-	int window = window_of(bytes) / 2;
+	int window = half_window_of(bytes);
 	MPI_Request requests[WINDOW];
 
 	(void)turn;
-	if (!window)
-		window = 1;
 	for (int i = 0; i < window; i++)
 		MPI_Irecv(buf + (size_t)bytes * (size_t)i, bytes, MPI_BYTE, !rank, 2, MPI_COMM_WORLD, &requests[i]);
 	for (int i = 0; i < window; i++)
 		MPI_Isend(buf2 + (size_t)bytes * (size_t)i, bytes, MPI_BYTE, !rank, 2, MPI_COMM_WORLD, &requests[window + i]);
 	MPI_Waitall(2 * window, requests, MPI_STATUSES_IGNORE);
-}
-
-static void small(void)
-{
-	static const struct { int bytes; const char *name; } sizes[] = {
-		{ 0, "latency_0B" }, { 8, "latency_8B" }, { 64, "latency_64B" }, { 256, "latency_256B" }, { 1024, "latency_1KiB" },
-		{ 4096, "latency_4KiB" }, { 16384, "latency_16KiB" },
-	};
-
-	for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
-		say(sizes[i].name, "us", measure(ping_pong, sizes[i].bytes) / 2 * 1e6);
-	say("rate_8B", "Mmsg_s", WINDOW / measure(stream, 8) / 1e6);
-}
-
-static void large(void)
-{
-	static const struct { int bytes; const char *name; } sizes[] = {
-		{ 65536, "64KiB" }, { 262144, "256KiB" }, { 1 << 20, "1MiB" }, { BIG, "4MiB" },
-	};
-	char name[64];
-
-	for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
-		int bytes = sizes[i].bytes, window = window_of(bytes);
-
-		snprintf(name, sizeof(name), "latency_%s", sizes[i].name);
-		say(name, "us", measure(ping_pong, bytes) / 2 * 1e6);
-		snprintf(name, sizeof(name), "stream_%s", sizes[i].name);
-		say(name, "GB_s", (double)bytes * window / measure(stream, bytes) / 1e9);
-		snprintf(name, sizeof(name), "both_%s", sizes[i].name);
-		say(name, "GB_s", 2.0 * bytes * (window / 2 ? window / 2 : 1) / measure(both_ways, bytes) / 1e9);
-	}
 }
 
 /* ---- collectives ------------------------------------------------------------------------------------------------ */
@@ -180,17 +159,6 @@ static void alltoall(int bytes, int i)
 {
 	(void)i;
 	MPI_Alltoall(buf, bytes, MPI_BYTE, buf2, bytes, MPI_BYTE, MPI_COMM_WORLD);
-}
-
-static void coll(void)
-{
-	least = 20; /* else what counts is who happened to be first */
-	say("barrier", "us", measure(barrier, 0) * 1e6);
-	say("bcast_8B", "us", measure(bcast, 8) * 1e6);
-	say("allreduce_8B", "us", measure(allreduce, 8) * 1e6);
-	say("alltoall_8B", "us", measure(alltoall, 8) * 1e6);
-	say("bcast_64KiB", "us", measure(bcast, 65536) * 1e6);
-	say("allreduce_64KiB", "us", measure(allreduce, 65536) * 1e6);
 }
 
 /* ---- halo exchange ---------------------------------------------------------------------------------------------- */
@@ -233,22 +201,14 @@ static void halo(int bytes, int i)
 		MPI_Allreduce(&mine, &sum, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
 }
 
-/* Time per step and rank: what a step takes, divided by the ranks of it. So it stays where it is when cores are shared. */
-static void ring(void)
+static void make_ring(void)
 {
-	double step;
-
-	least = 100;
 	cells = calloc(CELLS, sizeof(double));
 	next = calloc(CELLS, sizeof(double));
 	if (!cells || !next)
 		MPI_Abort(MPI_COMM_WORLD, 1);
 	for (int k = 0; k < CELLS; k++)
 		cells[k] = rank + k;
-	step = measure(halo, 0);
-	say("halo_step_rank", "us", step / size * 1e6);
-	free(cells);
-	free(next);
 }
 
 /* ---- packing ---------------------------------------------------------------------------------------------------- */
@@ -269,10 +229,10 @@ static void pack(int bytes, int i)
 static void types(void)
 {
 	static const struct { int sizes[3], starts[3]; const char *name; } faces[] = {
-		{ { 1, CUBE, CUBE }, { 5, 0, 0 }, "face_contiguous" },
-		{ { CUBE, 1, CUBE }, { 0, 5, 0 }, "face_rows" },
-		{ { CUBE, CUBE, 1 }, { 0, 0, 5 }, "face_strided" },
-		{ { CUBE, CUBE, 4 }, { 0, 0, 5 }, "face_strided_4_deep" },
+		{ { 1, CUBE, CUBE }, { 5, 0, 0 }, "face_contiguous_GB_s" },
+		{ { CUBE, 1, CUBE }, { 0, 5, 0 }, "face_rows_GB_s" },
+		{ { CUBE, CUBE, 1 }, { 0, 0, 5 }, "face_strided_GB_s" },
+		{ { CUBE, CUBE, 4 }, { 0, 0, 5 }, "face_strided_4_deep_GB_s" },
 	};
 	int whole[3] = { CUBE, CUBE, CUBE };
 
@@ -284,30 +244,163 @@ static void types(void)
 		MPI_Type_create_subarray(3, whole, faces[i].sizes, faces[i].starts, MPI_ORDER_C, MPI_DOUBLE, &packed);
 		MPI_Type_commit(&packed);
 		MPI_Type_size(packed, &packed_bytes);
-		say(faces[i].name, "GB_s", packed_bytes / measure(pack, 0) / 1e9);
+		say(faces[i].name, packed_bytes / measure(pack, 0) / 1e9);
 		MPI_Type_free(&packed);
 	}
 	MPI_Type_vector(8192, 8, 16, MPI_BYTE, &packed);
 	MPI_Type_commit(&packed);
-	say("vector_of_8B", "GB_s", 8192 * 8 / measure(pack, 0) / 1e9);
+	say("vector_of_8B_GB_s", 8192 * 8 / measure(pack, 0) / 1e9);
 	MPI_Type_free(&packed);
 	free(cube);
+}
+
+/* ---- points that are measured ----------------------------------------------------------------------------------- */
+
+#define KIB 1024
+#define MIB (1024 * KIB)
+
+enum kind { LATENCY, RATE, STREAM, BOTH, OPERATION, STEP };
+
+static const struct point {
+	const char *group, *name; /* the name ends in its unit */
+	enum kind kind;
+	void (*turn)(int bytes, int i);
+	int bytes;
+} points[] = {
+	{ "small", "latency_0B_us", LATENCY, ping_pong, 0 },
+	{ "small", "latency_8B_us", LATENCY, ping_pong, 8 },
+	{ "small", "latency_64B_us", LATENCY, ping_pong, 64 },
+	{ "small", "latency_256B_us", LATENCY, ping_pong, 256 },
+	{ "small", "latency_1KiB_us", LATENCY, ping_pong, KIB },
+	{ "small", "latency_4KiB_us", LATENCY, ping_pong, 4 * KIB },
+	{ "small", "latency_16KiB_us", LATENCY, ping_pong, 16 * KIB },
+	{ "small", "rate_8B_Mmsg_s", RATE, stream, 8 },
+	{ "large", "latency_64KiB_us", LATENCY, ping_pong, 64 * KIB },
+	{ "large", "stream_64KiB_GB_s", STREAM, stream, 64 * KIB },
+	{ "large", "both_64KiB_GB_s", BOTH, both_ways, 64 * KIB },
+	{ "large", "latency_256KiB_us", LATENCY, ping_pong, 256 * KIB },
+	{ "large", "stream_256KiB_GB_s", STREAM, stream, 256 * KIB },
+	{ "large", "both_256KiB_GB_s", BOTH, both_ways, 256 * KIB },
+	{ "large", "latency_1MiB_us", LATENCY, ping_pong, MIB },
+	{ "large", "stream_1MiB_GB_s", STREAM, stream, MIB },
+	{ "large", "both_1MiB_GB_s", BOTH, both_ways, MIB },
+	{ "large", "latency_4MiB_us", LATENCY, ping_pong, BIG },
+	{ "large", "stream_4MiB_GB_s", STREAM, stream, BIG },
+	{ "large", "both_4MiB_GB_s", BOTH, both_ways, BIG },
+	{ "coll", "barrier_us", OPERATION, barrier, 0 },
+	{ "coll", "bcast_8B_us", OPERATION, bcast, 8 },
+	{ "coll", "allreduce_8B_us", OPERATION, allreduce, 8 },
+	{ "coll", "alltoall_8B_us", OPERATION, alltoall, 8 },
+	{ "coll", "bcast_64KiB_us", OPERATION, bcast, 64 * KIB },
+	{ "coll", "allreduce_64KiB_us", OPERATION, allreduce, 64 * KIB },
+	{ "halo", "halo_step_rank_us", STEP, halo, 0 },
+};
+
+#define POINTS (sizeof(points) / sizeof(*points))
+
+static int takes_any_size(const char *group)
+{
+	return !strcmp(group, "coll") || !strcmp(group, "halo");
+}
+
+/* What a turn of @s seconds means, in the unit of its name. */
+static double figure(const struct point *p, double s)
+{
+	double bytes = p->bytes;
+	int window = window_of(p->bytes);
+
+	switch (p->kind) {
+	case LATENCY: return s / 2 * 1e6; /* one way */
+	case RATE: return window / s / 1e6;
+	case STREAM: return bytes * window / s / 1e9;
+	case BOTH: return 2 * bytes * half_window_of(p->bytes) / s / 1e9;
+	case OPERATION: return s * 1e6;
+	case STEP: return s / size * 1e6; /* of a step and rank: it stays where it is when cores are shared */
+	}
+	return 0;
+}
+
+/* Measure and say all points of the group. Returns whether there are any. */
+static int measure_all(const char *group)
+{
+	int n = 0;
+
+	/* more than one where else what counts is who happened to be first */
+	least = !strcmp(group, "coll") ? 20 : !strcmp(group, "halo") ? 100 : 1;
+	for (size_t i = 0; i < POINTS; i++)
+		if (!strcmp(points[i].group, group)) {
+			say(points[i].name, figure(&points[i], measure(points[i].turn, points[i].bytes)));
+			n++;
+		}
+	return n > 0;
+}
+
+/* ---- in turns with other programs ------------------------------------------------------------------------------- */
+
+/*
+ * Say "NAME RANK POINT..." with all points that so many ranks can measure. Then wait, in read() and not in MPI, for a
+ * message "POINT TURNS", do so many turns of that point, and answer "SECONDS FIGURE", until the other side (turns.py)
+ * goes. Each rank has a connection of its own and is told by itself, so nobody waits for another one in MPI; what counts
+ * is rank 0's answer. Who comes out of a sleep is slow at first: so an eighth as many turns go before those that count.
+ */
+static int take_turns(const char *path, const char *who)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	char text[2048];
+	int said, fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	ssize_t got;
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address))) {
+		perror(path);
+		MPI_Abort(MPI_COMM_WORLD, 1);
+	}
+	said = snprintf(text, sizeof(text), "%s %d", who, rank);
+	for (size_t i = 0; i < POINTS && said < (int)sizeof(text); i++)
+		if (size == 2 || takes_any_size(points[i].group))
+			said += snprintf(text + said, sizeof(text) - (size_t)said, " %s", points[i].name);
+	send(fd, text, strlen(text), MSG_NOSIGNAL);
+	while ((got = read(fd, text, sizeof(text) - 1)) > 0) {
+		const struct point *p = NULL;
+		char name[64];
+		int turns;
+		double start, spent;
+
+		text[got] = 0;
+		if (sscanf(text, "%63s %d", name, &turns) == 2)
+			for (size_t i = 0; i < POINTS; i++)
+				if (!strcmp(points[i].name, name))
+					p = &points[i];
+		if (!p) {
+			fprintf(stderr, "onehost: there is no '%s'\n", text);
+			MPI_Abort(MPI_COMM_WORLD, 1);
+		}
+		MPI_Barrier(MPI_COMM_WORLD);
+		for (int i = 0; i <= turns / 8; i++)
+			p->turn(p->bytes, i);
+		MPI_Barrier(MPI_COMM_WORLD);
+		start = MPI_Wtime();
+		for (int i = 0; i < turns; i++)
+			p->turn(p->bytes, i);
+		spent = MPI_Wtime() - start;
+		snprintf(text, sizeof(text), "%.9g %.6g", spent, figure(p, spent / turns));
+		send(fd, text, strlen(text), MSG_NOSIGNAL);
+	}
+	close(fd);
+	return 0;
 }
 
 /* ----------------------------------------------------------------------------------------------------------------- */
 
 int main(int argc, char **argv)
 {
-	static const struct { const char *name; int least, most; void (*run)(void); } all[] = {
-		{ "small", 2, 2, small }, { "large", 2, 2, large }, { "coll", 2, 1 << 20, coll }, { "halo", 2, 1 << 20, ring },
-		{ "types", 1, 1, types },
-	};
+	const char *what = argc > 1 ? argv[1] : "";
 	int rc = 2;
 
 	MPI_Init(&argc, &argv);
 	MPI_Comm_rank(MPI_COMM_WORLD, &rank);
 	MPI_Comm_size(MPI_COMM_WORLD, &size);
-	if (argc > 2 && !strcmp(argv[2], "-pin"))
+	if (!strcmp(argv[argc - 1], "-pin"))
 		pin(rank);
 	buf = malloc(BIG);
 	buf2 = malloc(BIG);
@@ -315,15 +408,22 @@ int main(int argc, char **argv)
 		MPI_Abort(MPI_COMM_WORLD, 1);
 	memset(buf, 0, BIG);
 	memset(buf2, 0, BIG);
-	for (size_t i = 0; argc > 1 && i < sizeof(all) / sizeof(*all); i++)
-		if (!strcmp(argv[1], all[i].name) && size >= all[i].least && size <= all[i].most) {
-			all[i].run();
-			rc = 0;
-		}
+	make_ring();
+	if (!strcmp(what, "types") && size == 1) {
+		types();
+		rc = 0;
+	} else if (!strcmp(what, "turns") && size > 1 && argc > 3) {
+		rc = take_turns(argv[2], argv[3]);
+	} else if (size == 2 || (size > 2 && takes_any_size(what))) {
+		rc = measure_all(what) ? 0 : 2;
+	}
 	if (rank == 0 && rc)
-		fprintf(stderr, "usage: onehost small|large|coll|halo|types [-pin], with two ranks, for types with one\n");
-	else if (rank == 0)
+		fprintf(stderr, "usage: onehost small|large|coll|halo|types|turns SOCKET NAME [-pin], with two ranks; "
+			"coll, halo and turns with more as well, types with one\n");
+	else if (rank == 0 && strcmp(what, "turns"))
 		printf("\n");
+	free(cells);
+	free(next);
 	free(buf);
 	free(buf2);
 	MPI_Finalize();
