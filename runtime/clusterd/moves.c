@@ -213,6 +213,7 @@ static int on_prepare(void *ctx, const struct mig_offer *offer, struct ct_plumbi
 		return code;
 	}
 	r->epoch = offer->epoch + 1;
+	rank_count(r); /* now: who waits here for messages must not spin on the core that the move needs, rounds included */
 	*cpus = *rank_bind(r, (int)json_integer_value(json_object_get(offer->hints, "slot")));
 	*rank = r;
 	return 0;
@@ -231,7 +232,6 @@ static int on_import(void *ctx, void *rank, const json_t *state, struct gw_error
 	r->agent = (enum agent_state)agent;
 	r->incarnation = (uint64_t)incarnation;
 	measure_import(r, json_object_get(state, "used"));
-	rank_count(r); /* now: who waits here for messages must not spin on the core that the rest of the move needs */
 	code = streams_import(r, json_object_get(state, "streams"), why);
 	return code < 0 ? code : pmi_port_import(r, json_object_get(state, "pmi"), why);
 }

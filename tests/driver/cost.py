@@ -29,6 +29,11 @@ def user_s(pid):
 		return int(f.read().rsplit(")", 1)[1].split()[11]) / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_s(pid):
+	with open("/proc/%d/schedstat" % pid) as f:
+		return int(f.read().split()[0]) / 1e9
+
+
 def moved(job, rank, to, technique, bandwidth):
 	m = job.head().migrate([rank], to, technique=technique, bandwidth=bandwidth)[0]
 	tap.ok(m["status"] == 0, "rank %d moves by %s" % (rank, technique), m["text"], *job.tail())
@@ -79,6 +84,27 @@ tap.ok(0 < m["wire_bytes"] < m["bytes"] and 0 < plain.get("wire_bytes", 0) == pl
        "goes packed, and by --no-pack plain", m, p.stdout, p.stderr)
 open(stop + ".end", "w").close()
 tap.ok(job.end(40) == 0 and not job.gone(), "it ends well", *job.tail())
+
+# ---- who waits for messages on the cluster that it goes to --------------------------------------------------------------------
+
+stop = os.path.join(work, "stop-waits")
+job = Job(tap, ["-n", 2, "-clusters", os.cpu_count(), os.path.join(BUILD, "tests/bench/downtime"), stop, "64"])
+job.wait_line("^ready rank=1", 60)
+head, waiting = job.head(), job.head().ranks()[0]["pid"]
+if len({r["cluster"] for r in head.ranks().values()}) < 2:
+	tap.skip("who waits where a rank goes to leaves its core to the daemons", "there is one core")
+else:
+	began, had = time.monotonic(), cpu_s(waiting)
+	wait_for(lambda: time.monotonic() - began > 0.3)
+	alone = (cpu_s(waiting) - had) / (time.monotonic() - began)
+	began, had = time.monotonic(), cpu_s(waiting)
+	m = moved(job, 1, head.ranks()[0]["cluster"], "pre-copy", 50000000)
+	meanwhile = (cpu_s(waiting) - had) / (time.monotonic() - began)
+	tap.ok(alone > 0 and meanwhile < 0.3 * alone, "who waits where a rank goes to leaves its core to the daemons while memory goes in rounds",
+	       alone, meanwhile, m.get("phases"))
+head.close()
+open(stop, "w").close()
+tap.ok(job.end(40) == 0 and not job.gone(), "that job ends well", *job.tail())
 
 # ---- the link ----------------------------------------------------------------------------------------------------------------
 
