@@ -169,8 +169,10 @@ mpi_shim_test_pmi_SOURCES = mpi-shim/test_pmi.c
 mpi_shim_test_pmi_CPPFLAGS = $(AM_CPPFLAGS) $(JANSSON_CFLAGS)
 mpi_shim_test_pmi_LDADD = libgw-rt.la libgw-loop.la libgw-base.la $(JANSSON_LIBS)
 
-check_PROGRAMS += %D%/launcher/test_words %D%/launcher/test_slurm %D%/launcher/test_scribe
-TESTS += %D%/launcher/test_words %D%/launcher/test_slurm %D%/launcher/test_scribe
+check_PROGRAMS += %D%/launcher/test_words %D%/launcher/test_slurm %D%/launcher/test_scribe %D%/launcher/test_errand
+TESTS += %D%/launcher/test_words %D%/launcher/test_slurm %D%/launcher/test_scribe %D%/launcher/test_errand
+%C%_launcher_test_errand_SOURCES = %D%/launcher/test_errand.c %D%/launcher/errand.h %D%/launcher/errand.c tests/tap.h
+%C%_launcher_test_errand_LDADD = libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(SODIUM_LIBS)
 %C%_launcher_test_scribe_SOURCES = %D%/launcher/test_scribe.c %D%/launcher/errand.h %D%/launcher/errand.c %D%/launcher/scribe.h %D%/launcher/scribe.c %D%/launcher/scribe_file.c tests/tap.h
 %C%_launcher_test_scribe_LDADD = libgw-rt.la libgw-trust.la libgw-loop.la libgw-base.la $(JANSSON_LIBS) $(SODIUM_LIBS)
 %C%_launcher_test_words_SOURCES = %D%/launcher/test_words.c %D%/launcher/core.c %D%/launcher/config.c %D%/launcher/options.c \

@@ -25,6 +25,7 @@ struct errand {
 	uint64_t begun_ns;
 	size_t len, cap;
 	char *text;
+	bool is_short;           /* there was no memory for the rest */
 };
 
 /* ---- its birth ------------------------------------------------------------------------------------------------------- */
@@ -114,8 +115,8 @@ void errand_drop(struct errand **e)
 static void over(struct errand *e)
 {
 	struct errand mine = *e;
-	bool is_whole = e->len > sizeof(int) && e->text[e->len - 1] == '\0';
-	int code = -EPIPE;
+	bool is_whole = !e->is_short && e->len > sizeof(int) && e->text[e->len - 1] == '\0';
+	int code = e->is_short ? -ENOMEM : -EPIPE;
 
 	e->text = NULL;
 	errand_bury(e->pid, is_whole ? gw_now_ns() + END_MS * 1000000ull : 0);
@@ -137,8 +138,9 @@ static bool hear(struct errand *e)
 		if (e->len == e->cap) {
 			char *more = realloc(e->text, 2 * e->cap + 4096);
 
+			e->is_short = !more;
 			if (!more)
-				return true; /* it is tried again when there is memory */
+				return false;
 			e->text = more;
 			e->cap = 2 * e->cap + 4096;
 		}
@@ -168,6 +170,12 @@ int errand_wait(struct errand **e, uint64_t end_ns)
 		on_ready(*e, EPOLLIN);
 	}
 	return 0;
+}
+
+const char *errand_text(int code)
+{
+	return code == -EPIPE ? "the process that was to do it has been killed" :
+	       code == -ETIMEDOUT ? "its file system does not answer" : strerror(-code);
 }
 
 uint64_t errand_age_ms(const struct errand *e)

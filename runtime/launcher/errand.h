@@ -17,8 +17,11 @@ struct errand;
 
 /** errand_work - in the child. @said: what it has to say, a string; "" at first. 0 or negative errno */
 typedef int errand_work(void *ctx, char *said, size_t cap);
-/** errand_done - in mpirun, from the loop or from errand_wait(): what work() returned and said; -EPIPE: it was killed */
+/** errand_done - in mpirun, from the loop or from errand_wait(): what work() returned and said; -EPIPE: it was killed; -ENOMEM: there was
+ *  no memory for what it said */
 typedef void errand_done(void *ctx, int code, char *said);
+/** errand_text - of a code of errand_done, or of -ETIMEDOUT for one that goes on: why it came to nothing, for a sentence */
+const char *errand_text(int code);
 
 /** errand_begin - *@out is NULL again when @done is called, and stays where it is until then. 0, or negative errno with @why */
 int errand_begin(struct errand **out, struct gw_loop *loop, errand_work *work, errand_done *done, void *ctx, struct gw_error *why);

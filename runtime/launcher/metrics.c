@@ -108,7 +108,7 @@ static int remove_it(void *ctx, char *said, size_t cap)
 static void failed(struct metrics *m, int code)
 {
 	if (!m->has_failed)
-		job_say(m->head, "mpirun: -metrics: '%s' cannot be written: %s; it is tried again", m->path, strerror(-code));
+		job_say(m->head, "mpirun: -metrics: '%s' cannot be written: %s; it is tried again", m->path, errand_text(code));
 	m->has_failed = true;
 }
 
@@ -186,8 +186,10 @@ static void on_tried(void *ctx, int code, char *said)
 {
 	struct metrics *m = ctx;
 
-	if (code < 0)
-		gw_fail(m->tried, code, "%s", *said ? said : "-metrics: the process that was to try its file has been killed");
+	if (code < 0 && *said)
+		gw_fail(m->tried, code, "%s", said);
+	else if (code < 0)
+		gw_fail(m->tried, code, "-metrics: '%s' cannot be written: %s", m->path, errand_text(code));
 }
 
 int metrics_init(struct head *h, struct gw_error *why)

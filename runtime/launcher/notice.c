@@ -221,7 +221,7 @@ static bool is_read(struct notice *n, int code)
 {
 	if (code < 0 && -code != n->error)
 		job_say(n->head, "mpirun: -drain-file: '%s' cannot be read: %s; it is tried again", n->head->spec->drain_file,
-		        code == -EINVAL ? "it is no ordinary file" : code == -ETIMEDOUT ? "its file system does not answer" : strerror(-code));
+		        code == -EINVAL ? "it is no ordinary file" : errand_text(code));
 	n->error = -code;
 	return code == 0;
 }
