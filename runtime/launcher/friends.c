@@ -58,10 +58,17 @@ struct friend_job *friends_new(struct head *h, uint32_t job, struct gw_error *wh
 
 void friends_forget(struct friend_job *f)
 {
-	if (f->state != FRIEND_NONE || f->n_guests || f->index + 1 != f->head->n_friends)
-		return;
-	f->head->n_friends--;
-	friends_fini(f);
+	struct head *h = f->head;
+
+	/* numbers are given in order: one that came to nothing before may have waited for this one */
+	while (!gw_list_is_empty(&h->friends)) {
+		struct friend_job *last = gw_list_entry(h->friends.prev, struct friend_job, node);
+
+		if (last->state != FRIEND_NONE || last->n_guests)
+			return;
+		h->n_friends--;
+		friends_fini(last);
+	}
 }
 
 void friends_fini(struct friend_job *f)

@@ -63,8 +63,8 @@ typedef void meet_done_fn(void *ctx, int fd, const uint8_t secret[GW_TRUST_SECRE
 /** meet_begin - reach the mpirun of @job, on another machine, by its card. 0: @done will be called, never from inside */
 int meet_begin(struct meet_call **out, struct head *h, uint32_t job, meet_done_fn *done, void *ctx, struct gw_error *why);
 void meet_cancel(struct meet_call *c);                       /* NULL ok; without a call */
-/** meet_jobs - those that have cards, at most @max, without our own. Return their number; 0 without -meet */
-int meet_jobs(const struct head *h, uint32_t *jobs, int max);
+/** meet_list - in an errand (errand.h): the numbers of all jobs that have cards in @where, a line each, in hexadecimal. 0 or -errno */
+int meet_list(const char *where, char *said, size_t cap);
 const uint8_t *meet_secret(const struct head *h);            /* of our own card */
 
 #endif

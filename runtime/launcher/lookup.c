@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 
+#include "runtime/launcher/errand.h"
 #include "runtime/launcher/friends.h"
 
 #define QUESTION_MS 2000 /* for heads that are asked for a name: one may be stopped, */
@@ -16,6 +17,9 @@ struct question {            /* who has published that name? */
 	struct head *head;
 	struct asked { struct question *q; struct meet_call *reaching; struct gw_link *link; } *asked;
 	size_t n_asked, due;
+	uint32_t *here;          /* jobs of this machine */
+	int n_here;
+	struct errand *listing;  /* of those that have cards */
 	char *service;
 	uint32_t rank;
 	uint64_t id;
@@ -33,8 +37,10 @@ static void question_over(struct question *q, const char *port)
 		gw_link_destroy(q->asked[i].link);
 		meet_cancel(q->asked[i].reaching);
 	}
+	errand_drop(&q->listing);
 	gw_timer_cancel(q->deadline);
 	gw_list_remove(&q->node);
+	free(q->here);
 	free(q->asked);
 	free(q->service);
 	free(q);
@@ -79,6 +85,9 @@ static void on_no_answer(void *ctx)
 	struct question *q = ctx;
 
 	q->deadline = NULL;
+	if (q->listing)
+		job_say(q->head, "mpirun: -meet: '%s' does not answer: jobs of other machines are not asked for '%s', which rank %u looks up",
+		        q->head->spec->meet, q->service, q->rank);
 	question_over(q, NULL);
 }
 
@@ -120,50 +129,86 @@ static bool is_among(const uint32_t *jobs, int n, uint32_t job)
 	return false;
 }
 
-void lookup_begin(struct head *h, uint32_t rank, uint64_t id, const char *service)
+/* One that cannot be reached is none that has to answer. */
+static void ask_one(struct question *q, uint32_t job, bool is_here)
 {
-	uint32_t jobs[2 * JOBS_MAX];
-	int n_here = rt_jobs_find(jobs, JOBS_MAX, NULL), n;
+	struct asked *a = &q->asked[q->n_asked];
+	struct gw_error why = { 0 };
+
+	a->q = q;
+	if (is_here ? !ask_here(a, job) : meet_begin(&a->reaching, q->head, job, on_reached, a, &why) < 0) {
+		if (why.code)
+			gw_log(GW_INFO, "it is not asked for '%s': %s", q->service, why.text);
+		return;
+	}
+	q->n_asked++;
+	q->due++;
+}
+
+static int list(void *ctx, char *said, size_t cap)
+{
+	return meet_list(((const struct question *)ctx)->head->spec->meet, said, cap);
+}
+
+static void on_list(void *ctx, int code, char *said)
+{
+	struct question *q = ctx;
+	char *rest, *line;
+	int left = JOBS_MAX;
+
+	if (code < 0)
+		gw_log(GW_INFO, "jobs of other machines are not asked for '%s': '%s': %s", q->service, q->head->spec->meet, errand_text(code));
+	for (line = strtok_r(said, "\n", &rest); line && left; line = strtok_r(NULL, "\n", &rest)) {
+		uint32_t job = (uint32_t)strtoul(line, NULL, 16);
+
+		if (job == q->head->job || is_among(q->here, q->n_here, job))
+			continue;
+		ask_one(q, job, false);
+		left--;
+	}
+	one_less(q);
+}
+
+static struct question *question_new(struct head *h, uint32_t rank, uint64_t id, const char *service)
+{
 	struct question *q = calloc(1, sizeof(*q));
 
-	n_here = n_here < 0 ? 0 : n_here > JOBS_MAX ? JOBS_MAX : n_here;
-	n = n_here + meet_jobs(h, jobs + n_here, JOBS_MAX);
-	if (q) {
-		q->asked = calloc((size_t)n + 1, sizeof(*q->asked));
-		q->service = strdup(service);
-	}
-	if (!q || !q->asked || !q->service) {
-		if (q) {
-			free(q->asked);
-			free(q->service);
-		}
-		free(q);
+	if (!q)
+		return NULL;
+	*q = (struct question){ .head = h, .rank = rank, .id = id, .due = 1 }; /* until all have been asked */
+	q->asked = calloc(2 * JOBS_MAX, sizeof(*q->asked));
+	q->here = calloc(JOBS_MAX, sizeof(*q->here));
+	q->service = strdup(service);
+	if (q->asked && q->here && q->service)
+		return q;
+	free(q->asked);
+	free(q->here);
+	free(q->service);
+	free(q);
+	return NULL;
+}
+
+void lookup_begin(struct head *h, uint32_t rank, uint64_t id, const char *service)
+{
+	struct question *q = question_new(h, rank, id, service);
+	int n;
+
+	if (!q) {
 		pmi_head_answer(h, rank, id, json_pack("{s:i, s:s}", "rc", 1, "msg", "service_not_found"));
 		return;
 	}
-	q->head = h;
-	q->rank = rank;
-	q->id = id;
-	q->due = 1; /* until all have been asked */
 	gw_list_append(&h->questions, &q->node);
-	for (int i = 0; i < n; i++) {
-		struct asked *a = &q->asked[q->n_asked];
-		struct gw_error why = { 0 };
-
-		a->q = q;
-		if (jobs[i] == h->job || (i >= n_here && is_among(jobs, n_here, jobs[i])))
-			continue;
-		if (i < n_here ? !ask_here(a, jobs[i]) : meet_begin(&a->reaching, h, jobs[i], on_reached, a, &why) < 0) {
-			if (why.code)
-				gw_log(GW_INFO, "it is not asked for '%s': %s", service, why.text);
-			continue;
-		}
-		q->n_asked++;
+	n = rt_jobs_find(q->here, JOBS_MAX, NULL);
+	q->n_here = n < 0 ? 0 : n > JOBS_MAX ? JOBS_MAX : n;
+	for (int i = 0; i < q->n_here; i++)
+		if (q->here[i] != h->job)
+			ask_one(q, q->here[i], true);
+	if (h->spec->meet && errand_begin(&q->listing, h->loop, list, on_list, q, NULL) == 0)
 		q->due++;
-	}
-	if (q->due > 1 && gw_loop_timer(h->loop, &q->deadline, n > n_here ? FAR_MS : QUESTION_MS, 0, on_no_answer, q) < 0)
-		q->due = 1;
-	one_less(q);
+	if (q->due > 1 && gw_loop_timer(h->loop, &q->deadline, h->spec->meet ? FAR_MS : QUESTION_MS, 0, on_no_answer, q) < 0)
+		question_over(q, NULL);
+	else
+		one_less(q);
 }
 
 void lookup_init(struct head *h)
