@@ -101,7 +101,7 @@ static int ask_for(struct checkpoint *p, const char *path)
 	control_say_interrupted(p->is_stopping ? "godwit: interrupted; a checkpoint that has begun is written nevertheless, and the job ends then\n"
 	                        : "godwit: interrupted; a checkpoint that has begun is written nevertheless; 'godwit status' tells of it\n");
 	code = control_talk(&p->c, request, on_answer, p, &why);
-	p->may_come = code == -EBUSY;
+	p->may_come = code == -EINPROGRESS;
 	if (code < 0 || p->refusal.code)
 		return code < 0 ? control_fail_object(&p->c, &why) : control_refuse(&p->c, &p->refusal);
 	return p->has_failed ? CONTROL_FAILED : CONTROL_DONE;

@@ -35,7 +35,8 @@ void control_say_interrupted(const char *sentence);
 
 /**
  * control_talk - send @request (stolen) and hand each answer to @on_answer until it returns something but 0
- * Return: that, or negative errno with @why when the connection ends before, or mpirun is stopped for some seconds (-EBUSY).
+ * Return: that, or negative errno with @why: the connection ends before; mpirun is stopped, and was not asked (-EBUSY); or it was, and is
+ * stopped for some seconds, after which it may do it (-EINPROGRESS).
  */
 int control_talk(const struct control *c, json_t *request, int (*on_answer)(void *ctx, json_t *msg), void *ctx,
                  struct gw_error *why);

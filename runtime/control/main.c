@@ -232,7 +232,7 @@ static void on_look(void *ctx)
 
 	t->stopped = control_check_awake(t->fd, &why) < 0 ? t->stopped + 1 : 0;
 	if (t->stopped == LOOKS)
-		gw_loop_stop(t->loop, gw_fail(t->why, why.code, "%s; what was asked for may be done then", why.text));
+		gw_loop_stop(t->loop, gw_fail(t->why, -EINPROGRESS, "%s; what was asked for may be done then", why.text));
 }
 
 static const char *interrupted; /* a sentence with its newline */

@@ -108,6 +108,12 @@ code, out, err = godwit("checkpoint", id, os.path.join(to, "never"))
 tap.ok(code == 2 and "suspended" in err and not os.path.exists(os.path.join(to, "never")), "nor is a directory left for it", code, err, entries(to))
 head.send({"op": "resume"})
 head.receive()
+os.kill(job.proc.pid, signal.SIGSTOP)
+wait_for(lambda: proc_stat(job.proc.pid)[0] == "T")
+code, out, err = godwit("checkpoint", id, os.path.join(to, "never"))
+os.kill(job.proc.pid, signal.SIGCONT)
+tap.ok(code != 0 and "is stopped" in err and not os.path.exists(os.path.join(to, "never")), "nor where mpirun is stopped, and was not asked", code,
+       err, entries(to))
 code, out, err = godwit("checkpoint", id, os.path.join(to, "below"))
 tap.ok(code == 0 and "checkpoint 1 of 4 ranks" in out and number(os.path.join(to, "below")) == 1, "godwit checkpoint makes the directory",
        code, out, err)
