@@ -5,9 +5,9 @@
  * Each has a card in DIR, a file of its owner's only: where its mpirun listens, and a secret. Who can read it may call, and must
  * prove that (base/trust.h) before a byte of his is looked at; what is asked then is meet and lookup, and nothing else of what
  * tools ask. So a port (MPI_Open_port) need not carry more than a job's number, and can be printed and passed on: it is no secret.
- * DIR is a directory that the machines share, as home directories mostly are. A lock is held on its card while it runs; a
- * card without one has been left behind by an mpirun that was killed, and goes when the next job begins with the same DIR.
- * DIR may be on a server that hangs: whatever touches it is done by children (errand.h). One keeps our card and the lock on it.
+ * DIR is a directory that the machines share, as home directories mostly are. It may be on a server that hangs: whatever touches it is
+ * done by children of mpirun (errand.h). One keeps the card, and a lock on it, and removes it when mpirun has ended, however. A card
+ * without a lock has been left behind by a machine that failed, or with both killed, and goes when the next job begins with the same DIR.
  *
  * mpirun listens at each address of its machine by which others may reach it. Without -meet it does not.
  */
@@ -16,6 +16,7 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -34,6 +35,7 @@
 #define READ_MS    10000  /* for a card to be read, */
 #define WRITE_MS   10000  /* or ours to be written, before the job starts */
 #define END_MS      2000  /* for ours to be removed */
+#define FORMER_MS   3000  /* for others to have done with that of an mpirun of the same job */
 
 struct card {
 	char host[256];
@@ -129,21 +131,61 @@ static int read_card(void *ctx, char *said, size_t cap)
 	return fd < 0 ? fd : len && len < cap ? 0 : -EPROTO;
 }
 
+/* Is that still the file of this name? */
+static bool is_at(int fd, const char *path)
+{
+	struct stat st, there;
+
+	return fstat(fd, &st) == 0 && lstat(path, &there) == 0 && st.st_dev == there.st_dev && st.st_ino == there.st_ino;
+}
+
+/* A new file, locked. Who sweeps may have found it before it was, and removed it */
+static int open_new(const char *path)
+{
+	for (;;) {
+		int fd, code;
+
+		unlink(path);
+		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+		if (fd < 0)
+			return -errno;
+		code = flock(fd, LOCK_EX) < 0 || fchmod(fd, 0600) < 0 ? -errno : 0;
+		if (code == 0 && is_at(fd, path))
+			return fd;
+		close(fd);
+		if (code < 0)
+			return code;
+	}
+}
+
+/* A job that goes on has the number that it had, and so has the card of its mpirun that was killed. Who sweeps that now removes the name: it
+ * is waited for, or finds the lock taken. Return: the lock; negative: there is no such card, or somebody has it */
+static int lock_former(const char *path)
+{
+	int fd = open_card(path, O_RDWR);
+
+	for (int ms = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && ms < FORMER_MS; ms += 20)
+		usleep(20000);
+	return fd;
+}
+
 /* As a whole, under its name: nobody reads half of one. The lock comes before the name. Return: the lock */
 static int write_card(const struct meet *m, struct gw_error *why)
 {
 	json_t *all = card_pack(&m->card, m->head->job);
 	char tmp[sizeof(m->path) + 4];
-	int fd, code;
+	int fd, former, code;
 
 	snprintf(tmp, sizeof(tmp), "%s.new", m->path);
-	unlink(tmp);
-	fd = open(tmp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	code = fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0 || fchmod(fd, 0600) < 0 ? -errno : !all ? -ENOMEM : 0;
+	fd = open_new(tmp);
+	former = lock_former(m->path);
+	code = fd < 0 ? fd : !all ? -ENOMEM : 0;
 	errno = 0; /* a file server may say only at fsync() that it is full */
 	if (code == 0 && (json_dumpfd(all, fd, 0) < 0 || fsync(fd) < 0 || rename(tmp, m->path) < 0))
 		code = errno ? -errno : -EIO;
 	json_decref(all);
+	if (former >= 0)
+		close(former);
 	if (code == 0)
 		return fd;
 	if (fd >= 0)
@@ -183,7 +225,7 @@ static void sweep(const char *where)
 
 		snprintf(path, sizeof(path), "%.4000s/" CARD "%s", where, job, more);
 		fd = open_card(path, O_RDWR);
-		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && is_at(fd, path))
 			unlink(path);
 	}
 	if (dir)
@@ -223,6 +265,8 @@ static void keep_card(void *ctx, int fd)
 	}
 	kept.code = why.code;
 	snprintf(kept.why, sizeof(kept.why), "%s", why.text);
+	if (lock >= 0)
+		prctl(PR_SET_PDEATHSIG, 0); /* it has something to do then */
 	if (write(fd, &kept, sizeof(kept)) == sizeof(kept) && lock >= 0)
 		while (read(fd, &byte, 1) < 0 && errno == EINTR)
 			continue;

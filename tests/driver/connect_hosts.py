@@ -132,11 +132,12 @@ with rig_mpi.hosts_or_skip(3) as r:
 		r[1].restore()
 	other.kill()
 	job.kill()
-	r[2].run("umask 077; echo {} > %s/godwit-0000beef.new" % cards, user=login)  # of one that was killed while it wrote it
+	# as a machine that failed leaves them, also in the middle of writing one; those of killed mpiruns may have gone with them
+	r[2].run("umask 077; echo {} > %s/godwit-0000beef; echo {} > %s/godwit-0000cafe.new" % (cards, cards), user=login)
 	left = cards_there()
 	job = Job(2, ["-n", "1"], "lookup", stop, "no such name")
-	tap.ok(job.end() == 0 and "lookup failed: " in job.tail() and len(left) == 3 and cards_there() == [],
-	       "cards of mpiruns that were killed go with the next job", left, cards_there(), job.tail())
+	tap.ok(job.end() == 0 and "lookup failed: " in job.tail() and len(left) >= 2 and cards_there() == [],
+	       "cards that were left behind go with the next job", left, cards_there(), job.tail())
 	found = rig_mpi.left(r.hosts, "godwitd|mpirun|ssh")
 	tap.ok(not found, "nothing is left on any host", *found)
 sys.exit(tap.done())

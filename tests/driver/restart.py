@@ -5,7 +5,7 @@
 With --storm: fifty checkpoints in a row while random ranks move and all kinds of messages are under way, then on from the last; and
 one storm with many lives.
 """
-import argparse, ctypes, random
+import argparse, ctypes, fcntl, random
 
 import rig, rig_mpi
 from godwit import *
@@ -228,6 +228,29 @@ for words in (["-clusters", 3], HOSTS + ["a:2,b:2"], ["-clusters", 2]):
 tap.ok([m.get("checkpoint") for m in answers] == [1, 2, 3] and [m["ended"] for m in answers] == [-9, 75, -9] and job.is_running() and
        job.head_name().split("/")[2] == id and all(m["status"] == 0 for m in moves),
        "written down and continued three times, as the same job, whose ranks move and rest in between", answers, moves, *job.tail())
+
+# ---- its card (mpirun -meet), while somebody sweeps that of the mpirun which was killed ------------------------------------------
+
+to_met, cards, own_stop = new_path(), new_path(), new_path()
+job_met = Job(tap, ["-meet", cards, "-n", 1, CONDUCT, "carry", 1, own_stop])
+job_met.wait_line("^ready", 40)
+there = [os.path.join(cards, f) for f in os.listdir(cards)]
+m = checkpoint(job_met, to_met)
+for pid in [pid for pid, name in job_met.processes().items() if name == "godwit-card"]:
+	os.kill(pid, signal.SIGKILL)  # first: it would remove the card
+kill(job_met)
+if there:
+	with open(there[0], "r+") as card:
+		fcntl.flock(card, fcntl.LOCK_EX)
+		again = restart(to_met, "-meet", cards)
+		threading.Event().wait(1)  # long enough for one that does not wait
+		os.unlink(there[0])
+	is_there = running(again, 1) and os.path.exists(there[0])
+	open(own_stop, "w").close()
+	tap.ok(m.get("status") == 0 and is_there and again.end(40) == 0 and os.listdir(cards) == [], "a job that goes on has its card, though somebody "
+	       "removes the former one just then", m, is_there, *again.tail())
+else:
+	tap.skip("a job that goes on has its card, though somebody removes the former one just then", "this machine has no address but those of itself")
 
 # ---- never twice ----------------------------------------------------------------------------------------------------------------
 
