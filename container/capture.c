@@ -255,7 +255,8 @@ static uint64_t ask_thread(struct ct_remote *m)
 	return at;
 }
 
-static int answers_thread(struct ct_rank *r, struct ct_thread *t, const struct ct_call *c, uint64_t at,
+/* @place: of the rank; NULL: it is not known */
+static int answers_thread(struct ct_rank *r, struct ct_thread *t, const struct ct_call *c, uint64_t at, const cpu_set_t *place,
                           struct gw_error *why)
 {
 	struct ct_img_thread *out = ct_vec_add(&r->snap.threads, 1);
@@ -284,6 +285,8 @@ static int answers_thread(struct ct_rank *r, struct ct_thread *t, const struct c
 	out->ioprio = ct_ioprio(t->tid);
 	out->policy = t->sched.policy > 0 ? (uint32_t)t->sched.policy : 0;
 	out->rt_priority = (uint32_t)t->sched.priority;
+	if (place && (t->is_moved_cpu || sched_getaffinity(t->tid, sizeof(t->cpus), &t->cpus) == 0))
+		ct_affinity_narrow(&t->cpus, place, out->cpus);
 	if (syscall(SYS_get_robust_list, t->tid, &head, &len) < 0)
 		return gw_fail(why, -errno, "thread %d: cannot read its robust list: %s", (int)t->tid, strerror(errno));
 	out->robust_list = (uint64_t)(uintptr_t)head;
@@ -298,8 +301,11 @@ static int ask_all(struct ct_rank *r, const struct user_regs_struct *leader, str
 	struct asked a;
 	uint64_t *at;
 	size_t i = 0, n = r->threads.n;
+	bool has_place;
+	cpu_set_t place;
 	int rc, first = 0;
 
+	has_place = ct_affinity_place(r, &place);
 	ct_remote_reset(m);
 	at = calloc(n, sizeof(*at));
 	if (!at)
@@ -336,7 +342,8 @@ static int ask_all(struct ct_rank *r, const struct user_regs_struct *leader, str
 	r->snap.threads.n = r->snap.infos.n = 0;
 	for (i = 0; rc == 0 && i < n; i++)
 		rc = answers_thread(r, CT_AT(struct ct_thread, &r->threads, i),
-		                    (struct ct_call *)(void *)(m->local + CT_PAGE) + a.leader_end + i * THREAD_CALLS, at[i], why);
+		                    (struct ct_call *)(void *)(m->local + CT_PAGE) + a.leader_end + i * THREAD_CALLS, at[i],
+		                    has_place ? &place : NULL, why);
 	if (rc == 0)
 		rc = ct_timers_answers(r, a.timers, why);
 	free(at);

@@ -93,7 +93,7 @@ static int thread_seize(struct ct_rank *r, pid_t tid, const cpu_set_t *here)
 			return 0;
 		}
 		if (t->is_moved_cpu)
-			sched_setaffinity(tid, sizeof(t->cpus), &t->cpus);
+			ct_affinity_give_back(r, t);
 		r->threads.n--;
 		return rc;
 	}
@@ -222,7 +222,7 @@ void ct_threads_detach(struct ct_rank *r, bool is_restoring)
 			ptrace(PTRACE_SETSIGMASK, t->tid, (void *)8, &t->sigmask);
 		}
 		if (t->is_moved_cpu)
-			sched_setaffinity(t->tid, sizeof(t->cpus), &t->cpus);
+			ct_affinity_give_back(r, t);
 		gw_hurry_end(t->tid, &t->sched);
 		ct_slack_set(t->tid, t->slack_ns);
 	}

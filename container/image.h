@@ -234,6 +234,7 @@ struct ct_img_watch {    /* epoll_ctl(2) */
 };
 _Static_assert(sizeof(struct ct_img_watch) == 24, "wire format");
 
+#define CT_IMG_CPUS 1024 /* as many as a cpu_set_t has */
 struct ct_img_thread {
 	uint32_t ns_tid, policy;
 	int32_t nice;
@@ -245,9 +246,10 @@ struct ct_img_thread {
 	uint64_t robust_list, robust_len, clear_tid, rseq, timerslack;
 	uint64_t numa_nodes; /* set_mempolicy(2); of the source's host */
 	uint32_t numa_mode, pad;
+	uint64_t cpus[CT_IMG_CPUS / 64]; /* where it may be, by position in its place (affinity.c); none: everywhere there */
 	char comm[16];
 };
-_Static_assert(sizeof(struct ct_img_thread) == 16 + 216 + 8 + 16 + 16 + 40 + 16 + 16, "wire format");
+_Static_assert(sizeof(struct ct_img_thread) == 16 + 216 + 8 + 16 + 16 + 40 + 16 + CT_IMG_CPUS / 8 + 16, "wire format");
 
 struct ct_img_action { uint64_t sig, handler, flags, restorer, mask; };
 struct ct_img_siginfo {

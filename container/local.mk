@@ -15,6 +15,7 @@ libct_la_SOURCES = \
 	%D%/rank.h \
 	%D%/room.h \
 	%D%/spans.h \
+	%D%/affinity.c \
 	%D%/around.c \
 	%D%/capture.c \
 	%D%/carry.c \
@@ -98,6 +99,11 @@ TESTS += %D%/test_room %D%/test_cpu %D%/test_spans %D%/test_places %D%/test_vdso
 %C%_test_fetch_LDADD = libct.la libgw-base.la
 # compiled by the test, which skips what the compilers here cannot do
 EXTRA_DIST += %D%/victim_cxx.cc %D%/victim_omp.c
+check_PROGRAMS += %D%/test_affinity
+TESTS += %D%/test_affinity
+%C%_test_affinity_SOURCES = %D%/test_affinity.c
+%C%_test_affinity_LDADD = libct.la libgw-base.la
+
 check_PROGRAMS += %D%/test_numa
 TESTS += %D%/test_numa
 %C%_test_numa_SOURCES = %D%/test_numa.c

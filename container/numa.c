@@ -190,7 +190,7 @@ int ct_numa_list(struct ct_rank *r)
 	cpu_set_t cpus;
 
 	r->snap.policies.n = 0;
-	r->snap.process.numa_nodes = sched_getaffinity(r->pid, sizeof(cpus), &cpus) == 0 ? ct_numa_of(&cpus) : 0;
+	r->snap.process.numa_nodes = ct_affinity_place(r, &cpus) ? ct_numa_of(&cpus) : 0;
 	if (!(nodes_online() & (nodes_online() - 1)) || ct_proc_text(r->pid, "numa_maps", &text) < 0)
 		return 0;
 	for (line = text; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {

@@ -355,7 +355,7 @@ struct ct_rank {
 	struct ct_vec wanted;          /* struct ct_img_extent: pages that it makes before the rank is frozen, */
 	size_t made;                   /* so many of the stretches are made or being made */
 	struct ct_reader reader;
-	cpu_set_t cpus;
+	cpu_set_t cpus;                /* its place, affinity.c */
 	bool has_cpus;
 	uint64_t numa_nodes;           /* of these; 0: not known */
 	int daemon_fd[CT_PLUMB_MAX];
@@ -509,6 +509,13 @@ uint64_t ct_slack(pid_t tid); /* of timers, ns; 0: not known */
 void ct_slack_set(pid_t tid, uint64_t ns);
 void ct_traits_set_thread(pid_t tid, const struct ct_img_thread *from, bool is_prompt);
 void ct_traits_set(const struct ct_rank *r);
+
+/* affinity.c */
+void ct_affinity_narrow(const cpu_set_t *may, const cpu_set_t *place, uint64_t positions[CT_IMG_CPUS / 64]);
+void ct_affinity_widen(const uint64_t positions[CT_IMG_CPUS / 64], const cpu_set_t *place, cpu_set_t *may);
+void ct_affinity_mark(const struct ct_rank *r);                    /* when its place is known and its init is there */
+bool ct_affinity_place(const struct ct_rank *r, cpu_set_t *place); /* what the kernel lets it have of it now */
+void ct_affinity_give_back(const struct ct_rank *r, const struct ct_thread *t);
 
 /* numa.c */
 #define CT_NUMA_ANSWER 144 /* bytes */

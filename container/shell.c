@@ -442,8 +442,14 @@ int ct_rank_thaw(struct ct_rank *r, struct ct_thaw_stats *stats, struct gw_error
 			return rc;
 		}
 	}
-	for CT_EACH(struct ct_thread, t, &r->threads)
-		sched_setaffinity(t->tid, sizeof(t->cpus), r->has_cpus ? &r->cpus : &t->cpus);
+	ct_affinity_mark(r);
+	for (size_t i = 0; i < r->threads.n; i++) {
+		struct ct_thread *t = CT_AT(struct ct_thread, &r->threads, i);
+
+		if (r->has_cpus)
+			ct_affinity_widen(CT_AT(struct ct_img_thread, &r->snap.threads, i)->cpus, &r->cpus, &t->cpus);
+		sched_setaffinity(t->tid, sizeof(t->cpus), &t->cpus);
+	}
 	/* it is pending when the first thread is let go, and none comes to an instruction of the program before it has its effect */
 	if (r->snap.process.is_stopped && kill(r->pid, SIGSTOP) < 0)
 		gw_log(GW_WARN, "pid %d was stopped by a signal, and goes on: %s", (int)r->pid, strerror(errno));

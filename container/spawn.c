@@ -382,6 +382,10 @@ int ct_rank_spawn_begin(struct ct_rank **out, const struct ct_spawn *spec, struc
 	if (!r)
 		return gw_fail(why, -ENOMEM, "no memory for a rank");
 	r->is_baseline = spec->baseline;
+	if (spec->cpus) {
+		r->cpus = *spec->cpus;
+		r->has_cpus = true;
+	}
 	if (!spec->baseline) {
 		ct_cpu_host(&r->cpu);
 	} else if (ct_cpu_parse(&r->cpu, spec->baseline) < 0) {
@@ -406,6 +410,7 @@ int ct_rank_spawn_end(struct ct_rank *r, const struct ct_spawn *spec, bool may_w
 		return rc;
 	if (!r->ns_pid)
 		r->ns_pid = (pid_t)ct_proc_ns_id(r->pid);
+	ct_affinity_mark(r);
 	r->state = CT_RUNNING;
 	return 0;
 }

@@ -22,6 +22,7 @@ static const struct state states[] = {
 	{ "files that were deleted and are mapped: shared, private, open too", .args = { "nameless", "@" }, .is_far_too = true },
 	{ "its program was deleted", .program = "victim_gone", .args = { "gone", "@" }, .is_far_too = true },
 	{ "personality, prctl, priorities, limits, masks", .args = { "traits" } },
+	{ "processors that threads have chosen", .args = { "chosen" } },
 	{ "inside restartable sequences, pthread_create, malloc and the vdso", .args = { "sections" } },
 	{ "inside nested handlers on an alternate stack", .args = { "moments" } },
 	{ "robust mutexes whose owners die, cancellation, destructors of threads", .args = { "mutexes" } },

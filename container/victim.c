@@ -711,6 +711,8 @@ int main(int argc, char **argv)
 		return pairs();
 	if (!strcmp(mode, "traits"))
 		return traits();
+	if (!strcmp(mode, "chosen"))
+		return chosen();
 	if (!strcmp(mode, "moments"))
 		return moments();
 	if (!strcmp(mode, "mutexes"))

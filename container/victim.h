@@ -31,6 +31,7 @@ int pairs(void);
 int traits(void);
 int moments(void);
 int mutexes(void);
+int chosen(void); /* 2 where there is one processor */
 
 /* victim_regions.c */
 int mappings(void);

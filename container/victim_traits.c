@@ -105,6 +105,74 @@ int traits(void)
 	return 7;
 }
 
+/* ---- processors that threads have chosen: one its first, one its last, one none ---------------------------------------- */
+
+static cpu_set_t all_cpus;
+static pthread_barrier_t asked, answered; /* of the choosers and who asks them */
+static atomic_bool is_over;
+
+struct chooser { pthread_t id; cpu_set_t mine; };
+
+static void *chooses(void *arg)
+{
+	const struct chooser *c = arg;
+	cpu_set_t now;
+
+	sched_setaffinity(0, sizeof(c->mine), &c->mine);
+	for (;;) {
+		pthread_barrier_wait(&answered);
+		pthread_barrier_wait(&asked);
+		if (is_over)
+			return arg;
+		CPU_ZERO(&now);
+		sched_getaffinity(0, sizeof(now), &now);
+		if (!CPU_EQUAL(&now, &c->mine))
+			say("bad: a thread on %d processors that had chosen %d, or on others", CPU_COUNT(&now), CPU_COUNT(&c->mine));
+	}
+}
+
+int chosen(void)
+{
+	struct chooser choosers[3];
+	int first = CPU_SETSIZE, last = -1;
+	cpu_set_t now;
+	char line[64];
+
+	sched_getaffinity(0, sizeof(all_cpus), &all_cpus);
+	if (CPU_COUNT(&all_cpus) < 2)
+		return 2;
+	for (int i = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET(i, &all_cpus)) {
+			first = i < first ? i : first;
+			last = i;
+		}
+	CPU_ZERO(&choosers[0].mine);
+	CPU_SET(first, &choosers[0].mine);
+	CPU_ZERO(&choosers[1].mine);
+	CPU_SET(last, &choosers[1].mine);
+	choosers[2].mine = all_cpus;
+	pthread_barrier_init(&asked, NULL, 4);
+	pthread_barrier_init(&answered, NULL, 4);
+	for (int i = 0; i < 3; i++)
+		pthread_create(&choosers[i].id, NULL, chooses, &choosers[i]);
+	pthread_barrier_wait(&answered);
+	say("ready");
+	while (hear(line, sizeof(line)) && strcmp(line, "end") != 0) {
+		pthread_barrier_wait(&asked);
+		pthread_barrier_wait(&answered);
+		sched_getaffinity(0, sizeof(now), &now);
+		if (!CPU_EQUAL(&now, &all_cpus))
+			say("bad: the main thread, which has chosen none, is on %d processors", CPU_COUNT(&now));
+		say("ok %s", line);
+	}
+	is_over = true;
+	pthread_barrier_wait(&asked);
+	for (int i = 0; i < 3; i++)
+		pthread_join(choosers[i].id, NULL);
+	say("done");
+	return 7;
+}
+
 /* ---- moments: it obeys from inside a handler on its alternate stack, that another handler has interrupted ------------ */
 
 static sigjmp_buf back;

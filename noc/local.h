@@ -214,6 +214,8 @@ uint32_t noc_table_add(struct noc_table *t, void *p);    /* UINT32_MAX when out 
 void *noc_table_get(const struct noc_table *t, uint32_t id);
 void noc_table_remove(struct noc_table *t, uint32_t id);
 
+#define NOC_SEAT_WORDS 16 /* a cpu_set_t */
+
 struct noc_member {
 	uint32_t proc, job, names_max, cluster;
 	uint32_t refs;            /* noc_start() minus noc_stop() */
@@ -252,6 +254,7 @@ struct noc_member {
 	uint16_t seat;            /* what the segment says of us (seats.c); 0 after an attach */
 	uint64_t seat_since;      /* ticks of this host: the last look at the others' */
 	uint64_t seat_rest;       /* ticks until the next one */
+	uint64_t seat_place[NOC_SEAT_WORDS]; /* cores, a set: where our parent might be after that attach */
 	uint32_t wait_sleeps;     /* for the network, since it began */
 	uint64_t wait_own_ns;     /* the thread's processor time after the last of them, on this host */
 	uint32_t wait_threads;    /* threads of the program when last looked; and when: */
@@ -273,6 +276,8 @@ int noc_guests_open(struct noc_segment *seg, uint32_t number);
 
 /** noc_seat_look - a rank of a crowded cluster waits, at @now in ticks: it says on which core, and goes to an emptier one */
 void noc_seat_look(uint64_t now);
+/** noc_seat_back - which mask a rank that has gone over takes: @may, its own, or more. Pure. @now: its parent's; @place: that at first */
+void noc_seat_back(uint64_t *may, const uint64_t *now, const uint64_t *place);
 /** noc_seat_leave - detach: it is on no core of this host any more */
 void noc_seat_leave(void);
 void noc_cells_free(void);         /* now, not when there are more */

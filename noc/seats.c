@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #endif
 #include <sched.h>
+#include <unistd.h>
 
 #include "noc/local.h"
 
@@ -49,14 +50,35 @@ static void seat_say(int cpu)
 	atomic_store_explicit(&noc_me->seg.seats[noc_me->proc], noc_me->seat, memory_order_relaxed);
 }
 
+/* The kernel keeps the mask that we set, and only tells of what is left of it: while a control group takes cores away (cpuset), the
+ * mask that is read has not got those, and set again it would keep us from them when they come back. Our parent, the rank's
+ * init as a rule, was given as many (container/affinity.c): who is wherever that may be now may be wherever it might be at first. */
+void noc_seat_back(uint64_t *may, const uint64_t *now, const uint64_t *place)
+{
+	for (int i = 0; i < NOC_SEAT_WORDS; i++)
+		if (now[i] & ~may[i])
+			return;
+	for (int i = 0; i < NOC_SEAT_WORDS; i++)
+		may[i] |= place[i];
+}
+
+union mask {
+	cpu_set_t set;
+	uint64_t words[NOC_SEAT_WORDS];
+};
+_Static_assert(sizeof(cpu_set_t) == NOC_SEAT_WORDS * sizeof(uint64_t), "all of a set");
+
 void noc_seat_look(uint64_t now)
 {
 	struct noc_member *m = noc_me;
 	int cpu = sched_getcpu(), to;
-	cpu_set_t may, one;
+	union mask may, parent;
+	cpu_set_t one;
 
 	if (!m->is_attached || cpu < 0 || cpu >= CPU_SETSIZE) /* who yielded may have been detached meanwhile */
 		return;
+	if (m->seat == 0 && sched_getaffinity(getppid(), sizeof(parent), &parent.set) == 0)
+		memcpy(m->seat_place, parent.words, sizeof(m->seat_place));
 	if (m->seat != cpu + 1)
 		seat_say(cpu);
 	if (now - m->seat_since < m->seat_rest)
@@ -64,7 +86,7 @@ void noc_seat_look(uint64_t now)
 	m->seat_since = now;
 	/* One core only: we are bound to it, or a daemon stops us there (container/freeze.c) and gives back what we may be on
 	 * when it lets us go. To set that one core then would nail us to it */
-	to = sched_getaffinity(0, sizeof(may), &may) == 0 && CPU_COUNT(&may) > 1 ? better_than(cpu, &may) : -1;
+	to = sched_getaffinity(0, sizeof(may), &may.set) == 0 && CPU_COUNT(&may.set) > 1 ? better_than(cpu, &may.set) : -1;
 	if (to < 0) {
 		m->seat_rest = m->seat_rest / 2 > REST_FIRST ? m->seat_rest / 2 : REST_FIRST;
 		return;
@@ -75,7 +97,9 @@ void noc_seat_look(uint64_t now)
 	 * image is taken then: we are inside the gate */
 	if (sched_setaffinity(0, sizeof(one), &one) < 0)
 		return;
-	sched_setaffinity(0, sizeof(may), &may);
+	if (sched_getaffinity(getppid(), sizeof(parent), &parent.set) == 0)
+		noc_seat_back(may.words, parent.words, m->seat_place);
+	sched_setaffinity(0, sizeof(may), &may.set);
 	seat_say(to);
 	m->seat_rest = m->seat_rest < REST_FIRST ? REST_FIRST : 4 * m->seat_rest < REST_LAST ? 4 * m->seat_rest : REST_LAST;
 }
@@ -88,4 +112,5 @@ void noc_seat_leave(void)
 		atomic_store_explicit(&m->seg.seats[m->proc], 0, memory_order_relaxed);
 	m->seat = 0;
 	m->seat_since = m->seat_rest = 0;
+	memset(m->seat_place, 0, sizeof(m->seat_place));
 }

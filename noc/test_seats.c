@@ -33,6 +33,24 @@ static int look_from(int cpu)
 	return atomic_load(&noc_me->seg.seats[ME]) - 1;
 }
 
+static void test_back(void)
+{
+	static const struct { const char *what; unsigned may, now, place, want; } rows[] = {
+		{ "who may be everywhere still may", 0xf, 0xf, 0xf, 0xf },
+		{ "what a control group has taken away comes back", 0x3, 0x3, 0xf, 0xf },
+		{ "what the program has chosen stays, whatever was taken away", 0x3, 0x7, 0xf, 0x3 },
+		{ "and so does more than its place", 0xff, 0xf, 0xf, 0xff },
+	};
+
+	for (size_t i = 0; i < GW_ARRAY_LEN(rows); i++) {
+		uint64_t may[NOC_SEAT_WORDS] = { 0, rows[i].may }, now[NOC_SEAT_WORDS] = { 0, rows[i].now };
+		uint64_t place[NOC_SEAT_WORDS] = { 0, rows[i].place };
+
+		noc_seat_back(may, now, place);
+		ok(may[1] == rows[i].want, "%s", rows[i].what);
+	}
+}
+
 int main(void)
 {
 	struct noc_segment seg;
@@ -48,7 +66,8 @@ int main(void)
 			CPU_SET(c, &both);
 			*(here < 0 ? &here : &there) = c;
 		}
-	tap_begin(8);
+	tap_begin(12);
+	test_back();
 	fd = noc_segment_create(1, RANKS, 1, 1, &why);
 	ok(fd >= 0 && noc_start_test(fd, ME, NULL, &why) == 0, "a rank joins");
 
