@@ -301,8 +301,9 @@ int checkpoint_prepare(struct head *h, const char *dir, bool is_stopping, struct
 
 	if (h->checkpoint || h->suspend.state != SUSPEND_NONE)
 		return suspend_refuse(h, why);
-	if (h->n_guests)
-		return gw_fail(why, -ENOTSUP, "the job has connected to another one (MPI_Comm_connect), and such a job cannot be written down");
+	if (guests_any(h))
+		return gw_fail(why, -ENOTSUP, "the job has connected to job %08x (MPI_Comm_connect), and such a job cannot be written down, also when "
+		               "they have parted", guests_any(h));
 	if (check_worlds(h, why) < 0)
 		return why->code;
 	if (dir[0] != '/' || strlen(dir) > sizeof(c->dir) - 100)

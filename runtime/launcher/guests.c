@@ -370,6 +370,17 @@ void guests_tell(struct head *h, uint32_t cluster)
 	}
 }
 
+uint32_t guests_any(const struct head *h)
+{
+	gw_list_for(e, &h->friends) {
+		const struct friend_job *f = gw_list_entry(e, struct friend_job, node);
+
+		if (f->n_guests)
+			return f->job;
+	}
+	return 0;
+}
+
 /* ---- from first to last ------------------------------------------------------------------------------------------------------------ */
 
 void guests_init(struct head *h)

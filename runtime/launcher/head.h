@@ -549,6 +549,7 @@ void guests_news(struct head *h, uint32_t rank);             /* there is news of
 void guests_drained(struct head *h, const struct gw_link *l); /* of those that wait there is room for more */
 void guests_tell(struct head *h, uint32_t cluster);          /* it has come: all that the others know */
 
+uint32_t guests_any(const struct head *h);                  /* a job that this one has connected to; 0: none */
 void guests_look(struct head *h, unsigned dead_ms);          /* at those on other machines: are these there? */
 
 /* ---- meet.c ---- */

@@ -153,6 +153,33 @@ tap.ok(job.end(30) == 137 and other.wait_line("mpirun: job [0-9a-f]{8}, which ra
        "when one fails the other's mpirun says so", *(job.tail() + other.tail()))
 other.kill()
 
+# a job that has connected is not written down
+stop, to = os.path.join(work, "stop%d" % tap.run), os.path.join(work, "written")
+job = Job(tap, ["-n", 2, "-clusters", 2, spawner, "stay", stop])
+port = job.wait_line(r"^port (.*)", 30).group(1)
+
+
+def written(where):
+	p = subprocess.run([os.path.join(BUILD, "godwit"), "checkpoint", job.head_name().split("/")[2], where], capture_output=True, text=True, timeout=60)
+	return p.returncode, p.stderr
+
+
+first = written(to + "0")
+other = Job(tap, ["-n", 2, spawner, "connect", stop, port])
+talk = job.wait_line("^they talk", 30, count=2) and other.wait_line("^they talk", 30, count=2)
+refused = written(to + "1")
+sentence = "the job has connected to job %s (MPI_Comm_connect)" % other.head_name().split("/")[2]
+open(stop, "w").close()
+parted = job.wait_line("^they have parted", 30, count=2)
+ended = other.end(30)
+later = written(to + "2")
+open(stop + ".end", "w").close()
+tap.ok(first[0] == 0 and talk and refused[0] == 2 and sentence in refused[1] and not os.path.exists(to + "1"),
+       "a job is written down until it has connected, and then not: by name", first, refused, *job.tail())
+tap.ok(parted and ended == 0 and later[0] == 2 and "also when they have parted" in later[1] and not os.path.exists(to + "2"),
+       "nor when they have parted", ended, later, *(job.tail() + other.tail()))
+tap.ok(job.end(30) == 0 and len([l for l in job.out() if re.search("turns, 0 wrong", l)]) == 4, "and nothing of it stops", *job.tail())
+
 # mpirun of the one is stopped, and the other job is suspended when its answer comes
 stop, events = os.path.join(work, "stop%d" % tap.run), os.path.join(work, "events%d" % tap.run)
 job = Job(tap, ["-n", 1, spawner, "accept", stop])

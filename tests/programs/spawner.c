@@ -7,6 +7,7 @@
  *                                                 there; the next where that fails
  *   spawner twice STOP PROGRAM                    spawn two, which end at once; talk among ourselves until STOP is there; spawn two more
  *   spawner accept STOP [SERVICE]                 open a port, print it, publish it as SERVICE, accept, and talk
+ *   spawner stay STOP                             the same; when they have parted, talk among ourselves until STOP.end is there
  *   spawner connect STOP PORT [PORT...]           connect to it, and talk; to the next where that fails
  *   spawner lookup STOP SERVICE                   find it by its name before
  */
@@ -158,6 +159,17 @@ static int accept_from(const char *stop, const char *service)
 	return wrong;
 }
 
+static int stay(const char *stop)
+{
+	int wrong = accept_from(stop, NULL);
+	char end[4096];
+
+	printf("they have parted\n");
+	fflush(stdout);
+	snprintf(end, sizeof(end), "%s.end", stop);
+	return talk(MPI_COMM_WORLD, end) || wrong;
+}
+
 static int connect_to(const char *stop, char **names, int n)
 {
 	MPI_Comm other;
@@ -199,6 +211,8 @@ int main(int argc, char **argv)
 		code = spawn_twice(argv[2], argv[3]);
 	else if (argc >= 3 && strcmp(argv[1], "accept") == 0)
 		code = accept_from(argv[2], argv[3]);
+	else if (argc == 3 && strcmp(argv[1], "stay") == 0)
+		code = stay(argv[2]);
 	else if (argc >= 4 && strcmp(argv[1], "connect") == 0)
 		code = connect_to(argv[2], argv + 3, argc - 3);
 	else if (argc == 4 && strcmp(argv[1], "lookup") == 0)
