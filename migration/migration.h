@@ -56,9 +56,15 @@ struct mig_offer {
 	const json_t *hints;       /* what the source's ops.hints said; never NULL (an empty object) */
 };
 
+/* Of all threads of a rank, as the kernel counts it; 0: not known */
+struct mig_turns {
+	uint64_t ran_ns, waited_ns; /* waited: for a processor */
+};
+
 /* What a move costs others is told by comparing these, before and during it. */
 struct mig_pace {
 	uint64_t at_ns;            /* gw_now_ns(); 0: nobody has looked */
+	struct mig_turns turns;
 	uint64_t user_ns;          /* of the rank's threads, in user mode */
 	uint64_t mpi_bytes;        /* that it has sent and received */
 	bool has_mpi;
@@ -105,6 +111,9 @@ struct mig_ops {
 
 	/* optional, at both ends: how far it has come; and @then (NULL: unwanted), when it began to run here undisturbed */
 	void (*pace)(void *ctx, void *rank, struct mig_pace *now, struct mig_pace *then);
+
+	/* optional: the same of its turns on processors alone, which takes less */
+	void (*turns)(void *ctx, void *rank, struct mig_turns *now);
 
 	/* optional: what has gone over the interface of the connection @fd (-1: that of @now->name); and @then (NULL: unwanted),
 	 * when the last move had left it */
@@ -194,6 +203,7 @@ struct mig_how {                 /* all zero: as is best */
 	enum mig_technique technique;
 	uint64_t max_downtime_ns;    /* what a move shall not exceed; 0: 5 ms. A wish: no move fails of it */
 	uint64_t bandwidth;          /* bytes a second while the rank runs; 0: as fast as the link takes it */
+	unsigned max_slowdown;       /* thousandths of its processor time that rounds may cost the rank; 0: no matter */
 	bool is_plain;               /* memory is not packed, whatever the link */
 };
 

@@ -81,17 +81,29 @@ static uint64_t round_sent(const struct mig_session *s)
 	return s->t.bytes - s->t.round_bytes;
 }
 
+/* When the next bytes may go on the link, by what was asked for; 0: now */
+static uint64_t due_on_link(const struct mig_session *s)
+{
+	uint64_t wire = s->pack.wire - (s->state == MIG_SERVE ? s->pack.serve_wire : s->pack.round_wire);
+
+	return !s->how.bandwidth ? 0 : (s->state == MIG_SERVE ? s->post.begun_ns : s->rounds.begun_ns) +
+	                               (uint64_t)((double)wire * 1e9 / (double)s->how.bandwidth);
+}
+
 bool mig_round_is_ahead(struct mig_session *s)
 {
-	uint64_t wire = s->pack.wire - (s->state == MIG_SERVE ? s->pack.serve_wire : s->pack.round_wire), due;
+	uint64_t due, gentle;
 
-	if (!s->how.bandwidth || (s->state != MIG_PRECOPY && s->state != MIG_SERVE))
+	if (s->state != MIG_PRECOPY && s->state != MIG_SERVE)
 		return false;
-	due = (s->state == MIG_SERVE ? s->post.begun_ns : s->rounds.begun_ns) +
-	      (uint64_t)((double)wire * 1e9 / (double)s->how.bandwidth);
+	if (s->pace) /* it waits for its time, whatever else comes meanwhile, as that the socket is empty */
+		return true;
+	gentle = s->state == MIG_PRECOPY ? mig_gentle_due(s) : 0;
+	due = due_on_link(s);
+	due = due > gentle ? due : gentle;
 	if (gw_now_ns() >= due)
 		return false;
-	if (!s->pace && mig_session_later(s, (unsigned)((due - gw_now_ns()) / 1000000 + 1), on_pace) < 0)
+	if (mig_session_later(s, (unsigned)((due - gw_now_ns()) / 1000000 + 1), on_pace) < 0)
 		return false;
 	return true;
 }
@@ -111,7 +123,12 @@ static bool is_much(const struct mig_session *s, uint64_t bytes)
 	return bytes > SMALL_BYTES && pause > s->how.max_downtime_ns / 2;
 }
 
-/* Is what would have to go now @now worth another round? */
+static bool has_shrunk(const struct mig_rounds *r, const struct ct_round *now)
+{
+	return now->bytes < r->last.bytes - r->last.bytes / 4;
+}
+
+/* Is what would have to go now @now worth another round? After one that rested it is not known how fast it writes. */
 static bool is_worth_it(const struct mig_session *s, const struct ct_round *now)
 {
 	const struct mig_rounds *r = &s->rounds;
@@ -120,7 +137,7 @@ static bool is_worth_it(const struct mig_session *s, const struct ct_round *now)
 		return true;
 	if (s->how.technique == MIG_HYBRID)
 		return false;
-	return is_much(s, now->bytes) && r->n < ROUNDS_MAX && now->bytes < r->last.bytes - r->last.bytes / 4;
+	return is_much(s, now->bytes) && r->n < ROUNDS_MAX && (has_shrunk(r, now) || s->gentle.is_bounded);
 }
 
 /* The rounds are over, and @bytes are left: shall they come after the rank? */
@@ -162,6 +179,7 @@ static void leave(struct mig_session *s, uint64_t bytes)
 	r->is_sent = false;
 	r->begun_ns = gw_now_ns();
 	s->pack.round_wire = s->pack.wire;
+	mig_gentle_off(s);
 	mig_src_round(s);
 }
 
@@ -186,12 +204,17 @@ static void next_round(struct mig_session *s)
 			mig_step(s, MIG_EV_ENOUGH);
 		return;
 	}
-	if (r->n == 0)
+	if (r->n == 0) {
 		r->all = now.bytes;
+		mig_gentle_begin(s);
+	} else if (!has_shrunk(r, &now)) {
+		mig_gentle_off(s);
+	}
 	r->last = now;
 	r->n++;
 	r->is_sent = false;
 	r->begun_ns = gw_now_ns();
+	mig_gentle_round(s);
 	s->pack.round_wire = s->pack.wire;
 	mig_src_round(s);
 }
@@ -251,7 +274,8 @@ void mig_src_round_over(struct mig_session *s)
 		return;
 	}
 	ct_follow_sent(s->rank);
-	r->rate = took ? (uint64_t)((double)round_sent(s) * 1e9 / (double)took) : 0;
+	/* what the pause will have: nobody rests in it */
+	r->rate = s->gentle.is_bounded ? s->gentle.full : took ? (uint64_t)((double)round_sent(s) * 1e9 / (double)took) : 0;
 	s->t.round_bytes = s->t.bytes;
 	if (is_much(s, r->last.bytes) || s->how.technique == MIG_HYBRID)
 		next_round(s);
@@ -278,4 +302,5 @@ void mig_follow_json(const struct mig_session *s, json_t *m)
 	json_object_set_new(m, "rounds", json_integer(r->n));
 	json_object_set_new(m, "round_bytes", json_integer((json_int_t)s->t.round_bytes));
 	json_object_set_new(m, "round_bytes_s", r->rate ? json_integer((json_int_t)r->rate) : json_null());
+	mig_gentle_json(s, m);
 }

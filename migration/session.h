@@ -114,6 +114,17 @@ struct mig_cost {
 	struct mig_pace fetch;             /* destination: when it ran there */
 };
 
+/* Rounds that leave the rank its core: gentle.c. At the source. */
+struct mig_gentle {
+	bool is_off;               /* as fast as they go */
+	bool is_bounded;           /* this round was not, or not all of it */
+	double limit, usual;       /* share of its time that the rank may lose; that it usually has a processor when it wants one */
+	uint64_t rate, full;       /* bytes a second that they may take, 0: all; that they took when they might */
+	uint64_t at_ns, bytes;     /* of the last look: when, and what had been sent */
+	struct mig_turns turns;
+	uint64_t rested_ns;
+};
+
 struct mig_rounds {
 	uint32_t n;               /* begun */
 	bool is_sent;             /* this one: its end is awaited */
@@ -186,6 +197,7 @@ struct mig_session {
 	bool is_end_waiting;      /* source: the image is out, its files are not flushed yet */
 	struct mig_how how;       /* source */
 	struct mig_rounds rounds;
+	struct mig_gentle gentle;
 	struct mig_cost cost;
 	struct mig_pack pack;
 	struct gw_timer *pace;    /* what goes on by itself after a while: mig_session_later() */
@@ -327,6 +339,19 @@ bool mig_round_is_ahead(struct mig_session *s); /* of the bandwidth that a round
 void mig_src_precopy(struct mig_session *s);
 void mig_src_round(struct mig_session *s);
 void mig_src_round_over(struct mig_session *s);
+
+/* ---- gentle.c ---- */
+/* What a rank loses that ran for @ran_ns and waited for a processor for @waited_ns, and usually has one for the share
+ * @usual of the time that it wants one. Return: share, 0 to 1. Pure */
+double mig_gentle_lost(uint64_t ran_ns, uint64_t waited_ns, double usual);
+/* Bytes a second that rounds may take, which took @seen so far, when the rank lost @lost and may lose @limit; unbounded they
+ * take @full; they may take @longer times as long, and the rank writes @dirty_rate. Return: 0: as they can. Pure */
+uint64_t mig_gentle_rate(uint64_t seen, uint64_t full, double lost, double limit, unsigned longer, uint64_t dirty_rate);
+void mig_gentle_begin(struct mig_session *s);    /* the first round is known, */
+void mig_gentle_round(struct mig_session *s);    /* a round is begun */
+void mig_gentle_off(struct mig_session *s);
+uint64_t mig_gentle_due(struct mig_session *s);  /* when the next piece may go; 0: now */
+void mig_gentle_json(const struct mig_session *s, json_t *m);
 
 /* ---- postcopy.c ---- */
 void mig_src_serve(struct mig_session *s);

@@ -30,9 +30,9 @@
  *   pmi-answer    rank id answer{}
  *   stdin-eof     rank offset                 standard input ends at @offset
  *   output-ack    rank stream offset          the head has written all up to @offset
- *   migrate       id rank to timeout_ms carry technique max_downtime_us bandwidth plain moment_ms
+ *   migrate       id rank to timeout_ms carry technique max_downtime_us bandwidth max_slowdown plain moment_ms
  *                                             answered by migrate-done; @carry: files may travel with it; technique: auto,
- *                                             stop-and-copy, pre-copy, post-copy, hybrid; bandwidth: bytes a second;
+ *                                             stop-and-copy, pre-copy, post-copy, hybrid; bandwidth: bytes a second; max_slowdown: thousandths;
  *                                             plain: nothing is packed; moment_ms: so long a good moment of its program is waited for; all but carry optional
  *   wished        rank id status text         the answer to wish
  *   cancel        id                          the request @id is taken back, unless its move has begun
@@ -104,7 +104,7 @@
  *                                             rank has movable: state ("yes", "no", "waits", "moving") reasons[]: kind number text, and
  *                                             what is predicted; @use: what measure tells is enough; @traffic: with whom ranks talk, too
  *   pin           ranks[] pinned           -> pinned: ranks[] pinned changed[] (or refused: text)
- *   migrate       ranks[] to timeout_ms carry technique max_downtime_us bandwidth
+ *   migrate       ranks[] to timeout_ms carry technique max_downtime_us bandwidth max_slowdown
  *                                             to: a cluster's number, or a host's name; the rest: as to a clusterd
  *                                          -> migrated: rank to status text measures{} (one for each), then done: failed
  *                                             (or refused: text, before anything was begun)

@@ -338,6 +338,7 @@ bool suspend_is_on(const struct clusterd *d);
 bool pace_traffic(const struct rank *r, struct ct_traffic *t); /* what it has sent and received; false: not known */
 void pace_begin(struct rank *r);                         /* from now on it runs undisturbed */
 void pace_look(void *ctx, void *rank, struct mig_pace *now, struct mig_pace *then); /* of struct mig_ops, as is */
+void pace_turns(void *ctx, void *rank, struct mig_turns *now);
 void pace_line(void *ctx, int fd, struct mig_line *now, struct mig_line *then);     /* that */
 void pace_line_rests(struct clusterd *d);                /* no move is under way */
 

@@ -304,7 +304,7 @@ static const struct mig_ops ops = {
 	.hints = on_hints, .quiesce = on_quiesce, .export_state = on_export, .given = on_given, .stay = on_stay,
 	.serving = on_serving, .left = on_left, .lost = on_lost, .finished = on_finished, .prepare = on_prepare, .import_state = on_import,
 	.discard = on_discard, .arriving = on_arriving, .taken = on_taken, .starved = on_starved, .whole = on_whole,
-	.pace = pace_look, .line = pace_line,
+	.pace = pace_look, .turns = pace_turns, .line = pace_line,
 };
 
 /* ---- for a checkpoint: a move to nowhere ------------------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* How fast a rank goes, and how much goes over a link: what migration/ compares before and during a move. */
+#include <dirent.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
 #include <sys/uio.h>
@@ -25,6 +26,43 @@ static uint64_t user_ns(pid_t pid)
 	return ticks * (1000000000ull / (unsigned long)sysconf(_SC_CLK_TCK));
 }
 
+/* Of each thread: a program that computes with many gets its processors with many */
+static void turns_of(pid_t pid, struct mig_turns *now)
+{
+	const struct dirent *e;
+	char path[64];
+	DIR *dir;
+
+	*now = (struct mig_turns){ 0 };
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	dir = opendir(path);
+	while (dir && (e = readdir(dir))) {
+		unsigned long long ran, waited;
+		FILE *f;
+
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%.16s/schedstat", (int)pid, e->d_name);
+		f = fopen(path, "re");
+		if (f && fscanf(f, "%llu %llu", &ran, &waited) == 2) {
+			now->ran_ns += ran;
+			now->waited_ns += waited;
+		}
+		if (f)
+			fclose(f);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+void pace_turns(void *ctx, void *rank, struct mig_turns *now)
+{
+	const struct rank *r = rank;
+
+	(void)ctx;
+	turns_of(r->pid, now);
+}
+
 bool pace_traffic(const struct rank *r, struct ct_traffic *t)
 {
 	struct iovec mine = { t, sizeof(*t) }, its = { (void *)(uintptr_t)r->traffic_at, sizeof(*t) };
@@ -37,6 +75,7 @@ static void look(const struct rank *r, struct mig_pace *now)
 	struct ct_traffic t;
 
 	*now = (struct mig_pace){ .at_ns = gw_now_ns(), .user_ns = user_ns(r->pid) };
+	turns_of(r->pid, &now->turns);
 	now->has_mpi = pace_traffic(r, &t);
 	if (now->has_mpi)
 		now->mpi_bytes = t.sent_bytes + t.received_bytes;

@@ -188,6 +188,7 @@ static struct mig_how read_how(const json_t *msg)
 	const char *technique = json_string_value(json_object_get(msg, "technique"));
 	struct mig_how how = { .max_downtime_ns = (uint64_t)json_integer_value(json_object_get(msg, "max_downtime_us")) * 1000,
 	                       .bandwidth = (uint64_t)json_integer_value(json_object_get(msg, "bandwidth")),
+	                       .max_slowdown = (unsigned)json_integer_value(json_object_get(msg, "max_slowdown")),
 	                       .is_plain = json_is_true(json_object_get(msg, "plain")) };
 
 	if (technique && strcmp(technique, "stop-and-copy") == 0)

@@ -14,11 +14,11 @@ struct migrate {
 	long timeout_s;
 	int failed, is_carrying, is_plain;
 	const char *technique;
-	json_int_t max_downtime_us, bandwidth;
+	json_int_t max_downtime_us, bandwidth, max_slowdown;
 	bool is_refused;
 };
 
-enum { KEY_NO_PACK = 256 };
+enum { KEY_NO_PACK = 256, KEY_MAX_SLOWDOWN };
 
 static const struct argp_option options[] = {
 	{ "to", 't', "CLUSTER|HOST", 0, "Where to: the number of a cluster, or a host of the job, there where fewest ranks are (required)", 0 },
@@ -29,6 +29,8 @@ static const struct argp_option options[] = {
 	{ "max-downtime", 'd', "TIME", 0, "How long a rank may stand still, as 5ms or 800us: pre-copy makes rounds until that is in reach (default 5ms)", 0 },
 	{ "bandwidth", 'b', "RATE", 0, "Bytes a second, as 200M or 1G, that memory takes of the link while the rank runs, before the move or after it "
 	  "(default: what it takes)", 0 },
+	{ "max-slowdown", KEY_MAX_SLOWDOWN, "PERCENT", 0, "How much of its processor time, as 10%, rounds may cost a rank where no core "
+	  "is free for them: they rest now and then, and take up to ten times as long (default: they do not rest)", 0 },
 	{ "no-pack", KEY_NO_PACK, NULL, 0, "Memory goes as it is, also over a link that is slower than packing it", 0 },
 	CONTROL_OPTIONS,
 	{ 0 }
@@ -62,6 +64,15 @@ static json_int_t bytes(const char *text)
 	return (json_int_t)(v * factor);
 }
 
+/* "10%" -> 100; 0 when it is not that */
+static json_int_t thousandths(const char *text)
+{
+	char *end;
+	double v = strtod(text, &end);
+
+	return end == text || (*end && strcmp(end, "%") != 0) || !(v >= 1 && v <= 99) ? 0 : (json_int_t)(v * 10);
+}
+
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
 	struct migrate *m = state->input;
@@ -93,6 +104,11 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'T':
 		m->timeout_s = control_number(state, arg, "a number of seconds");
+		return 0;
+	case KEY_MAX_SLOWDOWN:
+		m->max_slowdown = thousandths(arg);
+		if (!m->max_slowdown)
+			argp_error(state, "--max-slowdown=%s is not a part of its time as 10%% (1%% to 99%%)", arg);
 		return 0;
 	case KEY_NO_PACK:
 		m->is_plain = 1;
@@ -221,10 +237,10 @@ int control_migrate(int argc, char **argv)
 	/* the head sees our end and takes back what has not begun; a move that has begun cannot be interrupted by us */
 	control_say_interrupted("godwit: interrupted; moves that have begun go on, requests that wait are taken back; 'godwit status' shows where "
 	                        "the ranks are\n");
-	code = control_talk(&m.c, json_pack("{s:s, s:o, s:o, s:I, s:b, s:s, s:I, s:I, s:b}", "op", "migrate", "ranks", m.ranks, "to", m.to,
+	code = control_talk(&m.c, json_pack("{s:s, s:o, s:o, s:I, s:b, s:s, s:I, s:I, s:I, s:b}", "op", "migrate", "ranks", m.ranks, "to", m.to,
 	                                    "timeout_ms", (json_int_t)m.timeout_s * 1000, "carry", m.is_carrying, "technique",
 	                                    m.technique ? m.technique : "auto", "max_downtime_us", m.max_downtime_us, "bandwidth",
-	                                    m.bandwidth, "plain", m.is_plain), on_answer, &m, &why);
+	                                    m.bandwidth, "max_slowdown", m.max_slowdown, "plain", m.is_plain), on_answer, &m, &why);
 	if (m.c.is_json && !m.is_refused) {
 		json_dumpf(m.results, stdout, JSON_INDENT(2));
 		putchar('\n');

@@ -507,7 +507,7 @@ int moves_allow_host(const struct head *h, const char *host, struct gw_error *wh
 /** moves_choose - of @host the cluster where fewest ranks are, or are going to. A rank that is on the host stays where it is */
 int moves_choose(const struct head *h, json_int_t rank, const char *host, json_int_t *to, struct gw_error *why);
 /** moves_begin - ask the owner of @rank. 0: @done will be called, never from inside; else @why is filled
- * @how: an object with carry, technique, max_downtime_us, bandwidth, plain and moment_ms as in runtime/wire.h, or without; or NULL
+ * @how: an object with carry, technique, max_downtime_us, bandwidth, max_slowdown, plain and moment_ms as in runtime/wire.h, or without; or NULL
  * @by: as in struct move */
 int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, const json_t *how, const char *by, moves_done_fn *done,
                 void *ctx, struct gw_error *why);

@@ -93,7 +93,7 @@ int moves_allow_ranks(const struct head *h, const json_t *ranks, struct gw_error
 int moves_begin(struct head *h, json_int_t rank, uint32_t to, json_int_t timeout_ms, const json_t *how, const char *by, moves_done_fn *done,
                 void *ctx, struct gw_error *why)
 {
-	static const char *const passed_on[] = { "technique", "max_downtime_us", "bandwidth", "plain", "moment_ms" };
+	static const char *const passed_on[] = { "technique", "max_downtime_us", "bandwidth", "max_slowdown", "plain", "moment_ms" };
 	struct rank *r;
 	struct move *m;
 	json_t *msg;

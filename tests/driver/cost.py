@@ -106,6 +106,29 @@ head.close()
 open(stop, "w").close()
 tap.ok(job.end(40) == 0 and not job.gone(), "that job ends well", *job.tail())
 
+# ---- a rank that is to go on evenly where no core is free --------------------------------------------------------------------
+
+stop = os.path.join(work, "stop-evenly")
+job = Job(tap, ["-n", 1] + HOSTS + ["a,b", os.path.join(BUILD, "tests/bench/downtime"), stop, "128"])
+job.wait_line("^ready rank=0", 60)
+others = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(os.cpu_count())]
+try:
+	m = moved(job, 0, 1, "pre-copy", 0)
+	tap.ok(m.get("rested_ns") == 0 and m["waited"] is not None, "rounds do not rest, and it is told what they cost the rank", m)
+	p = subprocess.run([GODWIT, "migrate", "0", "--to", "0", "--technique", "pre-copy", "--max-slowdown", "5%", "--json", "--job",
+	                    job.head_name().split("/")[2]], capture_output=True, text=True, timeout=90)
+	m = json.loads(p.stdout)[0].get("measures", {}) if p.returncode == 0 else {}
+	tap.ok(m and 0 < m["rested_ns"] < m["phases"]["rounds_ns"] and m["round_bytes_s"] > 128 << 20, "by --max-slowdown they rest, and the rate that "
+	       "is told is that without rests", m, p.stdout, p.stderr)
+finally:
+	for other in others:
+		other.kill()
+		other.wait()
+m = moved(job, 0, 1, "stop-and-copy", 0)
+tap.ok(m.get("rested_ns") == 0 and m["waited"] is None, "no rounds, no rest", m)
+open(stop, "w").close()
+tap.ok(job.end(40) == 0 and not job.gone(), "that job ends well", *job.tail())
+
 # ---- the link ----------------------------------------------------------------------------------------------------------------
 
 for what, name, places in (("memory", "memory", ["-clusters", 3]), ("the network", "lo", HOSTS + ["a,b,c"])):
