@@ -99,7 +99,7 @@ static void look(struct mig_session *s, uint64_t now_ns)
 		return;
 	}
 	/* less than before: some of its threads have ended */
-	if (now.ran_ns > g->turns.ran_ns && now.waited_ns >= g->turns.waited_ns &&
+	if (now.ran_ns >= g->turns.ran_ns && now.waited_ns >= g->turns.waited_ns &&
 	    now.ran_ns - g->turns.ran_ns + now.waited_ns - g->turns.waited_ns > WANTED_NS)
 		lost = mig_gentle_lost(now.ran_ns - g->turns.ran_ns, now.waited_ns - g->turns.waited_ns, g->usual);
 	if (!g->rate && seen > g->full)
