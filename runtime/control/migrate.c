@@ -29,8 +29,8 @@ static const struct argp_option options[] = {
 	{ "max-downtime", 'd', "TIME", 0, "How long a rank may stand still, as 5ms or 800us: pre-copy makes rounds until that is in reach (default 5ms)", 0 },
 	{ "bandwidth", 'b', "RATE", 0, "Bytes a second, as 200M or 1G, that memory takes of the link while the rank runs, before the move or after it "
 	  "(default: what it takes)", 0 },
-	{ "max-slowdown", KEY_MAX_SLOWDOWN, "PERCENT", 0, "How much of its processor time, as 10%, rounds may cost a rank where no core "
-	  "is free for them: they rest now and then, and take up to ten times as long (default: they do not rest)", 0 },
+	{ "max-slowdown", KEY_MAX_SLOWDOWN, "PERCENT", 0, "How much of its processor time, as 10%, rounds shall cost a rank at most where "
+	  "no core is free for them: they rest now and then, and take up to ten times as long (default: they do not rest)", 0 },
 	{ "no-pack", KEY_NO_PACK, NULL, 0, "Memory goes as it is, also over a link that is slower than packing it", 0 },
 	CONTROL_OPTIONS,
 	{ 0 }

@@ -47,11 +47,11 @@ class Victim:
             raise BenchError("the program did not start: " + "; ".join(self.job.tail()))
         self.head = self.job.head()
 
-    def move(self, technique):
+    def move(self, technique, **how):
         """The measures of a move; None: this host cannot do it so."""
         ranks = self.head.ranks()
         who = max(ranks)
-        answer = self.head.migrate([who], 1 - ranks[who]["cluster"], technique=technique)[0]
+        answer = self.head.migrate([who], 1 - ranks[who]["cluster"], technique=technique, **how)[0]
         if answer["status"] != 0:
             print(f"  {technique}: {answer['text']}")
             return None
@@ -156,23 +156,43 @@ def slower_by(found, lines):
     return slower, dearer, control
 
 
-def bench_slowdown(program, stop, results, ranks, words):
-    """A rank whose work writes 100 MiB/s: how much less it does while its memory is sent in rounds."""
-    found = []
-    with Victim(["-n", str(ranks), "-clusters", "2", program, stop, "1024", "100", "0", "work"], stop) as v:
+def slowdown_row(words, found, lines, results):
+    slower, dearer, control = slower_by(found, lines)
+    print(f"  slower by {spread(slower)} % (n {len(slower)}) for {spread([m['phases']['rounds_ns'] / 1e6 for m in found])} ms: {words}\n"
+          f"    a page takes it {spread(dearer)} % more processor time; without a move it is slower than as long before by {spread(control)} %; "
+          f"the pause is {spread([m['downtime_ns'] / 1e6 for m in found])} ms", flush=True)
+    results.append({"what": "slowdown", "case": words, "percent": slower, "cpu_percent": dearer, "control_percent": control, "moves": found})
+
+
+def bench_slowdown(program, stop, results, where, words, hows):
+    """A rank whose work writes 100 MiB/s: how much less it does while its memory is sent in rounds. @where: its job's options; @hows: a name
+    and how to move, in turns ABBA"""
+    found = {name: [] for name, _ in hows}
+    with Victim(where + [program, stop, "1024", "100", "0", "work"], stop) as v:
         v.begin(r"^ready rank=")
-        for _ in range(SLOWDOWN_MOVES):
+        for i in range(SLOWDOWN_MOVES):
             time.sleep(1.2) # what it does undisturbed: the copy that the last move has left must be gone
-            m = v.move("pre-copy")
+            name, how = hows[(0, 1, 1, 0)[i % 4] % len(hows)]
+            m = v.move("pre-copy", **how)
             if m:
-                found.append(m)
+                found[name].append(m)
         v.end()
-        slower, dearer, control = slower_by(found, v.job.out())
-    print(f"\n  while 1 GiB is sent in rounds a rank whose work writes 100 MiB/s is slower by {spread(slower)} % (n {len(slower)}), "
-          f"for {spread([m['phases']['rounds_ns'] / 1e6 for m in found])} ms: {words}\n"
-          f"  a page takes it {spread(dearer)} % more processor time; without a move it is slower than as long before by {spread(control)} %",
-          flush=True)
-    results.append({"what": "slowdown", "ranks": ranks, "percent": slower, "cpu_percent": dearer, "control_percent": control, "moves": found})
+        for name, _ in hows:
+            slowdown_row(words + name, found[name], v.job.out(), results)
+
+
+def bench_slowdowns(program, stop, results):
+    print("\n  a rank whose work writes 100 MiB/s while its 1 GiB is sent in rounds is")
+    bench_slowdown(program, stop, results, ["-n", "1", "-clusters", "2"], "it is alone, so the daemons have a core that is free", [("", {})])
+    bench_slowdown(program, stop, results, ["-n", "2", "-clusters", "2"], "its peer waits for it all the time", [("", {})])
+    others = [subprocess.Popen(["sh", "-c", "while :; do :; done"], start_new_session=True) for _ in range(os.cpu_count() - 1)]
+    try:
+        bench_slowdown(program, stop, results, ["-n", "1", "-launcher", "fork", "-hosts", "a,b"], "all other cores compute",
+                       [("", {}), (", with --max-slowdown 10%", {"max_slowdown": 100})])
+    finally:
+        for p in others:
+            os.killpg(p.pid, signal.SIGKILL)
+            p.wait()
 
 
 def bench_copy(mib, seconds, results):
@@ -250,7 +270,6 @@ def bench_migrate(directory, moves, results):
         still = downtimes.get("stop-and-copy", still)
     bench_halo(results)
     bench_loaded(program, stop, results)
-    bench_slowdown(program, stop, results, 1, "it is alone, so the daemons have a core that is free")
-    bench_slowdown(program, stop, results, 2, "its peer waits for it all the time, so they have none on two cores")
+    bench_slowdowns(program, stop, results)
     bench_copy(1024, still, results)
     bench_criu(directory, results)
