@@ -441,10 +441,30 @@ void ct_capture_undo(struct ct_rank *r)
 	r->remote.base = 0;
 }
 
+/* What depends on no page goes before they are looked for, where somebody makes use of it; and all of it at once. */
+static int hand_head(struct ct_rank *r, bool *is_gone, struct gw_error *why)
+{
+	int rc;
+
+	if (!r->hand_head || r->may_leave)
+		return 0;
+	if (ct_snapshot_write_head(&r->snap, &r->meta) < 0 || ct_section_write(&r->meta, CT_SECTION_HEAD, 0, NULL, 0) < 0)
+		return gw_fail(why, -ENOMEM, "no memory for the image");
+	if (r->meta.n > CT_IMAGE_CHUNK_MIN)
+		return 0;
+	r->is_still = true;
+	rc = r->hand_head(r->hand_head_ctx, r->meta.at, r->meta.n, why);
+	r->is_still = false;
+	r->meta.n = 0;
+	*is_gone = true;
+	return rc;
+}
+
 int ct_capture(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *why)
 {
 	struct ct_snapshot *s = &r->snap;
 	struct ct_img_process *p = &s->process;
+	bool is_head_gone = false;
 	int rc;
 
 	s->strings.n = s->files.n = s->xstate.n = s->dropped.n = s->later.n = 0;
@@ -489,12 +509,14 @@ int ct_capture(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *w
 	if (rc == 0)
 		rc = ct_unread_take(r, why);
 	if (rc == 0)
+		rc = hand_head(r, &is_head_gone, why);
+	if (rc == 0)
 		rc = r->may_leave && !r->follow ? ct_serve_choose(r, why) : 0;
 	if (rc == 0)
 		rc = r->follow ? ct_follow_last(r, st, why) : ct_extents_scan(r, s, &r->extents, why);
 	if (rc == 0 && r->may_leave)
 		rc = ct_serve_plan(r, why);
-	if (rc == 0 && ct_snapshot_write(s, &r->meta) < 0)
+	if (rc == 0 && ((!is_head_gone && ct_snapshot_write_head(s, &r->meta) < 0) || ct_snapshot_write_tail(s, &r->meta) < 0))
 		rc = gw_fail(why, -ENOMEM, "no memory for the image");
 	return rc;
 }

@@ -3,6 +3,7 @@
 #include "container/rank.h"
 
 #include <fcntl.h>
+#include <linux/membarrier.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -120,10 +121,12 @@ static int holds_refuse(struct ct_holds *h, struct gw_error *why)
 	return rc;
 }
 
-/* how large it is, in what a host may have too little of */
-static void look_at_size(const struct ct_rank *r, const struct ct_snapshot *s, const struct ct_vec *tasks,
+/* how large it is, in what a host may have too little of; and of which numbers its threads are, but for the main one */
+static void look_at_size(const struct ct_rank *r, struct ct_snapshot *s, const struct ct_vec *tasks,
                          struct ct_img_needs *needs)
 {
+	struct ct_img_thread t = { 0 };
+
 	for CT_EACH(const struct ct_img_vma, v, &s->vmas) {
 		needs->highest_address = v->end;
 		if ((v->prot & PROT_WRITE) && v->kind != CT_VMA_SHARED_FILE)
@@ -137,7 +140,12 @@ static void look_at_size(const struct ct_rank *r, const struct ct_snapshot *s, c
 		uint32_t ns_tid = ct_proc_ns_id(*tid);
 
 		needs->highest_tid = ns_tid > needs->highest_tid ? ns_tid : needs->highest_tid;
+		t.ns_tid = ns_tid;
+		if (ns_tid && *tid != r->pid && tasks->n <= CT_THREADS_AHEAD)
+			ct_vec_append(&s->threads, &t, 1); /* one that is missing is made later */
 	}
+	/* what its agent has asked for (gate.c), or was found when it stood last */
+	s->process.membarrier = r->snap.process.membarrier | (r->segment.end ? MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED : 0);
 	for (int i = 0; i < CT_IMG_LIMITS; i++) {
 		struct rlimit l;
 
@@ -231,6 +239,8 @@ int ct_rank_check(struct ct_rank *r, struct ct_needs *out, struct gw_error *why)
 		    ct_section_write(&blob, CT_SECTION_STRINGS, (uint32_t)s.strings.n, s.strings.at, s.strings.n) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_FILES, (uint32_t)s.files.n, s.files.at, s.files.n * s.files.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_HANDLES, (uint32_t)s.handles.n, s.handles.at, s.handles.n * s.handles.size) < 0 ||
+		    ct_section_write(&blob, CT_SECTION_PROCESS, 1, &s.process, sizeof(s.process)) < 0 ||
+		    ct_section_write(&blob, CT_SECTION_THREADS, (uint32_t)s.threads.n, s.threads.at, s.threads.n * s.threads.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_VMAS, (uint32_t)vmas.n, vmas.at, vmas.n * vmas.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_EXTENTS, (uint32_t)hints.n, hints.at, hints.n * hints.size) < 0 ||
 		    ct_section_write(&blob, CT_SECTION_END, 1, &(struct ct_img_end){ 0 }, sizeof(struct ct_img_end)) < 0)

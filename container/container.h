@@ -319,6 +319,14 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 void ct_rank_when_still(struct ct_rank *r, int (*say)(void *ctx, struct gw_error *why), void *ctx);
 
 /**
+ * ct_rank_when_known - during the next ct_rank_freeze @hand is called at most once, with the first bytes of the image
+ * They are all that depends on no page: the destination, which must know such images (HEAD of image.h), can begin while it is looked
+ * which pages have to go. ct_image_next goes on behind them. Not called, and all of it left to that, where pages come after the
+ * rank, or for more than CT_IMAGE_CHUNK_MIN bytes. When @hand fails, so does the freeze.
+ */
+void ct_rank_when_known(struct ct_rank *r, int (*hand)(void *ctx, const void *bytes, size_t len, struct gw_error *why), void *ctx);
+
+/**
  * ct_image_next - the next bytes of the image of a frozen rank, or of a round of one that is followed: metadata sections, then page runs, then the end section
  * @buf, @cap: at least CT_IMAGE_CHUNK_MIN bytes. Return: bytes written, 0 after the end, negative errno.
  * Deterministic work of at most @cap bytes: the caller interleaves it with others (the daemon is never blocked).

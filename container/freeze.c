@@ -420,11 +420,18 @@ void ct_rank_when_still(struct ct_rank *r, int (*say)(void *ctx, struct gw_error
 	r->say_still_ctx = ctx;
 }
 
+void ct_rank_when_known(struct ct_rank *r, int (*hand)(void *ctx, const void *bytes, size_t len, struct gw_error *why), void *ctx)
+{
+	r->hand_head = hand;
+	r->hand_head_ctx = ctx;
+}
+
 /* What was said of one freeze, also of one that came to nothing: a later image, as of a checkpoint, is whole. */
 static void said_is_over(struct ct_rank *r)
 {
 	r->may_leave = r->serve.is_skipping = false;
 	r->say_still = NULL;
+	r->hand_head = NULL;
 	r->files_seen.n = 0;
 }
 

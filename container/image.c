@@ -75,16 +75,15 @@ int ct_section_write(struct ct_vec *out, enum ct_section type, uint32_t count, c
 	return rc < 0 ? rc : ct_vec_append(out, p, len);
 }
 
-int ct_snapshot_write(const struct ct_snapshot *s, struct ct_vec *out)
+int ct_snapshot_write_head(const struct ct_snapshot *s, struct ct_vec *out)
 {
 	const struct { enum ct_section type; const struct ct_vec *v; } parts[] = {
 		{ CT_SECTION_STRINGS, &s->strings }, { CT_SECTION_FILES, &s->files },     { CT_SECTION_AUXV, &s->auxv },
 		{ CT_SECTION_VMAS, &s->vmas },       { CT_SECTION_FDS, &s->fds },         { CT_SECTION_THREADS, &s->threads },
 		{ CT_SECTION_XSTATE, &s->xstate },   { CT_SECTION_ACTIONS, &s->actions }, { CT_SECTION_SIGINFOS, &s->infos },
 		{ CT_SECTION_TIMERS, &s->timers },   { CT_SECTION_TIMERFDS, &s->timerfds }, { CT_SECTION_WATCHES, &s->watches },
-		{ CT_SECTION_DROPPED, &s->dropped }, { CT_SECTION_MEMORIES, &s->memories }, { CT_SECTION_LATER, &s->later },
-		{ CT_SECTION_HANDLES, &s->handles }, { CT_SECTION_LOCKS, &s->locks }, { CT_SECTION_POLICIES, &s->policies },
-		{ CT_SECTION_SYSV, &s->sysv },
+		{ CT_SECTION_MEMORIES, &s->memories }, { CT_SECTION_HANDLES, &s->handles }, { CT_SECTION_LOCKS, &s->locks },
+		{ CT_SECTION_POLICIES, &s->policies }, { CT_SECTION_SYSV, &s->sysv },
 	};
 	int rc;
 
@@ -107,6 +106,13 @@ int ct_snapshot_write(const struct ct_snapshot *s, struct ct_vec *out)
 		}
 	}
 	return rc;
+}
+
+int ct_snapshot_write_tail(const struct ct_snapshot *s, struct ct_vec *out)
+{
+	int rc = ct_section_write(out, CT_SECTION_DROPPED, (uint32_t)s->dropped.n, s->dropped.at, s->dropped.n * s->dropped.size);
+
+	return rc < 0 ? rc : ct_section_write(out, CT_SECTION_LATER, (uint32_t)s->later.n, s->later.at, s->later.n * s->later.size);
 }
 
 /* ---- reader ---------------------------------------------------------------------------------------------------- */
@@ -179,6 +185,8 @@ static int round_done(struct ct_reader *d, struct gw_error *why)
 	return rc;
 }
 
+static int head_taken(struct ct_reader *d, struct gw_error *why);
+
 static int take_section(struct ct_reader *d, const void *p, struct gw_error *why)
 {
 	struct ct_snapshot *s = d->snap;
@@ -191,6 +199,8 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 		return bad(why, "it does not begin with a process");
 	if ((d->seen & bit) && h->type != CT_SECTION_UNREAD && h->type != CT_SECTION_BYTES)
 		return bad(why, "a section comes twice");
+	if (d->is_head_done && h->type != CT_SECTION_DROPPED && h->type != CT_SECTION_LATER && h->type != CT_SECTION_BYTES && h->type != CT_SECTION_END)
+		return bad(why, "a section comes after the head");
 	if (d->is_meta_done && h->type != (d->is_round ? CT_SECTION_ROUND_END : CT_SECTION_END) &&
 	    (d->is_round || h->type != CT_SECTION_BYTES))
 		return bad(why, "a section comes after the pages");
@@ -238,6 +248,7 @@ static int take_section(struct ct_reader *d, const void *p, struct gw_error *why
 	case CT_SECTION_LATER:    return take_array(&s->later, h, p, why);
 	case CT_SECTION_EXTENTS:  return take_array(&d->extents, h, p, why);
 	case CT_SECTION_UNREAD:   return take_unread(s, h, p, why);
+	case CT_SECTION_HEAD:     return head_taken(d, why);
 	case CT_SECTION_BYTES:    return take_bytes(d, h, p, why);
 	case CT_SECTION_XSTATE:
 		s->xstate.n = 0;
@@ -432,16 +443,56 @@ static int check_timers(const struct ct_snapshot *s, struct gw_error *why)
 	return 0;
 }
 
-static int meta_done(struct ct_reader *d, struct gw_error *why)
+/* All of the image's that comes before DROPPED and LATER. */
+static int check_head(const struct ct_reader *d, struct gw_error *why)
 {
 	const struct ct_snapshot *s = d->snap;
 	const struct ct_img_process *p = &s->process;
 	const uint32_t all = 1u << CT_SECTION_PROCESS | 1u << CT_SECTION_STRINGS | 1u << CT_SECTION_FILES |
 		1u << CT_SECTION_AUXV | 1u << CT_SECTION_VMAS | 1u << CT_SECTION_FDS | 1u << CT_SECTION_THREADS |
 		1u << CT_SECTION_XSTATE | 1u << CT_SECTION_ACTIONS | 1u << CT_SECTION_SIGINFOS | 1u << CT_SECTION_TIMERS |
-		1u << CT_SECTION_TIMERFDS | 1u << CT_SECTION_WATCHES | 1u << CT_SECTION_DROPPED | 1u << CT_SECTION_MEMORIES |
-		1u << CT_SECTION_LATER | 1u << CT_SECTION_HANDLES | 1u << CT_SECTION_LOCKS |
-		1u << CT_SECTION_POLICIES;
+		1u << CT_SECTION_TIMERFDS | 1u << CT_SECTION_WATCHES | 1u << CT_SECTION_MEMORIES |
+		1u << CT_SECTION_HANDLES | 1u << CT_SECTION_LOCKS | 1u << CT_SECTION_POLICIES;
+	int rc;
+
+	if ((d->seen & all) != all)
+		return bad(why, "a section is missing");
+	if (!is_range(p->vdso_start, p->vdso_end) || p->vdso_end - p->vdso_start > (1u << 20) ||
+	    (p->exe_file & CT_IMG_EXE_MEMORY ? (p->exe_file ^ CT_IMG_EXE_MEMORY) >= s->memories.n : p->exe_file >= s->files.n) || ct_snapshot_text(s, p->cwd)[0] != '/' || s->auxv.n > 512)
+		return bad(why, "a process with impossible values");
+	rc = check_files(s, why);
+	if (rc == 0)
+		rc = check_memories(s, why);
+	if (rc == 0)
+		rc = check_vmas(s, why);
+	if (rc == 0)
+		rc = check_fds(s, why);
+	if (rc == 0)
+		rc = check_handles(s, why);
+	if (rc == 0)
+		rc = check_threads(s, why);
+	return rc == 0 ? check_timers(s, why) : rc;
+}
+
+/* HEAD. What may come later is not known yet, and then nothing does. */
+static int head_taken(struct ct_reader *d, struct gw_error *why)
+{
+	int rc;
+
+	if (d->is_round || d->is_needs || d->head.length || (d->seen & (1u << CT_SECTION_DROPPED | 1u << CT_SECTION_LATER)))
+		return bad(why, "a head where none should be");
+	rc = check_head(d, why);
+	if (rc < 0)
+		return rc;
+	d->is_head_done = true;
+	return d->ops && d->ops->head ? d->ops->head(d->ctx, why) : 0;
+}
+
+static int meta_done(struct ct_reader *d, struct gw_error *why)
+{
+	const struct ct_snapshot *s = d->snap;
+	const struct ct_img_process *p = &s->process;
+	const uint32_t tail = 1u << CT_SECTION_DROPPED | 1u << CT_SECTION_LATER;
 	const uint32_t of_round = 1u << CT_SECTION_ROUND | 1u << CT_SECTION_STRINGS | 1u << CT_SECTION_FILES |
 		1u << CT_SECTION_VMAS | 1u << CT_SECTION_DROPPED;
 	int rc;
@@ -454,6 +505,9 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 		for CT_EACH(const struct ct_img_extent, e, &d->extents)
 			if (rc == 0 && !is_range(e->start, e->end))
 				rc = bad(why, "an impossible extent");
+		for CT_EACH(const struct ct_img_thread, t, &s->threads)
+			if (rc == 0 && (t->ns_tid < 2 || t->ns_tid > (1u << 22)))
+				rc = bad(why, "a thread with an impossible number");
 		return rc == 0 ? check_vmas(s, why) : rc;
 	}
 	rc = check_dropped(s, why);
@@ -467,26 +521,13 @@ static int meta_done(struct ct_reader *d, struct gw_error *why)
 			rc = check_vmas(s, why);
 		return rc == 0 && d->ops ? d->ops->meta(d->ctx, why) : rc;
 	}
-	if ((d->seen & all) != all)
+	if ((d->seen & tail) != tail)
 		return bad(why, "a section is missing");
-	if (!is_range(p->vdso_start, p->vdso_end) || p->vdso_end - p->vdso_start > (1u << 20) ||
-	    (p->exe_file & CT_IMG_EXE_MEMORY ? (p->exe_file ^ CT_IMG_EXE_MEMORY) >= s->memories.n : p->exe_file >= s->files.n) || ct_snapshot_text(s, p->cwd)[0] != '/' || s->auxv.n > 512)
-		return bad(why, "a process with impossible values");
-	rc = check_files(s, why);
-	if (rc == 0)
-		rc = check_memories(s, why);
-	if (rc == 0)
-		rc = check_vmas(s, why);
+	if (d->is_head_done && s->later.n)
+		return bad(why, "pages come later of a rank whose head came before");
+	rc = d->is_head_done ? 0 : check_head(d, why);
 	if (rc == 0)
 		rc = check_later(s, why);
-	if (rc == 0)
-		rc = check_fds(s, why);
-	if (rc == 0)
-		rc = check_handles(s, why);
-	if (rc == 0)
-		rc = check_threads(s, why);
-	if (rc == 0)
-		rc = check_timers(s, why);
 	return rc == 0 && d->ops ? d->ops->meta(d->ctx, why) : rc;
 }
 

@@ -53,6 +53,7 @@ libct_la_SOURCES = \
 	%D%/restore.c \
 	%D%/restore_fds.c \
 	%D%/restore_maps.c \
+	%D%/restore_threads.c \
 	%D%/room.c \
 	%D%/same.c \
 	%D%/serve.c \

@@ -190,12 +190,16 @@ void ct_snapshot_init(struct ct_snapshot *s);
 void ct_snapshot_fini(struct ct_snapshot *s);
 uint32_t ct_snapshot_string(struct ct_snapshot *s, const char *text);     /* its offset; equal text is stored once */
 const char *ct_snapshot_text(const struct ct_snapshot *s, uint32_t offset);
-int ct_snapshot_write(const struct ct_snapshot *s, struct ct_vec *out);   /* all sections before PAGES, as bytes */
+/* All sections before PAGES as bytes: those that depend on no page, in place of what is in @out; and behind them the others. Between
+ * the two HEAD, where the destination can begin with it */
+int ct_snapshot_write_head(const struct ct_snapshot *s, struct ct_vec *out);
+int ct_snapshot_write_tail(const struct ct_snapshot *s, struct ct_vec *out);
 
 int ct_section_write(struct ct_vec *out, enum ct_section type, uint32_t count, const void *p, size_t len);
 
 /* The reader of the stream: pure, knows no process. It fills a snapshot and hands pages on as they come. */
 struct ct_reader_ops {
+	int (*head)(void *ctx, struct gw_error *why);  /* likewise all before HEAD, where that comes; optional */
 	int (*meta)(void *ctx, struct gw_error *why);  /* all before PAGES is there and consistent */
 	int (*round)(void *ctx, struct gw_error *why); /* a round is complete: the next begins with an empty snapshot */
 	/* @len: whole pages, inside one VMA; the bytes are valid during the call */
@@ -214,7 +218,7 @@ struct ct_reader {
 	uint64_t run_left, next_vaddr, pages_seen, pages_zero;
 	uint32_t seen;                   /* sections, a mask */
 	uint32_t first_vma;              /* cursor: pages ascend */
-	bool has_head, has_run, is_meta_done, is_complete, is_needs, is_round;
+	bool has_head, has_run, is_head_done, is_meta_done, is_complete, is_needs, is_round;
 	struct ct_img_needs needs;       /* NEEDS */
 	struct ct_vec extents;           /* struct ct_img_extent */
 };
@@ -228,6 +232,8 @@ enum ct_state { CT_RUNNING, CT_FROZEN, CT_SHELL, CT_READY, CT_BROKEN };
 
 struct ct_thread {
 	pid_t tid;                     /* on the host */
+	uint32_t ns_tid;               /* of a shell's that was made beforehand */
+	uint64_t rseq_here[2];         /* of a shell's: what its kernel has written there (restore.c) */
 	bool is_seized, is_stopped, is_moved_cpu;
 	bool is_job_stopped;           /* when it was seized: SIGSTOP and the like */
 	struct gw_sched sched;         /* before the freeze */
@@ -333,6 +339,8 @@ struct ct_rank {
 	int (*say_still)(void *ctx, struct gw_error *why); /* ct_rank_when_still; for one freeze */
 	void *say_still_ctx;
 	bool is_still;                 /* it is being called */
+	int (*hand_head)(void *ctx, const void *bytes, size_t len, struct gw_error *why); /* ct_rank_when_known; for one freeze */
+	void *hand_head_ctx;
 	uint32_t asked[CT_FDS_ASKED], n_asked; /* indices of descriptors that are asked inside whether exec closes them */
 	uint64_t plumb_numbers;        /* descriptors below 64 that the last look found to be ends of the daemon's */
 	bool has_locked_plumb;
@@ -366,6 +374,8 @@ struct ct_rank {
 	struct ct_vec writes_local, writes_remote; /* struct iovec, gathered */
 	uint64_t pages_filled;
 	uint32_t rounds;               /* that have come whole */
+	bool is_begun;                 /* ct_restore_begin */
+	uint32_t barriers_ahead;       /* kinds of memory barriers that it has registered for beforehand, a mask */
 	struct ct_fetch *fetch;        /* fetch.c: until it is thawed; NULL: nothing comes later */
 	uint32_t cursor;               /* VMA of the last pages */
 	struct ct_vec sysv_used;       /* struct ct_img_sysv: what it used before it came here */
@@ -651,12 +661,29 @@ int ct_restore_run(struct ct_rank *r, struct gw_error *why);     /* what is in t
 int ct_restore_room(struct ct_rank *r, size_t calls, size_t bytes, struct gw_error *why); /* in the table; runs it when it is full */
 uint64_t ct_restore_text(struct ct_rank *r, const char *s);         /* its address in the shell */
 void ct_restore_open(struct ct_rank *r, const char *path, uint32_t lowest, uint32_t to);
+bool ct_restore_may_begin(const struct ct_rank *r);              /* the head is there: is nothing of it to wait for the end? */
+int ct_restore_begin(struct ct_rank *r, struct gw_error *why);   /* what waits for no page; ct_restore_rest() does what is left */
 int ct_restore_rest(struct ct_rank *r, struct gw_error *why);
+#define CT_LEADER_CALLS 64
+#define CT_LEADER_BYTES 4096
+void ct_restore_leader_calls(struct ct_rank *r);                 /* queued: what the main thread does at the very end */
+
+/* restore_threads.c */
+#define CT_THREADS_AHEAD 64 /* with more threads than so many none is made beforehand */
+int ct_restore_threads_ahead(struct ct_rank *r, struct gw_error *why); /* those of the hint */
+int ct_restore_threads_known(struct ct_rank *r, struct gw_error *why); /* the image's head is there: who is missing, who ends. The table is empty */
+/* the missing ones are made, and all but the main one do what is their own. @is_done: where not NULL, so has the main one, if that could
+ * be. What was queued before runs, where there are other threads */
+int ct_restore_threads(struct ct_rank *r, bool *is_done, struct gw_error *why);
+void ct_restore_thread_calls(struct ct_rank *r, const struct ct_img_thread *t); /* queued: what is a thread's own */
+void ct_restore_rights_calls(struct ct_rank *r);
+int ct_restore_thread_set(struct ct_rank *r, size_t i, struct gw_error *why);   /* extended state, policy; but of the main one registers */
 
 /* restore_maps.c */
 int ct_restore_hints(struct ct_rank *r, const struct ct_vec *extents, struct gw_error *why);
 int ct_restore_collect(struct ct_rank *r, struct gw_error *why); /* wait for what runs in the shell */
 int ct_restore_maps(struct ct_rank *r, struct gw_error *why);
+int ct_restore_forget(struct ct_rank *r, struct gw_error *why);  /* pages that are no more, or come later */
 int ct_restore_shared(struct ct_rank *r, struct gw_error *why); /* mappings of files that the rank writes: after END */
 /* what keeps its pages when a shell with mappings as @have is given those of @want, as spans */
 int ct_maps_kept(const struct ct_snapshot *have, const struct ct_snapshot *want, struct ct_vec *spans);

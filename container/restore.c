@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Making a rank out of a shell whose pages are there: descriptors, process, threads, pending signals. */
+/* Making a rank out of a shell: descriptors, process, pending signals. Its threads: restore_threads.c */
 #include "container/rank.h"
 
 #include <elf.h>
@@ -89,12 +89,8 @@ static int set_process(struct ct_rank *r, struct gw_error *why)
 		if (a->sig != SIGKILL && a->sig != SIGSTOP)
 			CT_CALL(m, "set a signal handler", CT_CALL_OK, SYS_rt_sigaction, a->sig, ct_remote_data(m, k, sizeof(k)), 0, 8);
 	}
-	CT_CALL(m, "personality", CT_CALL_OK, SYS_personality, p->personality);
 	if (p->thp_disable)
 		CT_CALL(m, "huge pages", 0, SYS_prctl, PR_SET_THP_DISABLE, 1);
-	if (p->keep_caps)
-		CT_CALL(m, "keep_caps", 0, SYS_prctl, PR_SET_KEEPCAPS, 1);
-	CT_CALL(m, "memory failures", 0, SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, p->mce_kill);
 	if (p->subreaper)
 		CT_CALL(m, "subreaper", CT_CALL_OK, SYS_prctl, PR_SET_CHILD_SUBREAPER, 1);
 	if (p->pdeathsig)
@@ -107,26 +103,6 @@ static int set_process(struct ct_rank *r, struct gw_error *why)
 		if (rc == 0 && (v->advice & CT_VMA_LOCKED) && (rc = ct_restore_room(r, 1, 0, why)) == 0)
 			CT_CALL(m, "lock memory", 0, SYS_mlock2, v->start, v->end - v->start, v->advice & CT_VMA_LAZY ? MLOCK_ONFAULT : 0);
 	return rc;
-}
-
-/* of the thread that makes the calls: rights are each thread's own. Always the same number of calls */
-#define RIGHTS_CALLS 2
-
-static void rights_calls(struct ct_rank *r)
-{
-	struct ct_remote *m = &r->remote;
-	const struct ct_img_process *p = &r->snap.process;
-	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct caps[2] = {
-		{ (uint32_t)p->cap_effective, (uint32_t)p->cap_permitted, (uint32_t)p->cap_inheritable },
-		{ (uint32_t)(p->cap_effective >> 32), (uint32_t)(p->cap_permitted >> 32), (uint32_t)(p->cap_inheritable >> 32) } };
-
-	CT_CALL(m, "set its capabilities", CT_CALL_OK, SYS_capset, ct_remote_data(m, &head, sizeof(head)),
-	        ct_remote_data(m, caps, sizeof(caps)));
-	if (p->no_new_privs)
-		CT_CALL(m, "no_new_privs", CT_CALL_OK, SYS_prctl, PR_SET_NO_NEW_PRIVS, 1);
-	else
-		CT_CALL(m, "no_new_privs", 0, SYS_getpid);
 }
 
 /* what must be last, since it takes rights away */
@@ -144,167 +120,16 @@ static void drop_rights(struct ct_rank *r)
 		l.cur = l.cur < l.max ? l.cur : l.max;
 		CT_CALL(m, "set a limit", 0, SYS_prlimit64, 0, i, ct_remote_data(m, &l, sizeof(l)));
 	}
-	rights_calls(r);
+	ct_restore_rights_calls(r);
 	if (p->dumpable < 2)
 		CT_CALL(m, "dumpable", CT_CALL_OK, SYS_prctl, PR_SET_DUMPABLE, p->dumpable);
 }
 
-/* ---- threads --------------------------------------------------------------------------------------------------- */
-
-#define THREAD_CALLS (6 + RIGHTS_CALLS)
-
-static void thread_calls(struct ct_rank *r, const struct ct_img_thread *t)
-{
-	struct ct_remote *m = &r->remote;
-	struct { uint64_t sp; uint32_t flags, pad; uint64_t size; } ss = { t->altstack, t->altstack_flags & ~(uint32_t)SS_ONSTACK,
-		0, t->altstack_size };
-
-	/* always the same number of calls */
-	CT_CALL(m, "robust list", 0, SYS_set_robust_list, t->robust_list, t->robust_len ? t->robust_len : 24);
-	CT_CALL(m, "alternate stack", CT_CALL_OK, SYS_sigaltstack, ct_remote_data(m, &ss, sizeof(ss)), 0);
-	if (t->rseq)
-		CT_CALL(m, "rseq", CT_CALL_OK, SYS_rseq, t->rseq, t->rseq_len, 0, t->rseq_signature);
-	else
-		CT_CALL(m, "rseq", 0, SYS_getpid);
-	CT_CALL(m, "name", 0, SYS_prctl, PR_SET_NAME, ct_remote_data(m, t->comm, sizeof(t->comm)));
-	CT_CALL(m, "timer slack", 0, SYS_prctl, PR_SET_TIMERSLACK, t->timerslack);
-	ct_numa_set(r, t);
-}
-
-static void clone_call(struct ct_rank *r, const struct ct_img_thread *t)
-{
-	struct ct_remote *m = &r->remote;
-	struct ct_clone3_args a = {
-		.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PTRACE |
-		         (t->clear_tid ? CLONE_CHILD_CLEARTID : 0),
-		.child_tid = t->clear_tid,
-		.set_tid = ct_remote_data(m, &t->ns_tid, sizeof(t->ns_tid)),
-		.set_tid_size = 1 };
-	struct ct_call *c;
-
-	c = CT_CALL(m, "make a thread", CT_CALL_EQUAL | CT_CALL_CLONE, SYS_clone3, ct_remote_data(m, &a, sizeof(a)), sizeof(a));
-	c->expect = t->ns_tid;
-}
-
-/* bring the new threads to the end of their parts of the table, and find out which is which */
-static int threads_collect(struct ct_rank *r, size_t first_call, size_t first, size_t n, struct gw_error *why)
-{
-	struct ct_remote *m = &r->remote;
-	struct ct_vec tids;
-	int rc, status;
-
-	ct_vec_init(&tids, sizeof(int));
-	rc = ct_proc_ids(r->pid, "task", &tids);
-	if (rc < 0)
-		gw_fail(why, rc, "cannot list the threads of the shell: %s", strerror(-rc));
-	for (int pass = 0; pass < 2; pass++)
-		for (size_t i = 0; rc == 0 && i < tids.n; i++) {
-			pid_t tid = *CT_AT(int, &tids, i);
-			struct user_regs_struct now;
-			size_t at, which;
-			bool is_known = false;
-
-			for CT_EACH(const struct ct_thread, t, &r->threads)
-				is_known |= t->tid == tid && t->is_stopped;
-			if (is_known)
-				continue;
-			rc = ct_wait_stop(tid, &status);
-			if (rc < 0) {
-				gw_fail(why, rc, "a new thread ended at once");
-			} else if (pass == 0) { /* its first stop, before it has done anything */
-				if (ptrace(PTRACE_CONT, tid, NULL, NULL) < 0)
-					rc = gw_fail(why, -errno, "cannot start a new thread: %s", strerror(errno));
-			} else if (ptrace(PTRACE_GETREGS, tid, NULL, &now) < 0 || status >> 8 != SIGTRAP) {
-				rc = gw_fail(why, -EIO, "a new thread stopped with %#x", status);
-			} else {
-				at = (now.r12 - m->base - CT_PAGE) / sizeof(struct ct_call);
-				which = at < first_call ? n : (at - first_call) / THREAD_CALLS - 1;
-				if (at < first_call + THREAD_CALLS || (at - first_call) % THREAD_CALLS || which >= n ||
-				    now.r12 != now.r13) {
-					rc = gw_fail(why, -EIO, "%s: failed in a new thread (call %zu)",
-					             at < GW_ARRAY_LEN(m->what) && m->what[at] ? m->what[at] : "?", at);
-				} else {
-					struct ct_thread *t = CT_AT(struct ct_thread, &r->threads, first + which);
-
-					t->tid = tid;
-					t->is_seized = t->is_stopped = t->has_sigmask = true;
-				}
-			}
-		}
-	ct_vec_fini(&tids);
-	for (size_t i = first; rc == 0 && i < first + n; i++)
-		if (!CT_AT(struct ct_thread, &r->threads, i)->is_seized)
-			rc = gw_fail(why, -EIO, "a new thread is missing");
-	return rc;
-}
-
-#define THREADS_AT_ONCE 256
-
 /* What the main thread does at the very end. */
-static void leader_calls(struct ct_rank *r)
+void ct_restore_leader_calls(struct ct_rank *r)
 {
-	const struct ct_img_thread *leader = r->snap.threads.at;
-
-	CT_CALL(&r->remote, "tid address", 0, SYS_set_tid_address, leader->clear_tid);
-	thread_calls(r, leader);
+	ct_restore_thread_calls(r, r->snap.threads.at);
 	drop_rights(r);
-}
-
-#define LEADER_CALLS 64
-#define LEADER_BYTES 4096
-
-/* Timers and signals are for threads that are there. Without them the main thread need not wake once more for its own calls. */
-static bool is_leader_next(const struct ct_rank *r, size_t first, size_t n)
-{
-	return first + n == r->snap.threads.n && !r->snap.timers.n && !r->snap.infos.n &&
-	       ct_remote_has_room(&r->remote, n * (THREAD_CALLS + 1) + LEADER_CALLS, n * 400 + LEADER_BYTES);
-}
-
-/* *is_done: the calls of the main thread were made as well. What was queued before runs, where there are other threads. */
-static int make_threads(struct ct_rank *r, bool *is_done, struct gw_error *why)
-{
-	struct ct_remote *m = &r->remote;
-	const struct ct_img_thread *all = r->snap.threads.at;
-	size_t total = r->snap.threads.n;
-	int rc = 0;
-
-	for (size_t first = 1; rc == 0 && first < total; first += THREADS_AT_ONCE) {
-		size_t n = total - first < THREADS_AT_ONCE ? total - first : THREADS_AT_ONCE, clones, part;
-		struct ct_call *calls;
-
-		rc = ct_restore_room(r, n * (THREAD_CALLS + 1), n * 400, why);
-		if (rc < 0)
-			break;
-		*is_done = is_leader_next(r, first, n);
-		clones = m->calls;
-		for (size_t i = first; i < first + n; i++)
-			clone_call(r, &all[i]);
-		if (*is_done)
-			leader_calls(r);
-		part = m->calls;
-		calls = (struct ct_call *)(void *)(m->local + CT_PAGE) + part;
-		for (size_t i = first; i < first + n; i++) {
-			thread_calls(r, &all[i]);
-			rights_calls(r);
-		}
-		for (size_t i = 0; i < n; i++) {
-			struct ct_call *clone = (struct ct_call *)(void *)(m->local + CT_PAGE) + clones + i;
-
-			clone->child_start = ct_remote_call_addr(m, calls + i * THREAD_CALLS);
-			clone->child_end = ct_remote_call_addr(m, calls + (i + 1) * THREAD_CALLS);
-		}
-		if (!ct_vec_add(&r->threads, n))
-			return gw_fail(why, -ENOMEM, "no memory for threads");
-		rc = ct_remote_push(m, why);
-		if (rc == 0)
-			rc = ct_remote_start(m, r->pid, &r->shell_regs, 0, part, why);
-		if (rc == 0)
-			rc = ct_remote_wait(m, r->pid, part, why);
-		if (rc == 0)
-			rc = threads_collect(r, part, first, n, why);
-		ct_remote_reset(m);
-	}
-	return rc;
 }
 
 /* pending signals can only be sent from inside; every thread has them blocked for now */
@@ -331,50 +156,6 @@ static int queue_signals(struct ct_rank *r, struct gw_error *why)
 	return 0;
 }
 
-/* As this processor keeps it; where both are alike, as it is. */
-static int set_xstate(struct ct_rank *r, size_t i, struct ct_thread *t, struct gw_error *why)
-{
-	const struct ct_img_process *p = &r->snap.process;
-	unsigned char *state = (unsigned char *)r->snap.xstate.at + i * p->xstate_size;
-	struct iovec iov = { state, p->xstate_size };
-	gw_autofree unsigned char *own = NULL;
-	struct ct_img_layout here;
-	int rc;
-
-	ct_xstate_layout(&here);
-	if (memcmp(&here, &p->layout, sizeof(here)) != 0) {
-		own = malloc(65536);
-		if (!own)
-			return gw_fail(why, -ENOMEM, "no memory for extended state");
-		iov = (struct iovec){ own, 65536 };
-		if (ptrace(PTRACE_GETREGSET, t->tid, (void *)NT_X86_XSTATE, &iov) < 0)
-			return gw_fail(why, -errno, "cannot read the extended state of the shell: %s", strerror(errno));
-		rc = ct_xstate_convert(own, iov.iov_len, &here, state, p->xstate_size, &p->layout, why);
-		if (rc < 0)
-			return rc;
-	}
-	return ptrace(PTRACE_SETREGSET, t->tid, (void *)NT_X86_XSTATE, &iov) < 0
-	               ? gw_fail(why, -errno, "cannot set its extended state: %s", strerror(errno)) : 0;
-}
-
-static int set_thread(struct ct_rank *r, size_t i, struct gw_error *why)
-{
-	const struct ct_img_thread *from = CT_AT(struct ct_img_thread, &r->snap.threads, i);
-	struct ct_thread *t = CT_AT(struct ct_thread, &r->threads, i);
-	struct user_regs_struct regs;
-	int rc = set_xstate(r, i, t, why);
-
-	if (rc < 0)
-		return gw_fail_more(why, "thread %u: ", from->ns_tid);
-	memcpy(&regs, from->regs, sizeof(regs));
-	/* the main thread's come after the last call that runs in it */
-	if (i && (ptrace(PTRACE_SETREGS, t->tid, NULL, &regs) < 0 ||
-	          ptrace(PTRACE_SETSIGMASK, t->tid, (void *)8, &from->sigmask) < 0))
-		return gw_fail(why, -errno, "thread %u: cannot set its registers: %s", from->ns_tid, strerror(errno));
-	ct_traits_set_thread(t->tid, from, i == 0);
-	return 0;
-}
-
 static uint32_t first_free(const struct ct_rank *r)
 {
 	uint32_t n = 0;
@@ -387,15 +168,48 @@ static uint32_t first_free(const struct ct_rank *r)
 	return n;
 }
 
-int ct_restore_rest(struct ct_rank *r, struct gw_error *why)
+/*
+ * What is opened or taken only when the source has brought it to its file system, what is handed over, and what runs by itself, waits.
+ * And rights are given up here: after that we can write a process's memory only where others of its user can. So it is the usual rank
+ * that is begun: with pipes, sockets of its daemon, files that it reads.
+ */
+bool ct_restore_may_begin(const struct ct_rank *r)
 {
-	bool is_done = false;
-	int rc;
+	const struct ct_snapshot *s = &r->snap;
 
-	ct_remote_reset(&r->remote);
-	rc = ct_restore_shared(r, why);
-	if (rc == 0)
-		rc = ct_restore_fds(r, why);
+	for CT_EACH(const struct ct_img_file, f, &s->files)
+		if (f->flags & (CT_IMG_FILE_WRITES | CT_IMG_FILE_CARRIED | CT_IMG_FILE_SHARED))
+			return false;
+	return s->process.dumpable == 1 && !s->memories.n && !s->handles.n && !s->locks.n && !s->timers.n && !s->timerfds.n && !s->infos.n && !ct_sysv_any(s);
+}
+
+/* What is in memory of a thread's restartable sequences: which processor it is on, but for the pointer between the two halves. */
+#define RSEQ_BYTES 28
+#define RSEQ_REST  20 /* offset of the second half */
+
+/* The kernel writes there when a thread registers, and may not again: the page that comes says what was true at the source. */
+static void rseq_keep(struct ct_rank *r, bool is_back)
+{
+	for (size_t i = 0; i < r->threads.n; i++) {
+		struct ct_thread *t = CT_AT(struct ct_thread, &r->threads, i);
+		uint64_t at = CT_AT(struct ct_img_thread, &r->snap.threads, i)->rseq;
+		struct iovec here[2] = { { &t->rseq_here[0], 8 }, { &t->rseq_here[1], 8 } };
+		struct iovec there[2] = { { (void *)at, 8 }, { (void *)(at + RSEQ_REST), 8 } };
+
+		if (!at || CT_AT(struct ct_img_thread, &r->snap.threads, i)->rseq_len < RSEQ_BYTES)
+			continue;
+		if (is_back)
+			ct_mem_writev(r->pid, here, there, 2);
+		else
+			ct_mem_readv(r->pid, here, there, 2);
+	}
+}
+
+/* Descriptors, process, threads. The table is empty, or holds what comes first. */
+static int build(struct ct_rank *r, bool *is_done, struct gw_error *why)
+{
+	int rc = ct_restore_fds(r, why);
+
 	if (rc == 0)
 		rc = ct_epoll_fill(r, why);
 	if (rc == 0 && r->snap.unread.n) /* it goes into descriptors that must be there */
@@ -405,24 +219,66 @@ int ct_restore_rest(struct ct_rank *r, struct gw_error *why)
 	r->cursor = first_free(r);
 	if (rc == 0)
 		rc = set_process(r, why);
+	return rc == 0 ? ct_restore_threads(r, is_done, why) : rc;
+}
+
+/* Where no other thread took them along. */
+static int run_leader_calls(struct ct_rank *r, struct gw_error *why)
+{
+	int rc = ct_restore_room(r, CT_LEADER_CALLS, CT_LEADER_BYTES, why);
+
+	if (rc < 0)
+		return rc;
+	ct_restore_leader_calls(r);
+	return ct_restore_run(r, why);
+}
+
+int ct_restore_begin(struct ct_rank *r, struct gw_error *why)
+{
+	bool is_done = false;
+	int rc;
+
+	ct_remote_reset(&r->remote);
+	rc = ct_restore_threads_known(r, why);
 	if (rc == 0)
-		rc = make_threads(r, &is_done, why);
+		rc = build(r, &is_done, why);
+	if (rc == 0 && !is_done)
+		rc = run_leader_calls(r, why);
+	for (size_t i = 1; rc == 0 && i < r->threads.n; i++)
+		rc = ct_restore_thread_set(r, i, why);
+	rseq_keep(r, false);
+	r->is_begun = true;
+	return rc;
+}
+
+int ct_restore_rest(struct ct_rank *r, struct gw_error *why)
+{
+	bool is_done = false;
+	int rc = 0;
+
+	ct_remote_reset(&r->remote);
+	if (!r->is_begun)
+		rc = ct_restore_threads_known(r, why);
+	if (rc == 0)
+		rc = ct_restore_shared(r, why);
+	if (rc == 0 && !r->is_begun)
+		rc = build(r, &is_done, why);
 	if (rc == 0 && r->snap.timers.n)
 		rc = ct_restore_run(r, why);
 	if (rc == 0)
 		rc = ct_timers_make(r, why);
 	if (rc == 0)
 		rc = queue_signals(r, why);
-	if (rc == 0 && !is_done)
-		rc = ct_restore_room(r, LEADER_CALLS, LEADER_BYTES, why);
-	if (rc == 0 && !is_done) {
-		leader_calls(r);
+	if (rc == 0 && r->is_begun)
 		rc = ct_restore_run(r, why);
-	}
+	else if (rc == 0 && !is_done)
+		rc = run_leader_calls(r, why);
 	if (rc == 0)
 		rc = ct_locks_take(r, why);
-	for (size_t i = 0; rc == 0 && i < r->threads.n; i++)
-		rc = set_thread(r, i, why);
+	if (rc == 0 && r->is_begun)
+		rseq_keep(r, true);
+	for (size_t i = 0; rc == 0 && i < (r->is_begun ? 1 : r->threads.n); i++)
+		rc = ct_restore_thread_set(r, i, why);
 	if (rc == 0)
 		ct_traits_set(r);
 	return rc;

@@ -333,6 +333,15 @@ int ct_restore_maps(struct ct_rank *r, struct gw_error *why)
 	if (rc == 0)
 		rc = map_all(r, want, skip, why);
 	ct_snapshot_fini(&tails);
+	return rc;
+}
+
+int ct_restore_forget(struct ct_rank *r, struct gw_error *why)
+{
+	const struct ct_snapshot *want = &r->snap;
+	struct ct_remote *m = &r->remote;
+	int rc = 0;
+
 	for CT_EACH(const struct ct_img_extent, e, &want->dropped) {
 		if (rc == 0)
 			rc = ct_restore_room(r, 1, 0, why);

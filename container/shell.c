@@ -18,7 +18,7 @@
 
 /* ---- create ---------------------------------------------------------------------------------------------------- */
 
-/* the shell runs where we run */
+/* the shell runs where we run, all of its threads */
 static void shell_here(struct ct_rank *r)
 {
 	cpu_set_t here;
@@ -28,7 +28,9 @@ static void shell_here(struct ct_rank *r)
 		return;
 	CPU_ZERO(&here);
 	CPU_SET(cpu, &here);
-	sched_setaffinity(r->pid, sizeof(here), &here);
+	for CT_EACH(const struct ct_thread, t, &r->threads)
+		if (t->is_seized)
+			sched_setaffinity(t->tid, sizeof(here), &here);
 }
 
 static int seize(struct ct_rank *r, struct gw_error *why)
@@ -114,6 +116,7 @@ static int empty(struct ct_rank *r, const struct ct_img_needs *needs, void *area
 	return rc;
 }
 
+static int reader_head(void *ctx, struct gw_error *why);
 static int reader_meta(void *ctx, struct gw_error *why);
 static int reader_pages(void *ctx, uint64_t vaddr, const unsigned char *bytes, size_t len, struct gw_error *why);
 static int reader_flush(void *ctx, struct gw_error *why);
@@ -125,8 +128,8 @@ static int reader_bytes(void *ctx, const struct ct_img_bytes *head, const unsign
 
 static int reader_round(void *ctx, struct gw_error *why);
 
-static const struct ct_reader_ops reader_ops = { .meta = reader_meta, .round = reader_round, .pages = reader_pages, .flush = reader_flush,
-	.bytes = reader_bytes };
+static const struct ct_reader_ops reader_ops = { .head = reader_head, .meta = reader_meta, .round = reader_round, .pages = reader_pages,
+	.flush = reader_flush, .bytes = reader_bytes };
 
 /* The hints are mapped at once. Pages are made in the background, not before others and where the rank will run. */
 static int follow_hints(struct ct_rank *r, const struct ct_reader *d, struct gw_error *why)
@@ -184,6 +187,8 @@ static int start_shell(struct ct_rank *r, const struct ct_reader *d, const struc
 		shell_here(r);
 		rc = empty(r, &d->needs, area, why);
 	}
+	if (rc == 0)
+		rc = ct_restore_threads_ahead(r, why);
 	if (rc == 0)
 		rc = follow_hints(r, d, why);
 	ct_pin_end(&pin);
@@ -267,10 +272,9 @@ static void hurry(pid_t pid)
 	gw_sched_set(pid, &s);
 }
 
-static int reader_meta(void *ctx, struct gw_error *why)
+/* Its mappings, on the way of its last image or of a round. */
+static int build(struct ct_rank *r, struct gw_error *why)
 {
-	struct ct_rank *r = ctx;
-	struct ct_pin pin;
 	int rc;
 
 	if (r->snap.process.vdso_start != r->vdso_start || r->snap.process.vdso_end != r->vdso_end)
@@ -278,11 +282,40 @@ static int reader_meta(void *ctx, struct gw_error *why)
 	rc = ct_restore_collect(r, why);
 	if (rc < 0)
 		return rc;
-	pin_both(r, &pin);
-	hurry(r->pid);
+	for CT_EACH(const struct ct_thread, t, &r->threads)
+		if (t->is_seized)
+			hurry(t->tid);
 	rc = ct_sysv_arrive(r, why);
+	return rc == 0 ? ct_restore_maps(r, why) : rc;
+}
+
+/* While the source still looks which pages have to come. */
+static int reader_head(void *ctx, struct gw_error *why)
+{
+	struct ct_rank *r = ctx;
+	struct ct_pin pin;
+	int rc;
+
+	pin_both(r, &pin);
+	rc = build(r, why);
+	if (rc == 0 && ct_restore_may_begin(r)) {
+		rc = ct_restore_begin(r, why);
+		gw_fault("ct.shell.begun");
+	}
+	ct_pin_end(&pin);
+	return rc;
+}
+
+static int reader_meta(void *ctx, struct gw_error *why)
+{
+	struct ct_rank *r = ctx;
+	struct ct_pin pin;
+	int rc;
+
+	pin_both(r, &pin);
+	rc = r->reader.is_head_done ? 0 : build(r, why);
 	if (rc == 0)
-		rc = ct_restore_maps(r, why);
+		rc = ct_restore_forget(r, why);
 	if (rc == 0 && r->snap.later.n)
 		rc = ct_fetch_begin(r, why);
 	ct_pin_end(&pin);

@@ -96,7 +96,8 @@ static void make_image(struct ct_vec *out)
 	ct_vec_append(&s.bytes, "unread", 6);
 	ct_vec_append(&s.unread, &(struct ct_unread){ .head = { .plumb = 1, .length = 6 } }, 1);
 	out->n = 0;
-	ct_snapshot_write(&s, out);
+	ct_snapshot_write_head(&s, out);
+	ct_snapshot_write_tail(&s, out);
 	for (size_t i = 0; i < sizeof(page); i++)
 		page[i] = (unsigned char)(i * 7);
 	ct_section_write(out, CT_SECTION_PAGES, 3, NULL, sizeof(run) + sizeof(page));

@@ -28,7 +28,7 @@
 
 #include "container/container.h"
 
-enum cmd_op { CMD_SPAWN, CMD_GIVE, CMD_TAKE, CMD_REAP, CMD_KILL, CMD_SIGNAL, CMD_CHECK, CMD_FOLLOW, CMD_ABORT_MOVE, CMD_QUIT };
+enum cmd_op { CMD_SPAWN, CMD_GIVE, CMD_TAKE, CMD_REAP, CMD_KILL, CMD_SIGNAL, CMD_CHECK, CMD_FOLLOW, CMD_QUIT };
 
 struct cmd {
 	int op, n;             /* n: signal; GIVE: 1 freeze and unfreeze only, 2 also with a word that refuses */
@@ -321,9 +321,20 @@ static int daemon_refuse(struct ct_rank *r, struct reply *re)
 	return rc == 0 ? ct_rank_unfreeze(r, &re->why) : rc;
 }
 
+struct head { int peer; struct reply *re; };
+
+static int head_give(void *ctx, const void *bytes, size_t len, struct gw_error *why)
+{
+	struct head *h = ctx;
+
+	h->re->stats.image_bytes += len;
+	return peer_say(h->peer, PEER_IMAGE, 0, bytes, len) < 0 ? gw_fail(why, -EPIPE, "the peer is gone") : 0;
+}
+
 static int daemon_give(struct ct_rank **rank, int peer, const struct cmd *c, struct reply *re)
 {
 	struct ct_rank *r = *rank;
+	struct head head = { peer, re };
 	struct ct_needs needs = { 0 };
 	struct peer_msg m;
 	uint64_t t0 = gw_now_ns();
@@ -352,6 +363,7 @@ static int daemon_give(struct ct_rank **rank, int peer, const struct cmd *c, str
 	}
 	rc = c->rounds ? give_rounds(r, peer, c->rounds, re) : 0;
 	re->stats.rounds_bytes = re->stats.image_bytes;
+	ct_rank_when_known(r, head_give, &head);
 	if (rc == 0)
 		rc = ct_rank_freeze(r, 5000, &re->stats.freeze, &re->why);
 	if (rc < 0) {

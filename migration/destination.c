@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define EXPECT_NS 500000 /* from READY to GIVEN and back, and from STATE to the image of a small rank */
+#define EXPECT_NS 500000 /* from READY to GIVEN and back, and from STATE to the image of a small rank, and from the head of that to the rest */
 
 static const struct mig_ops *ops(const struct mig_session *s)
 {
@@ -101,7 +101,7 @@ void mig_dst_prepared(struct mig_session *s)
 	body = (struct mig_wire_prepared *)(void *)frame;
 	ct_host_probe(&caps);
 	*body = (struct mig_wire_prepared){ .prepare_ns = s->t.prepared - s->t.start, .can_fetch = caps.can_fetch,
-	                                     .can_unpack = 1 };
+	                                     .knows = MIG_KNOWS_PACKED | MIG_KNOWS_HEAD };
 	memcpy(body + 1, answer, answer_len);
 	mig_send(s, MIG_F_PREPARED, frame, sizeof(*body) + answer_len);
 }
@@ -195,11 +195,13 @@ void mig_dst_import(struct mig_session *s)
 void mig_dst_feed(struct mig_session *s)
 {
 	struct gw_error why = { 0 };
+	bool is_first;
 	int code;
 
 	if (mig_edge(s, "mig.dst.filling"))
 		return;
-	if (!s->t.frozen && s->has_state)
+	is_first = s->has_state && !s->t.frozen;
+	if (is_first)
 		s->t.frozen = gw_now_ns(); /* here: when the first bytes came */
 	code = ct_shell_feed(s->rank, s->frame, s->frame_len, &why);
 	if (code < 0) {
@@ -208,6 +210,8 @@ void mig_dst_feed(struct mig_session *s)
 	}
 	s->t.bytes += s->frame_len;
 	mig_session_rearm(s);
+	if (is_first)
+		mig_expect(s, EXPECT_NS);
 	if (ct_shell_rounds(s->rank) > s->rounds_said) {
 		s->rounds_said = ct_shell_rounds(s->rank);
 		mig_send(s, MIG_F_ROUND, NULL, 0);

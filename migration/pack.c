@@ -113,7 +113,7 @@ int mig_send_memory(struct mig_session *s, uint16_t type, const void *bytes, siz
 	if (len >= LEAST && !s->how.is_plain)
 		measure(s);
 	rate = link_rate(s);
-	if (!s->how.is_plain && s->t.there_prepared.can_unpack && rate && rate < LINK_MAX && len >= LEAST) {
+	if (!s->how.is_plain && (s->t.there_prepared.knows & MIG_KNOWS_PACKED) && rate && rate < LINK_MAX && len >= LEAST) {
 		if (p->resting)
 			p->resting--;
 		else

@@ -109,6 +109,31 @@ static int say_state(void *ctx, struct gw_error *why)
 	return 0;
 }
 
+/* The head of the image: the destination makes threads and descriptors of it while we look which pages have to go. */
+static int send_head(void *ctx, const void *bytes, size_t len, struct gw_error *why)
+{
+	struct still *still = ctx;
+	struct mig_session *s = still->s;
+	int code;
+
+	still->has_failed = true;
+	switch (gw_fault("mig.src.head")) {
+	case GW_FAULT_FAIL:
+		return gw_fail(why, -EIO, "a test made 'mig.src.head' fail");
+	case GW_FAULT_CUT:
+		mig_disconnect(s);
+		return gw_fail(why, -ECONNRESET, "a test cut the connection at 'mig.src.head'");
+	default:
+		break;
+	}
+	s->t.bytes += len;
+	code = mig_send_memory(s, MIG_F_DATA, bytes, len);
+	if (code < 0 && code != -EPIPE)
+		return gw_fail(why, code, "the head of its image could not be sent: %s", strerror(-code));
+	still->has_failed = false;
+	return 0;
+}
+
 void mig_src_freeze(struct mig_session *s)
 {
 	struct still still = { .s = s };
@@ -124,6 +149,8 @@ void mig_src_freeze(struct mig_session *s)
 	} else {
 		ct_rank_leave_pages(s->rank, s->is_leaving);
 		ct_rank_when_still(s->rank, say_state, &still);
+		if (s->t.there_prepared.knows & MIG_KNOWS_HEAD)
+			ct_rank_when_known(s->rank, send_head, &still);
 		code = ct_rank_freeze(s->rank, s->m->c.freeze_ms ? s->m->c.freeze_ms : 2000, &s->t.freeze, &why);
 	}
 	if (code < 0) {

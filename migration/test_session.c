@@ -291,7 +291,7 @@ static void test_give_up(void)
 
 static void test_faults(void)
 {
-	static const char *const before_source[] = { "mig.src.follow", "mig.src.round", "mig.src.packed", "mig.src.prepared", "mig.src.quiet",
+	static const char *const before_source[] = { "mig.src.follow", "mig.src.round", "mig.src.packed", "mig.src.prepared", "mig.src.quiet", "mig.src.head",
 	                                             "mig.src.frozen", "mig.src.sending", "mig.src.ready" };
 	static const char *const before_destination[] = { "mig.dst.prepared", "mig.dst.filling", "mig.dst.ready" };
 

@@ -15,7 +15,7 @@
  *   GIVEN      source       -                           commit; repeated until answered
  *   DONE       source       -                           TAKEN was heard, the record may be forgotten
  *   ABORT      source       text                        never GIVEN, and never will be; or its pages are gone
- *   PACKED     source       struct mig_wire_packed, an lz4 block: a DATA or PAGES; no head. Only where PREPARED says can_unpack
+ *   PACKED     source       struct mig_wire_packed, an lz4 block: a DATA or PAGES; no head. Only where PREPARED says so
  *   PAGES      source       struct mig_wire_pages, runs of pages (container/image.h); no head
  *   PREPARED   destination  struct mig_wire_prepared, answer of container/files.h
  *                                                       head: its incarnation from now on
@@ -78,10 +78,12 @@ struct mig_wire_needs {
 _Static_assert(sizeof(struct mig_wire_needs) == 88, "wire format");
 
 struct mig_wire_end { uint64_t bytes; };
+#define MIG_KNOWS_PACKED 1u        /* a release that knows no other has 1 for it */
+#define MIG_KNOWS_HEAD   2u        /* an image whose head comes before the rest of it is known (container/image.h) */
 struct mig_wire_prepared {
 	uint64_t prepare_ns;
 	uint32_t can_fetch;        /* may it run there before its pages are there? */
-	uint32_t can_unpack;       /* does it know PACKED? 0 from a release that does not */
+	uint32_t knows;            /* MIG_KNOWS_*; 0 from a release that knows none */
 };
 struct mig_wire_packed { uint32_t type, bytes; uint64_t hash; }; /* what it is, and how long, unpacked; XXH3 of that */
 struct mig_wire_ready { uint64_t fill_ns, ready_ns, bytes; };   /* first byte to END; END to ready */

@@ -75,6 +75,7 @@ class Move:
 	OUTCOMES = {  # edge: (rig3 is where it was going, where it was)
 		"mig.src.marked": ("stays", "gone"), "mig.src.follow": ("stays", "gone"), "mig.src.round": ("stays", "gone"),
 		"mig.src.packed": ("stays", "gone"), "mig.src.prepared": ("stays", "gone"), "mig.src.quiet": ("stays", "gone"), "mig.src.frozen": ("stays", "gone"),
+		"mig.src.head": ("stays", "gone"),
 		"mig.src.sending": ("stays", "gone"), "mig.src.ready": ("gone", "gone"), "mig.src.given": ("gone", "gone"),
 		"mig.src.taken": ("gone", "moved"), "mig.dst.looking": ("stays", "gone"), "mig.dst.prepared": ("stays", "gone"), "mig.dst.filling": ("stays", "gone"),
 		"mig.dst.ready": ("stays", "gone"), "mig.dst.sent": ("gone", "gone moved"), "mig.dst.given": ("gone", "moved"),

@@ -417,7 +417,8 @@ TECHNIQUES = ({"technique": "stop-and-copy"}, {"technique": "auto", "max_downtim
 
 
 # Named faults (doc/faults.md) at edges that not every technique has
-ONLY = {"mig.src.follow": ["pre-copy", "hybrid"], "mig.src.round": ["pre-copy", "hybrid"], "mig.src.packed": ["pre-copy", "hybrid"]}
+ONLY = {"mig.src.follow": ["pre-copy", "hybrid"], "mig.src.round": ["pre-copy", "hybrid"], "mig.src.packed": ["pre-copy", "hybrid"],
+        "mig.src.head": ["stop-and-copy", "pre-copy"], "ct.shell.begun": ["stop-and-copy", "pre-copy"]}
 # and what a move needs to reach them: memory is packed where little of the link may be taken
 WITH = {"mig.src.packed": {"bandwidth": 50000000}}
 # and those of a rank that runs at its new place and lacks pages

@@ -27,6 +27,8 @@ struct ct_rank {
 	bool has_files;
 	int (*say)(void *ctx, struct gw_error *why); /* ct_rank_when_still */
 	void *say_ctx;
+	int (*hand)(void *ctx, const void *bytes, size_t len, struct gw_error *why); /* ct_rank_when_known */
+	void *hand_ctx;
 };
 struct chunk { uint64_t magic, age; unsigned number, proc, left; };
 struct page { uint64_t magic, age; unsigned number, proc; };
@@ -262,13 +264,35 @@ void ct_rank_when_still(struct ct_rank *r, int (*say)(void *ctx, struct gw_error
 	r->say_ctx = ctx;
 }
 
+void ct_rank_when_known(struct ct_rank *r, int (*hand)(void *ctx, const void *bytes, size_t len, struct gw_error *why), void *ctx)
+{
+	r->hand = hand;
+	r->hand_ctx = ctx;
+}
+
+/* The first chunk of an image, while the rest of the rank is looked at. */
+static int hand_head(struct ct_rank *r, int (*hand)(void *ctx, const void *bytes, size_t len, struct gw_error *why), struct gw_error *why)
+{
+	struct chunk c = { CHUNK, r->age, 0, r->proc, 0 };
+	int rc;
+
+	if (!hand || r->may_leave || !sim_moves.chunks || sim_one_in(8))
+		return 0;
+	rc = hand(r->hand_ctx, &c, sizeof(c), why);
+	r->chunks = 1;
+	return rc;
+}
+
 int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_stats *stats, struct gw_error *why)
 {
 	int (*say)(void *ctx, struct gw_error *why) = r->say;
+	int (*hand)(void *ctx, const void *bytes, size_t len, struct gw_error *why) = r->hand;
 	int rc;
 
 	(void)deadline_ms;
 	r->say = NULL;
+	r->hand = NULL;
+	r->chunks = 0;
 	if (r->state == ENDED)
 		return gw_fail(why, -ESRCH, "it has ended");
 	if (r->state != RUNNING)
@@ -278,12 +302,13 @@ int ct_rank_freeze(struct ct_rank *r, uint64_t deadline_ms, struct ct_freeze_sta
 	if (r->left)
 		sim_fail("a rank that lacks pages is frozen");
 	rc = say ? say(r->say_ctx, why) : 0;
+	if (rc == 0)
+		rc = hand_head(r, hand, why);
 	if (rc < 0)
 		return rc;
 	if (say && sim_one_in(sim_moves.p_fault)) /* it has been said */
 		return gw_fail(why, -EBUSY, "something that cannot move has appeared");
 	r->state = FROZEN;
-	r->chunks = 0;
 	r->left = r->may_leave && !sim_one_in(8) ? 1 + (unsigned)sim_rnd(6) : 0;
 	r->served = 0;
 	r->may_leave = false;
