@@ -93,7 +93,7 @@ int ct_others_check(struct ct_rank *r, struct gw_error *why)
 		r->has_own_proc = true;
 	}
 	ct_vec_init(&ids, sizeof(int));
-	rc = ct_proc_ids(r->init_pid, "root/proc", &ids);
+	rc = ct_proc_pids(r->init_pid, "root/proc", &ids);
 	if (rc < 0)
 		gw_fail(why, rc, "cannot list the processes of the container: %s", strerror(-rc));
 	for (size_t i = 0; rc == 0 && i < ids.n; i++) {

@@ -398,7 +398,7 @@ static int inside(struct ct_rank *r, struct gw_error *why)
 	long locked = locked_kib(r);
 	struct ct_thread *leader = r->threads.at;
 	size_t room = ct_capture_room(r, r->threads.n);
-	uint64_t map[6] = { 0, room, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS | (room < CT_HOLE_SIZE ? MAP_POPULATE : 0),
+	uint64_t map[6] = { 0, room, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | (room < CT_HOLE_SIZE ? MAP_POPULATE : 0),
 	                    (uint64_t)-1, 0 };
 	uint64_t insn;
 	int64_t at = -1;
@@ -413,6 +413,10 @@ static int inside(struct ct_rank *r, struct gw_error *why)
 			return rc;
 	}
 	rc = ct_remote_one(leader->tid, &leader->regs, insn, SYS_mmap, map, &at, why);
+	if (rc == 0 && at < 0 && at > -4096) { /* it has no room for data (RLIMIT_DATA), or may not run what it wrote: shared memory may be */
+		map[3] ^= MAP_PRIVATE | MAP_SHARED;
+		rc = ct_remote_one(leader->tid, &leader->regs, insn, SYS_mmap, map, &at, why);
+	}
 	if (rc < 0)
 		return rc;
 	if (at < 0 && at > -4096)
@@ -477,7 +481,7 @@ int ct_capture(struct ct_rank *r, struct ct_freeze_stats *st, struct gw_error *w
 	p->gid = r->gid;
 	p->xstate_size = 0;
 	ct_xstate_layout(&p->layout);
-	rc = ct_maps_read(&r->maps, r->pid, false);
+	rc = ct_maps_read_again(&r->maps, r->pid); /* ct_rank_freeze has read it while the rank ran */
 	if (rc < 0)
 		return gw_fail(why, rc, "cannot read the memory map of pid %d: %s", (int)r->pid, strerror(-rc));
 	rc = ct_vmas_scan(r, &r->maps, s, why);

@@ -306,6 +306,9 @@ struct ct_freeze_stats {
  */
 int ct_rank_freeze_prepare(struct ct_rank *r, struct gw_error *why);
 
+/** ct_rank_freeze_forget - no ct_rank_freeze comes after what ct_rank_freeze_prepare looked up, or none soon */
+void ct_rank_freeze_forget(struct ct_rank *r);
+
 /**
  * ct_rank_freeze - seize and stop every thread (PTRACE_O_EXITKILL in the seize, rule 17), and capture the metadata
  * On failure (deadline, something immovable appeared) every thread runs on as before.

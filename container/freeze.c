@@ -263,7 +263,7 @@ static int read_threads(struct ct_rank *r, struct gw_error *why)
 static int sample_threads(struct ct_rank *r)
 {
 	struct ct_vec tids;
-	cpu_set_t ours;
+	cpu_set_t ours, now;
 	bool has_ours = sched_getaffinity(0, sizeof(ours), &ours) == 0;
 	int rc;
 
@@ -282,7 +282,7 @@ static int sample_threads(struct ct_rank *r)
 		if (has_ours)
 			ct_sleep_sample(t, r->pid);
 	}
-	if (has_ours)
+	if (has_ours && (sched_getaffinity(0, sizeof(now), &now) < 0 || !CPU_EQUAL(&now, &ours)))
 		sched_setaffinity(0, sizeof(ours), &ours);
 	ct_vec_fini(&tids);
 	return rc;
@@ -384,6 +384,7 @@ static int prepare(struct ct_rank *r, struct gw_error *why)
 		rc = gw_fail(why, -ESRCH, "pid %d has ended", (int)r->pid);
 	if (rc < 0)
 		return rc;
+	ct_maps_expect_gap(&r->maps, r->segment.start, r->segment.end); /* the agent will have left it (agent.h) */
 	if (r->mem_fd < 0) {
 		snprintf(path, sizeof(path), "/proc/%d/mem", (int)r->pid);
 		r->mem_fd = open(path, O_RDWR | O_CLOEXEC);
@@ -412,6 +413,13 @@ int ct_rank_freeze_prepare(struct ct_rank *r, struct gw_error *why)
 	}
 	r->is_prepared = r->state == CT_RUNNING && rc == 0;
 	return rc < 0 ? ct_proc_blame_end(r->pid, rc, why) : 0;
+}
+
+void ct_rank_freeze_forget(struct ct_rank *r)
+{
+	r->is_prepared = false;
+	r->files_seen.n = 0;
+	ct_proc_keep_none();
 }
 
 void ct_rank_when_still(struct ct_rank *r, int (*say)(void *ctx, struct gw_error *why), void *ctx)

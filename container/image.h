@@ -10,12 +10,13 @@
  *    one      names     what is           the address  what runs              runs of       of files      totals
  *    struct   by offset open or mapped    space                               pages         that travel
  *
- * PROCESS is first, everything but PAGES and BYTES stands before PAGES, BYTES come after them, END is last. Where the destination
- * can begin with it, all that does not depend on pages comes first, and HEAD behind it; then DROPPED and an empty LATER, PAGES, BYTES,
- * END. Numbers are never reused; a reader refuses a section of a type or a version that it does not know. Strings are NUL terminated
- * and named by their offset in STRINGS, whose first byte is NUL (offset 0: no string). The same format carries the blob of struct
- * ct_needs: NEEDS, STRINGS, FILES, HANDLES, PROCESS, THREADS, VMAS, EXTENTS, END; its threads (numbers only), mappings and extents are
- * hints, with which a shell prepares itself, and of PROCESS it is the registrations for memory barriers.
+ * PROCESS is first, everything but PAGES and BYTES stands before PAGES, BYTES come after them, END is last. Where the
+ * destination can begin with it, all that does not depend on pages comes first, and HEAD behind it; then DROPPED and
+ * an empty LATER, PAGES, BYTES, END. Numbers are never reused; a reader refuses a section of a type or a version that
+ * it does not know. Strings are NUL terminated and named by their offset in STRINGS, whose first byte is NUL (offset
+ * 0: no string). The same format carries the blob of struct ct_needs: NEEDS, STRINGS, FILES, HANDLES, PROCESS,
+ * THREADS, VMAS, EXTENTS, END; its threads (numbers only), mappings and extents are hints, with which a shell
+ * prepares itself, and of PROCESS it is the registrations for memory barriers.
  *
  * Before the image of a rank that is followed while it runs come rounds, each ROUND, STRINGS, FILES, VMAS, DROPPED, PAGES,
  * ROUND_END: its mappings then, pages that are to be forgotten, and pages as they were. A page that comes again replaces

@@ -9,8 +9,7 @@
 #define MADV_POPULATE_WRITE_ 23 /* Linux 5.14, which this libc may not know */
 #define RANGES_MAX 32
 #define BYTES_MAX  (2u << 20)   /* of a range: a daemon that has more pays for what it touches */
-#define STACK_STEP (32u << 10)
-#define STACK_STEPS 3           /* below here: the calls to come have buffers of some 16 KiB */
+#define STACK_BYTES (96u << 10) /* below here: the calls to come have buffers of some 16 KiB */
 
 static struct { uintptr_t start, end; } data[RANGES_MAX]; /* of the program and its libraries: they stay where they are */
 static size_t n_data;
@@ -43,13 +42,22 @@ static void find_data(void)
 		fclose(f);
 }
 
+/* By writing there, which also makes it grow: what is asked of the kernel ends where it has not grown to yet. From above, as calls do. */
+static __attribute__((noinline)) void stack_own(void)
+{
+	volatile char below[STACK_BYTES];
+
+	for (size_t i = sizeof(below); i >= CT_PAGE; i -= CT_PAGE)
+		below[i - 1] = 0;
+}
+
 /*
  * A daemon that has forked, as for a shell or a helper, shares its pages with whom it has forked, and copies each when it writes
  * there next: 5 us, which a rank that stands still waits for a dozen times. They are few, so all are copied before.
  */
 void ct_pages_own(void)
 {
-	uintptr_t here = (uintptr_t)__builtin_frame_address(0) & ~(uintptr_t)(CT_PAGE - 1), end = (uintptr_t)sbrk(0);
+	uintptr_t end = (uintptr_t)sbrk(0);
 
 	if (!n_data)
 		find_data();
@@ -57,6 +65,5 @@ void ct_pages_own(void)
 		madvise((void *)data[i].start, data[i].end - data[i].start, MADV_POPULATE_WRITE_);
 	if (heap && end > heap && end - heap <= BYTES_MAX)
 		madvise((void *)heap, end - heap, MADV_POPULATE_WRITE_);
-	for (uintptr_t i = 1; i <= STACK_STEPS; i++)
-		madvise((void *)(here - i * STACK_STEP), STACK_STEP, MADV_POPULATE_WRITE_);
+	stack_own();
 }

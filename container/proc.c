@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -49,6 +50,18 @@ static int kept_find(pid_t pid, const char *name)
 	return -1;
 }
 
+/* One that cannot be read any more, as its process has ended: another one may have its number. */
+static bool kept_drop(int fd)
+{
+	for (size_t i = 0; i < n_kept; i++)
+		if (kept[i].fd == fd) {
+			close(fd);
+			kept[i] = kept[--n_kept];
+			return true;
+		}
+	return false;
+}
+
 /* *own: to be closed by the caller; -1 when it is a kept one, which stands at its beginning */
 static int proc_open(pid_t pid, const char *name, int flags, int *own)
 {
@@ -67,15 +80,16 @@ static int proc_open(pid_t pid, const char *name, int flags, int *own)
 int ct_proc_read(pid_t pid, const char *name, char *buf, size_t cap)
 {
 	gw_autoclose int own = -1;
-	int fd = proc_open(pid, name, 0, &own);
+	int fd = proc_open(pid, name, 0, &own), rc;
 	size_t len = 0;
 	ssize_t n;
 
 	if (fd < 0)
 		return fd;
 	while (len < cap - 1 && (n = read(fd, buf + len, cap - 1 - len)) != 0) {
+		rc = -errno;
 		if (n < 0)
-			return -errno;
+			return kept_drop(fd) ? ct_proc_read(pid, name, buf, cap) : rc;
 		len += (size_t)n;
 	}
 	buf[len] = '\0';
@@ -124,20 +138,20 @@ int ct_proc_link(pid_t pid, const char *name, char *buf, size_t cap)
 	return (int)n;
 }
 
-int ct_proc_ids(pid_t pid, const char *dir, struct ct_vec *out)
+/* The numbers from where @fd stands. @first: where not NULL, the name that must come first; 1: another one did */
+static int read_ids(int fd, const char *first, struct ct_vec *out)
 {
 	char buf[8192] __attribute__((aligned(16)));
-	gw_autoclose int own = -1;
-	int fd = proc_open(pid, dir, O_DIRECTORY, &own);
 	long n;
 
 	out->n = 0;
-	if (fd < 0)
-		return fd;
 	while ((n = syscall(SYS_getdents64, fd, buf, sizeof(buf))) > 0)
 		for (long at = 0; at < n;) {
 			struct dirent64 *d = (struct dirent64 *)(void *)(buf + at);
 
+			if (first && strcmp(d->d_name, first) != 0)
+				return 1;
+			first = NULL;
 			if (d->d_name[0] >= '0' && d->d_name[0] <= '9') {
 				int id = atoi(d->d_name);
 
@@ -146,7 +160,34 @@ int ct_proc_ids(pid_t pid, const char *dir, struct ct_vec *out)
 			}
 			at += d->d_reclen;
 		}
-	return n < 0 ? -errno : 0;
+	return n < 0 ? -errno : first ? 1 : 0;
+}
+
+int ct_proc_ids(pid_t pid, const char *dir, struct ct_vec *out)
+{
+	gw_autoclose int own = -1;
+	int fd = proc_open(pid, dir, O_DIRECTORY, &own), rc;
+
+	out->n = 0;
+	rc = fd < 0 ? fd : read_ids(fd, NULL, out);
+	return rc < 0 && kept_drop(fd) ? ct_proc_ids(pid, dir, out) : rc;
+}
+
+#define FIRST_PROCESS 256 /* of the kernel's fs/proc/internal.h: where "self" stands, and behind it "thread-self" and all processes */
+
+/* Before them stand some fifty files, which take longer to list than all else. Where it begins with another name, all is listed. */
+int ct_proc_pids(pid_t pid, const char *dir, struct ct_vec *out)
+{
+	gw_autoclose int own = -1;
+	int fd = proc_open(pid, dir, O_DIRECTORY, &own), rc;
+
+	out->n = 0;
+	if (fd < 0)
+		return fd;
+	rc = lseek(fd, FIRST_PROCESS, SEEK_SET) < 0 ? 1 : read_ids(fd, "self", out);
+	if (rc > 0)
+		rc = lseek(fd, 0, SEEK_SET) < 0 ? -errno : read_ids(fd, NULL, out);
+	return rc < 0 && kept_drop(fd) ? ct_proc_pids(pid, dir, out) : rc;
 }
 
 uint32_t ct_proc_ns_id(pid_t tid)
@@ -321,6 +362,69 @@ int ct_maps_read(struct ct_maps *m, pid_t pid, bool want_flags)
 	m->read_at_ns = gw_now_ns();
 	m->took_ns = m->read_at_ns - begin;
 	return m->list.n ? 0 : -ESRCH; /* a process that is ending has no map left */
+}
+
+/* PROCMAP_QUERY of Linux 6.11, which these headers may not know */
+struct procmap_query_ {
+	uint64_t size, query_flags, query_addr, vma_start, vma_end, vma_flags, vma_page_size, vma_offset, inode;
+	uint32_t dev_major, dev_minor, vma_name_size, build_id_size;
+	uint64_t vma_name_addr, build_id_addr;
+};
+#define PROCMAP_QUERY_      _IOWR(0x66, 17, struct procmap_query_)
+#define PROCMAP_OR_NEXT_    0x10u
+#define PROCMAP_SHARED_     0x08u
+#define PROCMAP_PROT_       0x07u /* as PROT_READ, PROT_WRITE, PROT_EXEC */
+
+/* Is the map still what @m says? All but names, of which the kernel's are slow: a file is the same by its number. */
+static bool is_current(const struct ct_maps *m, int fd)
+{
+	struct procmap_query_ q = { .size = sizeof(q), .query_flags = PROCMAP_OR_NEXT_ };
+
+	for CT_EACH(const struct ct_map, e, &m->list) {
+		if (strcmp(e->name, "[vsyscall]") == 0)
+			continue;
+		q.query_addr = q.vma_end;
+		q.vma_name_size = q.build_id_size = 0;
+		if (ioctl(fd, PROCMAP_QUERY_, &q) < 0 || q.vma_start != e->start || q.vma_end != e->end || (q.vma_flags & PROCMAP_PROT_) != e->prot ||
+		    !(q.vma_flags & PROCMAP_SHARED_) == e->is_shared || q.vma_offset != e->offset || q.inode != e->ino ||
+		    q.dev_major != e->dev_major || q.dev_minor != e->dev_minor)
+			return false;
+	}
+	q.query_addr = q.vma_end;
+	return m->list.n && ioctl(fd, PROCMAP_QUERY_, &q) < 0 && errno == ENOENT;
+}
+
+void ct_maps_expect_gap(struct ct_maps *m, uint64_t start, uint64_t end)
+{
+	struct ct_map *all = m->list.at;
+	size_t first = 0, past;
+
+	while (first < m->list.n && all[first].start < start)
+		first++;
+	for (past = first; past < m->list.n && all[past].end <= end; past++)
+		;
+	if (past == first || all[first].start != start || all[past - 1].end != end)
+		return;
+	all[first] = (struct ct_map){ .start = start, .end = end, .name = "" };
+	memmove(&all[first + 1], &all[past], (m->list.n - past) * sizeof(*all));
+	m->list.n -= past - first - 1;
+}
+
+int ct_maps_read_again(struct ct_maps *m, pid_t pid)
+{
+	gw_autoclose int fd = -1;
+	uint64_t begin = gw_now_ns();
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (!is_current(m, fd))
+		return ct_maps_read(m, pid, false);
+	m->read_at_ns = gw_now_ns();
+	m->took_ns = m->read_at_ns - begin;
+	return 0;
 }
 
 bool ct_maps_are_same(const struct ct_maps *a, const struct ct_maps *b)

@@ -57,6 +57,9 @@ struct ct_maps {
 	uint64_t read_at_ns, took_ns; /* when it had been read, and how long that took */
 };
 int ct_maps_read(struct ct_maps *m, pid_t pid, bool want_flags); /* want_flags: smaps, slow; never in the frozen window */
+/* what is mapped from @start to @end will be one reservation that nobody may touch, before it is read again */
+void ct_maps_expect_gap(struct ct_maps *m, uint64_t start, uint64_t end);
+int ct_maps_read_again(struct ct_maps *m, pid_t pid); /* without flags, of what was read so before: quick where little has changed */
 bool ct_maps_are_same(const struct ct_maps *a, const struct ct_maps *b); /* but for the flags */
 void ct_maps_fini(struct ct_maps *m);
 const struct ct_map *ct_maps_find(const struct ct_maps *m, uint64_t addr);
@@ -69,6 +72,7 @@ int ct_proc_text(pid_t pid, const char *name, char **out);            /* the sam
 bool ct_is_segment(const char *name); /* is that, in maps or as a link, the host segment (noc/segment.h)? */
 int ct_proc_link(pid_t pid, const char *name, char *buf, size_t cap); /* readlink, NUL terminated; length */
 int ct_proc_ids(pid_t pid, const char *dir, struct ct_vec *out);      /* numbers in a directory of /proc/PID; int */
+int ct_proc_pids(pid_t pid, const char *dir, struct ct_vec *out);     /* likewise, of one that is the root of a /proc: its processes */
 int ct_proc_blame_end(pid_t pid, int rc, struct gw_error *why);       /* what failed is blamed on the end of @pid, if it ends */
 uint32_t ct_proc_ns_id(pid_t tid);                                    /* of a process or thread, as its namespace knows it; 0: gone */
 const char *ct_proc_field(const char *status, const char *key);       /* "Uid:" of a status text; NULL when missing */
@@ -233,6 +237,7 @@ enum ct_state { CT_RUNNING, CT_FROZEN, CT_SHELL, CT_READY, CT_BROKEN };
 struct ct_thread {
 	pid_t tid;                     /* on the host */
 	uint32_t ns_tid;               /* of a shell's that was made beforehand */
+	int here;                      /* of a shell's: the processor that we have put it on, and 1; 0: it is elsewhere, or may be */
 	uint64_t rseq_here[2];         /* of a shell's: what its kernel has written there (restore.c) */
 	bool is_seized, is_stopped, is_moved_cpu;
 	bool is_job_stopped;           /* when it was seized: SIGSTOP and the like */

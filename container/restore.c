@@ -115,7 +115,10 @@ static void drop_rights(struct ct_rank *r)
 		CT_CALL(m, "lock what will be mapped", 0, SYS_mlockall, p->locks_future);
 	for (unsigned i = 0; i < CT_IMG_LIMITS; i++) {
 		struct ct_img_limit l = p->limits[i]; /* what is in force was proved to be granted; more may not be */
+		struct rlimit now;
 
+		if (prlimit(r->pid, (__rlimit_resource_t)i, NULL, &now) == 0 && now.rlim_cur == l.cur && now.rlim_max == l.max)
+			continue;
 		l.max = ct_limit_grant((int)i, l.max);
 		l.cur = l.cur < l.max ? l.cur : l.max;
 		CT_CALL(m, "set a limit", 0, SYS_prlimit64, 0, i, ct_remote_data(m, &l, sizeof(l)));

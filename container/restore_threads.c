@@ -374,4 +374,3 @@ int ct_restore_thread_set(struct ct_rank *r, size_t i, struct gw_error *why)
 	ct_traits_set_thread(t->tid, from, i == 0);
 	return 0;
 }
-

@@ -28,9 +28,9 @@ static void shell_here(struct ct_rank *r)
 		return;
 	CPU_ZERO(&here);
 	CPU_SET(cpu, &here);
-	for CT_EACH(const struct ct_thread, t, &r->threads)
-		if (t->is_seized)
-			sched_setaffinity(t->tid, sizeof(here), &here);
+	for CT_EACH(struct ct_thread, t, &r->threads)
+		if (t->is_seized && t->here != cpu + 1 && sched_setaffinity(t->tid, sizeof(here), &here) == 0)
+			t->here = cpu + 1;
 }
 
 static int seize(struct ct_rank *r, struct gw_error *why)
@@ -141,6 +141,7 @@ static int follow_hints(struct ct_rank *r, const struct ct_reader *d, struct gw_
 		gw_hurry_end(r->pid, &CT_AT(struct ct_thread, &r->threads, 0)->sched);
 		if (r->has_cpus)
 			sched_setaffinity(r->pid, sizeof(r->cpus), &r->cpus);
+		CT_AT(struct ct_thread, &r->threads, 0)->here = 0;
 	}
 	return rc;
 }
@@ -312,6 +313,8 @@ static int reader_meta(void *ctx, struct gw_error *why)
 	struct ct_pin pin;
 	int rc;
 
+	if (r->reader.is_head_done && !r->snap.dropped.n) /* nothing is left to do */
+		return 0;
 	pin_both(r, &pin);
 	rc = r->reader.is_head_done ? 0 : build(r, why);
 	if (rc == 0)

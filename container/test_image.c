@@ -10,7 +10,16 @@
 #include "container/rank.h"
 #include "tests/tap.h"
 
-struct seen { uint64_t pages, sum; bool is_meta, is_outside; const struct ct_snapshot *s; };
+struct seen { uint64_t pages, sum; bool is_head, is_meta, is_outside; const struct ct_snapshot *s; };
+
+static int on_head(void *ctx, struct gw_error *why)
+{
+	struct seen *s = ctx;
+
+	(void)why;
+	s->is_head = !s->is_meta && s->s->threads.n == 2 && s->s->unread.n == 1;
+	return 0;
+}
 
 static int on_meta(void *ctx, struct gw_error *why)
 {
@@ -41,7 +50,7 @@ static int on_flush(void *ctx, struct gw_error *why)
 	return 0;
 }
 
-static const struct ct_reader_ops ops = { .meta = on_meta, .pages = on_pages, .flush = on_flush };
+static const struct ct_reader_ops ops = { .head = on_head, .meta = on_meta, .pages = on_pages, .flush = on_flush };
 
 static int read_all(const unsigned char *p, size_t len, size_t step, struct seen *seen, bool *is_complete)
 {
@@ -61,7 +70,25 @@ static int read_all(const unsigned char *p, size_t len, size_t step, struct seen
 	return rc;
 }
 
-static void make_image(struct ct_vec *out)
+enum order { HEAD_LAST, HEAD_FIRST, HEAD_TOO_LATE, LATER_AFTER_HEAD, FILES_AFTER_HEAD };
+
+/* Its sections before the pages, in one order or another. */
+static void write_sections(struct ct_snapshot *s, enum order order, struct ct_vec *out)
+{
+	ct_snapshot_write_head(s, out);
+	if (order == HEAD_TOO_LATE)
+		ct_snapshot_write_tail(s, out);
+	if (order != HEAD_LAST)
+		ct_section_write(out, CT_SECTION_HEAD, 0, NULL, 0);
+	if (order == FILES_AFTER_HEAD)
+		ct_section_write(out, CT_SECTION_FILES, (uint32_t)s->files.n, s->files.at, s->files.n * s->files.size);
+	if (order == LATER_AFTER_HEAD)
+		ct_vec_append(&s->later, &(struct ct_img_extent){ 0x403000, 0x404000 }, 1);
+	if (order != HEAD_TOO_LATE)
+		ct_snapshot_write_tail(s, out);
+}
+
+static void make_image(struct ct_vec *out, enum order order)
 {
 	struct ct_snapshot s;
 	struct ct_img_vma *v;
@@ -96,8 +123,7 @@ static void make_image(struct ct_vec *out)
 	ct_vec_append(&s.bytes, "unread", 6);
 	ct_vec_append(&s.unread, &(struct ct_unread){ .head = { .plumb = 1, .length = 6 } }, 1);
 	out->n = 0;
-	ct_snapshot_write_head(&s, out);
-	ct_snapshot_write_tail(&s, out);
+	write_sections(&s, order, out);
 	for (size_t i = 0; i < sizeof(page); i++)
 		page[i] = (unsigned char)(i * 7);
 	ct_section_write(out, CT_SECTION_PAGES, 3, NULL, sizeof(run) + sizeof(page));
@@ -159,6 +185,59 @@ static void stop_and_end(void)
 	waitpid(pid, NULL, 0);
 }
 
+static void heads(void)
+{
+	static const enum order wrong[] = { HEAD_TOO_LATE, LATER_AFTER_HEAD, FILES_AFTER_HEAD };
+	struct ct_vec image;
+	struct seen seen;
+	bool is_complete;
+
+	ct_vec_init(&image, 1);
+	make_image(&image, HEAD_LAST);
+	ok(read_all(image.at, image.n, 4096, &seen, &is_complete) == 0 && !seen.is_head, "where no head comes first, there is none");
+	make_image(&image, HEAD_FIRST);
+	ok(read_all(image.at, image.n, 23, &seen, &is_complete) == 0 && is_complete && seen.is_head && seen.is_meta && seen.pages == 5,
+	   "a head that comes before the rest is told of when it is there");
+	for (size_t i = 0; i < GW_ARRAY_LEN(wrong); i++) {
+		make_image(&image, wrong[i]);
+		ok(read_all(image.at, image.n, 4096, &seen, &is_complete) == -EBADMSG, "refused: %s", i == 0 ? "a head behind what must come after it" :
+		   i == 1 ? "pages that come later, of a rank that has been begun" : "a section that should have been before the head");
+	}
+	ct_vec_fini(&image);
+}
+
+/* A map that is read once more tells what has changed, whichever way it was read. */
+static void maps_again(void)
+{
+	struct ct_maps m = { 0 };
+	unsigned char *at;
+	struct ct_vec all, some;
+	bool is_there = false;
+	size_t n;
+
+	ok(ct_maps_read(&m, getpid(), false) == 0 && ct_maps_read_again(&m, getpid()) == 0 && ct_maps_read_again(&m, getpid()) == 0,
+	   "a map is read once more");
+	at = mmap(NULL, 3 * CT_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ok(ct_maps_read_again(&m, getpid()) == 0 && ct_maps_find(&m, (uintptr_t)at) && ct_maps_find(&m, (uintptr_t)at)->is_shared,
+	   "and has what was mapped meanwhile");
+	n = m.list.n;
+	mprotect(at + CT_PAGE, CT_PAGE, PROT_NONE);
+	ok(ct_maps_read_again(&m, getpid()) == 0 && m.list.n == n + 2 && ct_maps_find(&m, (uintptr_t)at + CT_PAGE)->prot == PROT_NONE,
+	   "what was protected");
+	munmap(at, 3 * CT_PAGE);
+	ok(ct_maps_read_again(&m, getpid()) == 0 && !ct_maps_find(&m, (uintptr_t)at), "and not what was unmapped");
+	ct_maps_fini(&m);
+
+	ct_vec_init(&all, sizeof(int));
+	ct_vec_init(&some, sizeof(int));
+	ok(ct_proc_ids(getpid(), "root/proc", &all) == 0 && ct_proc_pids(getpid(), "root/proc", &some) == 0 && some.n, "the processes of a /proc are listed");
+	for CT_EACH(const int, id, &some)
+		is_there |= *id == getpid();
+	ok(is_there && *CT_AT(int, &some, 0) == *CT_AT(int, &all, 0), "this one and the first are among them");
+	ct_vec_fini(&all);
+	ct_vec_fini(&some);
+}
+
 int main(void)
 {
 	static const size_t steps[] = { 1, 7, 23, 4095, 4096, 4097, 1 << 20 };
@@ -171,8 +250,10 @@ int main(void)
 	tap_begin(120);
 	blame();
 	stop_and_end();
+	heads();
+	maps_again();
 	ct_vec_init(&image, 1);
-	make_image(&image);
+	make_image(&image, HEAD_LAST);
 	ok(read_all(image.at, image.n, image.n, &first, &is_complete) == 0 && is_complete && first.is_meta && first.pages == 5,
 	   "a whole image is read");
 	for (size_t i = 0; i < GW_ARRAY_LEN(steps); i++)

@@ -143,7 +143,7 @@ int ct_vmas_scan(struct ct_rank *r, const struct ct_maps *maps, struct ct_snapsh
 			r->segment.end = m->end;
 			continue;
 		}
-		if (is_under(m->name, "[vsyscall]") || (r->remote.base && m->start == r->remote.base && m->is_shared))
+		if (is_under(m->name, "[vsyscall]") || (r->remote.base && m->start == r->remote.base))
 			continue;
 		if (maps != &r->look && (seen = ct_maps_find(&r->look, m->start)) != NULL && seen->is_shared == m->is_shared) {
 			v.advice |= seen->advice;

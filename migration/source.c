@@ -245,6 +245,7 @@ void mig_src_abort(struct mig_session *s)
 	json_t *measures;
 
 	ct_follow_end(s->rank);
+	ct_rank_freeze_forget(s->rank);
 	if (s->peer) {
 		mig_send_text(s, MIG_F_ABORT);
 		mig_disconnect(s);
