@@ -62,9 +62,10 @@ static uint64_t sched_value(const char *text, const char *key)
 #define CLOCK_OLD_NS 5000000u /* a sleep counts as shorter by as much */
 #define CPUS_ASKED   16
 
-/* The clock in which the scheduler of processor @cpu keeps exec_start; each processor has its own. 0: not known.
+/* The clock in which the scheduler of processor @cpu keeps exec_start; each processor has its own, and they part by what the machine
+ * takes from each (a tenth of a second was seen). A reading of a moment ago will do when it shows more than @at_least. 0: not known.
  * May move us to another processor */
-static uint64_t sched_clock_of(int cpu)
+static uint64_t sched_clock_of(int cpu, uint64_t at_least)
 {
 	static struct { uint64_t clock, at; } known[CPU_SETSIZE]; /* of this host; the daemon has one thread that freezes */
 	char text[4096], name[64];
@@ -73,7 +74,7 @@ static uint64_t sched_clock_of(int cpu)
 
 	if (cpu < 0 || cpu >= CPU_SETSIZE)
 		return 0;
-	if (known[cpu].clock && now - known[cpu].at < CLOCK_OLD_NS)
+	if (known[cpu].clock > at_least && now - known[cpu].at < CLOCK_OLD_NS)
 		return known[cpu].clock;
 	if (sched_getcpu() != cpu) {
 		CPU_ZERO(&one);
@@ -135,6 +136,8 @@ static uint64_t limit_of(pid_t pid, const char *text)
  * How long ago the scheduler took a sleeping thread's processor away, by that processor's clock. The thread may count as another
  * one's since: a sleeper is moved with the others of its queue when it went to sleep a moment before (Linux 6.12). So each that it
  * may have been on is asked, where these are few: it has slept for less than its limit, and where two would do, for the shorter.
+ * Its own must be among those that would do, so none is ruled out by a reading from before it fell asleep: then another one, that
+ * is ahead, would be taken for its own, and the sleep would end early.
  */
 static uint64_t asleep_since(pid_t tid, int cpu, uint64_t exec_start, uint64_t limit)
 {
@@ -145,7 +148,7 @@ static uint64_t asleep_since(pid_t tid, int cpu, uint64_t exec_start, uint64_t l
 		CPU_ZERO(&may);
 	CPU_SET(cpu, &may);
 	for (int i = 0; i < CPU_SETSIZE; i++) {
-		uint64_t now = CPU_ISSET(i, &may) ? sched_clock_of(i) : 0;
+		uint64_t now = CPU_ISSET(i, &may) ? sched_clock_of(i, exec_start) : 0;
 
 		if (now > exec_start && now - exec_start < limit && (!best || now - exec_start < best))
 			best = now - exec_start;
