@@ -558,6 +558,128 @@ void phase_persistent(struct rng *r)
 	plan_free(&p);
 }
 
+/* ---- partitioned messages ---------------------------------------------------------------------------------------- */
+
+enum { PARTS = 16 };
+
+struct parted {
+	struct message m;
+	struct buffer b;
+	MPI_Request req;
+	unsigned char *body;   /* what the sender sends, and the receiver expects */
+	int parts, done;       /* on this side; made ready, or seen */
+	int order[PARTS];      /* in which they are */
+};
+
+static void parted_begin(struct parted *p, struct rng *own)
+{
+	struct buffer body;
+
+	buffer_make_send(&body, &p->m);
+	p->body = memcpy(get(p->m.len, 1), body.at, p->m.len);
+	buffer_free(&body);
+	p->done = 0;
+	for (int i = 0; i < p->parts; i++) {
+		int k = (int)rng_in(own, 0, i);
+
+		p->order[i] = p->order[k];
+		p->order[k] = i;
+	}
+	MPI_Start(&p->req);
+}
+
+/* The next part of it: written and made ready by its sender; looked for, and at, by its receiver. */
+static void parted_step(struct parted *p)
+{
+	int part = p->order[p->done], has_come = 0;
+	size_t len = p->m.len / (size_t)p->parts, at = len * (size_t)part;
+
+	if (p->m.src == storm.rank) {
+		storm_at("MPI_Pready", p->m.dst, p->m.tag);
+		memcpy(p->b.at + at, p->body + at, len);
+		MPI_Pready(part, p->req);
+		p->done++;
+		return;
+	}
+	storm_at("MPI_Parrived", p->m.src, p->m.tag);
+	MPI_Parrived(p->req, part, &has_come);
+	if (!has_come)
+		return;
+	storm_check(memcmp(p->b.at + at, p->body + at, len) == 0, "part %d of %d of message %u from rank %d has arrived, and is not what was sent",
+	            part, p->parts, p->m.seq, p->m.src);
+	p->done++;
+}
+
+/* Both sides cut a message into parts as they like; the requests are started several times, each time with new bytes. */
+void phase_partitioned(struct rng *r)
+{
+	struct rng own = { mix2(r->state, (uint64_t)storm.rank) };
+	int all = (int)rng_in(r, 1, 6), rounds = (int)rng_in(r, 1, 4), n = 0;
+	struct parted *p = get((size_t)all, sizeof(*p));
+	struct message *m = get((size_t)all, sizeof(*m));
+
+	for (int i = 0; i < all; i++) {
+		int src = (int)rng_in(r, 0, storm.ranks - 1), dst = (src + (int)rng_in(r, 1, storm.ranks - 1)) % storm.ranks;
+		int parts_out = 1 << rng_in(r, 0, 4), parts_in = 1 << rng_in(r, 0, 4);
+
+		message_plan(&m[i], r, src, dst, 1);
+		m[i].len = PARTS * (size_t)rng_in(r, 1, rng_in(r, 0, 3) ? 512 : 16384);
+		m[i].from = m[i].into = CONTIGUOUS;
+		m[i].tag = i;
+		if (src != storm.rank && dst != storm.rank)
+			continue;
+		p[n] = (struct parted){ .m = m[i], .parts = src == storm.rank ? parts_out : parts_in };
+		if (src == storm.rank) {
+			buffer_make_send(&p[n].b, &m[i]);
+			MPI_Psend_init(p[n].b.at, parts_out, (MPI_Count)(m[i].len / (size_t)parts_out), MPI_BYTE, dst, i, storm.comm, MPI_INFO_NULL, &p[n].req);
+		} else {
+			buffer_make_recv(&p[n].b, &m[i]);
+			MPI_Precv_init(p[n].b.at, parts_in, (MPI_Count)(m[i].len / (size_t)parts_in), MPI_BYTE, src, i, storm.comm, MPI_INFO_NULL, &p[n].req);
+		}
+		n++;
+	}
+	for (int round = 0; round < rounds; round++) {
+		int left = n;
+
+		for (int i = 0; i < n; i++) {
+			memset(p[i].b.at, 0, p[i].m.len);
+			parted_begin(&p[i], &own);
+		}
+		while (left) {
+			left = 0;
+			for (int i = 0; i < n; i++) {
+				if (p[i].done < p[i].parts)
+					parted_step(&p[i]);
+				left += p[i].done < p[i].parts;
+			}
+		}
+		for (int i = 0; i < n; i++) {
+			MPI_Status st;
+
+			storm_at("MPI_Wait, partitioned", p[i].m.src == storm.rank ? p[i].m.dst : p[i].m.src, p[i].m.tag);
+			MPI_Wait(&p[i].req, MPI_STATUS_IGNORE);
+			st.MPI_SOURCE = p[i].m.src; /* its status is not that of a message */
+			st.MPI_TAG = p[i].m.tag;
+			MPI_Status_set_elements(&st, MPI_BYTE, (int)p[i].m.len);
+			if (p[i].m.dst == storm.rank)
+				message_arrived(&p[i].m, &p[i].b, &st);
+			free(p[i].body);
+			p[i].m.is_done = false;
+		}
+		for (int i = 0, k = 0; i < all && round + 1 < rounds; i++) {
+			m[i].seq = storm.seq[m[i].src][m[i].dst]++;
+			if (m[i].src == storm.rank || m[i].dst == storm.rank)
+				p[k++].m.seq = m[i].seq;
+		}
+	}
+	for (int i = 0; i < n; i++) {
+		MPI_Request_free(&p[i].req);
+		buffer_free(&p[i].b);
+	}
+	free(p);
+	free(m);
+}
+
 /* ---- huge messages ----------------------------------------------------------------------------------------------- */
 
 enum { MARK = 0xa5, MARK_EVERY = 65536 };

@@ -191,11 +191,12 @@ static void ordered_by_all(struct rng *r)
 }
 
 static const struct { const char *name; void (*run)(struct rng *); int weight; } phases[] = {
-	{ "ordered",       ordered_by_all,      240 },
-	{ "batch",         phase_batch,         300 },
+	{ "ordered",       ordered_by_all,      230 },
+	{ "batch",         phase_batch,         280 },
 	{ "stream",        phase_stream,         70 },
 	{ "shift",         phase_shift,          80 },
 	{ "persistent",    phase_persistent,     70 },
+	{ "partitioned",   phase_partitioned,    30 },
 	{ "collective",    phase_collective,    120 },
 	{ "communicators", phase_communicators,  30 },
 	{ "one-sided",     phase_one_sided,      35 },

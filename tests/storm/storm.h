@@ -147,6 +147,7 @@ void phase_ordered(struct rng *r, const int *with, int n);  /* blocking calls, o
 void phase_batch(struct rng *r);                            /* everything outstanding at once; wildcards; probes */
 void phase_shift(struct rng *r);                            /* MPI_Sendrecv, MPI_Sendrecv_replace */
 void phase_persistent(struct rng *r);
+void phase_partitioned(struct rng *r);                      /* MPI_Psend_init: parts made ready one by one, seen one by one */
 void phase_huge(struct rng *r);                             /* one message that takes longer than a move */
 void phase_stream(struct rng *r);                           /* thousands of small messages */
 void bsend_begin(void);
