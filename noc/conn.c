@@ -139,9 +139,15 @@ struct noc_conn *noc_conn_of(const struct noc_peer *p, const struct noc_conn *bu
 
 void noc_conn_up(struct noc_conn *c)
 {
+	bool is_drained;
+
 	c->posted++; /* what is read now may make the channel close it */
-	noc_path_drain();
+	is_drained = noc_path_drain();
 	c->posted--;
+	if (c->ep && !is_drained) {
+		noc_conn_lost(c);
+		return;
+	}
 	if (!c->ep) {
 		if (!c->posted)
 			noc_conn_free(c);

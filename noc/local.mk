@@ -27,6 +27,13 @@ TESTS += %D%/test_strays
 %C%_test_strays_LDADD = libnoc.la libct-rank.la libgw-base.la $(FABRIC_LIBS) $(SODIUM_LIBS) -lpthread
 %C%_test_strays_LDFLAGS = $(AM_LDFLAGS) -Wl,-rpath,$(MPICH_PREFIX)/lib
 
+check_PROGRAMS += %D%/test_switch
+TESTS += %D%/test_switch
+%C%_test_switch_SOURCES = %D%/test_switch.c $(noc_fabric_sources)
+%C%_test_switch_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)
+%C%_test_switch_LDADD = libnoc.la libct-rank.la libgw-base.la $(FABRIC_LIBS) $(SODIUM_LIBS) -lpthread
+%C%_test_switch_LDFLAGS = $(AM_LDFLAGS) -Wl,-rpath,$(MPICH_PREFIX)/lib
+
 check_PROGRAMS += %D%/test_frame
 TESTS += %D%/test_frame
 %C%_test_frame_SOURCES = %D%/test_frame.c

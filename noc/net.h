@@ -78,8 +78,9 @@ extern const struct noc_net_ops *noc_net; /* process-wide; NULL: this process sp
 
 /* ---- told by the interface, path.c ------------------------------------------------------------------------------ */
 
-/** noc_path_drain - read all that has come by memory (rule 5); before noc_path_up(), and not while the inbox is being read */
-void noc_path_drain(void);
+/** noc_path_drain - read all that has come by memory (rule 5); before noc_path_up(), and not while the inbox is being read. False:
+ * a slot is claimed and not filled yet, so what is behind it cannot be read: the connection is to be made once more, later */
+bool noc_path_drain(void);
 /** noc_path_up - @c is open, and proved; @peer_next_in: what the peer expects. An older connection is dropped. */
 void noc_path_up(struct noc_peer *p, struct noc_conn *c, uint64_t peer_next_in);
 void noc_path_down(struct noc_peer *p, struct noc_conn *c); /* lost */

@@ -312,10 +312,16 @@ bool noc_path_is_idle(const struct noc_peer *p)
 
 /* ---- told by the interface ------------------------------------------------------------------------------------- */
 
-void noc_path_drain(void)
+bool noc_path_drain(void)
 {
+	struct noc_member *m = noc_me;
+	uint64_t w;
+
 	while (noc_take(INT32_MAX))
 		;
+	/* Somebody else who was stopped between claiming the next slot and filling it keeps what came behind from being read */
+	w = atomic_load_explicit(&m->inbox->slots[m->head % NOC_SLOTS].word, memory_order_acquire);
+	return noc_word_lap(w) != m->head / NOC_SLOTS || noc_word_state(w) != NOC_SLOT_CLAIMED;
 }
 
 void noc_path_up(struct noc_peer *p, struct noc_conn *c, uint64_t peer_next_in)
