@@ -98,10 +98,11 @@ static inline __attribute__((always_inline)) ssize_t read_from(struct shim_cq *c
 			ep->waiting_for = CT_DOING_WAIT;
 	} else {
 		n = -FI_EAGAIN;
-		if (moved) /* a piece of a bulk transfer, say: nothing to report, but not in vain */
+		if (moved || cq->is_told) /* a piece of a bulk transfer, say: nothing to report, but not in vain */
 			cq->empties = 0;
 		else
 			shim_cq_idle(cq, since);
+		cq->is_told = false;
 	}
 	ct_gate_leave();
 	return n;

@@ -183,7 +183,7 @@ static ssize_t ep_cancel(fid_t fid, void *context)
 			ct_area_free(r->buf, r->link.iovs * sizeof(struct iovec));
 		r->link.state &= (uint8_t)~SHIM_QUIET;
 	}
-	if (did) {
+	if (did && (is_msg || !(r->link.state & SHIM_DIRECT))) {
 		c = shim_cq_push(ep->rx_cq);
 		memset(c, 0, sizeof(*c));
 		c->e.op_context = context;
@@ -287,7 +287,7 @@ static struct fi_ops ep_fid_ops = {
 	.close = ep_close,
 	.bind = ep_bind,
 	.control = ep_control,
-	.ops_open = shim_no_ops_open,
+	.ops_open = shim_direct_open,
 };
 
 static struct fi_ops_ep ep_ops = {

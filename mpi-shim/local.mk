@@ -2,7 +2,7 @@
 # mpi-shim: the libfabric provider "godwit", a module that MPICH's libfabric loads from FI_PROVIDER_PATH; the wrappers;
 # the script that builds MPICH.
 noinst_LTLIBRARIES += libshim.la
-libshim_la_SOURCES = %D%/shim.h %D%/match.h %D%/prov.c %D%/domain.c %D%/av.c %D%/cq.c %D%/ep.c %D%/tagged.c %D%/msg.c \
+libshim_la_SOURCES = %D%/shim.h %D%/match.h %D%/direct.h %D%/prov.c %D%/domain.c %D%/av.c %D%/cq.c %D%/ep.c %D%/tagged.c %D%/msg.c \
 	%D%/rma.h %D%/mr.c %D%/rma.c %D%/atomic.c %D%/atomic_ops.c %D%/hold.c %D%/patience.c %D%/match.c \
 	%D%/interface.h %D%/interface.c
 libshim_la_CPPFLAGS = $(AM_CPPFLAGS) $(FABRIC_CPPFLAGS)

@@ -43,6 +43,7 @@ enum {
 	SHIM_QUIET   = 8,  /* the program wants no completion */
 	SHIM_CLAIMED = 16, /* the context of a claimed message, which is at ->buf */
 	SHIM_MSG     = 32, /* a receive of untagged messages (struct shim_msg_recv) */
+	SHIM_DIRECT  = 64, /* the program looks at it itself (struct godwit_direct): no completion, either */
 };
 
 struct shim_link {

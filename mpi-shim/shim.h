@@ -83,6 +83,7 @@ struct shim_cq {
 	uint32_t entry_size;    /* of the format that was asked for: a prefix of the tagged one */
 	uint32_t empties;       /* polls in vain in what looks like one tight loop */
 	uint64_t empty_ticks;   /* when the last one ended; a value from another host only starts the count again */
+	bool is_told;           /* a direct receive is done: no read sleeps before its caller has looked */
 	struct shim_domain *domain;
 	uint32_t users;
 };
@@ -134,6 +135,7 @@ struct shim_ep {
 	bool tx_completes, rx_completes; /* calls without flags of their own write a completion */
 	bool tx_selective, rx_selective;
 	size_t min_multi_recv;
+	struct shim_recv *expected;      /* the direct receive of the call that polls, not posted; NULL outside of it */
 	struct shim_match match;
 	struct shim_msg_recv *msg_first, *msg_last;    /* posted, in order */
 	struct shim_unexp *msg_unexp, *msg_unexp_last; /* untagged messages that found no buffer */
@@ -169,6 +171,7 @@ extern struct fi_ops_msg shim_msg_ops;
 extern struct fi_ops_rma shim_rma_ops;
 extern struct fi_ops_mr shim_mr_ops;
 extern struct fi_ops_atomic shim_atomic_ops;
+int shim_direct_open(struct fid *fid, const char *name, uint64_t flags, void **ops, void *context);
 extern const struct noc_port_ops shim_tagged_port, shim_msg_port, shim_rma_port;
 
 /* Entries of dispatch tables that refuse. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Tagged messages: sending, receiving, probing, and what the channel's handlers do with them. */
+#include "mpi-shim/direct.h"
 #include "mpi-shim/shim.h"
 #include "noc/copy.h"
 
@@ -98,11 +99,25 @@ static struct iovec *iov_copy(const struct iovec *iov, size_t iovs)
 	return copy;
 }
 
+/* The last word of it makes it the caller's again. */
+static inline void finish_direct(struct shim_ep *ep, struct shim_recv *r, uint64_t tag, uint64_t data, uint64_t len,
+                                 int status)
+{
+	struct godwit_direct *d = (struct godwit_direct *)r;
+
+	d->tag = tag;
+	d->data = data;
+	d->len = len < r->len ? len : r->len;
+	d->error = status ? -status : len > r->len ? FI_ETRUNC : 0;
+	ep->rx_cq->is_told = true;
+	__atomic_store_n(&d->is_done, 1, __ATOMIC_RELEASE);
+}
+
 /* The receive is over: @len of the message, of which the buffer took what it could. */
 static inline void finish(struct shim_ep *ep, struct shim_recv *r, uint32_t src, uint64_t tag, uint64_t data,
                           uint64_t len, int status)
 {
-	bool is_quiet = r->link.state & SHIM_QUIET;
+	uint8_t how = r->link.state;
 	size_t room = r->len;
 	struct shim_comp *c;
 
@@ -115,7 +130,11 @@ static inline void finish(struct shim_ep *ep, struct shim_recv *r, uint32_t src,
 		ep->rx_cntr->value += status == 0 && len <= room;
 		ep->rx_cntr->errors += status != 0 || len > room;
 	}
-	if (is_quiet && !status && len <= room)
+	if (how & SHIM_DIRECT) {
+		finish_direct(ep, r, tag, data, len, status);
+		return;
+	}
+	if (how & SHIM_QUIET && !status && len <= room)
 		return;
 	c = shim_cq_push(ep->rx_cq);
 	c->e.op_context = r;
@@ -190,7 +209,11 @@ static void message(const struct noc_msg *msg)
 			shim_drop_offer(msg->offer);
 		return;
 	}
-	r = shim_match_arrive(&ep->match, msg->src, msg->tag);
+	r = ep->expected;
+	if (r && r->link.src == msg->src && ((r->link.tag ^ msg->tag) & ~r->link.ignore) == 0)
+		ep->expected = NULL;
+	else
+		r = shim_match_arrive(&ep->match, msg->src, msg->tag);
 	if (GW_UNLIKELY(!r))
 		shim_match_keep(&ep->match, shim_unexp_make(msg));
 	else if (msg->offer)
@@ -254,6 +277,64 @@ static ssize_t trecv(struct fid_ep *fid, void *buf, size_t len, void *desc, fi_a
 	ct_gate_enter(note(ep, tag, CT_DOING_RECV));
 	post(ep, r, src, tag, ignore);
 	ct_gate_leave();
+	return 0;
+}
+
+#define DIRECT_BUDGET 32 /* messages that a direct receive may take from the inbox until its own has come */
+
+/* While nobody else may want its message, it need not be posted until it has been looked for in vain. */
+static void expect(struct shim_ep *ep, struct shim_recv *r, uint32_t src, uint64_t tag, uint64_t ignore)
+{
+	r->link.src = src;
+	r->link.tag = tag;
+	r->link.ignore = ignore;
+	ep->rx_cq->empties = 0;
+	ep->expected = r;
+	for (int n = 0; n < DIRECT_BUDGET && ep->expected && noc_poll_soon(1); n++)
+		if (GW_UNLIKELY(shim_rma_waits(ep)))
+			shim_rma_flush(ep);
+	if (ep->expected) {
+		ep->expected = NULL;
+		shim_match_post(&ep->match, r, src, tag, ignore); /* what was kept meanwhile is for others */
+	}
+}
+
+static int direct_recv(struct fid_ep *fid, void *buf, size_t len, fi_addr_t from, uint64_t tag, uint64_t ignore,
+                       struct godwit_direct *d, int *has_events)
+{
+	struct shim_ep *ep = ep_of(fid);
+	struct shim_recv *r = (struct shim_recv *)d->scratch;
+	uint32_t src;
+
+	if (GW_UNLIKELY(!shim_source(ep, from, &src)))
+		return -FI_EINVAL;
+	r->buf = buf;
+	r->len = len;
+	r->link.iovs = 0;
+	r->link.state = SHIM_DIRECT;
+	d->is_done = 0;
+	ct_gate_enter(note(ep, tag, CT_DOING_RECV));
+	if (GW_LIKELY(!ep->match.posted && !ep->match.unexpected && src != SHIM_ANY)) {
+		expect(ep, r, src, tag, ignore);
+	} else {
+		post(ep, r, src, tag, ignore);
+		for (int n = 0; n < DIRECT_BUDGET && !d->is_done && noc_poll_soon(1); n++)
+			if (GW_UNLIKELY(shim_rma_waits(ep)))
+				shim_rma_flush(ep);
+	}
+	*has_events = ep->rx_cq->head != ep->rx_cq->tail;
+	ct_gate_leave();
+	return 0;
+}
+
+int shim_direct_open(struct fid *fid, const char *name, uint64_t flags, void **ops, void *context)
+{
+	static struct godwit_direct_ops direct_ops = { .size = sizeof(direct_ops), .recv = direct_recv };
+
+	_Static_assert(sizeof(struct shim_recv) <= sizeof(((struct godwit_direct *)0)->scratch), "room for a receive");
+	if (strcmp(name, GODWIT_DIRECT))
+		return -FI_ENOSYS;
+	*ops = &direct_ops;
 	return 0;
 }
 

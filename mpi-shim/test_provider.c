@@ -3,6 +3,7 @@
  * The provider through libfabric's own calls, as MPICH makes them: two processes on one host segment. The child is a
  * server that does what commands say; every check is made by the parent.
  */
+#include "mpi-shim/direct.h"
 #include "mpi-shim/test_shim.h"
 
 enum { TAG_COMMAND = 1000, TAG_ECHO = 2000 };
@@ -439,6 +440,76 @@ static void test_cancel(void)
 	is_int(fi_cancel(&ep->fid, &b), -FI_ENOENT, "a completed receive is not cancelled");
 }
 
+/* Wait as MPICH does: by reading the queue, in which nothing is to be found. */
+static bool direct_is_done(struct godwit_direct *d)
+{
+	struct fi_cq_tagged_entry c;
+
+	while (!__atomic_load_n(&d->is_done, __ATOMIC_ACQUIRE))
+		if (fi_cq_read(cq, &c, 1) != -FI_EAGAIN)
+			return false;
+	return true;
+}
+
+static void test_direct(void)
+{
+	static const uint32_t sizes[] = { 0, 8, 300, 16384, 300000 };
+	static char buf[300000];
+	struct godwit_direct_ops *ops = NULL;
+	struct fi_context2 other;
+	struct godwit_direct d;
+	int has_events, done_at_once = 0;
+
+	ok(fi_open_ops(&ep->fid, "godwit_direct_0", 0, (void **)&ops, NULL) == -FI_ENOSYS,
+	   "operations of another version are not there");
+	if (!ok(!fi_open_ops(&ep->fid, GODWIT_DIRECT, 0, (void **)&ops, NULL) && ops->size == sizeof(*ops),
+	        "direct receives are"))
+		return;
+	for (size_t s = 0; s < GW_ARRAY_LEN(sizes); s++) {
+		bool is_good = true;
+
+		for (int i = 0; i < 200; i++) {
+			memset(buf, 0, sizes[s]);
+			command(OP_SEND, 1, sizes[s], 50, 0);
+			if (i % 2) /* it is there before */
+				peek_until(50, 0, &other);
+			is_good &= !ops->recv(ep, buf, sizeof(buf), peers[PEER], 50, 0, &d, &has_events);
+			done_at_once += i % 2 && d.is_done;
+			is_good &= direct_is_done(&d) && d.tag == 50 && d.data == 100 && d.len == sizes[s] && !d.error &&
+			           is_filled(buf, sizes[s], 50);
+		}
+		ok(is_good && queue_is_empty(), "200 direct receives of %u bytes, without completions", sizes[s]);
+	}
+	ok(done_at_once >= 400, "one for which a small message waits is done at once");
+	for (size_t s = 2; s < GW_ARRAY_LEN(sizes); s++) {
+		memset(buf, 0, sizeof(buf));
+		command(OP_SEND, 1, sizes[s], 51, 0);
+		ops->recv(ep, buf, 200, peers[PEER], 51, 0, &d, &has_events);
+		ok(direct_is_done(&d) && d.error == FI_ETRUNC && d.len == 200 && is_filled(buf, 200, 51) && !buf[200],
+		   "of %u bytes it takes what there is room for, and says so", sizes[s]);
+	}
+	fi_trecv(ep, buf, 8, NULL, peers[PEER], 52, 0, &other);
+	ops->recv(ep, buf + 8, 8, peers[PEER], 52, 0, &d, &has_events);
+	command(OP_SEND, 2, 8, 52, 0);
+	ok(next_completion().op_context == &other && direct_is_done(&d) && d.data == 101,
+	   "it has its place in the order of posting");
+	fi_trecv(ep, buf, 8, NULL, peers[PEER], 53, 0, &other);
+	command(OP_SEND, 1, 8, 53, 0);
+	command(OP_SEND, 1, 8, 54, 0);
+	do
+		ops->recv(ep, buf + 8, 8, peers[PEER], 54, 0, &d, &has_events);
+	while (!d.is_done && fi_cancel(&ep->fid, &d) == 0);
+	ok(has_events && next_completion().op_context == &other, "it tells of completions of others that wait to be read");
+	ops->recv(ep, buf, 8, peers[PEER], 55, 0, &d, &has_events);
+	ok(!d.is_done && !has_events && fi_cancel(&ep->fid, &d) == 0 && !d.is_done && queue_is_empty(),
+	   "it is cancelled, and nothing is told");
+	ok(fi_cancel(&ep->fid, &d) == -FI_ENOENT, "once");
+	command(OP_SEND, 1, 8, 55, 0);
+	fi_trecv(ep, buf + 8, 8, NULL, peers[PEER], 55, 0, &other);
+	ok(next_completion().op_context == &other, "its message goes to another one");
+	ok(ops->recv(ep, buf, 8, 1ull << 40, 55, 0, &d, &has_events) == -FI_EINVAL, "a source of another job is refused");
+}
+
 static void test_directed(void)
 {
 	struct fi_context2 from_me, from_peer, from_any;
@@ -644,6 +715,7 @@ int main(void)
 	test_vectors();
 	test_probe();
 	test_cancel();
+	test_direct();
 	test_directed();
 	test_multi_recv();
 	test_one_sided();

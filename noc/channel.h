@@ -74,6 +74,12 @@ int noc_bulk_accept(struct noc_bulk *offer, const struct iovec *iov, size_t iovs
 int noc_poll(int budget);
 
 /**
+ * noc_poll_soon - as noc_poll(), when there is a message of this host, or comes within less than half a microsecond
+ * Where ranks share cores it waits for none. Return: 0, and nothing is done, when there is none.
+ */
+int noc_poll_soon(int budget);
+
+/**
  * noc_wait - the caller has polled in vain and means to poll again: spin on, yield or sleep, as the cluster's load says
  * Leaves the gate while it sleeps and has entered it again on return. @empty_polls: consecutive empty polls so far in
  * what looks like one tight loop. Bounded by some tens of microseconds when several program threads exist (rule 10).

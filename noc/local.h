@@ -318,6 +318,7 @@ void noc_bulk_arrived(const struct noc_bulk_word *w, enum noc_path path); /* ACC
 bool noc_bulk_is_busy(const struct noc_peer *p); /* chunks are under way to or from it */
 int noc_bulk_push(void);           /* stream accepted transfers for a short while; returns chunks sent */
 bool noc_something_waits(void);    /* messages or transfers of ours are not out yet */
+bool noc_cluster_is_crowded(void); /* more ranks than cores in our cluster */
 
 static inline size_t noc_iov_copy_out(void *dst, const struct iovec *iov, size_t iovs)
 {

@@ -412,7 +412,7 @@ void noc_stop(void)
 
 /* ---- waiting --------------------------------------------------------------------------------------------------- */
 
-static bool cluster_is_crowded(void)
+bool noc_cluster_is_crowded(void)
 {
 	const struct noc_segment *seg = &noc_me->seg;
 	uint32_t d = atomic_load_explicit(&seg->clusters[noc_me->cluster].domain, memory_order_relaxed);
@@ -502,7 +502,7 @@ static bool waits_for_mover(void)
 
 bool noc_will_sleep(uint32_t empty_polls)
 {
-	return empty_polls >= 8 && cluster_is_crowded();
+	return empty_polls >= 8 && noc_cluster_is_crowded();
 }
 
 void noc_waited(uint64_t ticks)
@@ -562,7 +562,7 @@ void noc_wait(uint32_t empty_polls)
 		noc_me->has_slept = true; /* it will connect: look there at every turn */
 		return;
 	}
-	if (!cluster_is_crowded()) {
+	if (!noc_cluster_is_crowded()) {
 		noc_me->wait_sleeps = 0;
 		__builtin_ia32_pause();
 		return;
