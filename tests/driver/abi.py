@@ -97,6 +97,36 @@ for verb, told, said in (
 	("table", ["MPIR_CVAR_COLL_SELECTION_TUNING_JSON_FILE", table], "a table of the user's own selects the algorithms")):
 	status, job = run("-n", 4, "-clusters", 2, *(["-genv"] + told if told else []), edits, verb)
 	tap.ok(status == 0 and job.out() == [verb + ": ok"] * 4, said, status, *job.tail())
+for verb, said in (("two", "collectives between two ranks, of any size, in place, and among other messages"),
+                   ("truncated", "a collective of more than is asked for is told, and nothing is written beyond")):
+	for clusters in (1, 2):
+		status, job = run("-n", 2, "-clusters", clusters, edits, verb)
+		tap.ok(status == 0 and job.out() == [verb + ": ok"] * 2, "%s (%d clusters)" % (said, clusters), status, *job.tail())
+with open(table, "w") as f:
+	json.dump({"collective=" + name: {"comm_type=intra": {"algorithm=MPIR_" + way: {}}} for name, way in (
+	          ("barrier", "Barrier_intra_dissemination"), ("allreduce", "Allreduce_intra_recursive_doubling"),
+	          ("bcast", "Bcast_intra_scatter_ring_allgather"), ("scatter", "Scatter_intra_binomial"),
+	          ("allgather", "Allgather_intra_brucks"))}, f)
+for ranks, variable, value, said in (
+	(2, "COLL_SELECTION_TUNING_JSON_FILE", table, "a user's table is heard where there are two ranks"),
+	(4, "COLL_SELECTION_TUNING_JSON_FILE", table, "and where there are more ranks than cores"),
+	(2, "BCAST_INTRA_ALGORITHM", "scatter_ring_allgather", "the algorithm of a variable is used by two ranks"),
+	(4, "ALLREDUCE_INTRA_ALGORITHM", "recursive_doubling", "and where there are more ranks than cores")):
+	if not has_patch("two"):
+		tap.skip(said, "the MPICH that this is configured for was built without two.patch")
+		continue
+	status, job = run("-n", ranks, "-genv", "GODWIT_CROWDED", "1", "-genv", "MPIR_CVAR_" + variable, value, edits, "chosen")
+	tap.ok(status == 0 and job.out() == ["chosen: ok"] * ranks, said, status, *job.tail())
+job = Job(tap, ["-n", 2, "-clusters", 2, edits, "threads"], stdin=True)
+moved = []
+if job.wait_line("threads: ready", 30):
+	for i in range(6):
+		moved += job.head().migrate([0, 1], i % 2)
+	job.proc.stdin.write(b"x")
+	job.proc.stdin.close()
+status = job.end(60)
+tap.ok(status == 0 and job.out().count("threads: ok") == 2 and sum(m["status"] == 0 for m in moved) >= 6,
+       "threads in collectives of two ranks, which are moved meanwhile", status, moved, *job.tail())
 job = Job(tap, ["-n", 2, "-clusters", 2, edits, "hardware"], stdin=True)
 moved = []
 if job.wait_line("hardware: ready", 30):

@@ -6,6 +6,7 @@
  *	mpirun -n 1 edits processor-name
  *	mpirun -n 1 edits subarray
  *	mpirun -n 4 -genv GODWIT_CROWDED 0|1 edits crowded
+ *	mpirun -n 2|4 -genv GODWIT_CROWDED 1 -genv MPIR_CVAR_... edits chosen
  *
  * or what they must not change, which an unpatched MPICH does as well:
  *
@@ -13,10 +14,12 @@
  *	mpirun -n 4 -genv GODWIT_CROWDED 1 edits broadcast
  *	mpirun -n 4 -genv GODWIT_CROWDED 1 edits alltoall
  *	mpirun -n 4 -genv MPIR_CVAR_COLL_SELECTION_TUNING_JSON_FILE table.json edits table
+ *	mpirun -n 2 edits two|truncated|threads
  *	mpirun -n 4 edits hardware
  */
 #include <malloc.h>
 #include <mpi.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -168,6 +171,204 @@ static void crowded(void)
 	sum_over(copy, expected);
 	MPI_Comm_free(&copy);
 	printf("crowded: %s ok\n", said ? said : "");
+}
+
+/* A broadcast that is scattered and gathered again keeps its root until the other takes part; one that is sent does
+ * not. Rank 1 waits for a word that comes after it, much longer than a message takes. */
+static void broadcast_keeps_root(void)
+{
+	double numbers[2] = { 1, 2 }, until = MPI_Wtime() + 0.3;
+	MPI_Request request;
+	int is_there = 0;
+	char word = 0;
+
+	if (rank == 1)
+		MPI_Irecv(&word, 1, MPI_BYTE, 0, 0, MPI_COMM_WORLD, &request);
+	while (rank == 1 && !is_there && MPI_Wtime() < until)
+		MPI_Test(&request, &is_there, MPI_STATUS_IGNORE);
+	if (is_there)
+		wrong("MPI_Bcast has not gone the way that the table says");
+	MPI_Bcast(numbers, 2, MPI_DOUBLE, 0, MPI_COMM_WORLD);
+	if (rank == 1)
+		MPI_Wait(&request, MPI_STATUS_IGNORE);
+	else
+		MPI_Send(&word, 1, MPI_BYTE, 1, 0, MPI_COMM_WORLD);
+}
+
+/* What the user says goes before what is done for two ranks, and for more than there are cores. */
+static void chosen(void)
+{
+	if (ranks == 2)
+		broadcast_keeps_root();
+	else
+		sum_over(MPI_COMM_WORLD, 0);
+	printf("chosen: ok\n");
+}
+
+/* Collectives of two ranks, among other messages between the two: in MPI_COMM_WORLD and turned round, of sizes below and
+ * above where the way changes, in place and not, described differently; through an intercommunicator. */
+static void two_over(MPI_Comm comm, int n)
+{
+	int me, *out = calloc((size_t)n, 2 * sizeof(int)), *in = calloc((size_t)n, 2 * sizeof(int));
+	MPI_Request request;
+	int token = 0;
+
+	if (!out || !in)
+		wrong("out of memory");
+	MPI_Comm_rank(comm, &me);
+	MPI_Irecv(&token, 1, MPI_INT, MPI_ANY_SOURCE, MPI_ANY_TAG, comm, &request);
+	for (int turn = 0; turn < 20; turn++) {
+		MPI_Barrier(comm);
+		for (int i = 0; i < n; i++) {
+			out[i] = out[n + i] = 1000 * (me + 1) + turn + i;
+			in[i] = in[n + i] = -1;
+		}
+		MPI_Allreduce(out, in, n, MPI_INT, MPI_SUM, comm);
+		MPI_Allreduce(MPI_IN_PLACE, out, n, MPI_INT, MPI_MAX, comm);
+		for (int i = 0; i < n; i++)
+			if (in[i] != 3000 + 2 * (turn + i) || out[i] != 2000 + turn + i)
+				wrong("an allreduce of two ranks is wrong");
+		if (turn == 10) { /* the one that was posted first meets it, and no message of a collective does */
+			int word = 77 + me;
+
+			MPI_Send(&word, 1, MPI_INT, !me, 5, comm);
+		}
+		MPI_Alltoall(out, n, MPI_INT, in, n * (int)sizeof(int), MPI_BYTE, comm);
+		for (int i = 0; i < 2 * n; i++)
+			if (in[i] != (me ? i / n + 1 : 2) * 1000 + turn + i % n)
+				wrong("an alltoall of two ranks is wrong");
+		MPI_Alltoall(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, in, n, MPI_INT, comm); /* back to where it came from */
+		if (memcmp(in, out, (size_t)n * 2 * sizeof(int)))
+			wrong("an alltoall of two ranks in place is wrong");
+		for (int i = 0; i < n; i++)
+			out[i] = me == turn % 2 ? turn + i : -1;
+		MPI_Bcast(out, n, MPI_INT, turn % 2, comm);
+		for (int i = 0; i < n; i++)
+			if (out[i] != turn + i)
+				wrong("a broadcast of two ranks is wrong");
+	}
+	MPI_Wait(&request, MPI_STATUS_IGNORE);
+	if (token != 77 + !me)
+		wrong("a message among collectives of two ranks is wrong");
+	free(out);
+	free(in);
+}
+
+static void two(void)
+{
+	static const int counts[] = { 1, 2, 52, 53, 1024, 1025, 4096, 4097, 20000 };
+	MPI_Comm turned, self, bridge;
+	int mine = rank + 1, theirs = 0;
+
+	if (ranks != 2)
+		wrong("two is for two ranks");
+	MPI_Comm_split(MPI_COMM_WORLD, 0, -rank, &turned);
+	for (size_t c = 0; c < sizeof(counts) / sizeof(*counts); c++) {
+		two_over(MPI_COMM_WORLD, counts[c]);
+		two_over(turned, counts[c]);
+	}
+	MPI_Comm_dup(MPI_COMM_SELF, &self);
+	MPI_Intercomm_create(self, 0, MPI_COMM_WORLD, !rank, 9, &bridge);
+	for (int turn = 0; turn < 20; turn++) {
+		MPI_Barrier(bridge);
+		MPI_Allreduce(&mine, &theirs, 1, MPI_INT, MPI_SUM, bridge);
+		if (theirs != !rank + 1)
+			wrong("an allreduce between two groups of one is wrong");
+		MPI_Bcast(rank == turn % 2 ? &mine : &theirs, 1, MPI_INT, rank == turn % 2 ? MPI_ROOT : 0, bridge);
+		if (rank != turn % 2 && theirs != !rank + 1)
+			wrong("a broadcast between two groups of one is wrong");
+	}
+	MPI_Comm_free(&bridge);
+	MPI_Comm_free(&self);
+	MPI_Comm_free(&turned);
+	printf("two: ok\n");
+}
+
+/* Threads in collectives of two ranks, each in a communicator of its own, until rank 0 has a byte of input: the ranks
+ * are moved meanwhile. */
+static _Atomic int is_over;
+
+static void *one_of_threads(void *comm_)
+{
+	MPI_Comm comm = *(MPI_Comm *)comm_;
+	int mine[2], all[2], ends = 0;
+
+	for (int turn = 0; !ends; turn++) {
+		MPI_Barrier(comm);
+		mine[0] = turn + rank;
+		MPI_Allreduce(mine, all, 1, MPI_INT, MPI_SUM, comm);
+		if (all[0] != 2 * turn + 1)
+			wrong("an allreduce of two ranks is wrong among threads");
+		mine[0] = 10 * turn + rank;
+		mine[1] = 10 * turn + rank + 2;
+		MPI_Alltoall(mine, 1, MPI_INT, all, 1, MPI_INT, comm);
+		if (all[0] != 10 * turn + 2 * rank || all[1] != 10 * turn + 2 * rank + 1)
+			wrong("an alltoall of two ranks is wrong among threads");
+		ends = is_over; /* of rank 0's word */
+		MPI_Bcast(&ends, 1, MPI_INT, 0, comm);
+	}
+	return NULL;
+}
+
+static void threads(void)
+{
+	enum { THREADS = 3 };
+	pthread_t thread[THREADS];
+	MPI_Comm comms[THREADS];
+	int level;
+	char byte;
+
+	MPI_Query_thread(&level);
+	if (ranks != 2 || level != MPI_THREAD_MULTIPLE)
+		wrong("threads is for two ranks, and an MPI that has threads");
+	for (int i = 0; i < THREADS; i++)
+		MPI_Comm_dup(MPI_COMM_WORLD, &comms[i]);
+	for (int i = 0; i < THREADS; i++)
+		if (pthread_create(&thread[i], NULL, one_of_threads, &comms[i]))
+			wrong("no more threads");
+	if (rank == 0) {
+		printf("threads: ready\n");
+		fflush(stdout);
+		if (read(STDIN_FILENO, &byte, 1) != 1)
+			wrong("no byte of input");
+		is_over = 1;
+	}
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(thread[i], NULL);
+	for (int i = 0; i < THREADS; i++)
+		MPI_Comm_free(&comms[i]);
+	printf("threads: ok\n");
+}
+
+/* One asks for less than the other sends: told, nothing written beyond, and the communicator is as good as before. */
+static void truncated(void)
+{
+	int numbers[16], n = rank == 0 ? 8 : 4, code;
+	MPI_Comm comm;
+
+	if (ranks != 2)
+		wrong("truncated is for two ranks");
+	MPI_Comm_dup(MPI_COMM_WORLD, &comm);
+	MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
+	for (int turn = 0; turn < 20; turn++) {
+		for (int i = 0; i < 16; i++)
+			numbers[i] = rank == 0 ? i : -1;
+		code = MPI_Bcast(numbers, n, MPI_INT, 0, comm);
+		if (rank == 1 && (code == MPI_SUCCESS || numbers[3] != 3 || numbers[4] != -1))
+			wrong("a broadcast of more than is asked for is not told, or written beyond the buffer");
+		code = MPI_Bcast(numbers + 8, rank == 0 ? 2 : 4, MPI_INT, 0, comm);
+		if (rank == 1 && (code == MPI_SUCCESS || numbers[9] != 9 || numbers[10] != -1))
+			wrong("a broadcast of less than is asked for is not told");
+		for (int i = 0; i < 16; i++)
+			numbers[i] = -1;
+		code = MPI_Allreduce(MPI_IN_PLACE, numbers, n, MPI_INT, MPI_SUM, comm);
+		if (rank == 1 && (error_class(code) != MPI_ERR_TRUNCATE || numbers[4] != -1))
+			wrong("an allreduce of more than is asked for is not told, or written beyond the buffer");
+		if (MPI_Barrier(comm) != MPI_SUCCESS)
+			wrong("a barrier after a truncated message is not as good as before");
+	}
+	MPI_Comm_free(&comm);
+	printf("truncated: ok\n");
 }
 
 /* Atomics on a window before which there was no other, and no collective; then on another one. */
@@ -323,18 +524,19 @@ int main(int argc, char **argv)
 	static const struct { const char *name; void (*run)(void); } verbs[] = {
 		{ "shared-window", shared_window }, { "processor-name", processor_name }, { "subarray", subarray }, { "crowded", crowded },
 		{ "first-window", first_window }, { "broadcast", broadcast }, { "alltoall", alltoall },
-		{ "table", table }, { "hardware", hardware },
+		{ "table", table }, { "hardware", hardware }, { "chosen", chosen }, { "two", two }, { "truncated", truncated },
+		{ "threads", threads },
 	};
 
 	const char *verb = argc > 1 ? argv[1] : "";
-	int is_name = strcmp(verb, "processor-name") == 0;
+	int is_name = strcmp(verb, "processor-name") == 0, level;
 
 	/* before MPI_Init, while there is one thread only: a namespace of names of its own */
 	if (is_name && unshare(CLONE_NEWUTS) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWUTS) < 0) {
 		perror("edits: no namespace for another host name");
 		return 77;
 	}
-	MPI_Init(&argc, &argv);
+	MPI_Init_thread(&argc, &argv, strcmp(verb, "threads") ? MPI_THREAD_SINGLE : MPI_THREAD_MULTIPLE, &level);
 	MPI_Comm_rank(MPI_COMM_WORLD, &rank);
 	MPI_Comm_size(MPI_COMM_WORLD, &ranks);
 	for (size_t i = 0; i < sizeof(verbs) / sizeof(*verbs); i++)
