@@ -80,6 +80,11 @@ check_PROGRAMS += %D%/programs/mpiio
 %C%_programs_mpiio_SOURCES = %D%/programs/mpiio.c
 %C%_programs_mpiio_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_programs_mpiio_LDADD = $(MPI_LIBS)
+# Random datatypes beside a plain reference.
+check_PROGRAMS += %D%/programs/types
+%C%_programs_types_SOURCES = %D%/programs/types.c
+%C%_programs_types_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
+%C%_programs_types_LDADD = $(MPI_LIBS)
 # Ranks that start others.
 check_PROGRAMS += %D%/programs/spawner
 %C%_programs_spawner_SOURCES = %D%/programs/spawner.c

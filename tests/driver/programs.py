@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """Programs that do not move: they run, with more ranks than cores, and end in every way without a hang."""
+import random
+
 from godwit import *
 
-tap = Tap(240)
+tap = Tap(300)
 conduct = os.path.join(BUILD, "tests/programs/conduct")
 storm = os.path.join(BUILD, "tests/storm/storm")
+types = os.path.join(BUILD, "tests/programs/types")
 shm_before = shm_entries()
 
 
@@ -60,6 +63,11 @@ ends("ranks that return from main without MPI_Finalize end", status is not None,
 status, job = run(2, 1, "hello", program="/nonexistent/program")
 ends("a program that is not there is an error with its name", status not in (0, None) and
      any("/nonexistent/program" in l for l in job.out("err")), status, job)
+
+for clusters, seed in ((1, 3), (2, random.randrange(1 << 30))):
+	status, job = run(2, clusters, seed, 100, program=types)
+	ends("200 random datatypes are packed, sent and put as they should be, on %d clusters (seed %d)" % (clusters, seed),
+	     status == 0 and any(l.startswith("all right") for l in job.out()), status, job)
 
 sums = set()
 for clusters in (1, 3):
