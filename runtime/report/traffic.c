@@ -49,7 +49,8 @@ static void draw(const struct report *r, uint32_t n, double least, double most, 
 					        html_bytes(bytes, r->bytes[a][b]), html_number(messages, r->messages[a][b]));
 					continue;
 				}
-				fprintf(out, is_open ? "" : "<path class=\"h%u\" d=\"", s);
+				if (!is_open)
+					fprintf(out, "<path class=\"h%u\" d=\"", s);
 				is_open = true;
 				fprintf(out, "M%.1f %.1fh%.1fv%.1fh-%.1fz", b * cell, a * cell, cell, cell, cell);
 			}
