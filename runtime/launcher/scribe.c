@@ -126,7 +126,8 @@ static bool make_room(struct scribe *s, size_t len)
 
 	if (s->len + len <= s->cap)
 		return true;
-	memmove(s->text, s->text + s->done, s->len - s->done);
+	if (s->done)
+		memmove(s->text, s->text + s->done, s->len - s->done);
 	s->len -= s->done;
 	s->done = 0;
 	if (s->len + len <= s->cap)
