@@ -34,7 +34,10 @@ def new_path():
 
 def checkpoint(job, to, **more):
 	os.makedirs(to, exist_ok=True)
-	if not job.head_name():
+	if not job.wait_head(5):  # the kernel's list of sockets may miss one while others come and go
+		tap.diag("status %s" % job.proc.poll())
+		for line in job.tail():
+			tap.diag(line)
 		tap.bail("the job ends before it is written down")
 	head = job.head()
 	head.send(dict(more, op="checkpoint", dir=to))
