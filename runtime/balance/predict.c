@@ -57,8 +57,9 @@ void bal_predict(struct bal_forecast *out, const struct bal_way *w)
 	out->total_s[BAL_STOP_AND_COPY] = FREE_S + w->fixed_s + w->memory_bytes / stopped;
 	out->down_s[BAL_PRE_COPY] = w->fixed_s + left / stopped;
 	out->total_s[BAL_PRE_COPY] = FREE_S + w->fixed_s + rounds_s + left / stopped;
-	out->down_s[BAL_POST_COPY] = out->down_s[BAL_HYBRID] = w->fixed_after_s;
-	out->total_s[BAL_POST_COPY] = FREE_S + w->fixed_after_s + all_s;
+	out->down_s[BAL_POST_COPY] = w->fixed_post_s;
+	out->down_s[BAL_HYBRID] = w->fixed_after_s;
+	out->total_s[BAL_POST_COPY] = FREE_S + w->fixed_post_s + all_s;
 	out->total_s[BAL_HYBRID] = FREE_S + w->fixed_after_s + all_s +
 	                           (w->dirty_bytes_s >= 0 ? fmin(w->memory_bytes, w->dirty_bytes_s * all_s) / rate : NAN);
 	if (w->memory_bytes <= allowed * ASSUMED_RATE)

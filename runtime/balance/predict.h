@@ -18,7 +18,8 @@ struct bal_way {               /* of a rank, to where it would go */
 	double link_bytes_s;   /* of the way; 0: not known, 1e9 is taken, as by migration/ */
 	double stopped_bytes_s; /* of the way, while it stands: daemons rest less then; 0: not known, as while it runs */
 	double fixed_s;        /* its pause would be that long if it had no memory */
-	double fixed_after_s;  /* the same where pages come after it (post-copy, hybrid) */
+	double fixed_after_s;  /* the same where what it writes meanwhile comes after it (hybrid), */
+	double fixed_post_s;   /* and where all of its pages do (post-copy) */
 	double allowed_s;      /* --max-downtime; 0: 5 ms */
 };
 

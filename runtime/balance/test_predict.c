@@ -47,7 +47,7 @@ static void test_trend(void)
 
 int main(void)
 {
-	struct bal_way w = { .memory_bytes = 2e6, .dirty_bytes_s = -1, .link_bytes_s = 1e9, .fixed_s = 0.002, .fixed_after_s = 0.003 };
+	struct bal_way w = { .memory_bytes = 2e6, .dirty_bytes_s = -1, .link_bytes_s = 1e9, .fixed_s = 0.002, .fixed_after_s = 0.003, .fixed_post_s = 0.003 };
 	enum bal_technique t;
 	struct bal_forecast f;
 

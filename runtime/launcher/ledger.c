@@ -17,7 +17,8 @@
 
 #define LAST        32                 /* moves that are told of */
 #define NEW_PART    0.3                /* of what is known is what was seen last */
-#define TOLD_BYTES  (4.0 * 1024 * 1024) /* fewer say nothing of a link */
+#define TOLD_BYTES  (4.0 * 1024 * 1024) /* fewer say nothing of a link, */
+#define SENT_BYTES  (1024.0 * 1024)    /* and fewer nothing of how fast memory goes while a rank stands */
 #define FIXED_NEAR_S 0.003
 #define FIXED_FAR_S  0.006
 #define FIXED_AFTER_S 0.003            /* and more, when pages come after it */
@@ -28,7 +29,7 @@
 
 static const double limits_s[LEDGER_LIMITS] = { 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5 };
 
-struct way { uint32_t a, b; double bytes_s, stopped_bytes_s, fixed_s, fixed_after_s, around_s; }; /* hosts; 0: not known */
+struct way { uint32_t a, b; double bytes_s, stopped_bytes_s, fixed_s, fixed_after_s, fixed_post_s, around_s; }; /* hosts; 0: not known */
 
 struct ledger {
 	uint64_t moved[BAL_TECHNIQUES], bytes[BAL_TECHNIQUES], failed;
@@ -128,7 +129,8 @@ static struct bal_way way_for(const struct head *h, uint32_t rank, uint32_t to, 
 	return (struct bal_way){ .memory_bytes = seen > 0 ? seen : l->ranks[rank].memory, .dirty_bytes_s = dirty_of(h, rank),
 		.link_bytes_s = known(l, w, is_far, offsetof(struct way, bytes_s), 0),
 		.stopped_bytes_s = known(l, w, is_far, offsetof(struct way, stopped_bytes_s), 0), .fixed_s = fixed, .allowed_s = allowed_s,
-		.fixed_after_s = known(l, w, is_far, offsetof(struct way, fixed_after_s), fixed + FIXED_AFTER_S) };
+		.fixed_after_s = known(l, w, is_far, offsetof(struct way, fixed_after_s), fixed + FIXED_AFTER_S),
+		.fixed_post_s = known(l, w, is_far, offsetof(struct way, fixed_post_s), fixed + FIXED_AFTER_S) };
 }
 
 /* Seconds of a processor that go into its memory when it moves */
@@ -256,12 +258,29 @@ static double rate_seen(const json_t *measures)
 	return stopped >= TOLD_BYTES ? number(measures, "link_bytes_s") : 0;
 }
 
+/* Of a pause: what is not for sending, and how fast the rest of it was sent. A prediction adds up the same two */
+static void learn_pause(struct way *w, double down, double sent, double rate, enum bal_technique did)
+{
+	if (did == BAL_POST_COPY || did == BAL_HYBRID) { /* what goes before the others is much the same always */
+		mix(did == BAL_POST_COPY ? &w->fixed_post_s : &w->fixed_after_s, down);
+	} else if (sent < SENT_BYTES) {
+		/* it went before all others, and not as slowly as rounds do: at least half is not for sending */
+		mix(&w->fixed_s, fmax(down / 2, down - sent / (w->bytes_s > 0 ? w->bytes_s : 1e9)));
+	} else if (did == BAL_STOP_AND_COPY) {
+		/* in one pause nobody can tell the two apart: those in which little was sent know better */
+		if (w->fixed_s <= 0)
+			mix(&w->fixed_s, down / 2);
+		mix(&w->stopped_bytes_s, sent / (down - fmin(w->fixed_s, 0.75 * down)));
+	} else if (sent >= TOLD_BYTES) {
+		mix(&w->stopped_bytes_s, rate);
+	}
+}
+
 static void learn(struct head *h, const struct move *m, const json_t *measures, enum bal_technique did)
 {
 	struct ledger *l = h->ledger;
 	struct taught *t = &l->ranks[m->rank];
 	struct way *w = way_of(l, h->clusters[m->from].host, h->clusters[m->to].host);
-	bool is_after = did == BAL_POST_COPY || did == BAL_HYBRID;
 	double stopped = number(measures, "bytes") - number(measures, "round_bytes") - number(json_object_get(measures, "fetch"), "sent_bytes");
 	double down = number(measures, "downtime_ns") / 1e9, seen = m->is_bounded ? 0 : rate_seen(measures);
 
@@ -276,13 +295,10 @@ static void learn(struct head *h, const struct move *m, const json_t *measures, 
 		return;
 	if (seen > 0)
 		mix(&w->bytes_s, seen);
-	if (!m->is_bounded && stopped >= TOLD_BYTES && number(measures, "link_bytes_s") > 0)
-		mix(&w->stopped_bytes_s, number(measures, "link_bytes_s"));
 	if (down > 0 && number(measures, "gate_closed_ns") > 0)
 		mix(&w->around_s, number(measures, "gate_closed_ns") / 1e9 - down);
-	/* what little went while it stood went before all others, and not as slowly as rounds do: at least half is not for sending */
-	if (down > 0 && stopped < TOLD_BYTES)
-		mix(is_after ? &w->fixed_after_s : &w->fixed_s, fmax(down / 2, down - stopped / (w->bytes_s > 0 ? w->bytes_s : 1e9)));
+	if (down > 0 && (!m->is_bounded || stopped < SENT_BYTES))
+		learn_pause(w, down, stopped, number(measures, "link_bytes_s"), did);
 }
 
 static void note(struct head *h, const struct move *m, int status, const char *text, json_t *measures, const char *did)

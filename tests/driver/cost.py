@@ -3,7 +3,7 @@
 """What a move says that it has cost: how much slower the rank was, and what share of the link was its memory."""
 from godwit import *
 
-tap = Tap(120)
+tap = Tap(170)
 work = work_dir("cost")
 GODWIT = os.path.join(BUILD, "godwit")
 STORM = os.path.join(BUILD, "tests/storm/storm")
@@ -145,5 +145,23 @@ for what, name, places in (("memory", "memory", ["-clusters", 3]), ("the network
 	tap.ok(m.get("link") and m["link"]["others_bytes_s_before"] > 0, "and what went there before, since the last move from there", m.get("link"))
 	open(stop, "w").close()
 	tap.ok(job.end(60) == 0 and not job.gone(), "that job ends well", *job.tail())
+
+# ---- how long it was expected to stand, as soon as there was something to learn from
+for what, places in (("on one host", ["-clusters", 3]), ("between hosts", HOSTS + ["a,b,c"])):
+	stop, off = os.path.join(work, "stop%d" % tap.run), collections.defaultdict(list)
+	job = Job(tap, ["-n", 2] + places + [os.path.join(BUILD, "tests/programs/conduct"), "carry", 2, stop])
+	job.wait_line("^ready", 60, "out", 2)
+	head = job.head()
+	head.wait_up()
+	for turn in range(48):
+		technique = ("stop-and-copy", "pre-copy", "post-copy", "hybrid")[turn % 4]
+		m = head.migrate([1], 1 + (head.ranks()[1]["cluster"] == 1), technique=technique)[0]
+		last = max(head.status()["moves"]["last"], key=lambda move: move["time"])
+		if m["status"] == 0 and turn >= 12 and last["predicted_ns"]:
+			off[technique].append(last["downtime_ns"] / last["predicted_ns"])
+	found = {t: round(median(v), 2) for t, v in off.items()}
+	tap.ok(len(found) == 4 and all(0.5 < v < 1.65 for v in found.values()), "%s pauses are about as long as predicted, by each technique" % what, off)
+	tap.diag("measured by predicted: %s" % found)
+	end_carry(job, stop, "and that job ends well", 2)
 
 sys.exit(tap.done())
