@@ -12,16 +12,15 @@ int noc_inbox_claim(struct noc_inbox *in, uint32_t writer, struct noc_slot **slo
 
 	for (;;) {
 		struct noc_slot *s = &in->slots[t % NOC_SLOTS];
-		uint64_t lap = t / NOC_SLOTS, w = atomic_load_explicit(&s->word, memory_order_acquire);
+		uint64_t lap = t / NOC_SLOTS, w = noc_word_free(lap);
 
-		if (w == noc_word_free(lap)) {
-			/* acquire: the reader is done with the slot's old contents before we write new ones */
-			if (atomic_compare_exchange_strong_explicit(&s->word, &w, noc_word(lap, writer, NOC_SLOT_CLAIMED),
-			                                            memory_order_acquire, memory_order_acquire)) {
-				atomic_store_explicit(&in->tail, t + 1, memory_order_relaxed);
-				*slot = s;
-				return 0;
-			}
+		/* Without a look before, which would bring the line here to read it, and a second time to write it.
+		 * acquire: the reader is done with the slot's old contents before we write new ones */
+		if (GW_LIKELY(atomic_compare_exchange_strong_explicit(&s->word, &w, noc_word(lap, writer, NOC_SLOT_CLAIMED),
+		                                                      memory_order_acquire, memory_order_acquire))) {
+			atomic_store_explicit(&in->tail, t + 1, memory_order_relaxed);
+			*slot = s;
+			return 0;
 		}
 		if (noc_word_lap(w) < lap)
 			return -EAGAIN;          /* not yet read: the ring is full */
