@@ -258,7 +258,7 @@ struct noc_member {
 	uint32_t wait_sleeps;     /* for the network, since it began */
 	uint64_t wait_own_ns;     /* the thread's processor time after the last of them, on this host */
 	uint32_t wait_threads;    /* threads of the program when last looked; and when: */
-	uint64_t wait_looked_ns;
+	uint64_t wait_looked;     /* in ticks of this host */
 	const struct noc_port_ops *ports[NOC_PORT_COUNT];
 	struct noc_counters counters;
 };

@@ -24,6 +24,7 @@
 
 #define TURNS_OF_OTHERS 16u    /* before a rank of a crowded cluster sleeps */
 #define TICKS_ALONE     250000u /* so long it polls when nobody else wants the core: some 100 microseconds */
+#define TICKS_THREADS   (1u << 26) /* some twenty milliseconds, between two looks at how many threads there are */
 #define TICKS_SWITCH    2000u  /* a call that yielded to nobody takes less */
 
 /* ---- attach, detach -------------------------------------------------------------------------------------------- */
@@ -421,14 +422,14 @@ bool noc_cluster_is_crowded(void)
 	                                         atomic_load_explicit(&seg->domains[d].cores, memory_order_relaxed);
 }
 
-/* More than the caller and the agent? Looked up at most every few milliseconds. */
+/* More than the caller and the agent? Looked up now and then: it is a path through /proc, and 64 ranks ask. */
 static bool has_other_threads(void)
 {
-	uint64_t now = gw_now_ns();
+	uint64_t now = __builtin_ia32_rdtsc();
 	struct stat st;
 
-	if (now - noc_me->wait_looked_ns > 5000000) {
-		noc_me->wait_looked_ns = now;
+	if (now - noc_me->wait_looked > TICKS_THREADS) {
+		noc_me->wait_looked = now;
 		noc_me->wait_threads = stat("/proc/self/task", &st) == 0 ? (uint32_t)st.st_nlink - 2 : 99;
 	}
 	return noc_me->wait_threads > 2;

@@ -44,6 +44,26 @@ static int better_than(int cpu, const cpu_set_t *may)
 	return before < (on[cpu] - on[best]) / 2u ? best : -1;
 }
 
+/*
+ * Has @cpu more ranks than there are for each core? If not, and another one is emptier, a third one has too many, and they go
+ * themselves. That is so as a rule, and learnt without a system call.
+ */
+static bool is_full(int cpu)
+{
+	const struct noc_segment *seg = &noc_me->seg;
+	uint32_t d = atomic_load_explicit(&seg->clusters[noc_me->cluster].domain, memory_order_relaxed);
+	const struct noc_domain_entry *domain = &seg->domains[d < seg->head->domains ? d : 0];
+	unsigned ranks = atomic_load_explicit(&domain->ranks, memory_order_relaxed), here = 0, all = 0;
+
+	for (uint32_t i = 0; i < seg->reach; i++) {
+		unsigned seat = atomic_load_explicit(&seg->seats[i], memory_order_relaxed);
+
+		all += seat != 0;
+		here += (int)seat == cpu + 1;
+	}
+	return here * atomic_load_explicit(&domain->cores, memory_order_relaxed) > (all < ranks ? all : ranks);
+}
+
 static void seat_say(int cpu)
 {
 	noc_me->seat = (uint16_t)(cpu + 1);
@@ -71,22 +91,24 @@ _Static_assert(sizeof(cpu_set_t) == NOC_SEAT_WORDS * sizeof(uint64_t), "all of a
 void noc_seat_look(uint64_t now)
 {
 	struct noc_member *m = noc_me;
-	int cpu = sched_getcpu(), to;
 	union mask may, parent;
 	cpu_set_t one;
+	int cpu, to;
 
+	if (now - m->seat_since < m->seat_rest)
+		return;
+	cpu = sched_getcpu();
 	if (!m->is_attached || cpu < 0 || cpu >= CPU_SETSIZE) /* who yielded may have been detached meanwhile */
 		return;
 	if (m->seat == 0 && sched_getaffinity(getppid(), sizeof(parent), &parent.set) == 0)
 		memcpy(m->seat_place, parent.words, sizeof(m->seat_place));
 	if (m->seat != cpu + 1)
 		seat_say(cpu);
-	if (now - m->seat_since < m->seat_rest)
-		return;
 	m->seat_since = now;
 	/* One core only: we are bound to it, or a daemon stops us there (container/freeze.c) and gives back what we may be on
 	 * when it lets us go. To set that one core then would nail us to it */
-	to = sched_getaffinity(0, sizeof(may), &may.set) == 0 && CPU_COUNT(&may.set) > 1 ? better_than(cpu, &may.set) : -1;
+	to = is_full(cpu) && sched_getaffinity(0, sizeof(may), &may.set) == 0 && CPU_COUNT(&may.set) > 1 ?
+	             better_than(cpu, &may.set) : -1;
 	if (to < 0) {
 		m->seat_rest = m->seat_rest / 2 > REST_FIRST ? m->seat_rest / 2 : REST_FIRST;
 		return;

@@ -66,15 +66,21 @@ int main(void)
 			CPU_SET(c, &both);
 			*(here < 0 ? &here : &there) = c;
 		}
-	tap_begin(12);
+	tap_begin(13);
 	test_back();
 	fd = noc_segment_create(1, RANKS, 1, 1, &why);
 	ok(fd >= 0 && noc_start_test(fd, ME, NULL, &why) == 0, "a rank joins");
+	atomic_store(&noc_me->seg.domains[0].cores, 2);
+	atomic_store(&noc_me->seg.domains[0].ranks, RANKS);
 
 	for (uint32_t i = 0; i < RANKS; i++)
 		put(i, i == ME ? -1 : here);
 	is_int(look_from(here), there, "from a core with all others it goes to the empty one");
 	ok(sched_getaffinity(0, sizeof(may), &may) == 0 && CPU_EQUAL(&may, &both), "and may be on both, as before");
+
+	for (uint32_t i = 0; i < RANKS; i++)
+		put(i, i == ME ? -1 : i < RANKS - 2 ? here : there);
+	is_int(look_from(here), there, "from one that has more than its share it goes, too");
 
 	for (uint32_t i = 0; i < RANKS; i++)
 		put(i, i == 0 ? here : -1);
