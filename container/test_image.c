@@ -70,7 +70,7 @@ static int read_all(const unsigned char *p, size_t len, size_t step, struct seen
 	return rc;
 }
 
-enum order { HEAD_LAST, HEAD_FIRST, HEAD_TOO_LATE, LATER_AFTER_HEAD, FILES_AFTER_HEAD };
+enum order { HEAD_LAST, HEAD_FIRST, HEAD_TOO_LATE, LATER_AFTER_HEAD, UNREAD_AFTER_HEAD };
 
 /* Its sections before the pages, in one order or another. */
 static void write_sections(struct ct_snapshot *s, enum order order, struct ct_vec *out)
@@ -80,8 +80,8 @@ static void write_sections(struct ct_snapshot *s, enum order order, struct ct_ve
 		ct_snapshot_write_tail(s, out);
 	if (order != HEAD_LAST)
 		ct_section_write(out, CT_SECTION_HEAD, 0, NULL, 0);
-	if (order == FILES_AFTER_HEAD)
-		ct_section_write(out, CT_SECTION_FILES, (uint32_t)s->files.n, s->files.at, s->files.n * s->files.size);
+	if (order == UNREAD_AFTER_HEAD)
+		ct_section_write(out, CT_SECTION_UNREAD, 1, &(struct ct_img_unread){ .plumb = 1 }, sizeof(struct ct_img_unread));
 	if (order == LATER_AFTER_HEAD)
 		ct_vec_append(&s->later, &(struct ct_img_extent){ 0x403000, 0x404000 }, 1);
 	if (order != HEAD_TOO_LATE)
@@ -187,7 +187,7 @@ static void stop_and_end(void)
 
 static void heads(void)
 {
-	static const enum order wrong[] = { HEAD_TOO_LATE, LATER_AFTER_HEAD, FILES_AFTER_HEAD };
+	static const enum order wrong[] = { HEAD_TOO_LATE, LATER_AFTER_HEAD, UNREAD_AFTER_HEAD };
 	struct ct_vec image;
 	struct seen seen;
 	bool is_complete;
