@@ -15,12 +15,13 @@ EXTRA_DIST += %D%/traces/drift-loads.json %D%/snapshots/drift-four-shares.json %
 EXTRA_DIST += %D%/bench/balance.py %D%/bench/commplace.py %D%/bench/base.py %D%/bench/bench.py %D%/bench/hosts.py %D%/bench/measure.py %D%/bench/migrate.py %D%/bench/moves.py %D%/bench/slowlink.py %D%/bench/net.py \
 	%D%/bench/onehost.py %D%/bench/turns.py %D%/bench/onesided.py %D%/bench/start.py %D%/bench/picture.py %D%/bench/area.py
 noinst_PROGRAMS += %D%/bench/onehost %D%/bench/pingpong %D%/bench/onesided %D%/bench/downtime %D%/bench/pause %D%/bench/crowd \
-	%D%/bench/copy %D%/bench/start %D%/bench/contents
+	%D%/bench/copy %D%/bench/start %D%/bench/contents %D%/bench/ring
 %C%_bench_copy_SOURCES = %D%/bench/copy.c
+%C%_bench_ring_SOURCES = %D%/bench/ring.c %D%/bench/halo.h
 %C%_bench_start_SOURCES = %D%/bench/start.c %D%/bench/base.h
 %C%_bench_start_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_bench_start_LDADD = $(MPI_LIBS)
-%C%_bench_onehost_SOURCES = %D%/bench/onehost.c %D%/bench/base.h
+%C%_bench_onehost_SOURCES = %D%/bench/onehost.c %D%/bench/base.h %D%/bench/halo.h
 %C%_bench_onehost_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CPPFLAGS)
 %C%_bench_onehost_LDADD = $(MPI_LIBS)
 %C%_bench_pingpong_SOURCES = %D%/bench/pingpong.c %D%/bench/base.h

@@ -13,6 +13,7 @@
  * more time. With -pin, rank r binds itself to core r, modulo the cores that it may use; so every MPI is pinned in one way.
  */
 #include "base.h"
+#include "halo.h"
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -23,9 +24,6 @@
 #define ALL_S      0.25   /* batches end then, after three at least */
 #define WINDOW     64
 #define BIG        (4 << 20)
-#define EDGE       64     /* doubles: 512 bytes */
-#define CELLS      1024   /* of a rank, in the halo exchange */
-#define SWEEPS     8
 #define CUBE       128    /* doubles a side */
 
 static int rank, size;
@@ -163,24 +161,6 @@ static void alltoall(int bytes, int i)
 
 /* ---- halo exchange ---------------------------------------------------------------------------------------------- */
 
-static double *cells, *next;
-
-static void compute(int bytes, int i)
-{
-	(void)bytes;
-	(void)i;
-	for (int sweep = 0; sweep < SWEEPS; sweep++) {
-		double *swap = cells;
-
-		for (int k = 1; k < CELLS - 1; k++)
-			next[k] = 0.25 * cells[k - 1] + 0.5 * cells[k] + 0.25 * cells[k + 1];
-		next[0] = cells[0];
-		next[CELLS - 1] = cells[CELLS - 1];
-		cells = next;
-		next = swap;
-	}
-}
-
 static void halo(int bytes, int i)
 {
 	int left = (rank + size - 1) % size, right = (rank + 1) % size;
@@ -196,19 +176,15 @@ static void halo(int bytes, int i)
 	MPI_Waitall(4, requests, MPI_STATUSES_IGNORE);
 	cells[0] = in[EDGE - 1];
 	cells[CELLS - 1] = in[EDGE];
-	compute(bytes, i);
+	compute();
 	if (i % 10 == 9)
 		MPI_Allreduce(&mine, &sum, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
 }
 
 static void make_ring(void)
 {
-	cells = calloc(CELLS, sizeof(double));
-	next = calloc(CELLS, sizeof(double));
-	if (!cells || !next)
+	if (!halo_begin(rank))
 		MPI_Abort(MPI_COMM_WORLD, 1);
-	for (int k = 0; k < CELLS; k++)
-		cells[k] = rank + k;
 }
 
 /* ---- packing ---------------------------------------------------------------------------------------------------- */
@@ -422,8 +398,7 @@ int main(int argc, char **argv)
 			"coll, halo and turns with more as well, types with one\n");
 	else if (rank == 0 && strcmp(what, "turns"))
 		printf("\n");
-	free(cells);
-	free(next);
+	halo_end();
 	free(buf);
 	free(buf2);
 	MPI_Finalize();

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Benchmarks of one host, each point beside the better of Debian's MPICH and Open MPI, or of our MPICH over libfabric's own
 providers, as doc/performance.md says."""
+import os
 import re
+import shutil
 import statistics
 
-from base import BenchError, mpis, over_providers, run, spread, values_of, SMALLER_IS_BETTER
+from base import HERE, BenchError, mpis, over_providers, run, spread, values_of, SMALLER_IS_BETTER
 
 # what: its cases: (name, ranks, arguments of onehost, who takes part)
 ALL = ("mpich", "openmpi")
@@ -57,6 +59,28 @@ def bench_onehost(what, directory, pairs, is_fifo, results):
         rows(what, name, samples, halo, results)
     if what == "halo" and 2 in halo and 64 in halo:
         print(f"\n  godwit, 64 ranks to 2: {statistics.median(halo[64]) / statistics.median(halo[2]):.3g}")
+        bench_ring(directory, results)
+
+
+RING_RUNS = 11
+RING_POLLS = {2: (0,), 64: (1, 4, 32)} # ways of waiting: looks before a process yields; where each has a core it need not
+
+
+def bench_ring(directory, results):
+    """The same exchange without an MPI (ring.c): what cores and kernel make of it, by the best of some ways of waiting."""
+    program = os.path.join(directory, "ring")
+    if not shutil.which("cc"):
+        print("  without an MPI: not measured, there is no cc")
+        return
+    run(["cc", "-O2", os.path.join(HERE, "ring.c"), "-o", program])
+    samples = {(n, polls): [] for n, ways in RING_POLLS.items() for polls in ways}
+    for _ in range(RING_RUNS):
+        for n, polls in samples:
+            samples[n, polls].append(values_of(run([program, str(n), str(polls)]), "no MPI")["halo_step_rank_us"])
+    best = {n: min((samples[n, polls] for polls in ways), key=statistics.median) for n, ways in RING_POLLS.items()}
+    print(f"  without an MPI, {RING_RUNS} runs: 2 processes {spread(best[2])} us, 64 {spread(best[64])}; 64 to 2: "
+          f"{spread([y / x for x, y in zip(best[2], best[64])])}")
+    results.append({"what": "ring", "case": "without an MPI", "us": {f"{n}, {polls} polls": v for (n, polls), v in samples.items()}})
 
 
 def rows(what, name, samples, halo, results):
