@@ -5,6 +5,7 @@
  */
 #include "mpi-shim/direct.h"
 #include "mpi-shim/test_shim.h"
+#include "noc/local.h"
 
 enum { TAG_COMMAND = 1000, TAG_ECHO = 2000 };
 enum { WINDOW = 400000 };
@@ -459,6 +460,7 @@ static void test_direct(void)
 	struct fi_context2 other;
 	struct godwit_direct d;
 	int has_events, done_at_once = 0;
+	uint64_t word;
 
 	ok(fi_open_ops(&ep->fid, "godwit_direct_0", 0, (void **)&ops, NULL) == -FI_ENOSYS,
 	   "operations of another version are not there");
@@ -507,6 +509,15 @@ static void test_direct(void)
 	command(OP_SEND, 1, 8, 55, 0);
 	fi_trecv(ep, buf + 8, 8, NULL, peers[PEER], 55, 0, &other);
 	ok(next_completion().op_context == &other, "its message goes to another one");
+	command(OP_SEND, 1, 8, 56, 0);
+	command(OP_SEND, 1, 8, 57, 0);
+	while (!noc_inbox_peek(noc_me->inbox, noc_me->head + 1, &word)) /* both are there, and nobody has read them */
+		sched_yield();
+	ops->recv(ep, buf, 8, peers[PEER], 57, 0, &d, &has_events);
+	if (!ok(direct_is_done(&d) && d.tag == 57 && is_filled(buf, 8, 57), "what comes before its own message is not taken for it"))
+		return;
+	fi_trecv(ep, buf, 8, NULL, peers[PEER], 56, 0, &other);
+	ok(next_completion().op_context == &other && is_filled(buf, 8, 56), "and waits for its own receive");
 	ok(ops->recv(ep, buf, 8, 1ull << 40, 55, 0, &d, &has_events) == -FI_EINVAL, "a source of another job is refused");
 }
 
