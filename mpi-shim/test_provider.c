@@ -3,6 +3,9 @@
  * The provider through libfabric's own calls, as MPICH makes them: two processes on one host segment. The child is a
  * server that does what commands say; every check is made by the parent.
  */
+#include <signal.h>
+#include <sys/prctl.h>
+
 #include "mpi-shim/direct.h"
 #include "mpi-shim/test_shim.h"
 #include "noc/local.h"
@@ -714,8 +717,10 @@ int main(void)
 		tap_bail("%s", why.text);
 	word = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	child = fork();
-	if (child == 0)
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		_exit(server(fd));
+	}
 	open_all(fd, ME, mpich_hints());
 	used = ct_area_used();
 	test_addresses();
